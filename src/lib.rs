@@ -1,0 +1,3 @@
+//! Redbreast: gossip DNS.
+pub mod mmsg;
+pub mod wire;

@@ -1,0 +1,327 @@
+//! Batched datagram I/O: `recvmmsg(2)` and `sendmmsg(2)` over buffers that are allocated once.
+//!
+//! Runs on whichever thread owns the [`Batch`]: a data-plane worker, a load-generator thread or the echo floor.
+//! All of them share this file so that a ratio between two of them compares what they do with a packet and not
+//! how they move it. It knows nothing of DNS and imports nothing of this crate.
+#![allow(unsafe_code)]
+
+use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::io;
+use std::marker::PhantomData;
+use std::mem::{offset_of, size_of};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::ptr::{self, NonNull};
+
+/// Datagrams moved by one system call at most. Beyond 64 the per-call cost is already spread so thin that larger
+/// batches only add latency and cache footprint; the kernel itself caps a call at 1,024.
+pub const BATCH_LEN: usize = 64;
+
+/// Bytes in a datagram buffer. An odd multiple of the 64-byte cache line: with a power of two the first lines of
+/// all 64 buffers would compete for the same few sets of a 48 KiB, 12-way L1 cache.
+pub const BUFFER_LEN: usize = 25 * 64;
+
+const _: () = assert!(BUFFER_LEN / 64 % 2 == 1, "buffers must not alias in the L1 cache");
+
+/// The bytes of one datagram, aligned so that no two buffers share a cache line.
+#[repr(C, align(64))]
+struct Buffer([u8; BUFFER_LEN]);
+
+/// Everything the kernel is given pointers into, in one allocation that never moves.
+#[repr(C)]
+struct Storage {
+    buffers: [Buffer; BATCH_LEN],
+    /// Room for an IPv4 or IPv6 peer; `sockaddr_in6` is the larger of the two.
+    peers: [libc::sockaddr_in6; BATCH_LEN],
+    receive_slices: [libc::iovec; BATCH_LEN],
+    receive_headers: [libc::mmsghdr; BATCH_LEN],
+    send_slices: [libc::iovec; BATCH_LEN],
+    send_headers: [libc::mmsghdr; BATCH_LEN],
+}
+
+/// Whether datagrams carry their peer's address, or the socket is connected to its only peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Addressing {
+    /// Each datagram is received with its peer's address and sent back to it.
+    PerDatagram,
+    /// The socket is connected; no addresses travel with the datagrams, which the kernel does cheaper.
+    Connected,
+}
+
+/// What [`Batch::receive`] does when nothing has arrived.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wait {
+    /// Return [`io::ErrorKind::WouldBlock`] at once.
+    Never,
+    /// Sleep until there is one datagram, then take what is there (the socket must be blocking).
+    ForOne,
+}
+
+/// One received datagram: a whole buffer to answer in, and how much of it was received.
+pub struct Datagram<'a> {
+    /// The whole buffer; the received bytes are its first `len`.
+    pub buffer: &'a mut [u8; BUFFER_LEN],
+    /// Bytes received.
+    pub len: usize,
+    /// The datagram was longer than the buffer and has lost its end.
+    pub truncated: bool,
+}
+
+/// Up to [`BATCH_LEN`] datagrams: received together, answered in place, sent together.
+pub struct Batch {
+    storage: NonNull<Storage>,
+    addressing: Addressing,
+    received: usize,
+    staged: usize,
+    /// The raw pointers inside `storage` point into `storage`, so the batch stays on the thread that made it.
+    _not_send: PhantomData<*mut ()>,
+}
+
+impl Batch {
+    /// Allocates the buffers and the headers that describe them to the kernel. Nothing allocates after this.
+    #[must_use]
+    pub fn new(addressing: Addressing) -> Self {
+        let layout = Layout::new::<Storage>();
+        // SAFETY: `Storage` is not zero-sized.
+        let raw = unsafe { alloc_zeroed(layout) }.cast::<Storage>();
+        let Some(storage) = NonNull::new(raw) else { handle_alloc_error(layout) };
+        let batch = Self { storage, addressing, received: 0, staged: 0, _not_send: PhantomData };
+        for i in 0..BATCH_LEN {
+            batch.describe(i);
+        }
+        batch
+    }
+
+    /// Writes the parts of slot `i`'s headers that never change.
+    fn describe(&self, i: usize) {
+        let storage = self.storage.as_ptr();
+        let named = self.addressing == Addressing::PerDatagram;
+        // SAFETY: `storage` is a live allocation of `Storage` (all-zero bytes are valid for each of its fields) that
+        // only this batch uses, and `i < BATCH_LEN`. The pointers stored stay valid because the allocation does not
+        // move; nothing dereferences them but the kernel, during calls that hold `&mut self`.
+        unsafe {
+            let base = (&raw mut (*storage).buffers[i]).cast();
+            let peer: *mut libc::c_void =
+                if named { (&raw mut (*storage).peers[i]).cast() } else { ptr::null_mut() };
+            (*storage).receive_slices[i] = libc::iovec { iov_base: base, iov_len: BUFFER_LEN };
+            let header = &raw mut (*storage).receive_headers[i].msg_hdr;
+            (*header).msg_name = peer;
+            (*header).msg_namelen = self.peer_room();
+            (*header).msg_iov = &raw mut (*storage).receive_slices[i];
+            (*header).msg_iovlen = 1;
+            let header = &raw mut (*storage).send_headers[i].msg_hdr;
+            (*header).msg_iov = &raw mut (*storage).send_slices[i];
+            (*header).msg_iovlen = 1;
+        }
+    }
+
+    #[allow(clippy::cast_possible_truncation)] // 28 bytes
+    fn peer_room(&self) -> libc::socklen_t {
+        match self.addressing {
+            Addressing::PerDatagram => size_of::<libc::sockaddr_in6>() as libc::socklen_t,
+            Addressing::Connected => 0,
+        }
+    }
+
+    /// Receives up to [`BATCH_LEN`] datagrams with one system call and returns how many.
+    ///
+    /// What was staged before is forgotten. Fewer than [`BATCH_LEN`] means that the socket's queue was seen empty,
+    /// so an edge-triggered poll may follow without another receive.
+    ///
+    /// # Errors
+    /// `WouldBlock` when nothing is there; on a connected socket also errors that the peer's host reported, such as
+    /// `ConnectionRefused`. No datagram is lost by an error.
+    pub fn receive(&mut self, socket: BorrowedFd<'_>, wait: Wait) -> io::Result<usize> {
+        let storage = self.storage.as_ptr();
+        let room = self.peer_room();
+        for i in 0..self.received {
+            // SAFETY: as in `describe`; `received <= BATCH_LEN`. The kernel overwrote the length with the peer's own.
+            unsafe { (*storage).receive_headers[i].msg_hdr.msg_namelen = room };
+        }
+        (self.received, self.staged) = (0, 0);
+        let flags = match wait {
+            Wait::Never => libc::MSG_DONTWAIT,
+            Wait::ForOne => libc::MSG_WAITFORONE,
+        };
+        // SAFETY: the headers, and the slices, buffers and addresses they point at, live in `storage`, and `&mut self`
+        // keeps everything else away from them during the call. The descriptor is open as long as it is borrowed.
+        let n = unsafe {
+            let headers = (&raw mut (*storage).receive_headers).cast();
+            libc::recvmmsg(
+                socket.as_raw_fd(),
+                headers,
+                BATCH_LEN as libc::c_uint,
+                flags as _,
+                ptr::null_mut(),
+            )
+        };
+        self.received = usize::try_from(n).map_err(|_| io::Error::last_os_error())?;
+        Ok(self.received)
+    }
+
+    /// The `i`-th datagram of the last [`receive`](Self::receive).
+    ///
+    /// # Panics
+    /// If `i` is not below [`BATCH_LEN`].
+    #[inline]
+    pub fn datagram(&mut self, i: usize) -> Datagram<'_> {
+        assert!(i < BATCH_LEN);
+        let storage = self.storage.as_ptr();
+        // SAFETY: `i < BATCH_LEN`; `&mut self` makes the borrow of this buffer the only one, and the kernel reads and
+        // writes buffers only during calls that hold `&mut self` too.
+        unsafe {
+            let header = &raw const (*storage).receive_headers[i];
+            Datagram {
+                buffer: &mut (*storage).buffers[i].0,
+                len: ((*header).msg_len as usize).min(BUFFER_LEN),
+                truncated: (*header).msg_hdr.msg_flags & libc::MSG_TRUNC != 0,
+            }
+        }
+    }
+
+    /// The address that the `i`-th datagram came from; `None` on a connected socket.
+    ///
+    /// # Panics
+    /// If `i` is not below [`BATCH_LEN`].
+    #[must_use]
+    pub fn peer(&self, i: usize) -> Option<SocketAddr> {
+        assert!(i < BATCH_LEN);
+        if self.addressing == Addressing::Connected {
+            return None;
+        }
+        // SAFETY: `i < BATCH_LEN`, and all bytes of a `sockaddr_in6` are initialised (zeroed at allocation).
+        let peer = unsafe { (*self.storage.as_ptr()).peers[i] };
+        decode(&peer)
+    }
+
+    /// Stages the first `len` bytes of buffer `i` to be sent to that datagram's peer (or the connected one).
+    ///
+    /// # Panics
+    /// If `i` or the number staged is not below [`BATCH_LEN`], or `len` exceeds [`BUFFER_LEN`].
+    #[inline]
+    pub fn stage(&mut self, i: usize, len: usize) {
+        let k = self.staged;
+        assert!(i < BATCH_LEN && k < BATCH_LEN && len <= BUFFER_LEN);
+        let storage = self.storage.as_ptr();
+        // SAFETY: `i` and `k` are below BATCH_LEN and `len` within the buffer; see `describe`.
+        unsafe {
+            let slice = &raw mut (*storage).send_slices[k];
+            (*slice).iov_base = (&raw mut (*storage).buffers[i]).cast();
+            (*slice).iov_len = len;
+            let from = &raw const (*storage).receive_headers[i].msg_hdr;
+            let to = &raw mut (*storage).send_headers[k].msg_hdr;
+            (*to).msg_name = (*from).msg_name;
+            (*to).msg_namelen = (*from).msg_namelen;
+        }
+        self.staged = k + 1;
+    }
+
+    /// Datagrams staged since the last receive or [`clear`](Self::clear).
+    #[must_use]
+    pub fn staged(&self) -> usize {
+        self.staged
+    }
+
+    /// Forgets what is staged.
+    pub fn clear(&mut self) {
+        self.staged = 0;
+    }
+
+    /// Sends the staged datagrams from number `first` on with one system call and returns how many went.
+    ///
+    /// # Errors
+    /// The error of datagram `first` itself, when not even that one could be sent. An error of a later one ends the
+    /// call early and is returned by the next call, which begins there.
+    pub fn send_from(&mut self, socket: BorrowedFd<'_>, first: usize) -> io::Result<usize> {
+        let count = self.staged.saturating_sub(first);
+        if count == 0 {
+            return Ok(0);
+        }
+        let storage = self.storage.as_ptr();
+        // SAFETY: `first + count <= BATCH_LEN`; the headers point into `storage`, and `&mut self` keeps everything
+        // else away from it during the call. The descriptor is open as long as it is borrowed.
+        let n = unsafe {
+            let headers = (&raw mut (*storage).send_headers[first]).cast();
+            libc::sendmmsg(socket.as_raw_fd(), headers, count as libc::c_uint, libc::MSG_DONTWAIT as _)
+        };
+        usize::try_from(n).map_err(|_| io::Error::last_os_error())
+    }
+}
+
+impl Drop for Batch {
+    fn drop(&mut self) {
+        // SAFETY: allocated in `new` with this layout and freed only here; `Storage` holds nothing that needs a drop.
+        unsafe { dealloc(self.storage.as_ptr().cast(), Layout::new::<Storage>()) };
+    }
+}
+
+/// Reads a socket address as the kernel wrote it.
+fn decode(raw: &libc::sockaddr_in6) -> Option<SocketAddr> {
+    match i32::from(raw.sin6_family) {
+        libc::AF_INET6 => {
+            let ip = Ipv6Addr::from(raw.sin6_addr.s6_addr);
+            let port = u16::from_be(raw.sin6_port);
+            Some(SocketAddrV6::new(ip, port, raw.sin6_flowinfo, raw.sin6_scope_id).into())
+        }
+        libc::AF_INET => {
+            // A `sockaddr_in` has its port where `sockaddr_in6` has it, and its address where that has `flowinfo`.
+            const _: () =
+                assert!(offset_of!(libc::sockaddr_in, sin_port) == offset_of!(libc::sockaddr_in6, sin6_port));
+            const _: () = assert!(
+                offset_of!(libc::sockaddr_in, sin_addr) == offset_of!(libc::sockaddr_in6, sin6_flowinfo)
+            );
+            let ip = Ipv4Addr::from(u32::from_be(raw.sin6_flowinfo));
+            Some(SocketAddrV4::new(ip, u16::from_be(raw.sin6_port)).into())
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::UdpSocket;
+    use std::os::fd::AsFd;
+
+    #[test]
+    fn datagrams_are_received_answered_in_place_and_sent_back_to_each_peer() {
+        for address in ["127.0.0.1:0", "[::1]:0"] {
+            let server = UdpSocket::bind(address).unwrap();
+            let clients: Vec<_> = (0..3).map(|_| UdpSocket::bind(address).unwrap()).collect();
+            for (i, client) in clients.iter().enumerate() {
+                client.send_to(&[b'a', u8::try_from(i).unwrap()], server.local_addr().unwrap()).unwrap();
+            }
+            let mut batch = Batch::new(Addressing::PerDatagram);
+            assert_eq!(batch.receive(server.as_fd(), Wait::ForOne).unwrap(), 3);
+            for (i, client) in clients.iter().enumerate() {
+                assert_eq!(batch.peer(i), Some(client.local_addr().unwrap()));
+                let datagram = batch.datagram(i);
+                assert_eq!((datagram.len, datagram.truncated), (2, false));
+                datagram.buffer[0] = b'b';
+            }
+            // The one in the middle is dropped: what is staged need not be what was received.
+            batch.stage(0, 2);
+            batch.stage(2, 1);
+            assert_eq!(batch.send_from(server.as_fd(), 0).unwrap(), 2);
+            let mut reply = [0; 8];
+            assert_eq!(clients[0].recv(&mut reply).unwrap(), 2);
+            assert_eq!(reply[..2], [b'b', 0]);
+            assert_eq!(clients[2].recv(&mut reply).unwrap(), 1);
+            assert_eq!(
+                batch.receive(server.as_fd(), Wait::Never).unwrap_err().kind(),
+                io::ErrorKind::WouldBlock
+            );
+        }
+    }
+
+    #[test]
+    fn a_datagram_longer_than_the_buffer_is_marked_truncated() {
+        let server = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+        client.send_to(&[7; BUFFER_LEN + 1], server.local_addr().unwrap()).unwrap();
+        let mut batch = Batch::new(Addressing::PerDatagram);
+        batch.receive(server.as_fd(), Wait::ForOne).unwrap();
+        let datagram = batch.datagram(0);
+        assert_eq!((datagram.len, datagram.truncated), (BUFFER_LEN, true));
+    }
+}

@@ -1,0 +1,480 @@
+//! Domain names: as text, as wire bytes, and as the folded form a worker looks up.
+//!
+//! [`QueryName`] is the hot part and runs on the workers; [`Name`] is for the control thread, files and people.
+
+use std::fmt;
+use std::net::IpAddr;
+
+/// Bytes in a name on the wire at most, its root included (RFC 1035 §2.3.4).
+pub const MAX_LEN: usize = 255;
+/// Bytes in a label at most (RFC 1035 §2.3.4).
+pub const MAX_LABEL_LEN: usize = 63;
+
+/// Room for the longest name, rounded up to whole 8-byte words so that folding may load and store words.
+pub const FOLD_LEN: usize = (MAX_LEN + 8) / 8 * 8;
+
+/// The secret that keys the hash of names, drawn anew by each process: without it nobody can make names collide.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HashSeed {
+    start: u64,
+    multiplier: u64,
+}
+
+impl HashSeed {
+    /// A seed for this process.
+    #[must_use]
+    pub fn random() -> Self {
+        Self::from_words(fastrand::u64(..), fastrand::u64(..))
+    }
+
+    /// A seed of one's own choice, for tests and benchmarks that must repeat.
+    #[must_use]
+    pub fn from_words(start: u64, multiplier: u64) -> Self {
+        // An even multiplier would push bits out for good, and one with few bits set would mix little.
+        Self { start, multiplier: multiplier | 0x9e37_79b9_7f4a_7c15 }
+    }
+}
+
+/// Multiplies to 128 bits and folds the halves together: every input bit reaches every output bit's neighbourhood.
+#[inline]
+fn folded_multiply(a: u64, b: u64) -> u64 {
+    let wide = u128::from(a) * u128::from(b);
+    #[allow(clippy::cast_possible_truncation)] // the halves are what is wanted
+    let (low, high) = (wide as u64, (wide >> 64) as u64);
+    low ^ high
+}
+
+/// Lower-cases the ASCII letters among eight bytes at once. Length bytes are at most 63 and so below `A`: a whole
+/// wire name can be folded without looking where its labels begin.
+#[inline]
+fn lower_case_word(word: u64) -> u64 {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    const HIGH: u64 = 0x80 * ONES;
+    // Bytes without their top bit, plus an offset that carries into the top bit exactly from `A` (or past `Z`) on.
+    let heptets = word & !HIGH;
+    let at_least_a = heptets + (0x80 - b'A' as u64) * ONES;
+    let above_z = heptets + (0x7f - b'Z' as u64) * ONES;
+    let upper = (at_least_a ^ above_z) & !word & HIGH;
+    word | (upper >> 2) // 0x80 >> 2 is 0x20, the distance from `A` to `a`
+}
+
+/// Why a name in a message cannot be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NameFault {
+    /// The message ends inside the name.
+    Truncated,
+    /// A label has a length over 63 or is a compression pointer, which a question has nothing to point at.
+    BadLabel,
+    /// The name is longer than 255 bytes.
+    TooLong,
+}
+
+/// A name from a question, lower-cased and hashed in the one pass that also checks it.
+///
+/// Kept by its worker and filled anew for each query, so that nothing has to be cleared in between.
+pub struct QueryName {
+    /// The lower-cased name, zero-padded to a whole word.
+    folded: [u8; FOLD_LEN],
+    len: usize,
+    hash: u64,
+}
+
+impl Default for QueryName {
+    fn default() -> Self {
+        Self { folded: [0; FOLD_LEN], len: 0, hash: 0 }
+    }
+}
+
+impl QueryName {
+    /// Reads the name at the front of `bytes`, of which `available` were received; the rest is slack that is loaded
+    /// but never looked at. Returns the name's length.
+    ///
+    /// # Errors
+    /// A [`NameFault`]; the name is then unspecified but harmless.
+    #[inline]
+    pub fn fold(
+        &mut self,
+        bytes: &[u8; FOLD_LEN],
+        available: usize,
+        seed: HashSeed,
+    ) -> Result<usize, NameFault> {
+        let mut hash = seed.start;
+        let mut label = 0; // where the next length byte stands
+        for (at, (from, to)) in bytes
+            .chunks_exact(8)
+            .zip(self.folded.chunks_exact_mut(8))
+            .enumerate()
+            .map(|(i, pair)| (i * 8, pair))
+        {
+            let mut end = None;
+            while label < at + 8 {
+                if label >= available {
+                    return Err(NameFault::Truncated);
+                }
+                let len = usize::from(bytes[label]);
+                if len == 0 {
+                    end = Some(label + 1);
+                    break;
+                }
+                if len > MAX_LABEL_LEN {
+                    return Err(NameFault::BadLabel);
+                }
+                label += 1 + len;
+                if label >= MAX_LEN {
+                    return Err(NameFault::TooLong);
+                }
+            }
+            let mut word = u64::from_le_bytes(from.try_into().expect("chunks of eight"));
+            if let Some(end) = end {
+                // What follows the name in its last word is the question's type: not part of the name.
+                word &= u64::MAX >> (64 - 8 * (end - at));
+            }
+            let word = lower_case_word(word);
+            to.copy_from_slice(&word.to_le_bytes());
+            hash = folded_multiply(hash ^ word, seed.multiplier);
+            if let Some(end) = end {
+                self.len = end;
+                self.hash = folded_multiply(hash, seed.multiplier);
+                return Ok(end);
+            }
+        }
+        Err(NameFault::TooLong)
+    }
+
+    /// Folds a whole name, for whoever builds or asks the table outside the query path.
+    ///
+    /// # Panics
+    /// If `name` is not a valid uncompressed wire name, which [`Name`] guarantees.
+    #[must_use]
+    pub fn from_name(name: &Name, seed: HashSeed) -> Self {
+        let mut bytes = [0; FOLD_LEN];
+        bytes[..name.as_wire().len()].copy_from_slice(name.as_wire());
+        let mut folded = Self::default();
+        folded.fold(&bytes, name.as_wire().len(), seed).expect("a Name is valid");
+        folded
+    }
+
+    /// The lower-cased wire name.
+    #[inline]
+    #[must_use]
+    pub fn as_wire(&self) -> &[u8] {
+        &self.folded[..self.len]
+    }
+
+    /// Its keyed hash.
+    #[inline]
+    #[must_use]
+    pub fn hash(&self) -> u64 {
+        self.hash
+    }
+}
+
+/// A domain name in wire form, uncompressed, case kept.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Name(Box<[u8]>);
+
+/// What is wrong with a name given as text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NameTextError {
+    /// Nothing there.
+    Empty,
+    /// Two dots in a row, or a dot at the front.
+    EmptyLabel,
+    /// A label of more than 63 bytes.
+    LabelTooLong,
+    /// More than 255 bytes on the wire.
+    TooLong,
+    /// A backslash without a character or three digits up to 255 behind it.
+    BadEscape,
+}
+
+impl fmt::Display for NameTextError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Empty => "a name cannot be empty",
+            Self::EmptyLabel => "a label between two dots cannot be empty",
+            Self::LabelTooLong => "a label can have at most 63 bytes",
+            Self::TooLong => "a name can have at most 255 bytes on the wire",
+            Self::BadEscape => "a backslash must be followed by a character or by three digits up to 255",
+        })
+    }
+}
+
+impl std::error::Error for NameTextError {}
+
+impl Name {
+    /// The root.
+    #[must_use]
+    pub fn root() -> Self {
+        Self(Box::new([0]))
+    }
+
+    /// Reads a name as master files write it (RFC 1035 §5.1): labels between dots, `\X` and `\DDD` escapes, the dot
+    /// at the end optional. A single dot is the root.
+    ///
+    /// # Errors
+    /// A [`NameTextError`].
+    pub fn from_text(text: &str) -> Result<Self, NameTextError> {
+        if text == "." {
+            return Ok(Self::root());
+        }
+        if text.is_empty() {
+            return Err(NameTextError::Empty);
+        }
+        let mut wire = vec![0];
+        let mut label = 0; // where the current label's length byte stands
+        let mut bytes = text.bytes().peekable();
+        while let Some(byte) = bytes.next() {
+            if byte == b'.' {
+                if wire.len() == label + 1 {
+                    return Err(NameTextError::EmptyLabel);
+                }
+                if bytes.peek().is_none() {
+                    break; // the dot that ends an absolute name
+                }
+                label = wire.len();
+                wire.push(0);
+                continue;
+            }
+            wire.push(if byte == b'\\' { unescape(&mut bytes)? } else { byte });
+            wire[label] += 1;
+            if usize::from(wire[label]) > MAX_LABEL_LEN {
+                return Err(NameTextError::LabelTooLong);
+            }
+        }
+        wire.push(0);
+        if wire.len() > MAX_LEN {
+            return Err(NameTextError::TooLong);
+        }
+        Ok(Self(wire.into()))
+    }
+
+    /// The name that PTR records of `address` stand under (RFC 1035 §3.5, RFC 3596 §2.5).
+    #[must_use]
+    pub fn reverse(address: IpAddr) -> Self {
+        let text = match address {
+            IpAddr::V4(v4) => {
+                let [a, b, c, d] = v4.octets();
+                format!("{d}.{c}.{b}.{a}.in-addr.arpa")
+            }
+            IpAddr::V6(v6) => {
+                let nibbles = v6.octets().into_iter().rev().flat_map(|byte| [byte & 15, byte >> 4]);
+                nibbles.map(|nibble| format!("{nibble:x}.")).chain(["ip6.arpa".into()]).collect()
+            }
+        };
+        Self::from_text(&text).expect("a reverse name is valid")
+    }
+
+    /// This name below `parent`: `www` and `example.` make `www.example.`.
+    ///
+    /// # Errors
+    /// [`NameTextError::TooLong`].
+    pub fn below(&self, parent: &Self) -> Result<Self, NameTextError> {
+        let wire = [&self.0[..self.0.len() - 1], &parent.0].concat();
+        if wire.len() > MAX_LEN { Err(NameTextError::TooLong) } else { Ok(Self(wire.into())) }
+    }
+
+    /// The wire form, its root byte included.
+    #[must_use]
+    pub fn as_wire(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// Labels, the root not counted.
+    pub fn labels(&self) -> impl Iterator<Item = &[u8]> {
+        let mut rest = &self.0[..];
+        std::iter::from_fn(move || {
+            let (&len, tail) = rest.split_first()?;
+            let (label, after) = tail.split_at(usize::from(len));
+            rest = after;
+            (len > 0).then_some(label)
+        })
+    }
+
+    /// The name without its first label; `None` for the root.
+    #[must_use]
+    pub fn parent(&self) -> Option<Self> {
+        let first = usize::from(self.0[0]);
+        (first > 0).then(|| Self(self.0[1 + first..].into()))
+    }
+
+    /// The same name in lower case, the form in which names are compared (RFC 4343).
+    #[must_use]
+    pub fn to_lower_case(&self) -> Self {
+        Self(self.0.to_ascii_lowercase().into()) // length bytes are below `A`
+    }
+
+    /// Whether this name is `ancestor` or stands below it, case aside.
+    #[must_use]
+    pub fn is_within(&self, ancestor: &Self) -> bool {
+        suffix_at(&self.0, &ancestor.0, |a, b| a.eq_ignore_ascii_case(b)).is_some()
+    }
+}
+
+/// Where in the wire name `name` its suffix `ancestor` begins, if it has that suffix at a label's border and `equal`.
+#[inline]
+pub fn suffix_at(name: &[u8], ancestor: &[u8], equal: impl Fn(&[u8], &[u8]) -> bool) -> Option<usize> {
+    let start = name.len().checked_sub(ancestor.len())?;
+    if !equal(&name[start..], ancestor) {
+        return None;
+    }
+    // The bytes agree; they are a suffix of names only if a label begins there.
+    let mut label = 0;
+    while label < start {
+        label += 1 + usize::from(name[label]);
+    }
+    (label == start).then_some(start)
+}
+
+/// Reads what follows a backslash.
+fn unescape(bytes: &mut impl Iterator<Item = u8>) -> Result<u8, NameTextError> {
+    let first = bytes.next().ok_or(NameTextError::BadEscape)?;
+    if !first.is_ascii_digit() {
+        return Ok(first);
+    }
+    let mut value = u32::from(first - b'0');
+    for _ in 0..2 {
+        let digit = bytes.next().filter(u8::is_ascii_digit).ok_or(NameTextError::BadEscape)?;
+        value = value * 10 + u32::from(digit - b'0');
+    }
+    u8::try_from(value).map_err(|_| NameTextError::BadEscape)
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.len() == 1 {
+            return f.write_str(".");
+        }
+        for label in self.labels() {
+            for &byte in label {
+                match byte {
+                    b'.' | b'\\' | b'"' | b';' | b'(' | b')' | b'@' | b'$' => {
+                        write!(f, "\\{}", char::from(byte))?
+                    }
+                    0x21..=0x7e => write!(f, "{}", char::from(byte))?,
+                    _ => write!(f, "\\{byte:03}")?,
+                }
+            }
+            f.write_str(".")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const SEED: HashSeed = HashSeed { start: 1, multiplier: 0x9e37_79b9_7f4a_7c15 };
+
+    #[test]
+    fn text_becomes_wire_and_text_again() {
+        for (text, wire) in [
+            (".", &b"\0"[..]),
+            ("a.", b"\x01a\0"),
+            ("Web.redbreast.internal.", b"\x03Web\x09redbreast\x08internal\0"),
+            ("a\\.b.c.", b"\x03a.b\x01c\0"),
+            ("\\007\\\\.", b"\x02\x07\\\0"),
+        ] {
+            let name = Name::from_text(text).unwrap();
+            assert_eq!(name.as_wire(), wire, "{text}");
+            assert_eq!(name.to_string(), text);
+        }
+        assert_eq!(Name::from_text("a.b").unwrap(), Name::from_text("a.b.").unwrap());
+    }
+
+    #[test]
+    fn wrong_names_are_told_apart() {
+        let long = "a".repeat(64);
+        let deep = "a.".repeat(128);
+        for (text, error) in [
+            ("", NameTextError::Empty),
+            (".a", NameTextError::EmptyLabel),
+            ("a..b", NameTextError::EmptyLabel),
+            ("..", NameTextError::EmptyLabel),
+            (long.as_str(), NameTextError::LabelTooLong),
+            (deep.as_str(), NameTextError::TooLong),
+            ("a\\", NameTextError::BadEscape),
+            ("a\\25", NameTextError::BadEscape),
+            ("a\\256", NameTextError::BadEscape),
+        ] {
+            assert_eq!(Name::from_text(text), Err(error), "{text}");
+        }
+        assert_eq!(Name::from_text(&"a.".repeat(127)).unwrap().as_wire().len(), MAX_LEN);
+    }
+
+    #[test]
+    fn addresses_have_reverse_names() {
+        let v4 = Name::reverse("192.0.2.1".parse().unwrap());
+        assert_eq!(v4.to_string(), "1.2.0.192.in-addr.arpa.");
+        let v6 = Name::reverse("2001:db8::567:89ab".parse().unwrap());
+        let expected = "b.a.9.8.7.6.5.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.8.b.d.0.1.0.0.2.ip6.arpa."; // RFC 3596 §2.5
+        assert_eq!(v6.to_string(), expected);
+    }
+
+    #[test]
+    fn a_suffix_counts_only_at_a_label_border() {
+        let name = |text| Name::from_text(text).unwrap();
+        assert!(name("a.Example").is_within(&name("eXample")));
+        assert!(name("example").is_within(&name("example")));
+        assert!(!name("badexample").is_within(&name("example")));
+        assert!(!name("example").is_within(&name("a.example")));
+        // The label `x\007example` ends in the very bytes of `example`'s wire form.
+        assert!(!name("x\\007example").is_within(&name("example")));
+    }
+
+    #[test]
+    fn faults_in_question_names_are_told_apart() {
+        let fold = |wire: &[u8], available: usize| {
+            let mut bytes = [0xff; FOLD_LEN];
+            let len = wire.len().min(FOLD_LEN);
+            bytes[..len].copy_from_slice(&wire[..len]);
+            QueryName::default().fold(&bytes, available, SEED)
+        };
+        assert_eq!(fold(b"\x03web\0", 5), Ok(5));
+        assert_eq!(fold(b"\0", 1), Ok(1));
+        assert_eq!(fold(b"\x03web\0", 4), Err(NameFault::Truncated));
+        assert_eq!(fold(b"", 0), Err(NameFault::Truncated));
+        assert_eq!(fold(b"\xc0\x0c", 2), Err(NameFault::BadLabel));
+        assert_eq!(fold(b"\x40", 200), Err(NameFault::BadLabel));
+        let longest = [&b"\x01a".repeat(127)[..], b"\0"].concat();
+        assert_eq!(fold(&longest, 255), Ok(255));
+        let too_long = [&b"\x01a".repeat(127)[..], b"\x01a\0"].concat();
+        assert_eq!(fold(&too_long, 258), Err(NameFault::TooLong));
+    }
+
+    proptest! {
+        #[test]
+        fn words_are_lower_cased_as_bytes_are(bytes: [u8; 8]) {
+            let word = lower_case_word(u64::from_le_bytes(bytes));
+            prop_assert_eq!(word.to_le_bytes().to_vec(), bytes.to_ascii_lowercase());
+        }
+
+        #[test]
+        fn names_that_differ_only_in_case_fold_alike(labels in prop::collection::vec("[a-zA-Z0-9-]{1,20}", 1..8)) {
+            let name = Name::from_text(&labels.join(".")).unwrap();
+            let folded = QueryName::from_name(&name, SEED);
+            let upper = Name::from_text(&labels.join(".").to_uppercase()).unwrap();
+            let lower = name.to_lower_case();
+            prop_assert_eq!(folded.as_wire(), lower.as_wire());
+            prop_assert_eq!(folded.hash(), QueryName::from_name(&upper, SEED).hash());
+        }
+
+        #[test]
+        fn any_bytes_fold_or_fail_without_a_panic(bytes: Vec<u8>, available in 0..=FOLD_LEN) {
+            let mut window = [0; FOLD_LEN];
+            let len = bytes.len().min(FOLD_LEN);
+            window[..len].copy_from_slice(&bytes[..len]);
+            if let Ok(end) = QueryName::default().fold(&window, available, SEED) {
+                prop_assert!(end <= available && end <= MAX_LEN);
+            }
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! Parsing a query in place.

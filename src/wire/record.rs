@@ -1,0 +1,142 @@
+//! Record types and classes, and the encoding of records ready to be copied into an answer.
+//!
+//! Encoding allocates; it runs on the control thread when a table is built, never on a worker.
+
+use std::net::IpAddr;
+
+use super::name::Name;
+
+/// Class IN, the Internet.
+pub const CLASS_IN: u16 = 1;
+/// Class ANY, in questions only.
+pub const CLASS_ANY: u16 = 255;
+
+/// The pointer to the question's name (RFC 1035 §4.1.4): the owner of every record in an answer section of ours.
+pub const QUESTION_POINTER: [u8; 2] = [0xc0, 12];
+
+/// Bytes of a record before its data, its owner being a pointer: owner, type, class, TTL, length.
+pub const FIXED_LEN: usize = 2 + 2 + 2 + 4 + 2;
+
+/// Record types by their IANA numbers.
+pub mod rtype {
+    /// IPv4 address (RFC 1035).
+    pub const A: u16 = 1;
+    /// Start of authority (RFC 1035).
+    pub const SOA: u16 = 6;
+    /// Domain name pointer, for addresses turned into names (RFC 1035).
+    pub const PTR: u16 = 12;
+    /// IPv6 address (RFC 3596).
+    pub const AAAA: u16 = 28;
+    /// EDNS(0) pseudo-record (RFC 6891).
+    pub const OPT: u16 = 41;
+    /// Any type, in questions only; answered minimally (RFC 8482).
+    pub const ANY: u16 = 255;
+
+    /// Types that may stand in a query file, by mnemonic.
+    const MNEMONICS: &[(&str, u16)] = &[
+        ("A", A),
+        ("NS", 2),
+        ("CNAME", 5),
+        ("SOA", SOA),
+        ("PTR", PTR),
+        ("HINFO", 13),
+        ("MX", 15),
+        ("TXT", 16),
+        ("RP", 17),
+        ("AFSDB", 18),
+        ("SIG", 24),
+        ("KEY", 25),
+        ("AAAA", AAAA),
+        ("LOC", 29),
+        ("SRV", 33),
+        ("NAPTR", 35),
+        ("KX", 36),
+        ("CERT", 37),
+        ("DNAME", 39),
+        ("APL", 42),
+        ("DS", 43),
+        ("SSHFP", 44),
+        ("IPSECKEY", 45),
+        ("RRSIG", 46),
+        ("NSEC", 47),
+        ("DNSKEY", 48),
+        ("DHCID", 49),
+        ("NSEC3", 50),
+        ("NSEC3PARAM", 51),
+        ("TLSA", 52),
+        ("SMIMEA", 53),
+        ("HIP", 55),
+        ("CDS", 59),
+        ("CDNSKEY", 60),
+        ("OPENPGPKEY", 61),
+        ("CSYNC", 62),
+        ("ZONEMD", 63),
+        ("SVCB", 64),
+        ("HTTPS", 65),
+        ("SPF", 99),
+        ("EUI48", 108),
+        ("EUI64", 109),
+        ("ANY", ANY),
+        ("URI", 256),
+        ("CAA", 257),
+    ];
+
+    /// The number of a type given by mnemonic in any case, or as `TYPE123` (RFC 3597).
+    #[must_use]
+    pub fn from_text(text: &str) -> Option<u16> {
+        let known = MNEMONICS.iter().find(|(mnemonic, _)| mnemonic.eq_ignore_ascii_case(text));
+        known.map(|&(_, number)| number).or_else(|| {
+            let (prefix, digits) = text.split_at_checked(4)?;
+            let number = prefix.eq_ignore_ascii_case("TYPE").then_some(digits)?;
+            number.bytes().all(|b| b.is_ascii_digit()).then(|| number.parse().ok())?
+        })
+    }
+}
+
+/// Appends an A or AAAA record for `address`, its owner the question's name.
+pub fn push_address(out: &mut Vec<u8>, address: IpAddr, ttl_s: u32) {
+    match address {
+        IpAddr::V4(v4) => push_record(out, rtype::A, ttl_s, &v4.octets()),
+        IpAddr::V6(v6) => push_record(out, rtype::AAAA, ttl_s, &v6.octets()),
+    }
+}
+
+/// Appends a PTR record to `target`, its owner the question's name.
+pub fn push_pointer(out: &mut Vec<u8>, target: &Name, ttl_s: u32) {
+    push_record(out, rtype::PTR, ttl_s, target.as_wire());
+}
+
+/// Appends a record of class IN, its owner the question's name.
+///
+/// # Panics
+/// If `rdata` is longer than the 65,535 bytes that its length field can say.
+pub fn push_record(out: &mut Vec<u8>, rtype: u16, ttl_s: u32, rdata: &[u8]) {
+    let rdata_len = u16::try_from(rdata.len()).expect("record data is bounded by its producers");
+    out.extend_from_slice(&QUESTION_POINTER);
+    out.extend_from_slice(&rtype.to_be_bytes());
+    out.extend_from_slice(&CLASS_IN.to_be_bytes());
+    out.extend_from_slice(&ttl_s.to_be_bytes());
+    out.extend_from_slice(&rdata_len.to_be_bytes());
+    out.extend_from_slice(rdata);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn types_are_known_by_mnemonic_and_by_number() {
+        assert_eq!(rtype::from_text("aaaa"), Some(28));
+        assert_eq!(rtype::from_text("TYPE65280"), Some(65280));
+        for wrong in ["", "BOGUS", "TYPE", "TYPE65536", "TYPE-1", "TYPE+1", "ÄÄ"] {
+            assert_eq!(rtype::from_text(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn an_address_record_is_laid_out_as_on_the_wire() {
+        let mut out = Vec::new();
+        push_address(&mut out, "192.0.2.1".parse().unwrap(), 258);
+        assert_eq!(out, [0xc0, 12, 0, 1, 0, 1, 0, 0, 1, 2, 0, 4, 192, 0, 2, 1]);
+    }
+}
