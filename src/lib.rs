@@ -1,3 +1,22 @@
-//! Redbreast: gossip DNS.
+//! Redbreast: gossip DNS. Every node holds every name in memory, so every lookup is a local one.
+//!
+//! The tour, in the order in which a query meets the modules:
+//!
+//! 1. [`mmsg`] receives a batch of datagrams,
+//! 2. [`dataplane`] owns the worker threads and the one pure function that answers a packet,
+//! 3. [`wire`] reads the query and writes the response, both in the packet's own buffer,
+//! 4. [`table`] is the immutable snapshot that the answer comes from,
+//! 5. [`policy`] says which addresses go into it and in which order.
+//!
+//! Around that: [`registry`] is how names get in, [`node`] puts the parts together, [`config`] and [`cli`] are what a
+//! person meets.
+
+pub mod cli;
+pub mod config;
+pub mod dataplane;
 pub mod mmsg;
+pub mod node;
+pub mod policy;
+pub mod registry;
+pub mod table;
 pub mod wire;

@@ -1,1 +1,7 @@
-fn main() {}
+//! The `redbreast` program: see [`redbreast::cli`].
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    redbreast::cli::main()
+}

@@ -123,6 +123,7 @@ impl Batch {
         }
     }
 
+    #[allow(clippy::cast_possible_truncation)] // 64
     /// Receives up to [`BATCH_LEN`] datagrams with one system call and returns how many.
     ///
     /// What was staged before is forgotten. Fewer than [`BATCH_LEN`] means that the socket's queue was seen empty,
@@ -227,6 +228,7 @@ impl Batch {
         self.staged = 0;
     }
 
+    #[allow(clippy::cast_possible_truncation)] // 64 at most
     /// Sends the staged datagrams from number `first` on with one system call and returns how many went.
     ///
     /// # Errors

@@ -2,7 +2,7 @@
 //!
 //! [`QueryName`] is the hot part and runs on the workers; [`Name`] is for the control thread, files and people.
 
-use std::fmt;
+use std::fmt::{self, Write};
 use std::net::IpAddr;
 
 /// Bytes in a name on the wire at most, its root included (RFC 1035 §2.3.4).
@@ -29,7 +29,7 @@ impl HashSeed {
 
     /// A seed of one's own choice, for tests and benchmarks that must repeat.
     #[must_use]
-    pub fn from_words(start: u64, multiplier: u64) -> Self {
+    pub const fn from_words(start: u64, multiplier: u64) -> Self {
         // An even multiplier would push bits out for good, and one with few bits set would mix little.
         Self { start, multiplier: multiplier | 0x9e37_79b9_7f4a_7c15 }
     }
@@ -249,6 +249,16 @@ impl Name {
         Ok(Self(wire.into()))
     }
 
+    /// Reads an uncompressed name in wire form; `None` if it is not exactly that.
+    #[must_use]
+    pub fn from_wire(wire: &[u8]) -> Option<Self> {
+        let mut at = 0;
+        while let Some(&len) = wire.get(at).filter(|&&len| len > 0) {
+            at = Some(at + 1 + usize::from(len)).filter(|_| usize::from(len) <= MAX_LABEL_LEN)?;
+        }
+        (at + 1 == wire.len() && wire.len() <= MAX_LEN).then(|| Self(wire.into()))
+    }
+
     /// The name that PTR records of `address` stand under (RFC 1035 §3.5, RFC 3596 §2.5).
     #[must_use]
     pub fn reverse(address: IpAddr) -> Self {
@@ -347,13 +357,12 @@ impl fmt::Display for Name {
         }
         for label in self.labels() {
             for &byte in label {
-                match byte {
-                    b'.' | b'\\' | b'"' | b';' | b'(' | b')' | b'@' | b'$' => {
-                        write!(f, "\\{}", char::from(byte))?
-                    }
-                    0x21..=0x7e => write!(f, "{}", char::from(byte))?,
-                    _ => write!(f, "\\{byte:03}")?,
-                }
+                let character = char::from(byte);
+                match character {
+                    '.' | '\\' | '"' | ';' | '(' | ')' | '@' | '$' => write!(f, "\\{character}"),
+                    '!'..='~' => f.write_char(character),
+                    _ => write!(f, "\\{byte:03}"),
+                }?;
             }
             f.write_str(".")?;
         }

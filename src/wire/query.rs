@@ -1,1 +1,202 @@
-//! Parsing a query in place.
+//! Parsing a query in place: header, one question, and the OPT record if there is one.
+//!
+//! Runs on the workers, for every packet: no allocation, no panic, bounds checked by the slice accesses themselves.
+
+use super::header::{self, u16_at};
+use super::name::{FOLD_LEN, HashSeed, NameFault, QueryName};
+use super::record::rtype;
+
+/// The smallest buffer a query may be parsed and answered in. The longest name is loaded from it by whole words, and
+/// a response of 512 bytes, which every client takes, has to fit.
+pub const MIN_BUFFER_LEN: usize = 512;
+
+const _: () = assert!(MIN_BUFFER_LEN >= header::LEN + FOLD_LEN);
+
+/// A well-formed query with one question, whose name is in the [`QueryName`] it was parsed with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Query {
+    /// Type asked for.
+    pub qtype: u16,
+    /// Class asked for.
+    pub qclass: u16,
+    /// Where the question ends and the answer section will begin.
+    pub question_end: usize,
+    /// What the client said by EDNS(0), if it did.
+    pub edns: Option<Edns>,
+}
+
+/// The fixed part of an OPT record (RFC 6891 §6.1.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Edns {
+    /// Bytes of UDP payload that the client can take.
+    pub udp_payload_size: u16,
+    /// EDNS version; we know version 0.
+    pub version: u8,
+    /// The client wants DNSSEC records (RFC 3225).
+    pub dnssec_ok: bool,
+}
+
+/// Why a packet is no query we can look up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// Less than a header: there is not even an id to answer to.
+    Short,
+    /// A response. Answering one could begin an endless exchange between two servers.
+    Response,
+    /// An operation other than a standard query.
+    Opcode,
+    /// Not exactly one question.
+    QuestionCount,
+    /// The question's name is malformed.
+    Name(NameFault),
+    /// The message ends inside the question's type or class.
+    QuestionTruncated,
+    /// A record behind the question is malformed, there are two OPT records, or bytes follow the last record.
+    Records,
+}
+
+impl Query {
+    /// Parses the first `len` bytes of `buffer` and folds the question's name into `name`.
+    ///
+    /// # Errors
+    /// A [`Fault`].
+    ///
+    /// # Panics
+    /// If `buffer` has less than [`MIN_BUFFER_LEN`] bytes: a fault of the transport, whatever the packet says.
+    #[inline]
+    pub fn parse(buffer: &[u8], len: usize, name: &mut QueryName, seed: HashSeed) -> Result<Self, Fault> {
+        assert!(buffer.len() >= MIN_BUFFER_LEN && len <= buffer.len());
+        if len < header::LEN {
+            return Err(Fault::Short);
+        }
+        if buffer[2] & header::QR != 0 {
+            return Err(Fault::Response);
+        }
+        if (buffer[2] & header::OPCODE_MASK) >> 3 != header::OPCODE_QUERY {
+            return Err(Fault::Opcode);
+        }
+        if u16_at(buffer, header::QDCOUNT) != 1 {
+            return Err(Fault::QuestionCount);
+        }
+        let window: &[u8; FOLD_LEN] =
+            buffer[header::LEN..][..FOLD_LEN].try_into().expect("sizes asserted above");
+        let name_len = name.fold(window, len - header::LEN, seed).map_err(Fault::Name)?;
+        let name_end = header::LEN + name_len;
+        let question_end = name_end + 4;
+        if question_end > len {
+            return Err(Fault::QuestionTruncated);
+        }
+        Ok(Self {
+            qtype: u16_at(buffer, name_end),
+            qclass: u16_at(buffer, name_end + 2),
+            question_end,
+            edns: parse_records(&buffer[..len], question_end)?,
+        })
+    }
+}
+
+/// Walks the records behind the question, of which only OPT means anything in a query.
+#[inline]
+fn parse_records(message: &[u8], mut at: usize) -> Result<Option<Edns>, Fault> {
+    let elsewhere = u32::from(u16_at(message, header::ANCOUNT)) + u32::from(u16_at(message, header::NSCOUNT));
+    let records = elsewhere + u32::from(u16_at(message, header::ARCOUNT));
+    let mut edns = None;
+    // Each record takes at least eleven bytes of the message, so the message bounds this loop, not the counts.
+    for i in 0..records {
+        let owner = at;
+        at = skip_name(message, at).ok_or(Fault::Records)?;
+        let fixed = message.get(at..at + 10).ok_or(Fault::Records)?;
+        if u16_at(fixed, 0) == rtype::OPT {
+            // Its owner is the root, its place the additional section, and there is one (RFC 6891 §6.1.1).
+            if message[owner] != 0 || i < elsewhere || edns.is_some() {
+                return Err(Fault::Records);
+            }
+            edns = Some(Edns {
+                udp_payload_size: u16_at(fixed, 2),
+                version: fixed[5],
+                dnssec_ok: fixed[6] & 0x80 != 0,
+            });
+        }
+        at += 10 + usize::from(u16_at(fixed, 8));
+        if at > message.len() {
+            return Err(Fault::Records);
+        }
+    }
+    if at == message.len() { Ok(edns) } else { Err(Fault::Records) }
+}
+
+/// Where the name at `at` ends. A pointer ends a name; what it points at is never followed, so it cannot loop.
+fn skip_name(message: &[u8], mut at: usize) -> Option<usize> {
+    loop {
+        match *message.get(at)? {
+            0 => return Some(at + 1),
+            len @ 1..=63 => at += 1 + usize::from(len),
+            0xc0.. => return Some(at + 2),
+            _ => return None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const QUESTION: &[u8] =
+        b"\x12\x34\x01\x00\0\x01\0\0\0\0\0\0\x03web\x09redbreast\x08internal\0\0\x01\0\x01";
+    const OPT: &[u8] = b"\0\0\x29\x04\xd0\0\0\x80\0\0\0";
+
+    fn parse(message: &[u8]) -> Result<Query, Fault> {
+        let mut buffer = vec![0xee; MIN_BUFFER_LEN.max(message.len())];
+        buffer[..message.len()].copy_from_slice(message);
+        Query::parse(&buffer, message.len(), &mut QueryName::default(), HashSeed::from_words(1, 2))
+    }
+
+    fn with(at: usize, byte: u8, more: &[u8]) -> Vec<u8> {
+        let mut message = [QUESTION, more].concat();
+        message[at] = byte;
+        message
+    }
+
+    #[test]
+    fn a_plain_query_is_read() {
+        let query = parse(QUESTION).unwrap();
+        assert_eq!((query.qtype, query.qclass, query.question_end), (1, 1, QUESTION.len()));
+        assert_eq!(query.edns, None);
+    }
+
+    #[test]
+    fn the_opt_record_is_read() {
+        let query = parse(&with(11, 1, OPT)).unwrap();
+        assert_eq!(query.edns, Some(Edns { udp_payload_size: 1232, version: 0, dnssec_ok: true }));
+    }
+
+    #[test]
+    fn every_truncation_is_a_fault() {
+        let message = with(11, 1, OPT);
+        for len in 0..message.len() {
+            assert!(parse(&message[..len]).is_err(), "{len} bytes");
+        }
+    }
+
+    #[test]
+    fn faults_are_told_apart() {
+        assert_eq!(parse(&QUESTION[..11]), Err(Fault::Short));
+        assert_eq!(parse(&with(2, 0x81, b"")), Err(Fault::Response));
+        assert_eq!(parse(&with(2, 0x28, b"")), Err(Fault::Opcode));
+        assert_eq!(parse(&with(5, 0, b"")), Err(Fault::QuestionCount));
+        assert_eq!(parse(&with(5, 2, b"")), Err(Fault::QuestionCount));
+        assert_eq!(parse(&with(12, 0xc0, b"")), Err(Fault::Name(NameFault::BadLabel)));
+        assert_eq!(parse(&QUESTION[..QUESTION.len() - 1]), Err(Fault::QuestionTruncated));
+        assert_eq!(parse(&with(11, 0, b"\0")), Err(Fault::Records), "bytes behind the last record");
+        assert_eq!(parse(&with(11, 2, &[OPT, OPT].concat())), Err(Fault::Records), "two OPT records");
+        assert_eq!(parse(&with(7, 1, OPT)), Err(Fault::Records), "OPT in the answer section");
+        assert_eq!(parse(&with(11, 255, b"")), Err(Fault::Records), "a count without its records");
+    }
+
+    #[test]
+    fn a_pointer_that_points_at_itself_is_skipped_not_followed() {
+        let loop_at = u8::try_from(QUESTION.len()).unwrap();
+        let record = [&[0xc0, loop_at][..], b"\0\x01\0\x01\0\0\0\0\0\0"].concat();
+        assert!(parse(&with(11, 1, &record)).is_ok());
+    }
+}

@@ -1,0 +1,62 @@
+//! The command line: one file per subcommand.
+//!
+//! Runs on the main thread. Exit status: 0 when what was asked was done and holds, 1 when a check failed or a server
+//! could not be reached, 2 when the command line or a file is wrong.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+mod serve;
+
+/// Gossip DNS: every node holds every name, so every lookup is a local one.
+#[derive(Parser)]
+#[command(name = "redbreast", version, propagate_version = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Answer DNS queries from names held in memory
+    Serve(serve::Args),
+}
+
+/// Why a subcommand ended without having done what was asked: one line for a person, and the exit status.
+pub(crate) struct Failure {
+    message: String,
+    status: u8,
+}
+
+impl Failure {
+    /// The command line or a file is wrong, or asks for something that this machine cannot give.
+    pub(crate) fn usage(message: impl ToString) -> Self {
+        Self { message: message.to_string(), status: 2 }
+    }
+
+    /// A check failed, or a server could not be reached.
+    pub(crate) fn failed(message: impl ToString) -> Self {
+        Self { message: message.to_string(), status: 1 }
+    }
+}
+
+/// Parses the command line, does what it says, returns the exit status.
+#[must_use]
+pub fn main() -> ExitCode {
+    let done = match Cli::parse().command {
+        Command::Serve(args) => serve::run(args),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            complain(&failure.message);
+            ExitCode::from(failure.status)
+        }
+    }
+}
+
+#[allow(clippy::print_stderr)] // this is where the program speaks to a person
+fn complain(message: &str) {
+    eprintln!("redbreast: {message}");
+}

@@ -1,0 +1,128 @@
+//! `redbreast serve`: run a server until it is told to stop.
+//!
+//! The main thread becomes the control thread of [`Node`]; a thread for signals and one for file changes tell it what
+//! happened.
+
+use std::io::{self, IsTerminal};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::thread;
+
+use clap::builder::RangedU64ValueParser;
+use crossbeam_channel::Sender;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use tracing::{info, warn};
+
+use super::Failure;
+use crate::config::{
+    DEFAULT_DOMAIN, DEFAULT_LISTEN, DEFAULT_TTL_S, MAX_DOMAINS, MAX_TTL_S, MAX_WORKERS, Settings,
+};
+use crate::node::{Control, Node};
+use crate::registry::watch;
+use crate::table::ZoneSettings;
+use crate::wire::name::Name;
+
+/// Arguments of `redbreast serve`.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Address and port to answer at; give it again for more. Port 0 takes any free port
+    #[arg(long, value_name = "ADDR:PORT", default_values_t = [DEFAULT_LISTEN])]
+    listen: Vec<SocketAddr>,
+
+    /// Domain to answer for with authority; give it again for more. Names without a dot are in the first
+    #[arg(long, value_name = "NAME", default_values = [DEFAULT_DOMAIN], value_parser = parse_domain)]
+    domain: Vec<Name>,
+
+    /// File with names in the format of /etc/hosts; give it again for more. Read again when it changes, and on SIGHUP
+    #[arg(long, value_name = "HOSTS-FILE")]
+    names: Vec<PathBuf>,
+
+    /// Threads that answer queries [default: one per core]
+    #[arg(long, value_name = "N", value_parser = RangedU64ValueParser::<usize>::new().range(1..=MAX_WORKERS as u64))]
+    workers: Option<usize>,
+
+    /// Seconds for which clients may keep an answer
+    #[arg(long, value_name = "SECONDS", default_value_t = DEFAULT_TTL_S,
+          value_parser = RangedU64ValueParser::<u32>::new().range(0..=u64::from(MAX_TTL_S)))]
+    ttl: u32,
+}
+
+impl Args {
+    fn settings(self) -> Result<Settings, Failure> {
+        if self.domain.len() > MAX_DOMAINS {
+            return Err(Failure::usage(format!(
+                "--domain was given {} times; {MAX_DOMAINS} domains can be served at most",
+                self.domain.len()
+            )));
+        }
+        let workers = self.workers.unwrap_or_else(|| thread::available_parallelism().map_or(1, usize::from));
+        Ok(Settings {
+            listen: self.listen,
+            domains: self.domain,
+            names: self.names,
+            workers: workers.min(MAX_WORKERS),
+            zone: ZoneSettings { ttl_s: self.ttl, negative_ttl_s: self.ttl },
+        })
+    }
+}
+
+fn parse_domain(text: &str) -> Result<Name, String> {
+    match Name::from_text(text) {
+        Ok(name) if name == Name::root() => Err("the root cannot be served".into()),
+        Ok(name) => Ok(name),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// Runs the server.
+pub(crate) fn run(args: Args) -> Result<(), Failure> {
+    let terminal = io::stderr().is_terminal();
+    tracing_subscriber::fmt().with_writer(io::stderr).with_ansi(terminal).with_target(false).init();
+    let settings = args.settings()?;
+    let (sender, control) = crossbeam_channel::unbounded();
+    // Before the node starts: a signal during the start is then obeyed after it.
+    obey_signals(sender.clone())?;
+    let node = Node::start(settings.clone()).map_err(Failure::usage)?;
+    let _watch = watch_names(&settings, sender);
+    for address in node.addresses() {
+        info!("listening on {address}");
+    }
+    let domains: Vec<_> = settings.domains.iter().map(ToString::to_string).collect();
+    info!(
+        "serving {} names, reverse ones included, in {} with {} workers",
+        node.table().names(),
+        domains.join(", "),
+        settings.workers
+    );
+    node.run(&control);
+    Ok(())
+}
+
+fn obey_signals(sender: Sender<Control>) -> Result<(), Failure> {
+    let cannot = |error| Failure::failed(format!("cannot listen for signals: {error}"));
+    let mut signals = Signals::new([SIGHUP, SIGINT, SIGTERM]).map_err(cannot)?;
+    let listener = move || {
+        for signal in signals.forever() {
+            let command = if signal == SIGHUP { Control::Reload } else { Control::Stop };
+            if sender.send(command).is_err() {
+                break;
+            }
+        }
+    };
+    thread::Builder::new().name("signals".into()).spawn(listener).map_err(cannot)?;
+    Ok(())
+}
+
+fn watch_names(settings: &Settings, sender: Sender<Control>) -> Option<watch::FileWatch> {
+    if settings.names.is_empty() {
+        return None;
+    }
+    let changed = move || {
+        // It can only fail when the control thread is gone, and the names with it.
+        let _ = sender.send(Control::Reload);
+    };
+    watch::watch(&settings.names, changed)
+        .inspect_err(|error| warn!("cannot watch the names files, send SIGHUP after a change: {error}"))
+        .ok()
+}

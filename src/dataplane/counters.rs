@@ -1,0 +1,90 @@
+//! What a worker counts. Each worker writes its own counters, anyone may read them at any time.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crossbeam_utils::CachePadded;
+
+/// Declares [`Event`] with its name for people and programs, so that none can be forgotten.
+macro_rules! events {
+    ($($(#[$doc:meta])* $variant:ident => $name:literal,)*) => {
+        /// Something that happened to a packet. Each received packet is exactly one of those up to
+        /// [`Event::BadVersion`]; the rest come on top.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+        #[repr(usize)]
+        pub enum Event {
+            $($(#[$doc])* $variant,)*
+        }
+
+        impl Event {
+            /// All events, in the order of their numbers.
+            pub const ALL: &[Self] = &[$(Self::$variant,)*];
+
+            /// Its name in metrics and tables.
+            #[must_use]
+            pub fn name(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $name,)*
+                }
+            }
+        }
+    };
+}
+
+events! {
+    /// Answered with records.
+    Positive => "positive",
+    /// The name exists, the type does not: NOERROR without answers.
+    NoData => "nodata",
+    /// The name does not exist in a domain of ours.
+    NxDomain => "nxdomain",
+    /// Neither the name nor any domain above it is ours, or the class is not IN.
+    Refused => "refused",
+    /// Dropped: shorter than a header.
+    Short => "short",
+    /// Dropped: a response, sent to us as if it were a query.
+    Response => "response",
+    /// NOTIMP: an operation other than a query.
+    Opcode => "opcode",
+    /// FORMERR: not exactly one question.
+    QuestionCount => "question_count",
+    /// FORMERR: a label over 63 bytes or a compression pointer in the question.
+    BadLabel => "bad_label",
+    /// FORMERR: a name over 255 bytes.
+    NameTooLong => "name_too_long",
+    /// FORMERR: the packet ends inside its question, or was longer than any query and lost its end.
+    Truncated => "truncated_query",
+    /// FORMERR: malformed records behind the question, or bytes behind the last record.
+    Records => "bad_records",
+    /// BADVERS: an EDNS version we do not know.
+    BadVersion => "bad_edns_version",
+    /// The answer did not fit and went out with TC set.
+    TruncatedAnswer => "truncated_answer",
+    /// The kernel would not take a response: the peer's address cannot be reached, or the send buffer was full.
+    SendFailed => "send_failed",
+    /// The kernel failed a receive.
+    ReceiveFailed => "receive_failed",
+    /// A batch of packets was received.
+    Batch => "batch",
+}
+
+/// One worker's counters. They are plain stores of a single writer, not atomic additions, and share no cache line with
+/// anything that another thread writes.
+#[derive(Default)]
+pub struct Counters {
+    counts: CachePadded<[AtomicU64; Event::ALL.len()]>,
+}
+
+impl Counters {
+    /// Counts one event. Only the worker that owns these counters may call this.
+    #[inline]
+    pub fn count(&self, event: Event) {
+        let counter = &self.counts[event as usize];
+        counter.store(counter.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+    }
+
+    /// How often `event` was counted.
+    #[must_use]
+    pub fn get(&self, event: Event) -> u64 {
+        self.counts[event as usize].load(Ordering::Relaxed)
+    }
+}

@@ -1,0 +1,145 @@
+//! DNS over UDP: binding the workers' sockets, and receiving, answering and sending a batch.
+//!
+//! Binding runs on the main thread before the workers start; the rest on the workers.
+
+use std::fmt;
+use std::io::{self, ErrorKind};
+use std::net::{SocketAddr, UdpSocket};
+use std::os::fd::AsFd;
+
+use socket2::{Domain, Protocol, SockFilter, Socket, Type};
+
+use super::answer::{Answerer, Verdict};
+use super::counters::{Counters, Event};
+use crate::mmsg::{BATCH_LEN, Batch, Datagram, Wait};
+use crate::table::Reader;
+use crate::wire::header;
+use crate::wire::response::Transport;
+
+/// Bytes of queries and of responses that the kernel is asked to hold for a socket. At about 800 bytes of kernel memory
+/// for a small datagram, 4 MiB hold some 5,000: more than a worker answers in ten milliseconds, so that it may lose its
+/// core for a scheduler's time slice without losing a query. The kernel silently grants less (`net.core.rmem_max`)
+/// where it is set to.
+const SOCKET_BUFFER_LEN: usize = 4 << 20;
+
+/// An address that cannot be listened on.
+#[derive(Debug)]
+pub struct ListenError {
+    /// The address.
+    pub address: SocketAddr,
+    /// What the kernel said.
+    pub source: io::Error,
+}
+
+impl fmt::Display for ListenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { address, source } = self;
+        write!(f, "cannot listen on {address}: ")?;
+        match source.kind() {
+            ErrorKind::AddrInUse => {
+                write!(f, "another program has UDP port {} (`ss -lunp` shows which); ", address.port())?;
+                f.write_str("stop it or choose another with --listen")
+            }
+            ErrorKind::AddrNotAvailable => {
+                f.write_str("this machine has no such address (`ip address` lists them)")
+            }
+            ErrorKind::PermissionDenied => f.write_str(
+                "ports below 1024 take root or CAP_NET_BIND_SERVICE; or choose another with --listen",
+            ),
+            _ => write!(f, "{source}"),
+        }
+    }
+}
+
+impl std::error::Error for ListenError {}
+
+/// Binds one socket per worker to `address`; with port 0 all of them to the one free port that the kernel picks.
+///
+/// The kernel spreads clients over the sockets by a hash of their address and port (SO_REUSEPORT). That option would
+/// also let a second server share the port unnoticed, each getting some of the queries. So the first socket is bound
+/// without it, which fails if anybody has the port, and is only then opened for sharing with the others.
+///
+/// # Errors
+/// [`ListenError`].
+pub fn bind(address: SocketAddr, workers: usize) -> Result<Vec<UdpSocket>, ListenError> {
+    let fail = |source| ListenError { address, source };
+    let first = open(address).map_err(fail)?;
+    first.bind(&address.into()).map_err(fail)?;
+    first.set_reuse_port(true).map_err(fail)?;
+    let first = UdpSocket::from(first);
+    let bound = first.local_addr().map_err(fail)?;
+    let mut sockets = vec![first];
+    for _ in 1..workers {
+        let socket = open(bound).map_err(fail)?;
+        socket.set_reuse_port(true).and_then(|()| socket.bind(&bound.into())).map_err(fail)?;
+        sockets.push(socket.into());
+    }
+    Ok(sockets)
+}
+
+fn open(address: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::DGRAM.nonblocking(), Some(Protocol::UDP))?;
+    if address.is_ipv6() {
+        // `--listen 0.0.0.0:53 --listen [::]:53` shall work whatever the system's default.
+        socket.set_only_v6(true)?;
+    }
+    socket.set_recv_buffer_size(SOCKET_BUFFER_LEN)?;
+    socket.set_send_buffer_size(SOCKET_BUFFER_LEN)?;
+    Ok(socket)
+}
+
+/// Lets nothing more into the socket's queue; what is already there can still be received.
+pub(super) fn refuse_more(socket: &UdpSocket) -> io::Result<()> {
+    const RETURN_CONSTANT: u16 = 0x06; // BPF_RET | BPF_K: keep 0 bytes of the packet, that is, drop it
+    socket2::SockRef::from(socket).attach_filter(&[SockFilter::new(RETURN_CONSTANT, 0, 0, 0)])
+}
+
+/// Receives one batch, answers it from the table as it is now, and sends the responses. Returns whether there may be
+/// more in the queue.
+pub(super) fn serve_batch(
+    socket: &UdpSocket,
+    batch: &mut Batch,
+    reader: &mut Reader,
+    answerer: &mut Answerer,
+    counters: &Counters,
+) -> bool {
+    let received = match batch.receive(socket.as_fd(), Wait::Never) {
+        Ok(received) => received,
+        Err(error) => {
+            let failed = !matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted);
+            if failed {
+                counters.count(Event::ReceiveFailed);
+            }
+            return error.kind() == ErrorKind::Interrupted;
+        }
+    };
+    counters.count(Event::Batch);
+    let table = reader.load();
+    for i in 0..received {
+        let Datagram { buffer, len, truncated } = batch.datagram(i);
+        // A datagram that lost its end still has its header: the answerer sees a message that stops too early.
+        let len = if truncated { len.min(header::LEN) } else { len };
+        let verdict = answerer.answer(table, buffer, len, Transport::Udp, |event| counters.count(event));
+        if let Verdict::Reply { len } = verdict {
+            batch.stage(i, len);
+        }
+    }
+    send(socket, batch, counters);
+    received == BATCH_LEN
+}
+
+/// Sends what is staged. A response that the kernel will not take is counted and given up, since waiting would hold up
+/// everybody else; its client asks again.
+fn send(socket: &UdpSocket, batch: &mut Batch, counters: &Counters) {
+    let mut next = 0;
+    while next < batch.staged() {
+        match batch.send_from(socket.as_fd(), next) {
+            Ok(sent) => next += sent,
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(_) => {
+                counters.count(Event::SendFailed);
+                next += 1;
+            }
+        }
+    }
+}

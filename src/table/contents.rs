@@ -1,0 +1,195 @@
+//! What a table is to hold, and its making.
+//!
+//! Runs on the control thread. Records are gathered in one arena with small fixed-size items that point into it, then
+//! sorted: a million names need no million allocations.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::shard::{MAX_SET_LEN, NameRecords, Shard};
+use super::{Table, Zone, ZoneSettings, shard_of};
+use crate::wire::name::{HashSeed, Name, QueryName};
+use crate::wire::record;
+
+/// Names per shard aimed at: few enough that copying one shard for one change is cheap, enough that the shards' fixed
+/// cost is spread thin.
+const NAMES_PER_SHARD: usize = 64;
+/// Shards of the smallest and of the largest table. The pointers to the latter take 128 KiB.
+const SHARDS: std::ops::RangeInclusive<usize> = 64..=16_384;
+
+/// Marks a name that exists without records; no record has type 0 (RFC 6895 §3.1).
+const NO_RECORD: u16 = 0;
+
+/// The domains and records of a table to be made.
+pub struct Contents {
+    domains: Vec<Name>,
+    settings: ZoneSettings,
+    seed: HashSeed,
+    items: Vec<Item>,
+    arena: Vec<u8>,
+}
+
+/// A name with one record, or with none; names and records are in the arena.
+#[derive(Clone, Copy)]
+struct Item {
+    hash: u64,
+    name_at: u32,
+    record_at: u32,
+    name_len: u8,
+    rtype: u16,
+    record_len: u16,
+}
+
+/// Why contents make no table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ContentsError {
+    /// One name has more records of a type than a message over TCP can carry.
+    SetTooLarge {
+        /// The name.
+        name: String,
+        /// How many records it has.
+        records: usize,
+    },
+}
+
+impl fmt::Display for ContentsError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self::SetTooLarge { name, records } = self;
+        write!(
+            f,
+            "{name} has {records} records of one type, more than one answer can carry ({MAX_SET_LEN} bytes)"
+        )
+    }
+}
+
+impl std::error::Error for ContentsError {}
+
+impl Contents {
+    /// Empty contents for a server that is authoritative for `domains`.
+    #[must_use]
+    pub fn new(domains: &[Name], settings: ZoneSettings, seed: HashSeed) -> Self {
+        let mut contents =
+            Self { domains: domains.to_vec(), settings, seed, items: Vec::new(), arena: Vec::new() };
+        contents.domains.sort_by_key(|domain| std::cmp::Reverse(domain.as_wire().len()));
+        for domain in domains {
+            contents.push(domain, NO_RECORD, |_| {});
+        }
+        contents
+    }
+
+    /// `name` has `address`.
+    pub fn add_address(&mut self, name: &Name, address: IpAddr) {
+        let rtype = if address.is_ipv4() { record::rtype::A } else { record::rtype::AAAA };
+        let ttl_s = self.settings.ttl_s;
+        self.push(name, rtype, |arena| record::push_address(arena, address, ttl_s));
+        self.add_ancestors(name);
+    }
+
+    /// `address` belongs to `name`: a PTR record under the address's reverse name.
+    pub fn add_pointer(&mut self, address: IpAddr, name: &Name) {
+        let reverse = Name::reverse(address);
+        let ttl_s = self.settings.ttl_s;
+        self.push(&reverse, record::rtype::PTR, |arena| record::push_pointer(arena, name, ttl_s));
+        self.add_ancestors(&reverse);
+    }
+
+    /// The names between `name` and its zone exist too, though they may have no records (RFC 8020).
+    fn add_ancestors(&mut self, name: &Name) {
+        let Some(zone) = self.domains.iter().find(|domain| name.is_within(domain)) else { return };
+        let zone_len = zone.as_wire().len();
+        let mut ancestor = name.parent();
+        while let Some(name) = ancestor.filter(|name| name.as_wire().len() > zone_len) {
+            self.push(&name, NO_RECORD, |_| {});
+            ancestor = name.parent();
+        }
+    }
+
+    fn push(&mut self, name: &Name, rtype: u16, write_record: impl FnOnce(&mut Vec<u8>)) {
+        let folded = QueryName::from_name(name, self.seed);
+        let name_at = self.arena.len();
+        self.arena.extend_from_slice(folded.as_wire());
+        let record_at = self.arena.len();
+        write_record(&mut self.arena);
+        let offset = |at: usize| u32::try_from(at).expect("all records together are below 4 GiB");
+        self.items.push(Item {
+            hash: folded.hash(),
+            name_at: offset(name_at),
+            record_at: offset(record_at),
+            name_len: u8::try_from(record_at - name_at).expect("a wire name has at most 255 bytes"),
+            rtype,
+            record_len: u16::try_from(self.arena.len() - record_at).expect("one record of a bounded name"),
+        });
+    }
+
+    fn name(&self, item: &Item) -> &[u8] {
+        &self.arena[item.name_at as usize..][..usize::from(item.name_len)]
+    }
+
+    fn record(&self, item: &Item) -> &[u8] {
+        &self.arena[item.record_at as usize..][..usize::from(item.record_len)]
+    }
+
+    /// Makes the table, sharing with `previous` every shard that is the same in both.
+    ///
+    /// # Errors
+    /// [`ContentsError`]; nothing is changed then.
+    pub(super) fn build(mut self, serial: u32, previous: Option<&Table>) -> Result<Table, ContentsError> {
+        let mut items = std::mem::take(&mut self.items);
+        // By hash, and so by shard; then so that equal names, types and records are neighbours. Equal contents come
+        // out in equal order whatever order they went in: that is what lets unchanged shards be recognised.
+        items.sort_unstable_by(|a, b| {
+            a.hash.cmp(&b.hash).then_with(|| {
+                let key = |item| (self.name(item), item.rtype, self.record(item));
+                key(a).cmp(&key(b))
+            })
+        });
+        let mut names = Vec::with_capacity(items.len());
+        for group in items.chunk_by(|a, b| a.hash == b.hash && self.name(a) == self.name(b)) {
+            names.push(self.gather(group)?);
+        }
+        let shards =
+            (names.len() / NAMES_PER_SHARD).next_power_of_two().clamp(*SHARDS.start(), *SHARDS.end());
+        let mut rest = &names[..];
+        let mut built = Vec::with_capacity(shards);
+        for i in 0..shards {
+            let len = rest.partition_point(|name| shard_of(name.hash, shards) == i);
+            let (here, after) = rest.split_at(len);
+            rest = after;
+            let shard = Shard::build(here);
+            let same = previous
+                .filter(|table| table.shards.len() == shards)
+                .and_then(|table| table.shards.get(i))
+                .filter(|old| ***old == shard);
+            built.push(same.cloned().unwrap_or_else(|| Arc::new(shard)));
+        }
+        let with_records = names.iter().filter(|name| !name.sets.is_empty()).count();
+        Ok(Table {
+            shards: built.into(),
+            seed: self.seed,
+            zones: self.domains.iter().map(|domain| Zone::new(domain, self.settings, serial)).collect(),
+            lone_zone: Zone::new(&Name::root(), self.settings, serial),
+            names: with_records,
+            serial,
+        })
+    }
+
+    /// Puts the records of one name together, by type and each once.
+    fn gather(&self, group: &[Item]) -> Result<NameRecords<'_>, ContentsError> {
+        let name = self.name(&group[0]);
+        let mut sets = Vec::new();
+        for set in group.chunk_by(|a, b| a.rtype == b.rtype).filter(|set| set[0].rtype != NO_RECORD) {
+            let mut records: Vec<&[u8]> = set.iter().map(|item| self.record(item)).collect();
+            records.dedup();
+            let bytes = records.concat();
+            match u16::try_from(records.len()) {
+                Ok(count) if bytes.len() <= MAX_SET_LEN => sets.push((set[0].rtype, count, bytes)),
+                _ => {
+                    let name = Name::from_wire(name).map_or_else(String::new, |name| name.to_string());
+                    return Err(ContentsError::SetTooLarge { name, records: records.len() });
+                }
+            }
+        }
+        Ok(NameRecords { hash: group[0].hash, name, sets })
+    }
+}

@@ -1,0 +1,99 @@
+//! The immutable name table that every lookup is answered from.
+//!
+//! Workers read a [`Table`] through a [`Reader`]; the control thread builds the next one from [`Contents`] and swaps
+//! it in with a [`Publisher`]. A table is never changed after it was published, so there is nothing to lock.
+//!
+//! A name lives in one of many [`Shard`]s, chosen by its hash. Shards that a new table has in common with the one
+//! before it are shared, not copied: a small change costs little to publish and leaves the workers' caches warm.
+
+mod contents;
+mod publish;
+mod shard;
+mod zone;
+
+use std::sync::Arc;
+
+pub use contents::{Contents, ContentsError};
+pub use publish::{Publisher, Reader};
+pub use shard::{Entry, RecordSet};
+pub use zone::{SOA_RECORD_LEN, Zone, ZoneSettings};
+
+use crate::wire::name::{HashSeed, Name, QueryName, suffix_at};
+use shard::Shard;
+
+/// All names of one moment, with what a worker needs to answer for them.
+pub struct Table {
+    /// A power of two of them.
+    shards: Box<[Arc<Shard>]>,
+    seed: HashSeed,
+    /// Longest name first, so that the first match is the closest enclosing zone.
+    zones: Box<[Zone]>,
+    /// Stands in where a name of ours is in none of our zones: each reverse name is a zone of its own.
+    lone_zone: Zone,
+    names: usize,
+    serial: u32,
+}
+
+impl Table {
+    /// The seed that names must be folded with to be found here.
+    #[inline]
+    #[must_use]
+    pub fn seed(&self) -> HashSeed {
+        self.seed
+    }
+
+    /// What is known of `name`; `None` if it does not exist.
+    #[inline]
+    #[must_use]
+    pub fn lookup(&self, name: &QueryName) -> Option<Entry<'_>> {
+        self.shards[shard_of(name.hash(), self.shards.len())].find(name)
+    }
+
+    /// The closest of our zones that `name` is in, and where in the name the zone's own name begins.
+    #[inline]
+    #[must_use]
+    pub fn zone_of(&self, name: &QueryName) -> Option<(usize, &Zone)> {
+        self.zones
+            .iter()
+            .find_map(|zone| Some((suffix_at(name.as_wire(), zone.lower_case_wire(), |a, b| a == b)?, zone)))
+    }
+
+    /// The zone of a `name` that was found in this table.
+    #[inline]
+    #[must_use]
+    pub fn zone_of_found(&self, name: &QueryName) -> (usize, &Zone) {
+        self.zone_of(name).unwrap_or((0, &self.lone_zone))
+    }
+
+    /// What is known of `name`, for callers outside the query path.
+    #[must_use]
+    pub fn get(&self, name: &Name) -> Option<Entry<'_>> {
+        self.lookup(&QueryName::from_name(name, self.seed))
+    }
+
+    /// Names with records, reverse names included.
+    #[must_use]
+    pub fn names(&self) -> usize {
+        self.names
+    }
+
+    /// The number of this table in the order of publication, which is also the serial of its SOA records.
+    #[must_use]
+    pub fn serial(&self) -> u32 {
+        self.serial
+    }
+
+    /// Bytes that the table takes on the heap.
+    #[must_use]
+    pub fn heap_len(&self) -> usize {
+        size_of_val(&*self.shards) + self.shards.iter().map(|shard| shard.heap_len()).sum::<usize>()
+    }
+}
+
+/// Which of `shards` (a power of two) has the names with this hash: its top bits, since the slots use its low ones.
+#[inline]
+fn shard_of(hash: u64, shards: usize) -> usize {
+    #[allow(clippy::cast_possible_truncation)] // below `shards`
+    let shard = ((u128::from(hash) * shards as u128) >> 64) as usize;
+    shard
+}

@@ -1,0 +1,209 @@
+//! One shard of the table: some dozens of names with their answers, in a single block of bytes.
+//!
+//! Read by the workers, written once by the control thread. The block is laid out so that a lookup touches few cache
+//! lines and needs no pointer beyond the shard's own:
+//!
+//! ```text
+//! block  = slot count u32 | slot u64 × count | entries
+//! slot   = offset of an entry u32 (0: empty) | tag u32
+//! entry  = name length u8 | lower-cased wire name | record set count u8 | record sets
+//! set    = type u16 | record count u16 | length u16 | records
+//! record = as it goes on the wire, its owner a pointer to the question's name
+//! ```
+//!
+//! Integers are little-endian but for what goes on the wire. Slots are an open-addressing hash table with linear
+//! probing; the tag, other bits of the hash than those that choose the slot, spares nearly all comparisons of names
+//! that would fail. Equal contents make equal blocks, so a publisher can see that a shard has not changed.
+
+use crate::wire::name::QueryName;
+
+const COUNT_LEN: usize = 4;
+const SLOT_LEN: usize = 8;
+const SET_HEADER_LEN: usize = 6;
+
+/// Bytes in the records of one set at most: they have to fit in a message over TCP (65,535 bytes) together with its
+/// header, the longest question (259) and an OPT record, and in the set's 16-bit length.
+pub(crate) const MAX_SET_LEN: usize = 65_000;
+
+/// A name and its records, ready to be placed in a shard.
+pub(crate) struct NameRecords<'a> {
+    pub(crate) hash: u64,
+    /// Lower-cased wire name.
+    pub(crate) name: &'a [u8],
+    /// By type, each with its records one after the other, and how many these are.
+    pub(crate) sets: Vec<(u16, u16, Vec<u8>)>,
+}
+
+/// An immutable block of names.
+#[derive(PartialEq, Eq)]
+pub(crate) struct Shard {
+    block: Box<[u8]>,
+}
+
+/// The records of one name, borrowed from a table.
+#[derive(Clone, Copy)]
+pub struct Entry<'a> {
+    /// The record sets, one after the other.
+    sets: &'a [u8],
+}
+
+/// All records of one name and type.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RecordSet<'a> {
+    /// Their type.
+    pub rtype: u16,
+    /// How many there are; at least one.
+    pub count: u16,
+    /// The records one after the other, ready for an answer section.
+    pub records: &'a [u8],
+}
+
+impl Shard {
+    /// Lays out `names`, which have distinct names.
+    ///
+    /// # Panics
+    /// If the block would need offsets of more than 32 bits, or a name has more than 255 types.
+    pub(crate) fn build(names: &[NameRecords<'_>]) -> Self {
+        // Two slots in three are taken, at most: probing stays short and the slots cost twelve bytes a name.
+        let slots = names.len() + names.len() / 2 + 1;
+        let mut block = vec![0; COUNT_LEN + slots * SLOT_LEN];
+        block[..COUNT_LEN]
+            .copy_from_slice(&u32::try_from(slots).expect("few names in a shard").to_le_bytes());
+        for name in names {
+            let offset = u32::try_from(block.len()).expect("a shard is far below 4 GiB");
+            let mut slot = first_slot(name.hash, slots);
+            while block[slot_at(slot)..][..SLOT_LEN] != [0; SLOT_LEN] {
+                slot = (slot + 1) % slots;
+            }
+            let word = u64::from(offset) | u64::from(tag(name.hash)) << 32;
+            block[slot_at(slot)..][..SLOT_LEN].copy_from_slice(&word.to_le_bytes());
+            push_entry(&mut block, name);
+        }
+        Self { block: block.into() }
+    }
+
+    /// The records of `name`, if it is here.
+    #[inline]
+    pub(crate) fn find(&self, name: &QueryName) -> Option<Entry<'_>> {
+        let block = &*self.block;
+        let slots = u32::from_le_bytes(block[..COUNT_LEN].try_into().expect("four bytes")) as usize;
+        let wanted = u64::from(tag(name.hash()));
+        let mut slot = first_slot(name.hash(), slots);
+        loop {
+            let word =
+                u64::from_le_bytes(block[slot_at(slot)..][..SLOT_LEN].try_into().expect("eight bytes"));
+            if word == 0 {
+                return None; // at least one slot is empty, so every search ends
+            }
+            if word >> 32 == wanted {
+                #[allow(clippy::cast_possible_truncation)] // the low half is what is wanted
+                let (len, entry) = block[word as u32 as usize..].split_first()?;
+                let (stored, sets) = entry.split_at_checked(usize::from(*len))?;
+                if stored == name.as_wire() {
+                    return Some(Entry { sets });
+                }
+            }
+            slot = if slot + 1 == slots { 0 } else { slot + 1 };
+        }
+    }
+
+    /// Bytes on the heap.
+    pub(crate) fn heap_len(&self) -> usize {
+        self.block.len() + size_of::<Self>() + 2 * size_of::<usize>() // the counts of its `Arc`
+    }
+}
+
+#[inline]
+fn slot_at(slot: usize) -> usize {
+    COUNT_LEN + slot * SLOT_LEN
+}
+
+/// Where the search for a hash begins: its low half scaled to the number of slots.
+#[inline]
+#[allow(clippy::cast_possible_truncation)] // below `slots`
+fn first_slot(hash: u64, slots: usize) -> usize {
+    (((hash & 0xffff_ffff) * slots as u64) >> 32) as usize
+}
+
+/// Bits of the hash that mostly do not choose the slot within a small shard, nor the shard.
+#[inline]
+#[allow(clippy::cast_possible_truncation)] // 32 of the bits are what is wanted
+fn tag(hash: u64) -> u32 {
+    (hash >> 12) as u32
+}
+
+fn push_entry(block: &mut Vec<u8>, name: &NameRecords<'_>) {
+    block.push(u8::try_from(name.name.len()).expect("a wire name has at most 255 bytes"));
+    block.extend_from_slice(name.name);
+    block.push(u8::try_from(name.sets.len()).expect("few types"));
+    for (rtype, count, records) in &name.sets {
+        let len = u16::try_from(records.len()).expect("bounded by MAX_SET_LEN");
+        for field in [*rtype, *count, len] {
+            block.extend_from_slice(&field.to_le_bytes());
+        }
+        block.extend_from_slice(records);
+    }
+}
+
+impl<'a> Entry<'a> {
+    /// The records of type `rtype`.
+    #[inline]
+    #[must_use]
+    pub fn get(self, rtype: u16) -> Option<RecordSet<'a>> {
+        self.sets().find(|set| set.rtype == rtype)
+    }
+
+    /// All record sets, in the order of their types; none for a name that exists only because others stand below it.
+    #[inline]
+    pub fn sets(self) -> impl Iterator<Item = RecordSet<'a>> {
+        let (count, mut rest) =
+            self.sets.split_first().map_or((0, self.sets), |(&count, rest)| (count, rest));
+        (0..count).map_while(move |_| {
+            let (header, after) = rest.split_at_checked(SET_HEADER_LEN)?;
+            let field = |at: usize| u16::from_le_bytes([header[at], header[at + 1]]);
+            let (records, after) = after.split_at_checked(usize::from(field(4)))?;
+            rest = after;
+            Some(RecordSet { rtype: field(0), count: field(2), records })
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::name::{HashSeed, Name};
+
+    const SEED: HashSeed = HashSeed::from_words(3, 5);
+
+    fn folded(i: usize) -> QueryName {
+        QueryName::from_name(&Name::from_text(&format!("n{i}.x")).unwrap(), SEED)
+    }
+
+    #[test]
+    fn every_name_placed_is_found_and_no_other() {
+        for count in [0, 1, 2, 3, 50, 500] {
+            let names: Vec<_> = (0..count).map(folded).collect();
+            let records: Vec<_> = names
+                .iter()
+                .enumerate()
+                .map(|(i, name)| NameRecords {
+                    hash: name.hash(),
+                    name: name.as_wire(),
+                    sets: vec![(1, 1, vec![i.to_le_bytes()[0]; 3]), (28, 2, vec![9; 8])],
+                })
+                .collect();
+            let shard = Shard::build(&records);
+            for (i, name) in names.iter().enumerate() {
+                let entry = shard.find(name).unwrap();
+                let expected = [i.to_le_bytes()[0]; 3];
+                assert_eq!(entry.get(1), Some(RecordSet { rtype: 1, count: 1, records: &expected }));
+                assert_eq!(entry.get(28).unwrap().records, [9; 8]);
+                assert_eq!(entry.get(2), None);
+                assert_eq!(entry.sets().count(), 2);
+            }
+            for i in count..count + 100 {
+                assert!(shard.find(&folded(i)).is_none());
+            }
+        }
+    }
+}
