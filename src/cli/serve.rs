@@ -39,11 +39,11 @@ pub(crate) struct Args {
     names: Vec<PathBuf>,
 
     /// Threads that answer queries [default: one per core]
-    #[arg(long, value_name = "N", value_parser = RangedU64ValueParser::<usize>::new().range(1..=MAX_WORKERS as u64))]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = RangedU64ValueParser::<usize>::new().range(1..=MAX_WORKERS as u64))]
     workers: Option<usize>,
 
     /// Seconds for which clients may keep an answer
-    #[arg(long, value_name = "SECONDS", default_value_t = DEFAULT_TTL_S,
+    #[arg(long, value_name = "SECONDS", allow_negative_numbers = true, default_value_t = DEFAULT_TTL_S,
           value_parser = RangedU64ValueParser::<u32>::new().range(0..=u64::from(MAX_TTL_S)))]
     ttl: u32,
 }

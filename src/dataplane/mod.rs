@@ -1,6 +1,6 @@
 //! The data plane: one thread per worker, each with its own sockets and its own event loop.
 //!
-//! A packet's way through it: [`udp`] receives a batch, [`answer`] turns each query into its response in place, [`udp`]
+//! A packet's way through it: `udp` receives a batch, [`answer`] turns each query into its response in place, `udp`
 //! sends the batch. [`worker`] is the loop around that, [`counters`] what it tells the rest of the program. Nothing in
 //! here blocks, locks, allocates, logs or reads a clock per packet.
 

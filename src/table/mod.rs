@@ -3,7 +3,7 @@
 //! Workers read a [`Table`] through a [`Reader`]; the control thread builds the next one from [`Contents`] and swaps
 //! it in with a [`Publisher`]. A table is never changed after it was published, so there is nothing to lock.
 //!
-//! A name lives in one of many [`Shard`]s, chosen by its hash. Shards that a new table has in common with the one
+//! A name lives in one of many shards, chosen by its hash. Shards that a new table has in common with the one
 //! before it are shared, not copied: a small change costs little to publish and leaves the workers' caches warm.
 
 mod contents;

@@ -1,0 +1,113 @@
+//! Truncated, garbage and hostile packets against the real binary: nothing panics, nothing is amplified, everything is
+//! counted by its kind, and good queries in between are answered.
+
+use std::time::Duration;
+
+use crate::harness::{Server, ask, query};
+
+const A: u16 = 1;
+
+/// A packet, what the answer's length and response code are (`None`: dropped), and how it is counted.
+struct Case {
+    packet: Vec<u8>,
+    answer: Option<(usize, u8)>,
+    counted: &'static str,
+}
+
+fn changed(mut packet: Vec<u8>, at: usize, byte: u8) -> Vec<u8> {
+    packet[at] = byte;
+    packet
+}
+
+fn cases() -> Vec<Case> {
+    const FORMERR: u8 = 1;
+    const NOTIMP: u8 = 4;
+    let good = query(9, "web.redbreast.internal", A);
+    let header = &good[..12];
+    let label = |len: u8| [&[len][..], &vec![b'a'; usize::from(len)]].concat();
+    let question = |name: &[u8]| [header, name, &[0, 1, 0, 1]].concat();
+    let bare = |code| Some((12, code));
+    let case = |packet, answer, counted| Case { packet, answer, counted };
+    vec![
+        case(vec![], None, "short"),
+        case(vec![0; 11], None, "short"),
+        case(changed(good.clone(), 2, 0x81), None, "response"),
+        case(changed(good.clone(), 2, 0x79), bare(NOTIMP), "opcode"),
+        case(changed(good.clone(), 2, 0x21), bare(NOTIMP), "opcode"),
+        case(changed(good.clone(), 5, 0), bare(FORMERR), "question_count"),
+        case(changed(good.clone(), 5, 2), bare(FORMERR), "question_count"),
+        case(changed(good.clone(), 4, 0xff), bare(FORMERR), "question_count"),
+        case(header.to_vec(), bare(FORMERR), "truncated_query"),
+        case(good[..good.len() - 1].to_vec(), bare(FORMERR), "truncated_query"),
+        case(good[..20].to_vec(), bare(FORMERR), "truncated_query"),
+        case(question(&[0xc0, 12]), bare(FORMERR), "bad_label"),
+        case(question(&[0xc0, 0]), bare(FORMERR), "bad_label"),
+        case(question(&[0xff, 0xff]), bare(FORMERR), "bad_label"),
+        case(question(&label(64)), bare(FORMERR), "bad_label"),
+        case(question(&[label(63).repeat(4), vec![0]].concat()), bare(FORMERR), "name_too_long"),
+        case(question(&[label(1).repeat(200), vec![0]].concat()), bare(FORMERR), "name_too_long"),
+        case([&good[..], b"\0"].concat(), bare(FORMERR), "bad_records"),
+        case(changed(good.clone(), 11, 1), bare(FORMERR), "bad_records"),
+        case(changed(good.clone(), 7, 0xff), bare(FORMERR), "bad_records"),
+        case([&good[..], &vec![0; 4000]].concat(), bare(FORMERR), "truncated_query"),
+        case([header, &[0xff; 500]].concat(), bare(FORMERR), "bad_label"),
+    ]
+}
+
+#[test]
+fn every_kind_of_bad_packet_is_answered_or_dropped_as_it_should_be_and_counted() {
+    let server = Server::start(&["--workers", "1"]);
+    let client = server.client();
+    let mut counted = std::collections::BTreeMap::new();
+    for (i, case) in cases().iter().enumerate() {
+        *counted.entry(case.counted).or_insert(0) += 1;
+        if let Some((len, code)) = case.answer {
+            let answer = ask(&client, &case.packet);
+            assert_eq!((answer.len(), answer[3] & 15), (len, code), "case {i}");
+            assert_eq!(answer[..2], case.packet[..2], "case {i}: the id comes back");
+            assert!(answer.len() <= case.packet.len(), "case {i}: never amplified");
+        } else {
+            client.send(&case.packet).unwrap();
+        }
+        // What comes next in the queue is the answer to this: a dropped packet has no answer before it.
+        let id = 1000 + u16::try_from(i).unwrap();
+        let answer = ask(&client, &query(id, "nobody.redbreast.internal", A));
+        assert_eq!(answer[..2], id.to_be_bytes(), "case {i}");
+        assert_eq!(answer[3] & 15, 3);
+    }
+    let log = server.stop();
+    counted.insert("nxdomain", cases().len());
+    for (kind, n) in counted {
+        assert!(log.contains(&format!("{kind} {n}")), "{kind} {n}: {log}");
+    }
+}
+
+#[test]
+fn garbage_of_every_length_leaves_the_server_answering() {
+    let server = Server::start(&[]);
+    let client = server.client();
+    let mut rng = fastrand::Rng::with_seed(42);
+    for round in 0..20_000u16 {
+        let mut packet = query(round, "web.redbreast.internal", A);
+        match round % 4 {
+            0 => packet = (0..rng.usize(..600)).map(|_| rng.u8(..)).collect(),
+            1 => packet.truncate(rng.usize(..packet.len())),
+            2 => packet.extend((0..rng.usize(..60)).map(|_| rng.u8(..))),
+            _ => {}
+        }
+        for _ in 0..rng.usize(..4) {
+            if !packet.is_empty() {
+                let at = rng.usize(..packet.len());
+                packet[at] = rng.u8(..);
+            }
+        }
+        client.send(&packet).unwrap();
+    }
+    // Drain what came back, then see that it still answers.
+    client.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+    while client.recv(&mut [0; 2048]).is_ok() {}
+    client.set_read_timeout(Some(crate::harness::PATIENCE)).unwrap();
+    let answer = ask(&client, &query(0xbeef, "nobody.redbreast.internal", A));
+    assert_eq!((&answer[..2], answer[3] & 15), (&[0xbe, 0xef][..], 3));
+    assert!(!server.stop().contains("panicked"));
+}

@@ -1,0 +1,10 @@
+//! Black-box tests: the real binary as users run it, with the real programs that they would use.
+//!
+//! One file per capability. They are one test binary, so that the harness is compiled once and nothing in it is unused.
+#![allow(missing_docs)]
+#![allow(clippy::print_stdout)] // tests tell what they skipped and measured
+
+mod harness;
+mod hostile_packets;
+mod serve_clients;
+mod serve_lifecycle;

@@ -1,0 +1,147 @@
+//! A worker allocates nothing for the packets it answers: counted over a million of them, of all kinds.
+//!
+//! The counting allocator is the whole process's, so this file has one test and the test itself allocates nothing
+//! either while it counts.
+#![allow(missing_docs)]
+#![allow(unsafe_code)] // a global allocator cannot be had without
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::net::UdpSocket;
+use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use redbreast::config::Settings;
+use redbreast::dataplane::counters::Event;
+use redbreast::mmsg::{Addressing, BATCH_LEN, Batch, Wait};
+use redbreast::node::Node;
+use redbreast::registry::names_file::Host;
+use redbreast::table::ZoneSettings;
+use redbreast::wire::name::Name;
+
+struct Counting;
+
+static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
+
+// SAFETY: every call is passed on unchanged to the system's allocator, which keeps the contract.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+        // SAFETY: the caller's contract is passed on.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+        // SAFETY: the caller's contract is passed on.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+const PACKETS: u64 = 1_000_000;
+
+fn name(text: &str) -> Name {
+    Name::from_text(text).unwrap()
+}
+
+/// One of each kind that is answered; dropped kinds are counted by their absence, so they are left to other tests.
+fn packets() -> Vec<Vec<u8>> {
+    let query = |name: &Name, qtype: u8| {
+        [b"\x12\x34\x01\0\0\x01\0\0\0\0\0\0", name.as_wire(), &[0, qtype, 0, 1]].concat()
+    };
+    let web = query(&name("wEb.redbreast.internal"), 1);
+    let mut with_opt = [&web[..], b"\0\0\x29\x04\xd0\0\0\x80\0\0\0"].concat();
+    with_opt[11] = 1;
+    let mut bad_version = with_opt.clone();
+    bad_version[web.len() + 6] = 1;
+    let mut two_questions = web.clone();
+    two_questions[5] = 2;
+    let mut notify = web.clone();
+    notify[2] = 0x20;
+    vec![
+        query(&name("many.redbreast.internal"), 1),
+        query(&name("web.redbreast.internal"), 28),
+        query(&name("nobody.redbreast.internal"), 1),
+        query(&name("example.com"), 1),
+        query(&name("1.0.0.10.in-addr.arpa"), 12),
+        query(&name("redbreast.internal"), 6),
+        [&web[..], b"garbage"].concat(),
+        web[..20].to_vec(),
+        web.clone(),
+        with_opt,
+        bad_version,
+        two_questions,
+        notify,
+    ]
+}
+
+#[test]
+fn a_million_mixed_packets_are_answered_without_an_allocation() {
+    let settings = Settings {
+        listen: vec!["127.0.0.1:0".parse().unwrap()],
+        domains: vec![name("redbreast.internal")],
+        names: Vec::new(),
+        workers: 1,
+        zone: ZoneSettings { ttl_s: 1, negative_ttl_s: 1 },
+    };
+    let mut node = Node::start(settings).unwrap();
+    let host = |last, host: &str| Host {
+        address: [10, 0, 0, last].into(),
+        names: vec![name(&format!("{host}.redbreast.internal"))],
+    };
+    let many = (2..100).map(|last| host(last, "many"));
+    node.replace(&many.chain([host(1, "web")]).collect::<Vec<_>>()).unwrap();
+
+    let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+    client.connect(node.addresses()[0]).unwrap();
+    client.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    let (mut outgoing, mut incoming) = (Batch::new(Addressing::Connected), Batch::new(Addressing::Connected));
+    let packets = packets();
+    let mut exchange = |round: usize| {
+        outgoing.clear();
+        for i in 0..BATCH_LEN {
+            let packet = &packets[(round * BATCH_LEN + i) % packets.len()];
+            outgoing.datagram(i).buffer[..packet.len()].copy_from_slice(packet);
+            outgoing.stage(i, packet.len());
+        }
+        let (mut sent, mut received) = (0, 0);
+        while sent < BATCH_LEN {
+            sent += outgoing.send_from(client.as_fd(), sent).unwrap();
+        }
+        while received < BATCH_LEN {
+            received += incoming.receive(client.as_fd(), Wait::ForOne).unwrap();
+        }
+        received as u64
+    };
+
+    // The first packets may set up what then stays: thread-local state, the C library's.
+    let mut answered: u64 = (0..100).map(&mut exchange).sum();
+    let before = ALLOCATIONS.load(Ordering::SeqCst);
+    while answered < PACKETS {
+        answered += exchange(usize::try_from(answered).unwrap());
+    }
+    let after = ALLOCATIONS.load(Ordering::SeqCst);
+    assert_eq!(after - before, 0, "allocations and frees in the whole process for {answered} packets");
+
+    // The kinds were really mixed, and all went through the worker.
+    for event in [
+        Event::Positive,
+        Event::NoData,
+        Event::NxDomain,
+        Event::Refused,
+        Event::Truncated,
+        Event::Records,
+        Event::BadVersion,
+        Event::QuestionCount,
+        Event::Opcode,
+        Event::TruncatedAnswer,
+    ] {
+        assert!(node.count(event) > 50_000, "{event:?}: {}", node.count(event));
+    }
+    let counted: u64 =
+        node.stop().iter().filter(|(event, _)| *event <= Event::BadVersion).map(|(_, n)| n).sum();
+    assert!(counted >= answered);
+}
