@@ -9,14 +9,18 @@
 //! 5. [`policy`] says which addresses go into it and in which order.
 //!
 //! Around that: [`registry`] is how names get in, [`node`] puts the parts together, [`config`] and [`cli`] are what a
-//! person meets.
+//! person meets. [`bench`] is the load generator, which knows nothing of the server but DNS; [`report`] tells what it
+//! measured, and [`perf`] has what to compare it with.
 
+pub mod bench;
 pub mod cli;
 pub mod config;
 pub mod dataplane;
 pub mod mmsg;
 pub mod node;
+pub mod perf;
 pub mod policy;
 pub mod registry;
+pub mod report;
 pub mod table;
 pub mod wire;

@@ -7,6 +7,11 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod ask;
+mod bench;
+mod demo;
+mod perf;
+mod sample;
 mod serve;
 
 /// Gossip DNS: every node holds every name, so every lookup is a local one.
@@ -21,6 +26,12 @@ struct Cli {
 enum Command {
     /// Answer DNS queries from names held in memory
     Serve(serve::Args),
+    /// Send queries to a DNS server and measure the answers; the letters are dnsperf's
+    Bench(Box<bench::Args>),
+    /// See the main job done: a server on loopback, some look-ups, five seconds of load
+    Demo(demo::Args),
+    /// Measure what this machine and this build can do
+    Perf(perf::Args),
 }
 
 /// Why a subcommand ended without having done what was asked: one line for a person, and the exit status.
@@ -30,6 +41,11 @@ pub(crate) struct Failure {
 }
 
 impl Failure {
+    /// What it says to a person.
+    pub(crate) fn message(&self) -> &str {
+        &self.message
+    }
+
     /// The command line or a file is wrong, or asks for something that this machine cannot give.
     pub(crate) fn usage(message: impl ToString) -> Self {
         Self { message: message.to_string(), status: 2 }
@@ -46,6 +62,9 @@ impl Failure {
 pub fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Serve(args) => serve::run(args),
+        Command::Bench(args) => bench::run(&args),
+        Command::Demo(args) => demo::run(&args),
+        Command::Perf(args) => perf::run(&args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

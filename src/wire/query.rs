@@ -125,8 +125,9 @@ fn parse_records(message: &[u8], mut at: usize) -> Result<Option<Edns>, Fault> {
     if at == message.len() { Ok(edns) } else { Err(Fault::Records) }
 }
 
-/// Where the name at `at` ends. A pointer ends a name; what it points at is never followed, so it cannot loop.
-fn skip_name(message: &[u8], mut at: usize) -> Option<usize> {
+/// Where the name at `at` ends; `None` if the message ends before. A pointer ends a name; what it points at is never followed, so it cannot loop.
+#[must_use]
+pub fn skip_name(message: &[u8], mut at: usize) -> Option<usize> {
     loop {
         match *message.get(at)? {
             0 => return Some(at + 1),

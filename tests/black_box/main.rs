@@ -4,6 +4,9 @@
 #![allow(missing_docs)]
 #![allow(clippy::print_stdout)] // tests tell what they skipped and measured
 
+mod bench_command;
+mod bench_dnsperf;
+mod demo;
 mod harness;
 mod hostile_packets;
 mod serve_clients;

@@ -1,0 +1,310 @@
+"""The command line: what to measure, with what, and what is made of it."""
+
+import argparse
+import json
+import os
+import platform
+import re
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from contextlib import ExitStack
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import NoReturn
+
+from . import Fault, table
+from .load import Asking, Dnsperf, Generator, RedbreastBench
+from .names import COUNT_MAX, Names
+from .rounds import interleave, sample, show_progress, summary
+from .servers import SERVERS, Floor, Server, Setting
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+DEFAULT_BINARY = REPOSITORY / "target" / "release" / "redbreast"
+# For this program and for all it starts: a server that goes wrong must not fill the disk or leave its memory there.
+LIMITS = {resource.RLIMIT_NOFILE: 4096, resource.RLIMIT_FSIZE: 2 << 30, resource.RLIMIT_CORE: 0}
+# (clients, outstanding queries) the load generators are compared with.
+GENERATOR_SETTINGS = ((1, 100), (4, 400))
+
+
+def main(arguments: list[str]) -> int:
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, interrupted)
+    try:
+        return run(parse(arguments))
+    except Fault as fault:
+        show_progress("")
+        say(str(fault))
+        return fault.status
+    except OSError as error:
+        say(str(error))
+        return 1
+
+
+def say(text: str) -> None:
+    print(f"bench-servers: {text}", file=sys.stderr)
+
+
+def interrupted(number: int, _frame) -> None:
+    """Unwinds, which ends all that was started. A second signal must not cut that short."""
+    for other in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(other, signal.SIG_IGN)
+    raise Fault(f"interrupted by {signal.Signals(number).name}", 128 + number)
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """Tells what is wrong in one line, without the usage that argparse puts before it."""
+
+    def error(self, message: str) -> NoReturn:
+        raise Fault(f"{message}; see --help", 2)
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    parser = OneLineParser(
+        prog="bench-servers",
+        description="Compares DNS servers with the echo floor: a loop that sends each query back and does no DNS. "
+        "Server and load run on a CPU each, rounds are interleaved, and ratios are taken within a round. "
+        "The method: docs/performance.md.",
+    )
+    option = parser.add_argument
+    option("--servers", type=server_list, default=list(SERVERS), metavar="A,B,...",
+           help=f"which to measure, besides the floor (default: those installed of {','.join(SERVERS)})")
+    option("--rounds", type=partial(within, int, 1, 99), default=5, metavar="N", help="rounds (default: 5)")
+    option("--seconds", type=partial(within, float, 0.5, 600), default=3.0, metavar="S",
+           help="how long each server is measured in each round (default: 3)")
+    option("--names", type=partial(within, int, 1, COUNT_MAX), default=10_000, metavar="N",
+           help="names served; as many more are asked for that do not exist (default: 10000)")
+    option("--clients", type=partial(within, int, 1, 1000), default=4, metavar="C",
+           help="sockets the load asks from (default: 4)")
+    option("--outstanding", type=partial(within, int, 1, 60_000), default=400, metavar="Q",
+           help="queries the load keeps unanswered (default: 400)")
+    option("--server-cpu", type=partial(within, int, 0, 4095), default=0, metavar="CPU", help="default: 0")
+    option("--load-cpu", type=partial(within, int, 0, 4095), default=1, metavar="CPU", help="default: 1")
+    option("--generators", action="store_true", help="compare redbreast bench with dnsperf as well")
+    option("--check", type=check, action="append", default=[], metavar="'SERVER>=RATIO'",
+           help="exit with 1 unless the server reaches this share of the floor; may be repeated")
+    option("--json", metavar="FILE", help="write the results with every sample; - writes them instead of the table")
+    option("--binary", type=Path, metavar="PATH",
+           help="the redbreast to use (default: target/release/redbreast, built if missing)")
+    option("--install", action="store_true",
+           help="install what is missing with apt-get, as root (Debian then starts the servers' own services too)")
+    return parser.parse_args(arguments)
+
+
+def within(kind: type, low: float, high: float, text: str) -> float:
+    """A number between two bounds, both included."""
+    try:
+        value = kind(text)
+    except ValueError:
+        value = None
+    if value is None or not low <= value <= high:
+        raise argparse.ArgumentTypeError(f"'{text}': expected a number from {low:,} to {high:,}")
+    return value
+
+
+def server_list(text: str) -> list[str]:
+    names = [name.strip() for name in text.split(",")]
+    for name in names:
+        if name not in SERVERS:
+            raise argparse.ArgumentTypeError(f"'{name}': expected names out of {','.join(SERVERS)}")
+    return list(dict.fromkeys(names))
+
+
+def check(text: str) -> tuple[str, float]:
+    found = re.fullmatch(r"\s*(\w+)\s*>=\s*([0-9]*\.?[0-9]+)\s*", text)
+    if not found or found[1] not in SERVERS:
+        raise argparse.ArgumentTypeError(f"'{text}': expected a server's name, >= and a number: 'redbreast>=0.85'")
+    return found[1], float(found[2])
+
+
+def run(options: argparse.Namespace) -> int:
+    limit_resources()
+    require_tools()
+    require_writable(options.json)
+    require_cpus(options.server_cpu, options.load_cpu)
+    binary = find_binary(options.binary)
+    kinds = present_servers(options)
+    generators = present_generators(options, binary)
+    with ExitStack() as stack:
+        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-servers-")))
+        setting = Setting(binary, Names(options.names), directory, options.server_cpu)
+        queries = directory / "queries"
+        setting.names.write_queries(queries)
+        asking = Asking(options.seconds, options.clients, options.outstanding, options.load_cpu, queries)
+        servers = [start(stack, kind, setting) for kind in kinds]
+        results = describe(options, servers)
+        results["servers"] = compare_servers(servers, generators[0], asking, options.rounds)
+        if options.generators:
+            results["generators"] = compare_generators(servers[0], generators, asking, options.rounds)
+    return report(results, options)
+
+
+def limit_resources() -> None:
+    for kind, limit in LIMITS.items():
+        hard = resource.getrlimit(kind)[1]
+        limit = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
+        resource.setrlimit(kind, (limit, limit))
+
+
+def require_tools() -> None:
+    for tool in ("taskset", "setpriv"):
+        if shutil.which(tool) is None:
+            raise Fault(f"{tool} is not installed (Debian's util-linux has it)")
+
+
+def require_writable(target: str | None) -> None:
+    """Finds out before the measuring, and not after it, that its results cannot be kept."""
+    if target not in (None, "-") and not os.access(Path(target).parent, os.W_OK):
+        raise Fault(f"--json {target}: expected a file in a directory that can be written", 2)
+
+
+def require_cpus(server_cpu: int, load_cpu: int) -> None:
+    allowed = os.sched_getaffinity(0)
+    if len(allowed) < 2:
+        raise Fault("needs 2 CPUs, one for the server and one for the load; this process may use 1")
+    if server_cpu == load_cpu:
+        raise Fault(f"--server-cpu and --load-cpu are both {server_cpu}; they must differ", 2)
+    for option, cpu in (("--server-cpu", server_cpu), ("--load-cpu", load_cpu)):
+        if cpu not in allowed:
+            raise Fault(f"{option} {cpu}: expected one of {','.join(map(str, sorted(allowed)))}", 2)
+
+
+def find_binary(given: Path | None) -> Path:
+    """The redbreast to measure; the default one is built when it is missing."""
+    binary = given or DEFAULT_BINARY
+    if given is None and not binary.exists():
+        say("building target/release/redbreast")
+        if subprocess.run(["cargo", "build", "--release"], cwd=REPOSITORY).returncode:
+            raise Fault("cargo build --release failed; its errors stand above")
+    if not os.access(binary, os.X_OK) or binary.is_dir():
+        raise Fault(f"--binary {binary}: expected an executable file", 2)
+    return binary.resolve()
+
+
+def present_servers(options: argparse.Namespace) -> list[type[Server]]:
+    """The servers to measure, the floor first. Those that are not installed are named and left out."""
+    wanted = [SERVERS[name] for name in options.servers if name != Floor.name]
+    missing = [kind for kind in wanted if not kind.installed()]
+    if options.install and missing:
+        install([kind.package for kind in missing])
+    for kind in missing:
+        if not kind.installed():
+            say(f"{kind.name} is not installed and left out (--install would install it)")
+    present = [Floor, *(kind for kind in wanted if kind.installed())]
+    for name, _ in options.check:
+        if SERVERS[name] not in present:
+            raise Fault(f"--check {name}: that server is not measured", 2)
+    return present
+
+
+def present_generators(options: argparse.Namespace, binary: Path) -> list[Generator]:
+    """The load for the servers, and with --generators the one it is compared with."""
+    if not options.generators:
+        return [RedbreastBench(binary)]
+    if options.install and not Dnsperf.installed():
+        install([Dnsperf.package])
+    if not Dnsperf.installed():
+        raise Fault("--generators: dnsperf is not installed (--install would install it)", 2)
+    return [RedbreastBench(binary), Dnsperf()]
+
+
+def install(packages: list[str]) -> None:
+    if os.geteuid() != 0:
+        raise Fault(f"--install: only root can install {' '.join(packages)}", 2)
+    command = ["apt-get", "install", "--yes", "--no-install-recommends", *packages]
+    environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
+    if subprocess.run(command, env=environment, stdout=sys.stderr).returncode:
+        raise Fault(f"'{' '.join(command)}' failed; its errors stand above")
+
+
+def start(stack: ExitStack, kind: type[Server], setting: Setting) -> Server:
+    show_progress(f"starting {kind.name}")
+    return stack.enter_context(kind(setting))
+
+
+def compare_servers(servers: list[Server], generator: Generator, asking: Asking, rounds: int) -> dict[str, dict]:
+    samples = interleave(servers, rounds, lambda server: server.name, lambda server: sample(server, generator, asking))
+    return {name: summary(those, samples[Floor.name]) for name, those in samples.items()}
+
+
+def compare_generators(
+    server: Server, generators: list[Generator], asking: Asking, rounds: int
+) -> dict[str, dict]:
+    """Both generators against the same server, with each of the settings."""
+    rows = {}
+    for clients, outstanding in GENERATOR_SETTINGS:
+        rows |= generator_rows(server, generators, replace(asking, clients=clients, outstanding=outstanding), rounds)
+    return rows
+
+
+def generator_rows(server: Server, generators: list[Generator], asking: Asking, rounds: int) -> dict[str, dict]:
+    """A row for each generator; the ratio is to dnsperf."""
+
+    def name(generator: Generator) -> str:
+        return f"{generator.name} -c {asking.clients} -q {asking.outstanding}"
+
+    samples = interleave(generators, rounds, name, lambda generator: sample(server, generator, asking))
+    base = next(samples[name(generator)] for generator in generators if isinstance(generator, Dnsperf))
+    return {row: summary(those, base) for row, those in samples.items()}
+
+
+def describe(options: argparse.Namespace, servers: list[Server]) -> dict:
+    """What was measured where, so that the figures can be judged and had again."""
+    kept = ("rounds", "seconds", "names", "clients", "outstanding", "server_cpu", "load_cpu")
+    return {
+        "tool": "bench-servers",
+        "machine": {"cpu": cpu_model(), "cpus": os.cpu_count(), "kernel": platform.release()},
+        "settings": {name: getattr(options, name) for name in kept},
+        "versions": {server.name: server.version() for server in servers},
+    }
+
+
+def cpu_model() -> str:
+    found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    return found[1] if found else platform.machine()
+
+
+def report(results: dict, options: argparse.Namespace) -> int:
+    """Prints and writes the results, then the checks; 1 when one does not hold."""
+    results["checks"] = [judge(name, least, results["servers"]) for name, least in options.check]
+    if options.json != "-":
+        print_tables(results)
+    if options.json:
+        write_json(results, options.json)
+    for verdict in results["checks"]:
+        outcome = "holds" if verdict["holds"] else "does NOT hold"
+        print(f"check {verdict['check']}: {verdict['ratio']:.3f}, {outcome}", file=sys.stderr)
+    return 0 if all(verdict["holds"] for verdict in results["checks"]) else 1
+
+
+def judge(name: str, least: float, rows: dict[str, dict]) -> dict:
+    ratio = rows[name]["ratio"]["median"]
+    return {"check": f"{name}>={least:g}", "ratio": ratio, "holds": ratio >= least}
+
+
+def print_tables(results: dict) -> None:
+    settings, machine = results["settings"], results["machine"]
+    print(f"{settings['names']:,} names, half of the queries for others; {settings['rounds']} rounds of "
+          f"{settings['seconds']:g} s; -c {settings['clients']} -q {settings['outstanding']}; "
+          f"{machine['cpu']}, Linux {machine['kernel']}")
+    print("Medians; ratio: to the floor's rate in the same round; waited: the server was ready and others had its CPU.")
+    print("A server CPU well below 100% that did not wait for it means that the load was the limit.\n")
+    print(table.render("server", results["servers"]))
+    if "generators" in results:
+        print("\nLoad generators against the floor; ratio is to dnsperf's rate in the same round.\n")
+        print(table.render("load", results["generators"]))
+
+
+def write_json(results: dict, target: str) -> None:
+    text = json.dumps(results, indent=2) + "\n"
+    if target == "-":
+        sys.stdout.write(text)
+        return
+    try:
+        Path(target).write_text(text)
+    except OSError as error:
+        raise Fault(f"--json {target}: {error.strerror}", 2) from error

@@ -1,0 +1,127 @@
+"""The load generators: each asks the query file of one server for a while and says how that went."""
+
+import json
+import re
+import resource
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from . import Fault
+from .process import pinned
+
+# What a generator may take beyond its seconds: to read the query file, and to wait for the last answers (dnsperf: 5 s).
+GRACE_S = 30.0
+
+
+@dataclass(frozen=True)
+class Load:
+    """How one run of a load generator went."""
+
+    qps: float
+    sent: int
+    completed: int
+    lost: int
+    run_time_s: float
+    cpu_s: float
+
+
+@dataclass(frozen=True)
+class Asking:
+    """How a load generator asks, whichever it is."""
+
+    seconds: float
+    clients: int
+    outstanding: int
+    cpu: int
+    queries: Path
+
+
+class Generator:
+    """A load generator that takes dnsperf's letters."""
+
+    name: str
+
+    def __init__(self, command: list[str]):
+        self.command = command
+
+    def run(self, port: int, asking: Asking) -> Load:
+        said, cpu_s = self.execute(port, asking)
+        try:
+            return self.read(said, cpu_s)
+        except (ValueError, KeyError, TypeError) as error:
+            raise Fault(f"{self.name}: its output cannot be read ({error!r}):\n{said[-500:]}") from error
+
+    def execute(self, port: int, asking: Asking) -> tuple[str, float]:
+        """Runs the generator; returns what it printed and the CPU time it used."""
+        letters = {"-s": "127.0.0.1", "-p": port, "-d": asking.queries, "-l": asking.seconds}
+        letters |= {"-c": asking.clients, "-q": asking.outstanding}
+        command = [*self.command, *(str(word) for letter in letters.items() for word in letter), *self.extra()]
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        try:
+            done = subprocess.run(
+                pinned(asking.cpu, command), capture_output=True, text=True, timeout=asking.seconds + GRACE_S
+            )
+        except subprocess.TimeoutExpired as error:
+            raise Fault(f"{self.name}: still running {GRACE_S:.0f} s after its time") from error
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        if done.returncode:
+            raise Fault(f"{self.name}: exit status {done.returncode}: {(done.stderr or done.stdout).strip()[-500:]}")
+        return done.stdout, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+    def extra(self) -> list[str]:
+        return []
+
+    def read(self, said: str, cpu_s: float) -> Load:
+        raise NotImplementedError
+
+
+class RedbreastBench(Generator):
+    name = "redbreast bench"
+
+    def __init__(self, binary: Path):
+        super().__init__([str(binary), "bench"])
+
+    def extra(self) -> list[str]:
+        return ["--json", "-"]
+
+    def read(self, said: str, cpu_s: float) -> Load:
+        result = json.loads(said)
+        totals = result["totals"]
+        return Load(
+            float(result["qps"]),
+            int(totals["sent"]),
+            int(totals["completed"]),
+            int(totals["lost"]),
+            float(result["run_time_s"]),
+            cpu_s,
+        )
+
+
+class Dnsperf(Generator):
+    name = "dnsperf"
+    package = "dnsperf"
+
+    def __init__(self):
+        super().__init__(["dnsperf"])
+
+    @staticmethod
+    def installed() -> bool:
+        return shutil.which("dnsperf") is not None
+
+    def read(self, said: str, cpu_s: float) -> Load:
+        def figure(label: str) -> float:
+            found = re.search(rf"^\s*{re.escape(label)}:\s+([0-9.]+)", said, re.MULTILINE)
+            if not found:
+                raise ValueError(f"no line '{label}:'")
+            return float(found[1])
+
+        return Load(
+            figure("Queries per second"),
+            int(figure("Queries sent")),
+            int(figure("Queries completed")),
+            int(figure("Queries lost")),
+            figure("Run time (s)"),
+            cpu_s,
+        )

@@ -1,0 +1,319 @@
+//! The query ids of one socket: which are in flight since when, and what became of the others.
+//!
+//! Pure; owned by the sending thread that owns the socket.
+//!
+//! Each of the 65,536 ids has a slot of 16 bytes. The slots of ids in flight form a list in the order of sending,
+//! linked through the slots themselves, so that the oldest is found at once however the answers were ordered. The
+//! other ids wait in a ring, first in, first out: the id given out next is the one unused for longest, which leaves
+//! the most time to recognise an answer that comes late or twice.
+
+/// Ids of one socket: all that the 16 bits of the header can tell apart.
+pub(crate) const IDS: usize = 1 << 16;
+
+/// What became of an id, kept in the two top bits of [`Slot::state_and_time`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Unused,
+    InFlight,
+    Expired,
+    Answered,
+}
+
+/// Low 62 bits: enough nanoseconds for 146 years.
+const TIME_MASK: u64 = u64::MAX >> 2;
+
+#[derive(Clone, Copy)]
+struct Slot {
+    state_and_time: u64,
+    query: u32,
+    /// Neighbours in the list of ids in flight; without meaning at that list's ends and outside of it.
+    older: u16,
+    newer: u16,
+}
+
+const _: () = assert!(size_of::<Slot>() == 16, "four slots to a cache line");
+
+impl Slot {
+    fn state(self) -> State {
+        match self.state_and_time >> 62 {
+            0 => State::Unused,
+            1 => State::InFlight,
+            2 => State::Expired,
+            _ => State::Answered,
+        }
+    }
+
+    fn set(&mut self, state: State, sent_ns: u64) {
+        self.state_and_time = (state as u64) << 62 | (sent_ns & TIME_MASK);
+    }
+
+    fn sent_ns(self) -> u64 {
+        self.state_and_time & TIME_MASK
+    }
+}
+
+/// What an answer with a certain id is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Arrival {
+    /// The first answer to a query in flight.
+    Completed {
+        /// When that query was sent.
+        sent_ns: u64,
+    },
+    /// The first answer to a query that had been given up.
+    Late,
+    /// Another answer to a query that had one.
+    Duplicate,
+    /// The id was never asked.
+    Unasked,
+}
+
+/// The table of all ids of one socket.
+pub(crate) struct InFlight {
+    slots: Box<[Slot; IDS]>,
+    /// Ring of the ids not in flight: `IDS - len` of them from `free_head` on.
+    free: Box<[u16; IDS]>,
+    free_head: u16,
+    oldest: u16,
+    newest: u16,
+    len: usize,
+}
+
+impl InFlight {
+    pub(crate) fn new() -> Self {
+        let unused = Slot { state_and_time: 0, query: 0, older: 0, newer: 0 };
+        let slots = vec![unused; IDS].into_boxed_slice().try_into();
+        let free: Box<[u16]> = (0..=u16::MAX).collect();
+        Self {
+            slots: slots.unwrap_or_else(|_| unreachable!("made with that length")),
+            free: free.try_into().unwrap_or_else(|_| unreachable!("made with that length")),
+            free_head: 0,
+            oldest: 0,
+            newest: 0,
+            len: 0,
+        }
+    }
+
+    /// Queries in flight.
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// The id that the `k`-th [`begin`](Self::begin) from now will take, `k` being less than `IDS - len`.
+    ///
+    /// Packets are built with these ids; only those that the kernel took are then begun, so nothing has to be undone.
+    #[allow(clippy::cast_possible_truncation)] // the ring has as many entries as a u16 has values
+    pub(crate) fn upcoming(&self, k: usize) -> u16 {
+        debug_assert!(k < IDS - self.len);
+        self.free[usize::from(self.free_head.wrapping_add(k as u16))]
+    }
+
+    /// Takes the next id for `query`, sent now; the caller has seen that one is free.
+    pub(crate) fn begin(&mut self, query: u32, now_ns: u64) {
+        assert!(self.len < IDS, "an id in flight is never reused");
+        let id = self.upcoming(0);
+        self.free_head = self.free_head.wrapping_add(1);
+        let slot = &mut self.slots[usize::from(id)];
+        slot.set(State::InFlight, now_ns);
+        slot.query = query;
+        slot.older = self.newest;
+        if self.len == 0 {
+            self.oldest = id;
+        } else {
+            self.slots[usize::from(self.newest)].newer = id;
+        }
+        self.newest = id;
+        self.len += 1;
+    }
+
+    /// The query last asked with `id`, if any.
+    pub(crate) fn asked(&self, id: u16) -> Option<u32> {
+        let slot = self.slots[usize::from(id)];
+        (slot.state() != State::Unused).then_some(slot.query)
+    }
+
+    /// An answer to the query last asked with `id` has come.
+    pub(crate) fn answer(&mut self, id: u16) -> Arrival {
+        let slot = &mut self.slots[usize::from(id)];
+        let (state, sent_ns) = (slot.state(), slot.sent_ns());
+        match state {
+            State::InFlight => {
+                slot.set(State::Answered, sent_ns);
+                self.release(id);
+                Arrival::Completed { sent_ns }
+            }
+            State::Expired => {
+                slot.set(State::Answered, sent_ns);
+                Arrival::Late
+            }
+            State::Answered => Arrival::Duplicate,
+            State::Unused => Arrival::Unasked,
+        }
+    }
+
+    /// Gives up the queries sent at or before `sent_ns`, and returns how many that were.
+    pub(crate) fn expire(&mut self, sent_ns: u64) -> u64 {
+        let mut expired = 0;
+        while self.oldest_sent_ns().is_some_and(|oldest_ns| oldest_ns <= sent_ns) {
+            let id = self.oldest;
+            let slot = &mut self.slots[usize::from(id)];
+            slot.set(State::Expired, slot.sent_ns());
+            self.release(id);
+            expired += 1;
+        }
+        expired
+    }
+
+    /// When the oldest query in flight was sent.
+    pub(crate) fn oldest_sent_ns(&self) -> Option<u64> {
+        (self.len > 0).then(|| self.slots[usize::from(self.oldest)].sent_ns())
+    }
+
+    /// Takes `id` out of the list of those in flight and queues it to be used again.
+    fn release(&mut self, id: u16) {
+        let Slot { older, newer, .. } = self.slots[usize::from(id)];
+        if id == self.oldest {
+            self.oldest = newer;
+        } else {
+            self.slots[usize::from(older)].newer = newer;
+        }
+        if id == self.newest {
+            self.newest = older;
+        } else {
+            self.slots[usize::from(newer)].older = older;
+        }
+        #[allow(clippy::cast_possible_truncation)] // the ring has as many entries as a u16 has values
+        let free_len = (IDS - self.len) as u16;
+        self.free[usize::from(self.free_head.wrapping_add(free_len))] = id;
+        self.len -= 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::VecDeque;
+
+    #[test]
+    fn every_id_is_given_out_once_before_any_is_again() {
+        let mut table = InFlight::new();
+        for i in 0..IDS {
+            let id = table.upcoming(0);
+            assert_eq!(usize::from(id), i);
+            table.begin(7, 1);
+            table.answer(id);
+        }
+        assert_eq!(table.upcoming(0), 0);
+    }
+
+    #[test]
+    fn a_full_table_has_its_ids_back_after_they_expire() {
+        let mut table = InFlight::new();
+        for i in 0..IDS {
+            table.begin(0, i as u64);
+        }
+        assert_eq!(table.len(), IDS);
+        assert_eq!(table.expire(9), 10);
+        assert_eq!(table.upcoming(9), 9);
+        assert_eq!(table.expire(u64::MAX), IDS as u64 - 10);
+        assert_eq!(table.oldest_sent_ns(), None);
+        assert_eq!(table.answer(3), Arrival::Late);
+        assert_eq!(table.answer(3), Arrival::Duplicate);
+    }
+
+    /// The same table, said plainly and slowly.
+    struct Model {
+        slots: Vec<(State, u64, u32)>,
+        in_flight: VecDeque<u16>,
+        free: VecDeque<u16>,
+    }
+
+    impl Model {
+        fn begin(&mut self, query: u32, now_ns: u64) {
+            let id = self.free.pop_front().unwrap();
+            self.slots[usize::from(id)] = (State::InFlight, now_ns, query);
+            self.in_flight.push_back(id);
+        }
+
+        fn answer(&mut self, id: u16) -> Arrival {
+            let slot = &mut self.slots[usize::from(id)];
+            let arrival = match slot.0 {
+                State::Unused => return Arrival::Unasked,
+                State::InFlight => Arrival::Completed { sent_ns: slot.1 },
+                State::Expired => Arrival::Late,
+                State::Answered => Arrival::Duplicate,
+            };
+            slot.0 = State::Answered;
+            if let Some(at) = self.in_flight.iter().position(|&other| other == id) {
+                self.in_flight.remove(at);
+                self.free.push_back(id);
+            }
+            arrival
+        }
+
+        fn expire(&mut self, sent_ns: u64) -> u64 {
+            let mut expired = 0;
+            while self.in_flight.front().is_some_and(|&id| self.slots[usize::from(id)].1 <= sent_ns) {
+                let id = self.in_flight.pop_front().unwrap();
+                self.slots[usize::from(id)].0 = State::Expired;
+                self.free.push_back(id);
+                expired += 1;
+            }
+            expired
+        }
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Begin(u16),
+        Answer(u16),
+        Expire(u64),
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let step = prop_oneof![
+            3 => (1..30u16).prop_map(Step::Begin),
+            5 => (0..300u16).prop_map(Step::Answer),
+            1 => (0..40u64).prop_map(Step::Expire),
+        ];
+        prop::collection::vec(step, 1..300)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn behaves_as_the_plain_model(steps in steps()) {
+            let mut table = InFlight::new();
+            let mut model = Model {
+                slots: vec![(State::Unused, 0, 0); IDS],
+                in_flight: VecDeque::new(),
+                free: (0..=u16::MAX).collect(),
+            };
+            let mut now_ns = 100;
+            for (query, step) in (0..).zip(steps) {
+                now_ns += 1;
+                match step {
+                    Step::Begin(count) => for _ in 0..count {
+                        prop_assert_eq!(table.upcoming(0), model.free[0]);
+                        table.begin(query, now_ns);
+                        model.begin(query, now_ns);
+                    },
+                    Step::Answer(id) => {
+                        let known = model.slots[usize::from(id)];
+                        let asked = (known.0 != State::Unused).then_some(known.2);
+                        prop_assert_eq!(table.asked(id), asked);
+                        prop_assert_eq!(table.answer(id), model.answer(id));
+                    }
+                    Step::Expire(age) => prop_assert_eq!(table.expire(now_ns - age), model.expire(now_ns - age)),
+                }
+                prop_assert_eq!(table.len(), model.in_flight.len());
+                let oldest = model.in_flight.front().map(|&id| model.slots[usize::from(id)].1);
+                prop_assert_eq!(table.oldest_sent_ns(), oldest);
+                for k in 0..40 {
+                    prop_assert_eq!(table.upcoming(k), model.free[k]);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! Latency statistics: percentiles from an HDR histogram; least, greatest, mean and standard deviation exactly.
+//!
+//! Each sending thread records into its own and the main thread merges them when the run is over. Within a run the
+//! unit is the nanosecond; summaries speak in microseconds.
+
+use hdrhistogram::Histogram;
+
+/// Longest latency that the percentiles tell apart; longer ones count as this (minimum, maximum, mean and deviation
+/// stay exact). More than any sensible timeout, and the table of a histogram still takes under 300 KiB.
+const HIGHEST_NS: u64 = 3_600_000_000_000;
+
+/// Significant decimal digits of percentiles: within 0.1% of the truth.
+const DIGITS: u8 = 3;
+
+/// Latencies of one kind of answer.
+#[derive(Clone)]
+pub struct Latencies {
+    histogram: Histogram<u64>,
+    min_ns: u64,
+    max_ns: u64,
+    sum_ns: u128,
+    /// Wide enough for 10^18 answers of 10 seconds each.
+    sum_of_squares: u128,
+}
+
+/// Statistics of [`Latencies`] in microseconds.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Summary {
+    /// The least.
+    pub min_us: f64,
+    /// The mean.
+    pub mean_us: f64,
+    /// The sample standard deviation, which a single answer does not have.
+    pub stddev_us: Option<f64>,
+    /// The median.
+    pub p50_us: f64,
+    /// The 90th percentile.
+    pub p90_us: f64,
+    /// The 99th percentile.
+    pub p99_us: f64,
+    /// The 99.9th percentile.
+    pub p99_9_us: f64,
+    /// The 99.99th percentile.
+    pub p99_99_us: f64,
+    /// The greatest.
+    pub max_us: f64,
+}
+
+impl Default for Latencies {
+    fn default() -> Self {
+        let histogram = Histogram::new_with_bounds(1, HIGHEST_NS, DIGITS).expect("the bounds are in order");
+        Self { histogram, min_ns: u64::MAX, max_ns: 0, sum_ns: 0, sum_of_squares: 0 }
+    }
+}
+
+impl Latencies {
+    /// Adds one.
+    #[inline]
+    pub fn record(&mut self, latency_ns: u64) {
+        self.histogram.saturating_record(latency_ns);
+        self.min_ns = self.min_ns.min(latency_ns);
+        self.max_ns = self.max_ns.max(latency_ns);
+        self.sum_ns += u128::from(latency_ns);
+        self.sum_of_squares += u128::from(latency_ns) * u128::from(latency_ns);
+    }
+
+    /// Adds all of `other`.
+    ///
+    /// # Panics
+    /// Never: all histograms have the same bounds.
+    pub fn merge(&mut self, other: &Self) {
+        self.histogram.add(&other.histogram).expect("all histograms have the same bounds");
+        self.min_ns = self.min_ns.min(other.min_ns);
+        self.max_ns = self.max_ns.max(other.max_ns);
+        self.sum_ns += other.sum_ns;
+        self.sum_of_squares += other.sum_of_squares;
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        self.histogram.len()
+    }
+
+    /// Their statistics; `None` when there are none.
+    #[must_use]
+    pub fn summary(&self) -> Option<Summary> {
+        if self.count() == 0 {
+            return None;
+        }
+        let percentile_us = |quantile| {
+            // A bucket speaks by its upper end, which may lie above the greatest value in it.
+            self.histogram.value_at_quantile(quantile).min(self.max_ns) as f64 / 1e3
+        };
+        Some(Summary {
+            min_us: self.min_ns as f64 / 1e3,
+            mean_us: self.sum_ns as f64 / self.count() as f64 / 1e3,
+            stddev_us: self.stddev_ns().map(|stddev_ns| stddev_ns / 1e3),
+            p50_us: percentile_us(0.5),
+            p90_us: percentile_us(0.9),
+            p99_us: percentile_us(0.99),
+            p99_9_us: percentile_us(0.999),
+            p99_99_us: percentile_us(0.9999),
+            max_us: self.max_ns as f64 / 1e3,
+        })
+    }
+
+    /// Sample standard deviation, as dnsperf computes it.
+    fn stddev_ns(&self) -> Option<f64> {
+        let count = self.count() as f64;
+        if count < 2.0 {
+            return None;
+        }
+        // n Σx² - (Σx)² in integers while they are wide enough: the two terms nearly cancel, and floating point would
+        // keep only what is left of its 53 bits. Past that there are so many samples that it does not show.
+        let exact = (|| {
+            let squares = u128::from(self.count()).checked_mul(self.sum_of_squares)?;
+            squares.checked_sub(self.sum_ns.checked_mul(self.sum_ns)?)
+        })();
+        let scaled = exact.map_or_else(
+            || count * self.sum_of_squares as f64 - (self.sum_ns as f64).powi(2),
+            |difference| difference as f64,
+        );
+        Some((scaled.max(0.0) / count / (count - 1.0)).sqrt())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(values_ns: impl IntoIterator<Item = u64>) -> Latencies {
+        let mut latencies = Latencies::default();
+        values_ns.into_iter().for_each(|value_ns| latencies.record(value_ns));
+        latencies
+    }
+
+    #[test]
+    fn nothing_recorded_has_no_statistics() {
+        assert_eq!(Latencies::default().summary(), None);
+    }
+
+    #[test]
+    fn a_single_latency_is_all_of_its_percentiles() {
+        let summary = of([123_456]).summary().unwrap();
+        assert_eq!((summary.min_us, summary.mean_us, summary.max_us), (123.456, 123.456, 123.456));
+        assert_eq!((summary.stddev_us, summary.p50_us, summary.p99_99_us), (None, 123.456, 123.456));
+    }
+
+    #[test]
+    fn statistics_are_those_of_the_textbook() {
+        let summary = of([2_000, 4_000, 4_000, 4_000, 5_000, 5_000, 7_000, 9_000]).summary().unwrap();
+        assert_eq!((summary.min_us, summary.mean_us, summary.max_us), (2.0, 5.0, 9.0));
+        assert!((summary.stddev_us.unwrap() - (32.0f64 / 7.0).sqrt()).abs() < 1e-9);
+        let summary = of((1..=100_000).map(|i| i * 1_000)).summary().unwrap();
+        let percentiles = [
+            (summary.p50_us, 50_000.0),
+            (summary.p90_us, 90_000.0),
+            (summary.p99_us, 99_000.0),
+            (summary.p99_9_us, 99_900.0),
+            (summary.p99_99_us, 99_990.0),
+        ];
+        for (measured, expected) in percentiles {
+            assert!((measured / expected - 1.0).abs() < 1e-3, "{measured} instead of {expected}");
+        }
+    }
+
+    #[test]
+    fn the_deviation_of_latencies_far_from_zero_is_not_lost_in_rounding() {
+        let base_ns = 4_000_000_000;
+        let summary = of((0..1_000_000).map(|i| base_ns + i % 2)).summary().unwrap();
+        assert!((summary.stddev_us.unwrap() - 0.000_5).abs() < 1e-8, "{summary:?}");
+    }
+
+    #[test]
+    fn merging_is_recording_everything_in_one() {
+        let mut merged = of(1..500);
+        merged.merge(&of(500..1_000));
+        merged.merge(&Latencies::default());
+        assert_eq!(merged.summary(), of(1..1_000).summary());
+        assert_eq!(merged.count(), 999);
+    }
+
+    #[test]
+    fn latencies_beyond_the_histogram_still_count() {
+        let summary = of([HIGHEST_NS * 4]).summary().unwrap();
+        assert_eq!(summary.max_us, HIGHEST_NS as f64 * 4.0 / 1e3);
+    }
+}

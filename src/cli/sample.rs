@@ -1,0 +1,95 @@
+//! A server in this process with made-up names, for `demo` and `bench --self-test`.
+//!
+//! Started by the main thread; its workers are its own.
+
+use std::fmt::Write;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::thread;
+
+use super::Failure;
+use crate::config::{DEFAULT_DOMAIN, DEFAULT_TTL_S, Settings};
+use crate::node::Node;
+use crate::registry::names_file::Host;
+use crate::table::ZoneSettings;
+use crate::wire::name::Name;
+
+/// Services, each with as many addresses as its place in the list.
+pub(super) const SERVICES: [&str; 4] = ["db", "cache", "web", "api"];
+
+/// Other names, with one address each.
+const HOSTS: u16 = 4_000;
+
+/// A running server, which stops when it goes out of scope.
+pub(super) struct Sample {
+    /// `None` only while it is being dropped.
+    node: Option<Node>,
+    address: SocketAddr,
+    names: usize,
+}
+
+/// Starts the server on a free port of 127.0.0.1, with half of the cores for its workers: the other half is the load's.
+pub(super) fn start() -> Result<Sample, Failure> {
+    let domain = Name::from_text(DEFAULT_DOMAIN).expect("the default domain is a name");
+    let settings = Settings {
+        listen: vec![(Ipv4Addr::LOCALHOST, 0).into()],
+        domains: vec![domain.clone()],
+        names: Vec::new(),
+        workers: thread::available_parallelism().map_or(1, |cores| usize::from(cores).div_ceil(2)),
+        zone: ZoneSettings { ttl_s: DEFAULT_TTL_S, negative_ttl_s: DEFAULT_TTL_S },
+    };
+    let mut node = Node::start(settings).map_err(Failure::failed)?;
+    let hosts = hosts(&domain);
+    let names = SERVICES.len() + usize::from(HOSTS);
+    node.replace(&hosts).map_err(Failure::failed)?;
+    Ok(Sample { address: node.addresses()[0], node: Some(node), names })
+}
+
+fn hosts(domain: &Name) -> Vec<Host> {
+    let named = |label: &str, address: IpAddr| {
+        let name = Name::from_text(label).expect("made of letters, digits and hyphens");
+        Host { address, names: vec![name.below(domain).expect("short")] }
+    };
+    let services = SERVICES
+        .iter()
+        .zip(1u8..)
+        .flat_map(|(service, count)| (1..=count).map(move |i| named(service, [10, 0, count, i].into())));
+    let others = (0..HOSTS).map(|i| {
+        let [high, low] = i.to_be_bytes();
+        named(&host_label(i), [10, 1, high, low].into())
+    });
+    services.chain(others).collect()
+}
+
+fn host_label(i: u16) -> String {
+    format!("host-{i}")
+}
+
+impl Sample {
+    /// Where it answers.
+    pub(super) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// How many names it has.
+    pub(super) fn names(&self) -> usize {
+        self.names
+    }
+
+    /// A query file for it: each host once, and as many names that do not exist.
+    pub(super) fn queries(&self) -> String {
+        (0..HOSTS).fold(String::new(), |mut text, i| {
+            let host = host_label(i);
+            // Writing to a string cannot fail.
+            let _ = writeln!(text, "{host}.{DEFAULT_DOMAIN} A\nno-{host}.{DEFAULT_DOMAIN} A");
+            text
+        })
+    }
+}
+
+impl Drop for Sample {
+    fn drop(&mut self) {
+        if let Some(node) = self.node.take() {
+            node.stop();
+        }
+    }
+}

@@ -1,0 +1,7 @@
+//! What is told about a measurement: as text for people and for scripts made for dnsperf, as JSON for all others.
+//!
+//! Runs on the main thread before and after a measurement, never during one.
+
+pub mod json;
+pub mod machine;
+pub mod text;
