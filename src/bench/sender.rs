@@ -28,8 +28,9 @@ const MAX_SLEEP_NS: u64 = 50_000_000;
 /// Longest sleep while the kernel has no room for what is due to be sent; that it has again wakes nobody.
 const SEND_RETRY_NS: u64 = 100_000;
 
-/// Turns without anything to do before the thread sleeps. A turn is one empty receive, about 0.2 us; going to sleep
-/// and being woken costs this thread and the server's, which has to wake it, several times that.
+/// Turns without anything to do before the thread sleeps. A turn is one empty receive, about 0.2 us. Against a busy
+/// server on another core 0, 8 and 64 turns gave the same rate (measured), and 8 saved most of the context switches
+/// of 0; more would only burn what a thread at a fixed rate does not need.
 const IDLE_TURNS_BEFORE_SLEEP: u32 = 8;
 
 /// One socket, and its ids.
