@@ -94,23 +94,32 @@ pub(super) fn refuse_more(socket: &UdpSocket) -> io::Result<()> {
     socket2::SockRef::from(socket).attach_filter(&[SockFilter::new(RETURN_CONSTANT, 0, 0, 0)])
 }
 
-/// Receives one batch, answers it from the table as it is now, and sends the responses. Returns whether there may be
-/// more in the queue.
+/// How much of a batch there was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Served {
+    /// All that a batch can hold: there may be more in the queue.
+    Full,
+    /// Something, and then the queue was empty.
+    Partial,
+    /// Nothing: the queue was empty.
+    Empty,
+}
+
+/// Receives one batch, answers it from the table as it is now, and sends the responses.
 pub(super) fn serve_batch(
     socket: &UdpSocket,
     batch: &mut Batch,
     reader: &mut Reader,
     answerer: &mut Answerer,
     counters: &Counters,
-) -> bool {
+) -> Served {
     let received = match batch.receive(socket.as_fd(), Wait::Never) {
         Ok(received) => received,
         Err(error) => {
-            let failed = !matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted);
-            if failed {
+            if error.kind() != ErrorKind::WouldBlock {
                 counters.count(Event::ReceiveFailed);
             }
-            return error.kind() == ErrorKind::Interrupted;
+            return Served::Empty;
         }
     };
     counters.count(Event::Batch);
@@ -125,7 +134,7 @@ pub(super) fn serve_batch(
         }
     }
     send(socket, batch, counters);
-    received == BATCH_LEN
+    if received == BATCH_LEN { Served::Full } else { Served::Partial }
 }
 
 /// Sends what is staged. A response that the kernel will not take is counted and given up, since waiting would hold up

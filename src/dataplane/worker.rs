@@ -15,12 +15,25 @@ use mio::{Events, Interest, Poll, Token, Waker};
 
 use super::answer::Answerer;
 use super::counters::Counters;
-use super::udp;
+use super::udp::{self, Served};
 use crate::mmsg::{Addressing, Batch};
 use crate::table::Reader;
 
 /// Batches taken from one socket before the others, and a request to stop, get their turn.
 const BATCHES_PER_TURN: usize = 16;
+
+/// How a worker learns that a socket has something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Watch {
+    /// The poll watches it, and has nothing to report.
+    Waiting,
+    /// The poll watches it and has reported something; its queue has not been seen empty since.
+    Ready,
+    /// Nobody watches it, the worker looks for itself: there has been something every time. To watch a socket is not
+    /// free: for each response sent, as for each query received, the kernel calls the poll back and takes its lock,
+    /// about 5% of all that a packet costs. Under load that buys nothing.
+    Busy,
+}
 
 /// The token of the waker; sockets have their indices.
 const WAKE: Token = Token(usize::MAX);
@@ -63,7 +76,7 @@ impl Handle {
 /// The state of a worker on its own thread.
 pub struct Worker {
     poll: Poll,
-    sockets: Vec<UdpSocket>,
+    sockets: Vec<(UdpSocket, Watch)>,
     batch: Batch,
     reader: Reader,
     answerer: Answerer,
@@ -80,13 +93,14 @@ impl Worker {
         let poll = Poll::new()?;
         let waker = Waker::new(poll.registry(), WAKE)?;
         for (i, socket) in sockets.iter().enumerate() {
-            poll.registry().register(&mut SourceFd(&socket.as_raw_fd()), Token(i), Interest::READABLE)?;
+            register(&poll, i, socket)?;
         }
         let counters = Arc::new(Counters::default());
         let stop = Arc::new(AtomicBool::new(false));
         let thread = thread::Builder::new().name(format!("worker-{index}")).spawn({
             let (counters, stop) = (Arc::clone(&counters), Arc::clone(&stop));
             move || {
+                let sockets = sockets.into_iter().map(|socket| (socket, Watch::Waiting)).collect();
                 let batch = Batch::new(Addressing::PerDatagram);
                 let answerer = Answerer::new(fastrand::Rng::new());
                 Self { poll, sockets, batch, reader, answerer, counters, stop }.run();
@@ -101,39 +115,81 @@ impl Worker {
     /// sockets it has not yet seen empty. While there are any it only glances at the poll.
     fn run(mut self) {
         let mut events = Events::with_capacity(self.sockets.len() + 1);
-        let mut ready = vec![true; self.sockets.len()];
         while !self.stop.load(Ordering::Acquire) {
-            let timeout = ready.contains(&true).then_some(Duration::ZERO);
-            match self.poll.poll(&mut events, timeout) {
+            let waiting = self.sockets.iter().all(|(_, watch)| *watch == Watch::Waiting);
+            match self.poll.poll(&mut events, (!waiting).then_some(Duration::ZERO)) {
                 Ok(()) => {}
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                 // epoll_wait fails only for a bad descriptor or pointer: the program itself is broken.
                 Err(error) => panic!("the worker's event queue failed: {error}"),
             }
             for event in events.iter().filter(|event| event.token() != WAKE) {
-                ready[event.token().0] = true;
-            }
-            for (i, ready) in ready.iter_mut().enumerate() {
-                for _ in 0..BATCHES_PER_TURN {
-                    *ready = *ready && self.serve(i);
+                let watch = &mut self.sockets[event.token().0].1;
+                if *watch == Watch::Waiting {
+                    *watch = Watch::Ready;
                 }
+            }
+            for i in 0..self.sockets.len() {
+                self.take_turn(i);
             }
         }
         self.finish();
     }
 
-    fn serve(&mut self, socket: usize) -> bool {
+    /// Serves one socket until it is empty, or the others are due.
+    fn take_turn(&mut self, i: usize) {
+        let watch = self.sockets[i].1;
+        if watch == Watch::Waiting {
+            return;
+        }
+        for _ in 0..BATCHES_PER_TURN {
+            match (watch, self.serve(i)) {
+                // Whatever comes after the queue was seen empty is a new edge.
+                (Watch::Ready, Served::Partial | Served::Empty) => {
+                    self.sockets[i].1 = Watch::Waiting;
+                    return;
+                }
+                (Watch::Busy, Served::Empty) => return self.watch(i),
+                _ => {}
+            }
+        }
+        if watch == Watch::Ready {
+            self.stop_watching(i);
+        }
+    }
+
+    /// Has the poll watch a socket again. It reports at once what has arrived meanwhile.
+    fn watch(&mut self, i: usize) {
+        let (socket, watch) = &mut self.sockets[i];
+        // If the kernel has no memory for this, the worker goes on looking for itself.
+        if register(&self.poll, i, socket).is_ok() {
+            *watch = Watch::Waiting;
+        }
+    }
+
+    fn stop_watching(&mut self, i: usize) {
+        let (socket, watch) = &mut self.sockets[i];
+        if self.poll.registry().deregister(&mut SourceFd(&socket.as_raw_fd())).is_ok() {
+            *watch = Watch::Busy;
+        }
+    }
+
+    fn serve(&mut self, i: usize) -> Served {
         let Self { sockets, batch, reader, answerer, counters, .. } = self;
-        udp::serve_batch(&sockets[socket], batch, reader, answerer, counters)
+        udp::serve_batch(&sockets[i].0, batch, reader, answerer, counters)
     }
 
     /// Answers what the sockets have received until now. New packets are kept out, so this comes to an end however
     /// many there are.
     fn finish(&mut self) {
         for i in 0..self.sockets.len() {
-            if udp::refuse_more(&self.sockets[i]).is_ok() {
-                while self.serve(i) {}
+            if udp::refuse_more(&self.sockets[i].0).is_ok() {
+                while self.serve(i) != Served::Empty {}
             }
         }
     }
+}
+
+fn register(poll: &Poll, i: usize, socket: &UdpSocket) -> io::Result<()> {
+    poll.registry().register(&mut SourceFd(&socket.as_raw_fd()), Token(i), Interest::READABLE)
 }
