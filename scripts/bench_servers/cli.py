@@ -21,7 +21,8 @@ from . import Fault, table
 from .load import Asking, Dnsperf, Generator, RedbreastBench
 from .names import COUNT_MAX, Names
 from .rounds import interleave, sample, show_progress, summary
-from .servers import SERVERS, Floor, Server, Setting
+from .servers import SERVERS, Floor, Redbreast, Server, Setting
+from .updates import compare_updates
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 DEFAULT_BINARY = REPOSITORY / "target" / "release" / "redbreast"
@@ -85,6 +86,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     option("--server-cpu", type=partial(within, int, 0, 4095), default=0, metavar="CPU", help="default: 0")
     option("--load-cpu", type=partial(within, int, 0, 4095), default=1, metavar="CPU", help="default: 1")
     option("--generators", action="store_true", help="compare redbreast bench with dnsperf as well")
+    option("--updates", action="store_true", help="measure as well what ten updates of all names a second cost redbreast")
     option("--check", type=check, action="append", default=[], metavar="'SERVER>=RATIO'",
            help="exit with 1 unless the server reaches this share of the floor; may be repeated")
     option("--json", metavar="FILE", help="write the results with every sample; - writes them instead of the table")
@@ -140,6 +142,9 @@ def run(options: argparse.Namespace) -> int:
         results["servers"] = compare_servers(servers, generators[0], asking, options.rounds)
         if options.generators:
             results["generators"] = compare_generators(servers[0], generators, asking, options.rounds)
+        if options.updates:
+            redbreast = next(server for server in servers if isinstance(server, Redbreast))
+            results["updates"] = compare_updates(redbreast, generators[0], asking, options.rounds)
     return report(results, options)
 
 
@@ -195,6 +200,8 @@ def present_servers(options: argparse.Namespace) -> list[type[Server]]:
         if not kind.installed():
             say(f"{kind.name} is not installed and left out (--install would install it)")
     present = [Floor, *(kind for kind in wanted if kind.installed())]
+    if options.updates and Redbreast not in present:
+        raise Fault("--updates: redbreast is not measured", 2)
     for name, _ in options.check:
         if SERVERS[name] not in present:
             raise Fault(f"--check {name}: that server is not measured", 2)
@@ -297,6 +304,9 @@ def print_tables(results: dict) -> None:
     if "generators" in results:
         print("\nLoad generators against the floor; ratio is to dnsperf's rate in the same round.\n")
         print(table.render("load", results["generators"]))
+    if "updates" in results:
+        print("\nRedbreast while its names file is replaced; ratio is to its own rate undisturbed in the same round.\n")
+        print(table.render("names", results["updates"]))
 
 
 def write_json(results: dict, target: str) -> None:

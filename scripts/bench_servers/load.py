@@ -89,6 +89,8 @@ class RedbreastBench(Generator):
     def read(self, said: str, cpu_s: float) -> Load:
         result = json.loads(said)
         totals = result["totals"]
+        if totals["wrong"]:
+            raise Fault(f"{self.name}: {totals['wrong']} answers were wrong")
         return Load(
             float(result["qps"]),
             int(totals["sent"]),

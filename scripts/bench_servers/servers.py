@@ -139,7 +139,11 @@ class Redbreast(Floor):
     name = "redbreast"
 
     def configure(self) -> None:
-        self.names.write_hosts(self.directory / "hosts")
+        self.names.write_hosts(self.hosts())
+
+    def hosts(self) -> Path:
+        """The names file it serves."""
+        return self.directory / "hosts"
 
     def command(self) -> list[str]:
         options = {"--names": "hosts", "--domain": DOMAIN, "--workers": "1", "--listen": f"127.0.0.1:{self.port}"}

@@ -5,9 +5,8 @@
 
 use std::fmt;
 use std::net::IpAddr;
-use std::sync::Arc;
 
-use super::shard::{MAX_SET_LEN, NameRecords, Shard};
+use super::shard::{MAX_SET_LEN, SetTooLarge, ShardWriter};
 use super::{Table, Zone, ZoneSettings, shard_of};
 use crate::wire::name::{HashSeed, Name, QueryName};
 use crate::wire::record;
@@ -28,6 +27,13 @@ pub struct Contents {
     seed: HashSeed,
     items: Vec<Item>,
     arena: Vec<u8>,
+}
+
+/// How much contents hold.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Size {
+    items: usize,
+    arena_len: usize,
 }
 
 /// A name with one record, or with none; names and records are in the arena.
@@ -66,16 +72,25 @@ impl fmt::Display for ContentsError {
 impl std::error::Error for ContentsError {}
 
 impl Contents {
-    /// Empty contents for a server that is authoritative for `domains`.
-    #[must_use]
-    pub fn new(domains: &[Name], settings: ZoneSettings, seed: HashSeed) -> Self {
-        let mut contents =
-            Self { domains: domains.to_vec(), settings, seed, items: Vec::new(), arena: Vec::new() };
+    /// Empty contents for a server that is authoritative for `domains`, with room for as much as there was `before`.
+    pub(super) fn new(domains: &[Name], settings: ZoneSettings, seed: HashSeed, before: Size) -> Self {
+        let mut contents = Self {
+            domains: domains.to_vec(),
+            settings,
+            seed,
+            items: Vec::with_capacity(before.items),
+            arena: Vec::with_capacity(before.arena_len),
+        };
         contents.domains.sort_by_key(|domain| std::cmp::Reverse(domain.as_wire().len()));
         for domain in domains {
             contents.push(domain, NO_RECORD, |_| {});
         }
         contents
+    }
+
+    /// How much there is.
+    pub(super) fn size(&self) -> Size {
+        Size { items: self.items.len(), arena_len: self.arena.len() }
     }
 
     /// `name` has `address`.
@@ -144,26 +159,23 @@ impl Contents {
                 key(a).cmp(&key(b))
             })
         });
-        let mut names = Vec::with_capacity(items.len());
-        for group in items.chunk_by(|a, b| a.hash == b.hash && self.name(a) == self.name(b)) {
-            names.push(self.gather(group)?);
-        }
-        let shards =
-            (names.len() / NAMES_PER_SHARD).next_power_of_two().clamp(*SHARDS.start(), *SHARDS.end());
-        let mut rest = &names[..];
+        let same_name = |a: &Item, b: &Item| a.hash == b.hash && self.name(a) == self.name(b);
+        let names = items.chunk_by(same_name).count();
+        let shards = (names / NAMES_PER_SHARD).next_power_of_two().clamp(*SHARDS.start(), *SHARDS.end());
+        let mut writer = ShardWriter::default();
+        let mut with_records = 0;
+        let mut rest = &items[..];
         let mut built = Vec::with_capacity(shards);
         for i in 0..shards {
-            let len = rest.partition_point(|name| shard_of(name.hash, shards) == i);
-            let (here, after) = rest.split_at(len);
+            let (here, after) = rest.split_at(rest.partition_point(|item| shard_of(item.hash, shards) <= i));
             rest = after;
-            let shard = Shard::build(here);
-            let same = previous
-                .filter(|table| table.shards.len() == shards)
-                .and_then(|table| table.shards.get(i))
-                .filter(|old| ***old == shard);
-            built.push(same.cloned().unwrap_or_else(|| Arc::new(shard)));
+            writer.begin(here.chunk_by(same_name).count());
+            for name in here.chunk_by(same_name) {
+                with_records += usize::from(self.write(name, &mut writer)?);
+            }
+            let same = previous.filter(|table| table.shards.len() == shards).map(|table| &table.shards[i]);
+            built.push(writer.finish(same));
         }
-        let with_records = names.iter().filter(|name| !name.sets.is_empty()).count();
         Ok(Table {
             shards: built.into(),
             seed: self.seed,
@@ -174,22 +186,20 @@ impl Contents {
         })
     }
 
-    /// Puts the records of one name together, by type and each once.
-    fn gather(&self, group: &[Item]) -> Result<NameRecords<'_>, ContentsError> {
-        let name = self.name(&group[0]);
-        let mut sets = Vec::new();
-        for set in group.chunk_by(|a, b| a.rtype == b.rtype).filter(|set| set[0].rtype != NO_RECORD) {
-            let mut records: Vec<&[u8]> = set.iter().map(|item| self.record(item)).collect();
-            records.dedup();
-            let bytes = records.concat();
-            match u16::try_from(records.len()) {
-                Ok(count) if bytes.len() <= MAX_SET_LEN => sets.push((set[0].rtype, count, bytes)),
-                _ => {
-                    let name = Name::from_wire(name).map_or_else(String::new, |name| name.to_string());
-                    return Err(ContentsError::SetTooLarge { name, records: records.len() });
-                }
-            }
+    /// Writes one name, its records by type and each once. Returns whether it has any.
+    fn write(&self, name: &[Item], writer: &mut ShardWriter) -> Result<bool, ContentsError> {
+        writer.name(name[0].hash, self.name(&name[0]));
+        let mut any = false;
+        for set in name.chunk_by(|a, b| a.rtype == b.rtype).filter(|set| set[0].rtype != NO_RECORD) {
+            let records =
+                set.chunk_by(|a, b| self.record(a) == self.record(b)).map(|equal| self.record(&equal[0]));
+            writer.set(set[0].rtype, records).map_err(|SetTooLarge| {
+                let name =
+                    Name::from_wire(self.name(&name[0])).map_or_else(String::new, |name| name.to_string());
+                ContentsError::SetTooLarge { name, records: set.len() }
+            })?;
+            any = true;
         }
-        Ok(NameRecords { hash: group[0].hash, name, sets })
+        Ok(any)
     }
 }

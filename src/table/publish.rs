@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use arc_swap::{ArcSwap, Cache};
 
+use super::contents::Size;
 use super::{Contents, ContentsError, Table, ZoneSettings};
 use crate::wire::name::{HashSeed, Name};
 
@@ -20,6 +21,8 @@ pub struct Publisher {
     domains: Vec<Name>,
     settings: ZoneSettings,
     seed: HashSeed,
+    /// Of what was published last: the next is likely to be of about that size.
+    size: Size,
 }
 
 /// A worker's view of the current table.
@@ -38,13 +41,16 @@ impl Publisher {
     #[must_use]
     pub fn new(domains: &[Name], settings: ZoneSettings) -> Self {
         let seed = HashSeed::random();
-        let empty = Contents::new(domains, settings, seed).build(1, None).expect("no records, none too many");
+        let empty = Contents::new(domains, settings, seed, Size::default())
+            .build(1, None)
+            .expect("no records, none too many");
         Self {
             current: Arc::new(ArcSwap::from_pointee(empty)),
             retired: Vec::new(),
             domains: domains.to_vec(),
             settings,
             seed,
+            size: Size::default(),
         }
     }
 
@@ -57,7 +63,7 @@ impl Publisher {
     /// Empty contents, to be filled and given to [`publish`](Self::publish).
     #[must_use]
     pub fn contents(&self) -> Contents {
-        Contents::new(&self.domains, self.settings, self.seed)
+        Contents::new(&self.domains, self.settings, self.seed, self.size)
     }
 
     /// The table that workers load from now on.
@@ -72,6 +78,7 @@ impl Publisher {
     /// [`ContentsError`]; the current table stays.
     pub fn publish(&mut self, contents: Contents) -> Result<(), ContentsError> {
         let old = self.current.load_full();
+        self.size = contents.size();
         let table = contents.build(old.serial().wrapping_add(1), Some(&old))?;
         self.retired.push(self.current.swap(Arc::new(table)));
         drop(old);

@@ -15,6 +15,8 @@
 //! probing; the tag, other bits of the hash than those that choose the slot, spares nearly all comparisons of names
 //! that would fail. Equal contents make equal blocks, so a publisher can see that a shard has not changed.
 
+use std::sync::Arc;
+
 use crate::wire::name::QueryName;
 
 const COUNT_LEN: usize = 4;
@@ -25,17 +27,78 @@ const SET_HEADER_LEN: usize = 6;
 /// header, the longest question (259) and an OPT record, and in the set's 16-bit length.
 pub(crate) const MAX_SET_LEN: usize = 65_000;
 
-/// A name and its records, ready to be placed in a shard.
-pub(crate) struct NameRecords<'a> {
-    pub(crate) hash: u64,
-    /// Lower-cased wire name.
-    pub(crate) name: &'a [u8],
-    /// By type, each with its records one after the other, and how many these are.
-    pub(crate) sets: Vec<(u16, u16, Vec<u8>)>,
+/// A record set that is too large to be answered with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct SetTooLarge;
+
+/// The block of a shard in the making. One writer serves for all shards of a table.
+#[derive(Default)]
+pub(crate) struct ShardWriter {
+    block: Vec<u8>,
+    slots: usize,
+    /// Where the count of the current name's record sets stands.
+    sets_at: usize,
+}
+
+impl ShardWriter {
+    /// Begins a shard of `names` names.
+    pub(crate) fn begin(&mut self, names: usize) {
+        // Two slots in three are taken, at most: probing stays short and the slots cost twelve bytes a name.
+        self.slots = names + names / 2 + 1;
+        self.block.clear();
+        let count = u32::try_from(self.slots).expect("few names in a shard");
+        self.block.extend_from_slice(&count.to_le_bytes());
+        self.block.resize(slot_at(self.slots), 0);
+    }
+
+    /// Adds a name, lower-cased and different from all others in the shard; its record sets follow.
+    pub(crate) fn name(&mut self, hash: u64, name: &[u8]) {
+        let offset = u32::try_from(self.block.len()).expect("a shard is far below 4 GiB");
+        let mut slot = first_slot(hash, self.slots);
+        while self.block[slot_at(slot)..][..SLOT_LEN] != [0; SLOT_LEN] {
+            slot = (slot + 1) % self.slots;
+        }
+        let word = u64::from(offset) | u64::from(tag(hash)) << 32;
+        self.block[slot_at(slot)..][..SLOT_LEN].copy_from_slice(&word.to_le_bytes());
+        self.block.push(u8::try_from(name.len()).expect("a wire name has at most 255 bytes"));
+        self.block.extend_from_slice(name);
+        self.sets_at = self.block.len();
+        self.block.push(0);
+    }
+
+    /// Adds the records of one type to the last name.
+    pub(crate) fn set<'a>(
+        &mut self,
+        rtype: u16,
+        records: impl Iterator<Item = &'a [u8]>,
+    ) -> Result<(), SetTooLarge> {
+        let header = self.block.len();
+        self.block.resize(header + SET_HEADER_LEN, 0);
+        let begin = self.block.len();
+        let mut count = 0u16;
+        for record in records {
+            self.block.extend_from_slice(record);
+            count = count.checked_add(1).ok_or(SetTooLarge)?;
+        }
+        let len = self.block.len() - begin;
+        let len = u16::try_from(len).ok().filter(|_| len <= MAX_SET_LEN).ok_or(SetTooLarge)?;
+        for (at, field) in [rtype, count, len].into_iter().enumerate() {
+            self.block[header + 2 * at..][..2].copy_from_slice(&field.to_le_bytes());
+        }
+        self.block[self.sets_at] += 1;
+        Ok(())
+    }
+
+    /// The shard as written; `same` if that has become the very same.
+    pub(crate) fn finish(&self, same: Option<&Arc<Shard>>) -> Arc<Shard> {
+        match same.filter(|shard| *shard.block == *self.block) {
+            Some(shard) => Arc::clone(shard),
+            None => Arc::new(Shard { block: self.block.as_slice().into() }),
+        }
+    }
 }
 
 /// An immutable block of names.
-#[derive(PartialEq, Eq)]
 pub(crate) struct Shard {
     block: Box<[u8]>,
 }
@@ -59,29 +122,6 @@ pub struct RecordSet<'a> {
 }
 
 impl Shard {
-    /// Lays out `names`, which have distinct names.
-    ///
-    /// # Panics
-    /// If the block would need offsets of more than 32 bits, or a name has more than 255 types.
-    pub(crate) fn build(names: &[NameRecords<'_>]) -> Self {
-        // Two slots in three are taken, at most: probing stays short and the slots cost twelve bytes a name.
-        let slots = names.len() + names.len() / 2 + 1;
-        let mut block = vec![0; COUNT_LEN + slots * SLOT_LEN];
-        block[..COUNT_LEN]
-            .copy_from_slice(&u32::try_from(slots).expect("few names in a shard").to_le_bytes());
-        for name in names {
-            let offset = u32::try_from(block.len()).expect("a shard is far below 4 GiB");
-            let mut slot = first_slot(name.hash, slots);
-            while block[slot_at(slot)..][..SLOT_LEN] != [0; SLOT_LEN] {
-                slot = (slot + 1) % slots;
-            }
-            let word = u64::from(offset) | u64::from(tag(name.hash)) << 32;
-            block[slot_at(slot)..][..SLOT_LEN].copy_from_slice(&word.to_le_bytes());
-            push_entry(&mut block, name);
-        }
-        Self { block: block.into() }
-    }
-
     /// The records of `name`, if it is here.
     #[inline]
     pub(crate) fn find(&self, name: &QueryName) -> Option<Entry<'_>> {
@@ -132,19 +172,6 @@ fn tag(hash: u64) -> u32 {
     (hash >> 12) as u32
 }
 
-fn push_entry(block: &mut Vec<u8>, name: &NameRecords<'_>) {
-    block.push(u8::try_from(name.name.len()).expect("a wire name has at most 255 bytes"));
-    block.extend_from_slice(name.name);
-    block.push(u8::try_from(name.sets.len()).expect("few types"));
-    for (rtype, count, records) in &name.sets {
-        let len = u16::try_from(records.len()).expect("bounded by MAX_SET_LEN");
-        for field in [*rtype, *count, len] {
-            block.extend_from_slice(&field.to_le_bytes());
-        }
-        block.extend_from_slice(records);
-    }
-}
-
 impl<'a> Entry<'a> {
     /// The records of type `rtype`.
     #[inline]
@@ -183,16 +210,15 @@ mod tests {
     fn every_name_placed_is_found_and_no_other() {
         for count in [0, 1, 2, 3, 50, 500] {
             let names: Vec<_> = (0..count).map(folded).collect();
-            let records: Vec<_> = names
-                .iter()
-                .enumerate()
-                .map(|(i, name)| NameRecords {
-                    hash: name.hash(),
-                    name: name.as_wire(),
-                    sets: vec![(1, 1, vec![i.to_le_bytes()[0]; 3]), (28, 2, vec![9; 8])],
-                })
-                .collect();
-            let shard = Shard::build(&records);
+            let mut writer = ShardWriter::default();
+            writer.begin(count);
+            for (i, name) in names.iter().enumerate() {
+                writer.name(name.hash(), name.as_wire());
+                writer.set(1, [&[i.to_le_bytes()[0]; 3][..]].into_iter()).unwrap();
+                writer.set(28, [&[9; 4][..], &[9; 4]].into_iter()).unwrap();
+            }
+            let shard = writer.finish(None);
+            assert!(Arc::ptr_eq(&writer.finish(Some(&shard)), &shard), "what is the same is shared");
             for (i, name) in names.iter().enumerate() {
                 let entry = shard.find(name).unwrap();
                 let expected = [i.to_le_bytes()[0]; 3];

@@ -221,32 +221,16 @@ impl Name {
         if text.is_empty() {
             return Err(NameTextError::Empty);
         }
-        let mut wire = vec![0];
-        let mut label = 0; // where the current label's length byte stands
-        let mut bytes = text.bytes().peekable();
+        let mut name = NameBuilder::default();
+        let mut bytes = text.bytes();
         while let Some(byte) = bytes.next() {
-            if byte == b'.' {
-                if wire.len() == label + 1 {
-                    return Err(NameTextError::EmptyLabel);
-                }
-                if bytes.peek().is_none() {
-                    break; // the dot that ends an absolute name
-                }
-                label = wire.len();
-                wire.push(0);
-                continue;
-            }
-            wire.push(if byte == b'\\' { unescape(&mut bytes)? } else { byte });
-            wire[label] += 1;
-            if usize::from(wire[label]) > MAX_LABEL_LEN {
-                return Err(NameTextError::LabelTooLong);
+            match byte {
+                b'.' => name.end_label()?,
+                b'\\' => name.push(unescape(&mut bytes)?)?,
+                _ => name.push(byte)?,
             }
         }
-        wire.push(0);
-        if wire.len() > MAX_LEN {
-            return Err(NameTextError::TooLong);
-        }
-        Ok(Self(wire.into()))
+        name.finish()
     }
 
     /// Reads an uncompressed name in wire form; `None` if it is not exactly that.
@@ -262,17 +246,27 @@ impl Name {
     /// The name that PTR records of `address` stand under (RFC 1035 §3.5, RFC 3596 §2.5).
     #[must_use]
     pub fn reverse(address: IpAddr) -> Self {
-        let text = match address {
+        let mut name = NameBuilder::default();
+        match address {
             IpAddr::V4(v4) => {
-                let [a, b, c, d] = v4.octets();
-                format!("{d}.{c}.{b}.{a}.in-addr.arpa")
+                for octet in v4.octets().into_iter().rev() {
+                    let digits = [octet / 100, octet / 10 % 10, octet % 10].map(|digit| b'0' + digit);
+                    let leading_zeros = digits[..2].iter().take_while(|&&digit| digit == b'0').count();
+                    name.label(&digits[leading_zeros..]);
+                }
+                name.label(b"in-addr");
             }
             IpAddr::V6(v6) => {
-                let nibbles = v6.octets().into_iter().rev().flat_map(|byte| [byte & 15, byte >> 4]);
-                nibbles.map(|nibble| format!("{nibble:x}.")).chain(["ip6.arpa".into()]).collect()
+                for octet in v6.octets().into_iter().rev() {
+                    for nibble in [octet & 15, octet >> 4] {
+                        name.label(&[b"0123456789abcdef"[usize::from(nibble)]]);
+                    }
+                }
+                name.label(b"ip6");
             }
-        };
-        Self::from_text(&text).expect("a reverse name is valid")
+        }
+        name.label(b"arpa");
+        name.finish().expect("a reverse name is valid")
     }
 
     /// This name below `parent`: `www` and `example.` make `www.example.`.
@@ -280,8 +274,12 @@ impl Name {
     /// # Errors
     /// [`NameTextError::TooLong`].
     pub fn below(&self, parent: &Self) -> Result<Self, NameTextError> {
-        let wire = [&self.0[..self.0.len() - 1], &parent.0].concat();
-        if wire.len() > MAX_LEN { Err(NameTextError::TooLong) } else { Ok(Self(wire.into())) }
+        let (front, len) = (self.0.len() - 1, self.0.len() - 1 + parent.0.len());
+        let mut wire = [0; MAX_LEN];
+        let room = wire.get_mut(..len).ok_or(NameTextError::TooLong)?;
+        room[..front].copy_from_slice(&self.0[..front]);
+        room[front..].copy_from_slice(&parent.0);
+        Ok(Self((&*room).into()))
     }
 
     /// The wire form, its root byte included.
@@ -318,6 +316,60 @@ impl Name {
     #[must_use]
     pub fn is_within(&self, ancestor: &Self) -> bool {
         suffix_at(&self.0, &ancestor.0, |a, b| a.eq_ignore_ascii_case(b)).is_some()
+    }
+}
+
+/// A name in the making, on the stack: files with a million names should not cost a million growing vectors.
+struct NameBuilder {
+    wire: [u8; MAX_LEN],
+    /// Where the current label's length byte stands.
+    label: usize,
+    /// Where the next byte goes.
+    end: usize,
+}
+
+impl Default for NameBuilder {
+    fn default() -> Self {
+        Self { wire: [0; MAX_LEN], label: 0, end: 1 }
+    }
+}
+
+impl NameBuilder {
+    /// Adds a byte to the current label.
+    fn push(&mut self, byte: u8) -> Result<(), NameTextError> {
+        if self.end - self.label > MAX_LABEL_LEN {
+            return Err(NameTextError::LabelTooLong);
+        }
+        // One byte always stays for the root.
+        *self.wire[..MAX_LEN - 1].get_mut(self.end).ok_or(NameTextError::TooLong)? = byte;
+        self.end += 1;
+        Ok(())
+    }
+
+    fn end_label(&mut self) -> Result<(), NameTextError> {
+        let len = self.end - self.label - 1;
+        if len == 0 {
+            return Err(NameTextError::EmptyLabel);
+        }
+        self.wire[self.label] = u8::try_from(len).map_err(|_| NameTextError::LabelTooLong)?;
+        self.label = self.end;
+        self.end += 1;
+        if self.label < MAX_LEN { Ok(()) } else { Err(NameTextError::TooLong) }
+    }
+
+    /// Adds a whole label of a name that is known to be short enough.
+    fn label(&mut self, label: &[u8]) {
+        let added = label.iter().try_for_each(|&byte| self.push(byte)).and_then(|()| self.end_label());
+        added.expect("a label of a short name");
+    }
+
+    /// Ends the name, after a label or after the dot behind one.
+    fn finish(mut self) -> Result<Name, NameTextError> {
+        if self.end > self.label + 1 {
+            self.end_label()?;
+        }
+        self.wire[self.label] = 0;
+        Ok(Name(self.wire[..=self.label].into()))
     }
 }
 
