@@ -9,7 +9,7 @@
 //! 5. [`policy`] says which addresses go into it and in which order.
 //!
 //! Around that: [`registry`] is how names get in, [`node`] puts the parts together, [`config`] and [`cli`] are what a
-//! person meets. [`bench`] is the load generator, which knows nothing of the server but DNS; [`report`] tells what it
+//! person meets. [`mod@bench`] is the load generator, which knows nothing of the server but DNS; [`report`] tells what it
 //! measured, and [`perf`] has what to compare it with.
 
 pub mod bench;
