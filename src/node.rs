@@ -13,7 +13,7 @@ use tracing::{error, info};
 
 use crate::config::Settings;
 use crate::dataplane::counters::Event;
-use crate::dataplane::worker::{Handle, Worker};
+use crate::dataplane::worker::{Handle, Listeners, Worker};
 use crate::dataplane::{self, ListenError};
 use crate::registry::names_file::{self, Host, NamesFileError};
 use crate::table::{ContentsError, Publisher, Table};
@@ -70,18 +70,14 @@ impl Node {
         let hosts = read_names(&settings)?;
         let mut publisher = Publisher::new(&settings.domains, settings.zone);
         publish(&mut publisher, &hosts)?;
+        let mut listeners: Vec<_> = (0..settings.workers).map(|_| Listeners::default()).collect();
         let mut addresses = Vec::new();
-        let mut sockets_of_worker: Vec<_> = (0..settings.workers).map(|_| Vec::new()).collect();
         for &listen in &settings.listen {
-            let sockets = dataplane::bind(listen, settings.workers).map_err(NodeError::Listen)?;
-            addresses.push(sockets[0].local_addr().unwrap_or(listen));
-            for (worker, socket) in sockets_of_worker.iter_mut().zip(sockets) {
-                worker.push(socket);
-            }
+            addresses.push(dataplane::bind(listen, &mut listeners).map_err(NodeError::Listen)?);
         }
         let mut node = Self { settings, addresses, publisher, workers: Vec::new() };
-        for (index, sockets) in sockets_of_worker.into_iter().enumerate() {
-            match Worker::start(index, sockets, node.publisher.reader()) {
+        for (index, listeners) in listeners.into_iter().enumerate() {
+            match Worker::start(index, listeners, node.publisher.reader()) {
                 Ok(worker) => node.workers.push(worker),
                 Err(error) => {
                     node.stop();

@@ -65,6 +65,14 @@ events! {
     ReceiveFailed => "receive_failed",
     /// A batch of packets was received.
     Batch => "batch",
+    /// A TCP connection was accepted.
+    TcpAccepted => "tcp_accepted",
+    /// A TCP connection was closed at once: its client has too many, or all there can be are busy.
+    TcpRefused => "tcp_refused",
+    /// A TCP connection was closed because its client said nothing, or did not finish, for too long.
+    TcpTimedOut => "tcp_timed_out",
+    /// The kernel had no descriptor or memory for a TCP connection.
+    TcpAcceptFailed => "tcp_accept_failed",
 }
 
 /// One worker's counters. They are plain stores of a single writer, not atomic additions, and share no cache line with

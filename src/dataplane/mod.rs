@@ -5,8 +5,11 @@
 //! here blocks, locks, allocates, logs or reads a clock per packet.
 
 pub mod answer;
+mod connection;
 pub mod counters;
+mod listen;
+mod tcp;
 mod udp;
 pub mod worker;
 
-pub use udp::{ListenError, bind};
+pub use listen::{ListenError, bind};

@@ -2,7 +2,6 @@
 //!
 //! Binding runs on the main thread before the workers start; the rest on the workers.
 
-use std::fmt;
 use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::AsFd;
@@ -22,37 +21,6 @@ use crate::wire::response::Transport;
 /// where it is set to.
 const SOCKET_BUFFER_LEN: usize = 4 << 20;
 
-/// An address that cannot be listened on.
-#[derive(Debug)]
-pub struct ListenError {
-    /// The address.
-    pub address: SocketAddr,
-    /// What the kernel said.
-    pub source: io::Error,
-}
-
-impl fmt::Display for ListenError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { address, source } = self;
-        write!(f, "cannot listen on {address}: ")?;
-        match source.kind() {
-            ErrorKind::AddrInUse => {
-                write!(f, "another program has UDP port {} (`ss -lunp` shows which); ", address.port())?;
-                f.write_str("stop it or choose another with --listen")
-            }
-            ErrorKind::AddrNotAvailable => {
-                f.write_str("this machine has no such address (`ip address` lists them)")
-            }
-            ErrorKind::PermissionDenied => f.write_str(
-                "ports below 1024 take root or CAP_NET_BIND_SERVICE; or choose another with --listen",
-            ),
-            _ => write!(f, "{source}"),
-        }
-    }
-}
-
-impl std::error::Error for ListenError {}
-
 /// Binds one socket per worker to `address`; with port 0 all of them to the one free port that the kernel picks.
 ///
 /// The kernel spreads clients over the sockets by a hash of their address and port (SO_REUSEPORT). That option would
@@ -60,18 +28,18 @@ impl std::error::Error for ListenError {}
 /// without it, which fails if anybody has the port, and is only then opened for sharing with the others.
 ///
 /// # Errors
-/// [`ListenError`].
-pub fn bind(address: SocketAddr, workers: usize) -> Result<Vec<UdpSocket>, ListenError> {
-    let fail = |source| ListenError { address, source };
-    let first = open(address).map_err(fail)?;
-    first.bind(&address.into()).map_err(fail)?;
-    first.set_reuse_port(true).map_err(fail)?;
+/// What the kernel says.
+pub(super) fn bind(address: SocketAddr, workers: usize) -> io::Result<Vec<UdpSocket>> {
+    let first = open(address)?;
+    first.bind(&address.into())?;
+    first.set_reuse_port(true)?;
     let first = UdpSocket::from(first);
-    let bound = first.local_addr().map_err(fail)?;
+    let bound = first.local_addr()?;
     let mut sockets = vec![first];
     for _ in 1..workers {
-        let socket = open(bound).map_err(fail)?;
-        socket.set_reuse_port(true).and_then(|()| socket.bind(&bound.into())).map_err(fail)?;
+        let socket = open(bound)?;
+        socket.set_reuse_port(true)?;
+        socket.bind(&bound.into())?;
         sockets.push(socket.into());
     }
     Ok(sockets)

@@ -3,7 +3,7 @@
 //! Everything in this file but [`Worker::start`] and [`Handle`] runs on the worker's thread.
 
 use std::io::{self, ErrorKind};
-use std::net::UdpSocket;
+use std::net::{TcpListener, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,9 +15,11 @@ use mio::{Events, Interest, Poll, Token, Waker};
 
 use super::answer::Answerer;
 use super::counters::Counters;
+use super::tcp::Tcp;
 use super::udp::{self, Served};
 use crate::mmsg::{Addressing, Batch};
 use crate::table::Reader;
+use crate::wire::response::Transport;
 
 /// Batches taken from one socket before the others, and a request to stop, get their turn.
 const BATCHES_PER_TURN: usize = 16;
@@ -34,6 +36,9 @@ enum Watch {
     /// about 5% of all that a packet costs. Under load that buys nothing.
     Busy,
 }
+
+/// Events taken from the poll at once; what does not fit comes with the next look.
+const EVENTS_LEN: usize = 256;
 
 /// The token of the waker; sockets have their indices.
 const WAKE: Token = Token(usize::MAX);
@@ -73,11 +78,21 @@ impl Handle {
     }
 }
 
+/// What a worker listens on.
+#[derive(Default)]
+pub struct Listeners {
+    /// One per address.
+    pub udp: Vec<UdpSocket>,
+    /// One per address.
+    pub tcp: Vec<TcpListener>,
+}
+
 /// The state of a worker on its own thread.
 pub struct Worker {
     poll: Poll,
     sockets: Vec<(UdpSocket, Watch)>,
     batch: Batch,
+    tcp: Tcp,
     reader: Reader,
     answerer: Answerer,
     counters: Arc<Counters>,
@@ -85,25 +100,26 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// Starts a worker that answers on `sockets` from the tables of `reader`.
+    /// Starts a worker that answers on `listeners` from the tables of `reader`.
     ///
     /// # Errors
     /// When the kernel has no event queue or thread to give.
-    pub fn start(index: usize, sockets: Vec<UdpSocket>, reader: Reader) -> io::Result<Handle> {
+    pub fn start(index: usize, listeners: Listeners, reader: Reader) -> io::Result<Handle> {
         let poll = Poll::new()?;
         let waker = Waker::new(poll.registry(), WAKE)?;
-        for (i, socket) in sockets.iter().enumerate() {
+        for (i, socket) in listeners.udp.iter().enumerate() {
             register(&poll, i, socket)?;
         }
+        let tcp = Tcp::new(listeners.tcp, poll.registry())?;
         let counters = Arc::new(Counters::default());
         let stop = Arc::new(AtomicBool::new(false));
         let thread = thread::Builder::new().name(format!("worker-{index}")).spawn({
             let (counters, stop) = (Arc::clone(&counters), Arc::clone(&stop));
             move || {
-                let sockets = sockets.into_iter().map(|socket| (socket, Watch::Waiting)).collect();
+                let sockets = listeners.udp.into_iter().map(|socket| (socket, Watch::Waiting)).collect();
                 let batch = Batch::new(Addressing::PerDatagram);
                 let answerer = Answerer::new(fastrand::Rng::new());
-                Self { poll, sockets, batch, reader, answerer, counters, stop }.run();
+                Self { poll, sockets, batch, tcp, reader, answerer, counters, stop }.run();
             }
         })?;
         Ok(Handle { thread, waker, stop, counters })
@@ -114,26 +130,36 @@ impl Worker {
     /// The poll is edge-triggered: a socket is reported once when something arrives, so the worker remembers which
     /// sockets it has not yet seen empty. While there are any it only glances at the poll.
     fn run(mut self) {
-        let mut events = Events::with_capacity(self.sockets.len() + 1);
+        let mut events = Events::with_capacity(EVENTS_LEN);
         while !self.stop.load(Ordering::Acquire) {
-            let waiting = self.sockets.iter().all(|(_, watch)| *watch == Watch::Waiting);
-            match self.poll.poll(&mut events, (!waiting).then_some(Duration::ZERO)) {
+            let busy = self.tcp.is_busy() || self.sockets.iter().any(|(_, watch)| *watch != Watch::Waiting);
+            let timeout = if busy { Some(Duration::ZERO) } else { self.tcp.timeout() };
+            match self.poll.poll(&mut events, timeout) {
                 Ok(()) => {}
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                 // epoll_wait fails only for a bad descriptor or pointer: the program itself is broken.
                 Err(error) => panic!("the worker's event queue failed: {error}"),
             }
             for event in events.iter().filter(|event| event.token() != WAKE) {
-                let watch = &mut self.sockets[event.token().0].1;
-                if *watch == Watch::Waiting {
-                    *watch = Watch::Ready;
+                match self.sockets.get_mut(event.token().0) {
+                    Some((_, watch @ Watch::Waiting)) => *watch = Watch::Ready,
+                    Some(_) => {}
+                    None => self.tcp.ready(event),
                 }
             }
             for i in 0..self.sockets.len() {
                 self.take_turn(i);
             }
+            self.take_tcp_turn();
         }
         self.finish();
+    }
+
+    fn take_tcp_turn(&mut self) {
+        let Self { poll, tcp, reader, answerer, counters, .. } = self;
+        tcp.take_turn(poll.registry(), counters, |message, len| {
+            answerer.answer(reader.load(), message, len, Transport::Tcp, |event| counters.count(event))
+        });
     }
 
     /// Serves one socket until it is empty, or the others are due.
@@ -187,6 +213,10 @@ impl Worker {
                 while self.serve(i) != Served::Empty {}
             }
         }
+        let Self { tcp, reader, answerer, counters, .. } = self;
+        tcp.finish(|message, len| {
+            answerer.answer(reader.load(), message, len, Transport::Tcp, |event| counters.count(event))
+        });
     }
 }
 

@@ -11,3 +11,4 @@ mod harness;
 mod hostile_packets;
 mod serve_clients;
 mod serve_lifecycle;
+mod tcp;

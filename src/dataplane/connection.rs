@@ -1,0 +1,410 @@
+//! One TCP connection (RFC 7766): messages cut out of the stream, answers put into it, as fast as the client takes them.
+//!
+//! Runs on the worker that accepted it. It does no I/O but through the stream it is given, and takes the time as an
+//! argument, so that its tests need neither sockets nor clocks.
+
+use std::io::{ErrorKind, Read, Write};
+use std::time::{Duration, Instant};
+
+use super::answer::Verdict;
+
+/// Bytes before each message: its length (RFC 1035 §4.2.2).
+const PREFIX_LEN: usize = 2;
+
+/// Bytes of the longest message.
+const MESSAGE_LEN: usize = u16::MAX as usize;
+
+/// Bytes read at once. The longest message fits with its prefix, so an incomplete one always leaves room to read.
+const INPUT_LEN: usize = PREFIX_LEN + MESSAGE_LEN;
+
+/// Bytes of answers gathered before they are written. A connection whose client does not take them holds at most this
+/// and one more message; its queries are not even read then.
+const OUTPUT_LEN: usize = 64 * 1024;
+
+/// How long a client may say nothing between two queries (RFC 7766 §6.2.3 wants seconds; gdnsd and Knot have 10).
+pub(super) const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a client may take to finish a query that it has begun, or to take its answers.
+pub(super) const SLOW_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Room to work in, shared by all connections of a worker: idle ones need none of it.
+pub(super) struct Buffers {
+    input: Box<[u8]>,
+    message: Box<[u8]>,
+    output: Vec<u8>,
+}
+
+impl Buffers {
+    pub(super) fn new() -> Self {
+        Self {
+            input: vec![0; INPUT_LEN].into(),
+            message: vec![0; MESSAGE_LEN].into(),
+            output: Vec::with_capacity(OUTPUT_LEN + INPUT_LEN),
+        }
+    }
+}
+
+/// What the connection waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Awaiting {
+    /// The client has nothing open.
+    Query,
+    /// Part of a query has come.
+    RestOfQuery,
+    /// The client has not taken all answers.
+    Space,
+}
+
+/// How a connection stands after its turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum State {
+    /// Nothing to do before the stream becomes readable or writable.
+    Waiting,
+    /// There may be more to do at once.
+    More,
+    /// Finished, broken, or not worth keeping.
+    Closed,
+}
+
+/// A connection to one client.
+pub(super) struct Connection<S> {
+    stream: S,
+    /// Received and not answered: an incomplete query, or queries kept back until the client takes its answers.
+    received: Vec<u8>,
+    /// Answers that the stream would not take yet.
+    unsent: Vec<u8>,
+    awaiting: Awaiting,
+    awaiting_since: Instant,
+    /// The client will send no more, as the poll says.
+    end_reported: bool,
+    /// The client will send no more, and all that it sent has been read.
+    ended: bool,
+}
+
+impl<S: Read + Write> Connection<S> {
+    pub(super) fn new(stream: S, now: Instant) -> Self {
+        Self {
+            stream,
+            received: Vec::new(),
+            unsent: Vec::new(),
+            awaiting: Awaiting::Query,
+            awaiting_since: now,
+            end_reported: false,
+            ended: false,
+        }
+    }
+
+    /// Notes that the poll has reported the end of what the client sends: it may be reported once only, so the stream
+    /// has to be read until it shows.
+    pub(super) fn note_end(&mut self) {
+        self.end_reported = true;
+    }
+
+    /// When the client's patience with us, or ours with it, ends.
+    pub(super) fn deadline(&self) -> Instant {
+        let timeout = if self.awaiting == Awaiting::Query { IDLE_TIMEOUT } else { SLOW_TIMEOUT };
+        self.awaiting_since + timeout
+    }
+
+    /// Whether nothing is open, so that it may be closed for another without harm (RFC 7766 §6.2.3).
+    pub(super) fn is_idle(&self) -> bool {
+        self.awaiting == Awaiting::Query
+    }
+
+    /// Reads once and answers all queries that are complete, with one write for all of them where that will do.
+    pub(super) fn take_turn(
+        &mut self,
+        buffers: &mut Buffers,
+        now: Instant,
+        mut answer: impl FnMut(&mut [u8], usize) -> Verdict,
+    ) -> State {
+        if !self.flush() {
+            return State::Closed;
+        }
+        if !self.unsent.is_empty() {
+            return State::Waiting;
+        }
+        let kept = self.received.len();
+        buffers.input[..kept].copy_from_slice(&self.received);
+        let Some(read) = self.read(&mut buffers.input, kept) else { return State::Closed };
+        let len = kept + read;
+        let Some(used) = self.answer_all(buffers, len, &mut answer) else { return State::Closed };
+        self.received.clear();
+        self.received.extend_from_slice(&buffers.input[used..len]);
+        self.note(now, used > 0);
+        let open = !self.unsent.is_empty();
+        match (self.ended, open) {
+            (_, true) => State::Waiting,
+            (true, false) if first_message(&self.received).is_none() => State::Closed,
+            // A read that filled the buffer, or queries left over: look again. Otherwise the stream was seen empty.
+            _ if len == INPUT_LEN || self.end_reported || first_message(&self.received).is_some() => {
+                State::More
+            }
+            _ => State::Waiting,
+        }
+    }
+
+    /// Reads behind the first `kept` bytes, unless these have a whole query already. `None` if the stream is broken.
+    fn read(&mut self, input: &mut [u8], kept: usize) -> Option<usize> {
+        if self.ended || first_message(&input[..kept]).is_some() {
+            return Some(0);
+        }
+        loop {
+            match self.stream.read(&mut input[kept..]) {
+                Ok(0) => {
+                    self.ended = true;
+                    return Some(0);
+                }
+                Ok(read) => return Some(read),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Some(0),
+                Err(_) => return None,
+            }
+        }
+    }
+
+    /// Answers the complete queries among the first `len` bytes of input, until the client does not take the answers.
+    /// Returns how many bytes that were; `None` if the connection is not to go on.
+    fn answer_all(
+        &mut self,
+        buffers: &mut Buffers,
+        len: usize,
+        answer: &mut impl FnMut(&mut [u8], usize) -> Verdict,
+    ) -> Option<usize> {
+        let Buffers { input, message, output } = buffers;
+        output.clear();
+        let mut at = 0;
+        while let Some(query) = first_message(&input[at..len]) {
+            message[..query.len()].copy_from_slice(query);
+            let query_len = query.len();
+            at += PREFIX_LEN + query_len;
+            // What gets no answer over UDP is no DNS client at all over TCP.
+            let Verdict::Reply { len: reply_len } = answer(message, query_len) else { return None };
+            let prefix = u16::try_from(reply_len).ok()?;
+            output.extend_from_slice(&prefix.to_be_bytes());
+            output.extend_from_slice(&message[..reply_len]);
+            if output.len() >= OUTPUT_LEN {
+                self.send(output)?;
+                output.clear();
+                if !self.unsent.is_empty() {
+                    return Some(at);
+                }
+            }
+        }
+        self.send(output)?;
+        Some(at)
+    }
+
+    /// Writes `output` and keeps what the stream does not take. `None` if the stream is broken.
+    fn send(&mut self, output: &[u8]) -> Option<()> {
+        let sent = write(&mut self.stream, output)?;
+        self.unsent.extend_from_slice(&output[sent..]);
+        Some(())
+    }
+
+    /// Writes what is unsent, as far as the stream takes it. Returns whether the stream is sound.
+    fn flush(&mut self) -> bool {
+        match write(&mut self.stream, &self.unsent) {
+            Some(sent) => {
+                self.unsent.drain(..sent);
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Notes what is awaited from `now` on. Waiting begins anew with each query that was answered, and with each other
+    /// thing waited for; not with each byte, or a client could keep a connection for ever with a byte now and then.
+    fn note(&mut self, now: Instant, answered: bool) {
+        let awaiting = match (self.unsent.is_empty(), self.received.is_empty()) {
+            (false, _) => Awaiting::Space,
+            (true, false) => Awaiting::RestOfQuery,
+            (true, true) => Awaiting::Query,
+        };
+        if answered || awaiting != self.awaiting {
+            (self.awaiting, self.awaiting_since) = (awaiting, now);
+        }
+    }
+}
+
+/// The first message in `input`, if it is there in full.
+fn first_message(input: &[u8]) -> Option<&[u8]> {
+    let (prefix, rest) = input.split_first_chunk::<PREFIX_LEN>()?;
+    rest.get(..usize::from(u16::from_be_bytes(*prefix)))
+}
+
+/// Writes as much of `bytes` as the stream takes now. `None` if it is broken.
+fn write(stream: &mut impl Write, bytes: &[u8]) -> Option<usize> {
+    let mut sent = 0;
+    while sent < bytes.len() {
+        match stream.write(&bytes[sent..]) {
+            Ok(0) => return None,
+            Ok(written) => sent += written,
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+            Err(_) => return None,
+        }
+    }
+    Some(sent)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::VecDeque;
+    use std::io;
+
+    use proptest::prelude::*;
+
+    /// A stream that gives what it was told to in those pieces, and takes only so much.
+    struct Script {
+        incoming: VecDeque<Vec<u8>>,
+        taken: Vec<u8>,
+        space: usize,
+        ends: bool,
+    }
+
+    impl Read for Script {
+        fn read(&mut self, room: &mut [u8]) -> io::Result<usize> {
+            let Some(piece) = self.incoming.pop_front() else {
+                return if self.ends { Ok(0) } else { Err(ErrorKind::WouldBlock.into()) };
+            };
+            let len = piece.len().min(room.len());
+            room[..len].copy_from_slice(&piece[..len]);
+            if len < piece.len() {
+                self.incoming.push_front(piece[len..].to_vec());
+            }
+            Ok(len)
+        }
+    }
+
+    impl Write for Script {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            if self.space == 0 {
+                return Err(ErrorKind::WouldBlock.into());
+            }
+            let len = bytes.len().min(self.space);
+            self.space -= len;
+            self.taken.extend_from_slice(&bytes[..len]);
+            Ok(len)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn connect(pieces: Vec<Vec<u8>>, space: usize) -> Connection<Script> {
+        let script = Script { incoming: pieces.into(), taken: Vec::new(), space, ends: false };
+        Connection::new(script, Instant::now())
+    }
+
+    fn frame(message: &[u8]) -> Vec<u8> {
+        [&u16::try_from(message.len()).unwrap().to_be_bytes(), message].concat()
+    }
+
+    /// Repeats the message, which a message of `drop` keeps it from.
+    fn echo(message: &mut [u8], len: usize) -> Verdict {
+        if &message[..len] == b"drop" { Verdict::Drop } else { Verdict::Reply { len } }
+    }
+
+    /// Takes turns until there is nothing more to do.
+    fn run(connection: &mut Connection<Script>) -> State {
+        let mut buffers = Buffers::new();
+        loop {
+            let more = !connection.stream.incoming.is_empty() && connection.unsent.is_empty();
+            match connection.take_turn(&mut buffers, Instant::now(), echo) {
+                State::Waiting if more => {}
+                State::More => {}
+                state => return state,
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn messages_come_back_in_order_however_the_stream_is_cut(
+            messages in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..300), 0..30),
+            cuts in prop::collection::vec(1..200usize, 1..20),
+        ) {
+            let stream: Vec<u8> = messages.iter().flat_map(|message| frame(message)).collect();
+            let (mut pieces, mut rest) = (Vec::new(), &stream[..]);
+            for cut in cuts.iter().cycle() {
+                if rest.is_empty() {
+                    break;
+                }
+                let (piece, after) = rest.split_at(rest.len().min(*cut));
+                pieces.push(piece.to_vec());
+                rest = after;
+            }
+            let mut connection = connect(pieces, usize::MAX);
+            prop_assert_eq!(run(&mut connection), State::Waiting);
+            prop_assert_eq!(&connection.stream.taken, &stream);
+            prop_assert!(connection.is_idle());
+        }
+    }
+
+    #[test]
+    fn a_client_that_takes_no_answers_is_not_read_from_and_costs_bounded_memory() {
+        let stream = frame(&[7; 1000]).repeat(1000);
+        let mut connection = connect(vec![stream.clone()], 10);
+        assert_eq!(run(&mut connection), State::Waiting);
+        assert!(connection.unsent.len() <= OUTPUT_LEN + INPUT_LEN, "{}", connection.unsent.len());
+        assert!(connection.received.len() <= INPUT_LEN);
+        assert!(!connection.stream.incoming.is_empty(), "the rest stays in the kernel");
+        // Once it takes them, all come, in order.
+        while connection.stream.taken.len() < stream.len() {
+            connection.stream.space = 70_000;
+            run(&mut connection);
+        }
+        assert_eq!(connection.stream.taken, stream);
+    }
+
+    #[test]
+    fn the_longest_message_passes() {
+        let stream = frame(&[9; MESSAGE_LEN]).repeat(3);
+        let mut connection = connect(stream.chunks(1460).map(<[u8]>::to_vec).collect(), usize::MAX);
+        run(&mut connection);
+        assert_eq!(connection.stream.taken, stream);
+    }
+
+    #[test]
+    fn what_was_asked_before_the_end_is_answered_and_then_it_is_closed() {
+        let mut connection = connect(vec![[frame(b"one"), frame(b"two"), vec![0]].concat()], usize::MAX);
+        connection.stream.ends = true;
+        let mut buffers = Buffers::new();
+        assert_eq!(connection.take_turn(&mut buffers, Instant::now(), echo), State::Waiting);
+        assert_eq!(connection.take_turn(&mut buffers, Instant::now(), echo), State::Closed);
+        assert_eq!(connection.stream.taken, [frame(b"one"), frame(b"two")].concat());
+    }
+
+    #[test]
+    fn an_end_that_came_with_the_last_query_is_seen_at_once() {
+        let mut connection = connect(vec![frame(b"query")], usize::MAX);
+        connection.stream.ends = true;
+        connection.note_end();
+        assert_eq!(run(&mut connection), State::Closed);
+        assert_eq!(connection.stream.taken, frame(b"query"));
+    }
+
+    #[test]
+    fn what_is_no_query_ends_the_connection() {
+        assert_eq!(run(&mut connect(vec![frame(b"drop")], usize::MAX)), State::Closed);
+    }
+
+    #[test]
+    fn patience_begins_anew_with_a_query_but_not_with_a_byte() {
+        let mut connection = connect(vec![frame(b"query"), vec![0], vec![9], vec![1]], usize::MAX);
+        let mut buffers = Buffers::new();
+        let begin = Instant::now();
+        let mut deadline_after = |seconds| {
+            let now = begin + Duration::from_secs(seconds);
+            connection.take_turn(&mut buffers, now, echo);
+            connection.deadline() - begin
+        };
+        assert_eq!(deadline_after(3), Duration::from_secs(3) + IDLE_TIMEOUT, "a query");
+        assert_eq!(deadline_after(8), Duration::from_secs(8) + SLOW_TIMEOUT, "the first byte of the next");
+        assert_eq!(deadline_after(9), Duration::from_secs(8) + SLOW_TIMEOUT, "another byte");
+        assert_eq!(deadline_after(10), Duration::from_secs(8) + SLOW_TIMEOUT, "and another");
+    }
+}

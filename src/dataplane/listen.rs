@@ -1,0 +1,76 @@
+//! Binding an address for all workers, over UDP and TCP.
+//!
+//! Runs on the main thread before the workers start.
+
+use std::fmt;
+use std::io::{self, ErrorKind};
+use std::net::{SocketAddr, UdpSocket};
+
+use super::worker::Listeners;
+use super::{tcp, udp};
+
+/// How often another free port is tried when the kernel picked one for UDP that TCP has in use.
+const PORT_TRIES: usize = 16;
+
+/// An address that cannot be listened on.
+#[derive(Debug)]
+pub struct ListenError {
+    /// The address.
+    pub address: SocketAddr,
+    /// The transport that failed, `UDP` or `TCP`.
+    pub transport: &'static str,
+    /// What the kernel said.
+    pub source: io::Error,
+}
+
+impl fmt::Display for ListenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { address, transport, source } = self;
+        write!(f, "cannot listen on {address}: ")?;
+        match source.kind() {
+            ErrorKind::AddrInUse => {
+                write!(
+                    f,
+                    "another program has {transport} port {} (`ss -lntup` shows which); ",
+                    address.port()
+                )?;
+                f.write_str("stop it or choose another with --listen")
+            }
+            ErrorKind::AddrNotAvailable => {
+                f.write_str("this machine has no such address (`ip address` lists them)")
+            }
+            ErrorKind::PermissionDenied => f.write_str(
+                "ports below 1024 take root or CAP_NET_BIND_SERVICE; or choose another with --listen",
+            ),
+            _ => write!(f, "{source}"),
+        }
+    }
+}
+
+impl std::error::Error for ListenError {}
+
+/// Adds `address` to what each of the workers listens on, and returns it as it is bound. With port 0 it is a port that
+/// is free for both transports.
+///
+/// # Errors
+/// [`ListenError`].
+pub fn bind(address: SocketAddr, workers: &mut [Listeners]) -> Result<SocketAddr, ListenError> {
+    let mut tries = if address.port() == 0 { PORT_TRIES } else { 1 };
+    loop {
+        tries -= 1;
+        let fail = |transport| move |source| ListenError { address, transport, source };
+        let sockets = udp::bind(address, workers.len()).map_err(fail("UDP"))?;
+        let bound = sockets.first().map_or(Ok(address), UdpSocket::local_addr).map_err(fail("UDP"))?;
+        match tcp::bind(bound, workers.len()) {
+            Ok(listeners) => {
+                for ((worker, socket), listener) in workers.iter_mut().zip(sockets).zip(listeners) {
+                    worker.udp.push(socket);
+                    worker.tcp.push(listener);
+                }
+                return Ok(bound);
+            }
+            Err(error) if error.kind() == ErrorKind::AddrInUse && tries > 0 => {}
+            Err(error) => return Err(fail("TCP")(error)),
+        }
+    }
+}

@@ -1,0 +1,289 @@
+//! DNS over TCP (RFC 7766): listening, and a worker's connections with their limits.
+//!
+//! Binding runs on the main thread before the workers start; the rest on the workers, in turns with UDP.
+
+use std::collections::HashMap;
+use std::io::{self, ErrorKind};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener as StdListener};
+use std::time::{Duration, Instant};
+
+use mio::event::Event as Readiness;
+use mio::net::{TcpListener, TcpStream};
+use mio::{Interest, Registry, Token};
+use slab::Slab;
+use socket2::{Domain, Protocol, Socket, Type};
+
+use super::answer::Verdict;
+use super::connection::{Buffers, Connection, State};
+use super::counters::{Counters, Event};
+
+/// Connections of one worker at most. The one that has been idle for longest makes room for a new one.
+const MAX_CONNECTIONS: usize = 2_048;
+
+/// Connections of one worker to one client at most; an IPv6 client is a network of 64 bits.
+const MAX_CONNECTIONS_PER_CLIENT: u32 = 256;
+
+/// Connections that the kernel holds ready for a worker to accept.
+const BACKLOG: i32 = 1_024;
+
+/// Connections accepted before the others get their turn.
+const ACCEPTS_PER_TURN: usize = 64;
+
+/// How often connections are looked at for their deadlines.
+const SWEEP_INTERVAL: Duration = Duration::from_millis(500);
+
+/// Tokens of listeners, and of connections, begin here; UDP sockets are below.
+const LISTENERS: usize = 1 << 16;
+const CONNECTIONS: usize = 1 << 17;
+
+const _: () = assert!(CONNECTIONS + MAX_CONNECTIONS < usize::MAX);
+
+/// Opens one listener per worker at `address`, whose port is known by now: UDP had the choice.
+///
+/// # Errors
+/// What the kernel says.
+pub(super) fn bind(address: SocketAddr, workers: usize) -> io::Result<Vec<StdListener>> {
+    let mut listeners = Vec::with_capacity(workers);
+    for i in 0..workers {
+        let socket =
+            Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
+        if address.is_ipv6() {
+            socket.set_only_v6(true)?;
+        }
+        // Connections of a server that has ended linger in the kernel and do not keep the next one from its port.
+        socket.set_reuse_address(true)?;
+        // The first one is bound alone, so that it fails if anybody has the port: see `udp::bind`.
+        socket.set_reuse_port(i > 0)?;
+        socket.bind(&address.into())?;
+        socket.set_reuse_port(true)?;
+        listeners.push(socket);
+    }
+    // Only now, so that no connection is made before all of the workers can take their share.
+    listeners.iter().try_for_each(|listener| listener.listen(BACKLOG))?;
+    Ok(listeners.into_iter().map(StdListener::from).collect())
+}
+
+/// A connection with what its worker knows about it.
+struct Entry {
+    connection: Connection<TcpStream>,
+    client: IpAddr,
+    /// It is in the queue of those that have something to do.
+    queued: bool,
+}
+
+/// All of a worker's TCP.
+pub(super) struct Tcp {
+    listeners: Vec<(TcpListener, bool)>,
+    connections: Slab<Entry>,
+    /// Connections by client.
+    clients: HashMap<IpAddr, u32>,
+    /// Keys of connections that may have something to do.
+    queue: Vec<usize>,
+    /// Empty between turns.
+    spare_queue: Vec<usize>,
+    buffers: Buffers,
+    next_sweep: Option<Instant>,
+}
+
+impl Tcp {
+    pub(super) fn new(listeners: Vec<StdListener>, registry: &Registry) -> io::Result<Self> {
+        let mut watched = Vec::new();
+        for (i, listener) in listeners.into_iter().enumerate() {
+            let mut listener = TcpListener::from_std(listener);
+            registry.register(&mut listener, Token(LISTENERS + i), Interest::READABLE)?;
+            watched.push((listener, true));
+        }
+        Ok(Self {
+            listeners: watched,
+            connections: Slab::new(),
+            clients: HashMap::new(),
+            queue: Vec::new(),
+            spare_queue: Vec::new(),
+            buffers: Buffers::new(),
+            next_sweep: None,
+        })
+    }
+
+    /// Notes what the poll has reported.
+    pub(super) fn ready(&mut self, event: &Readiness) {
+        let token = event.token().0;
+        if let Some(key) = token.checked_sub(CONNECTIONS) {
+            // It may be gone: closed in the turn before the one that it was reported in.
+            if let Some(entry) = self.connections.get_mut(key) {
+                if event.is_read_closed() {
+                    entry.connection.note_end();
+                }
+                self.enqueue(key);
+            }
+        } else if let Some((_, ready)) = token.checked_sub(LISTENERS).and_then(|i| self.listeners.get_mut(i))
+        {
+            *ready = true;
+        }
+    }
+
+    /// Whether there is something to do at once.
+    #[inline]
+    pub(super) fn is_busy(&self) -> bool {
+        !self.queue.is_empty() || self.listeners.iter().any(|(_, ready)| *ready)
+    }
+
+    /// How long the worker may sleep.
+    pub(super) fn timeout(&self) -> Option<Duration> {
+        self.next_sweep.map(|at| at.saturating_duration_since(Instant::now()))
+    }
+
+    /// Accepts what has come, and gives each connection that has something to do its turn.
+    pub(super) fn take_turn(
+        &mut self,
+        registry: &Registry,
+        counters: &Counters,
+        mut answer: impl FnMut(&mut [u8], usize) -> Verdict,
+    ) {
+        if !self.is_busy() && self.next_sweep.is_none() {
+            return;
+        }
+        let now = Instant::now();
+        self.accept(registry, now, counters);
+        // What is queued meanwhile has its turn next time. The two queues change places, so that neither is allocated anew.
+        let mut due = std::mem::replace(&mut self.queue, std::mem::take(&mut self.spare_queue));
+        for key in due.drain(..) {
+            let Some(entry) = self.connections.get_mut(key) else { continue };
+            entry.queued = false;
+            match entry.connection.take_turn(&mut self.buffers, now, &mut answer) {
+                State::Waiting => {}
+                State::More => self.enqueue(key),
+                State::Closed => self.close(key),
+            }
+        }
+        self.spare_queue = due;
+        self.sweep(now, counters);
+    }
+
+    /// Answers what all connections have sent so far, without taking new ones.
+    pub(super) fn finish(&mut self, mut answer: impl FnMut(&mut [u8], usize) -> Verdict) {
+        let now = Instant::now();
+        for (_, Entry { connection, .. }) in &mut self.connections {
+            while connection.take_turn(&mut self.buffers, now, &mut answer) == State::More {}
+        }
+        self.connections.clear();
+    }
+
+    fn enqueue(&mut self, key: usize) {
+        let entry = &mut self.connections[key];
+        if !entry.queued {
+            entry.queued = true;
+            self.queue.push(key);
+        }
+    }
+
+    fn accept(&mut self, registry: &Registry, now: Instant, counters: &Counters) {
+        for i in 0..self.listeners.len() {
+            for _ in 0..ACCEPTS_PER_TURN {
+                let (listener, ready) = &mut self.listeners[i];
+                if !*ready {
+                    break;
+                }
+                match listener.accept() {
+                    Ok((stream, peer)) => self.admit(registry, stream, peer.ip(), now, counters),
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => *ready = false,
+                    Err(error) if is_of_connection(&error) => {}
+                    Err(_) => {
+                        // Out of descriptors or memory. The connection waits in the kernel, and nothing will report it
+                        // again: the next sweep looks.
+                        *ready = false;
+                        counters.count(Event::TcpAcceptFailed);
+                        self.next_sweep.get_or_insert(now + SWEEP_INTERVAL);
+                    }
+                }
+            }
+        }
+    }
+
+    fn admit(
+        &mut self,
+        registry: &Registry,
+        mut stream: TcpStream,
+        ip: IpAddr,
+        now: Instant,
+        counters: &Counters,
+    ) {
+        let client = client_of(ip);
+        if self.clients.get(&client).is_some_and(|&count| count >= MAX_CONNECTIONS_PER_CLIENT)
+            || (self.connections.len() >= MAX_CONNECTIONS && !self.make_room())
+        {
+            counters.count(Event::TcpRefused);
+            return;
+        }
+        let entry = self.connections.vacant_entry();
+        let key = entry.key();
+        // Small answers shall not wait for each other's acknowledgements; a failure costs only time.
+        let _ = stream.set_nodelay(true);
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        if registry.register(&mut stream, Token(CONNECTIONS + key), interest).is_err() {
+            counters.count(Event::TcpRefused);
+            return;
+        }
+        entry.insert(Entry { connection: Connection::new(stream, now), client, queued: false });
+        *self.clients.entry(client).or_insert(0) += 1;
+        counters.count(Event::TcpAccepted);
+        self.next_sweep.get_or_insert(now + SWEEP_INTERVAL);
+        self.enqueue(key);
+    }
+
+    /// Closes the connection that has been idle for longest; returns whether there was one.
+    fn make_room(&mut self) -> bool {
+        let idle = self.connections.iter().filter(|(_, entry)| entry.connection.is_idle());
+        let Some(longest) = idle.min_by_key(|(_, entry)| entry.connection.deadline()).map(|(key, _)| key)
+        else {
+            return false;
+        };
+        self.close(longest);
+        true
+    }
+
+    /// Closes connections past their deadlines.
+    fn sweep(&mut self, now: Instant, counters: &Counters) {
+        if self.next_sweep.is_none_or(|at| now < at) {
+            return;
+        }
+        let late = self.connections.iter().filter(|(_, entry)| entry.connection.deadline() <= now);
+        for key in late.map(|(key, _)| key).collect::<Vec<_>>() {
+            counters.count(Event::TcpTimedOut);
+            self.close(key);
+        }
+        self.listeners.iter_mut().for_each(|(_, ready)| *ready = true);
+        self.next_sweep = (!self.connections.is_empty()).then_some(now + SWEEP_INTERVAL);
+    }
+
+    /// Closing the descriptor takes the stream out of the poll.
+    fn close(&mut self, key: usize) {
+        let Entry { client, .. } = self.connections.remove(key);
+        if let Some(count) = self.clients.get_mut(&client) {
+            *count -= 1;
+            if *count == 0 {
+                self.clients.remove(&client);
+            }
+        }
+    }
+}
+
+/// Whether `accept` failed for the one connection only, which was gone before it was taken (accept(2), "Error handling").
+fn is_of_connection(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::Interrupted
+            | ErrorKind::ConnectionAborted
+            | ErrorKind::ConnectionReset
+            | ErrorKind::NetworkDown
+            | ErrorKind::NetworkUnreachable
+            | ErrorKind::HostUnreachable
+    )
+}
+
+/// What counts as one client: an IPv4 address, or an IPv6 network that is usually one host's or one household's.
+fn client_of(ip: IpAddr) -> IpAddr {
+    match ip {
+        IpAddr::V4(_) => ip,
+        IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() & (u128::MAX << 64)).into(),
+    }
+}
