@@ -2,10 +2,15 @@
 #![allow(missing_docs)]
 
 use std::hint::black_box;
+use std::net::IpAddr;
+use std::sync::Arc;
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use redbreast::dataplane::answer::Answerer;
+use redbreast::dataplane::access::Access;
+use redbreast::dataplane::answer::{Answerer, Origin, Service};
+use redbreast::dataplane::identity::Identity;
 use redbreast::table::{Contents, Publisher, ZoneSettings};
+use redbreast::wire::cookie::Secrets;
 use redbreast::wire::name::{Name, QueryName};
 use redbreast::wire::query::Query;
 use redbreast::wire::response::Transport;
@@ -43,7 +48,11 @@ fn query(text: &str) -> Vec<u8> {
 fn hot_path(c: &mut Criterion) {
     let publisher = publisher();
     let table = publisher.current();
-    let mut answerer = Answerer::new(fastrand::Rng::with_seed(1));
+    let identity = Identity::new(Secrets::random(), None);
+    let service = Arc::new(Service { access: Access::default(), identity });
+    let origin =
+        Origin { transport: Transport::Udp, client: IpAddr::from([127, 0, 0, 1]), now_s: 1_800_000_000 };
+    let mut answerer = Answerer::new(service, fastrand::Rng::with_seed(1));
     let mut buffer = vec![0; BUFFER_LEN];
 
     for (label, asked) in [
@@ -63,7 +72,7 @@ fn hot_path(c: &mut Criterion) {
         c.bench_function(&format!("answer {label}"), |b| {
             b.iter(|| {
                 buffer[..packet.len()].copy_from_slice(black_box(&packet));
-                answerer.answer(&table, &mut buffer, packet.len(), Transport::Udp, |event| {
+                answerer.answer(&table, &mut buffer, packet.len(), origin, |event| {
                     black_box(event);
                 })
             });

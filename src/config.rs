@@ -5,6 +5,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
+use crate::dataplane::access::Access;
 use crate::table::ZoneSettings;
 use crate::wire::name::Name;
 
@@ -41,4 +42,8 @@ pub struct Settings {
     pub workers: usize,
     /// How long others may keep our answers.
     pub zone: ZoneSettings,
+    /// Who may ask.
+    pub access: Access,
+    /// What the node calls itself; `None` if it does not tell.
+    pub node_name: Option<String>,
 }

@@ -6,17 +6,21 @@
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Instant;
 
 use crossbeam_channel::Receiver;
 use tracing::{error, info};
 
 use crate::config::Settings;
+use crate::dataplane::answer::Service;
 use crate::dataplane::counters::Event;
+use crate::dataplane::identity::Identity;
 use crate::dataplane::worker::{Handle, Listeners, Worker};
 use crate::dataplane::{self, ListenError};
 use crate::registry::names_file::{self, Host, NamesFileError};
 use crate::table::{ContentsError, Publisher, Table};
+use crate::wire::cookie::Secrets;
 
 /// What the control thread is asked to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,9 +79,13 @@ impl Node {
         for &listen in &settings.listen {
             addresses.push(dataplane::bind(listen, &mut listeners).map_err(NodeError::Listen)?);
         }
+        let service = Arc::new(Service {
+            access: settings.access.clone(),
+            identity: Identity::new(Secrets::random(), settings.node_name.as_deref()),
+        });
         let mut node = Self { settings, addresses, publisher, workers: Vec::new() };
         for (index, listeners) in listeners.into_iter().enumerate() {
-            match Worker::start(index, listeners, node.publisher.reader()) {
+            match Worker::start(index, listeners, node.publisher.reader(), Arc::clone(&service)) {
                 Ok(worker) => node.workers.push(worker),
                 Err(error) => {
                     node.stop();
@@ -113,7 +121,7 @@ impl Node {
 
     /// The table that answers come from now.
     #[must_use]
-    pub fn table(&self) -> std::sync::Arc<Table> {
+    pub fn table(&self) -> Arc<Table> {
         self.publisher.current()
     }
 

@@ -17,18 +17,19 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("table", &["wire"]),
     ("dataplane", &["mmsg", "policy", "table", "wire"]),
     ("registry", &["wire"]),
-    ("config", &["table", "wire"]),
-    ("node", &["config", "dataplane", "registry", "table"]),
+    ("config", &["dataplane", "table", "wire"]),
+    ("node", &["config", "dataplane", "registry", "table", "wire"]),
     ("bench", &["mmsg", "wire"]),
     ("perf", &["mmsg"]),
     ("report", &["bench", "wire"]),
-    ("cli", &["bench", "config", "node", "perf", "registry", "report", "table", "wire"]),
+    ("cli", &["bench", "config", "dataplane", "node", "perf", "registry", "report", "table", "wire"]),
     ("main", &["cli"]),
     ("lib", &[]),
 ];
 
 /// Files that run for every packet, where nothing may block, allocate, log, lock or read a clock.
 const HOT: &[&str] = &[
+    "src/dataplane/access.rs",
     "src/dataplane/answer.rs",
     "src/dataplane/counters.rs",
     "src/dataplane/udp.rs",

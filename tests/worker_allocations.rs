@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use redbreast::config::Settings;
+use redbreast::dataplane::access::Access;
 use redbreast::dataplane::counters::Event;
 use redbreast::mmsg::{Addressing, BATCH_LEN, Batch, Wait};
 use redbreast::node::Node;
@@ -55,6 +56,9 @@ fn packets() -> Vec<Vec<u8>> {
     let web = query(&name("wEb.redbreast.internal"), 1);
     let mut with_opt = [&web[..], b"\0\0\x29\x04\xd0\0\0\x80\0\0\0"].concat();
     with_opt[11] = 1;
+    let mut with_options =
+        [&web[..], b"\0\0\x29\x04\xd0\0\0\x80\0\0\x10\0\x0a\0\x08clientck\0\x03\0\0"].concat();
+    with_options[11] = 1;
     let mut bad_version = with_opt.clone();
     bad_version[web.len() + 6] = 1;
     let mut two_questions = web.clone();
@@ -72,6 +76,7 @@ fn packets() -> Vec<Vec<u8>> {
         web[..20].to_vec(),
         web.clone(),
         with_opt,
+        with_options,
         bad_version,
         two_questions,
         notify,
@@ -86,6 +91,8 @@ fn a_million_mixed_packets_are_answered_without_an_allocation() {
         names: Vec::new(),
         workers: 1,
         zone: ZoneSettings { ttl_s: 1, negative_ttl_s: 1 },
+        access: Access::default(),
+        node_name: Some("node".into()),
     };
     let mut node = Node::start(settings).unwrap();
     let host = |last, host: &str| Host {

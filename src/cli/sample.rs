@@ -8,6 +8,7 @@ use std::thread;
 
 use super::Failure;
 use crate::config::{DEFAULT_DOMAIN, DEFAULT_TTL_S, Settings};
+use crate::dataplane::access::Access;
 use crate::node::Node;
 use crate::registry::names_file::Host;
 use crate::table::ZoneSettings;
@@ -36,6 +37,8 @@ pub(super) fn start() -> Result<Sample, Failure> {
         names: Vec::new(),
         workers: thread::available_parallelism().map_or(1, |cores| usize::from(cores).div_ceil(2)),
         zone: ZoneSettings { ttl_s: DEFAULT_TTL_S, negative_ttl_s: DEFAULT_TTL_S },
+        access: Access::default(),
+        node_name: None,
     };
     let mut node = Node::start(settings).map_err(Failure::failed)?;
     let hosts = hosts(&domain);

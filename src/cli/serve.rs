@@ -3,6 +3,7 @@
 //! The main thread becomes the control thread of [`Node`]; a thread for signals and one for file changes tell it what
 //! happened.
 
+use std::fs;
 use std::io::{self, IsTerminal};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -18,6 +19,7 @@ use super::Failure;
 use crate::config::{
     DEFAULT_DOMAIN, DEFAULT_LISTEN, DEFAULT_TTL_S, MAX_DOMAINS, MAX_TTL_S, MAX_WORKERS, Settings,
 };
+use crate::dataplane::access::{Access, Prefix};
 use crate::node::{Control, Node};
 use crate::registry::watch;
 use crate::table::ZoneSettings;
@@ -46,6 +48,18 @@ pub(crate) struct Args {
     #[arg(long, value_name = "SECONDS", allow_negative_numbers = true, default_value_t = DEFAULT_TTL_S,
           value_parser = RangedU64ValueParser::<u32>::new().range(0..=u64::from(MAX_TTL_S)))]
     ttl: u32,
+
+    /// Clients that may ask, by address or prefix; give it again for more [default: this machine and private networks]
+    #[arg(long, value_name = "PREFIX")]
+    allow: Vec<Prefix>,
+
+    /// What the node calls itself, to those who ask for NSID or id.server [default: the host's name]
+    #[arg(long, value_name = "NAME")]
+    node_name: Option<String>,
+
+    /// Do not tell the node's name nor its version
+    #[arg(long, conflicts_with = "node_name")]
+    hide_identity: bool,
 }
 
 impl Args {
@@ -63,8 +77,16 @@ impl Args {
             names: self.names,
             workers: workers.min(MAX_WORKERS),
             zone: ZoneSettings { ttl_s: self.ttl, negative_ttl_s: self.ttl },
+            access: if self.allow.is_empty() { Access::default() } else { Access::new(self.allow) },
+            node_name: (!self.hide_identity).then(|| self.node_name.unwrap_or_else(host_name)),
         })
     }
+}
+
+/// The host's name as the kernel has it, which is where `hostname` looks too.
+fn host_name() -> String {
+    fs::read_to_string("/proc/sys/kernel/hostname")
+        .map_or_else(|_| "redbreast".into(), |name| name.trim().into())
 }
 
 fn parse_domain(text: &str) -> Result<Name, String> {

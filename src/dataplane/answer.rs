@@ -3,13 +3,19 @@
 //! Runs on the workers. Bytes and a table in, a verdict out, the response in the query's own buffer: no I/O, no clock,
 //! no allocation, and no panic whatever the bytes are.
 
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::access::Access;
 use super::counters::Event;
+use super::identity::Identity;
 use crate::policy;
 use crate::table::{Entry, RecordSet, Table};
+use crate::wire::edns::{ExtendedError, Options};
 use crate::wire::header::{self, rcode};
 use crate::wire::name::{NameFault, QueryName};
 use crate::wire::query::{Fault, Query};
-use crate::wire::record::{CLASS_ANY, CLASS_IN, FIXED_LEN, rtype};
+use crate::wire::record::{CLASS_ANY, CLASS_CHAOS, CLASS_IN, FIXED_LEN, rtype};
 use crate::wire::response::{Response, Transport, header_only};
 
 /// What to do with a packet.
@@ -24,8 +30,28 @@ pub enum Verdict {
     Drop,
 }
 
+/// Where a packet came from, and when.
+#[derive(Clone, Copy, Debug)]
+pub struct Origin {
+    /// How it came.
+    pub transport: Transport,
+    /// Who sent it.
+    pub client: IpAddr,
+    /// Seconds since 1970, as of the batch that it came in: cookies have their age.
+    pub now_s: u32,
+}
+
+/// What all workers of a server have in common.
+pub struct Service {
+    /// Who may ask.
+    pub access: Access,
+    /// What the server says of itself.
+    pub identity: Identity,
+}
+
 /// What one worker needs to answer, kept from packet to packet so that nothing has to be set up for each.
 pub struct Answerer {
+    service: Arc<Service>,
     name: QueryName,
     rng: fastrand::Rng,
 }
@@ -33,8 +59,8 @@ pub struct Answerer {
 impl Answerer {
     /// An answerer that draws its random orders from `rng`.
     #[must_use]
-    pub fn new(rng: fastrand::Rng) -> Self {
-        Self { name: QueryName::default(), rng }
+    pub fn new(service: Arc<Service>, rng: fastrand::Rng) -> Self {
+        Self { service, name: QueryName::default(), rng }
     }
 
     /// Answers the query in the first `len` bytes of `buffer` from `table`, and says by `count` what it was.
@@ -47,91 +73,121 @@ impl Answerer {
         table: &Table,
         buffer: &mut [u8],
         len: usize,
-        transport: Transport,
+        origin: Origin,
         mut count: impl FnMut(Event),
     ) -> Verdict {
-        let query = match Query::parse(buffer, len, &mut self.name, table.seed()) {
+        let Self { service, name, rng } = self;
+        let query = match Query::parse(buffer, len, name, table.seed()) {
             Ok(query) => query,
             Err(fault) => return reject(fault, buffer, count),
         };
-        let mut response = Response::new(buffer, &query, transport);
+        let Origin { transport, client, now_s } = origin;
+        let options = match &query.edns {
+            Some(edns) => service.identity.options(edns, transport, client, now_s),
+            None => Options::default(),
+        };
+        let mut response = Response::new(buffer, &query, transport, options);
         if query.edns.is_some_and(|edns| edns.version != 0) {
             count(Event::BadVersion);
             response.set_bad_version();
             return reply(response, rcode::NOERROR, false);
         }
-        if query.qclass != CLASS_IN && query.qclass != CLASS_ANY {
-            count(Event::Refused);
+        if !service.access.allows(client) {
+            count(Event::Prohibited);
+            response.explain(ExtendedError::Prohibited);
             return reply(response, rcode::REFUSED, false);
         }
-        if let Some(entry) = table.lookup(&self.name) {
-            return self.found(table, entry, query.qtype, response, count);
+        if query.qclass != CLASS_IN && query.qclass != CLASS_ANY {
+            return other_class(service, name, &query, response, count);
         }
-        let Some((apex, zone)) = table.zone_of(&self.name) else {
+        if let Some(entry) = table.lookup(name) {
+            return found(table, name, rng, entry, query.qtype, response, count);
+        }
+        let Some((apex, zone)) = table.zone_of(name) else {
             count(Event::Refused);
+            response.explain(ExtendedError::NotAuthoritative);
             return reply(response, rcode::REFUSED, false);
         };
         count(Event::NxDomain);
         response.authority(&zone.soa_record(header::LEN + apex));
         reply(response, rcode::NXDOMAIN, true)
     }
+}
 
-    /// Answers for a name that exists.
-    #[inline]
-    fn found(
-        &mut self,
-        table: &Table,
-        entry: Entry<'_>,
-        qtype: u16,
-        mut response: Response<'_>,
-        mut count: impl FnMut(Event),
-    ) -> Verdict {
-        let set = if qtype == rtype::ANY {
-            entry.sets().next() // one of the sets there are is answer enough (RFC 8482 §4.1)
-        } else {
-            entry.get(qtype)
-        };
-        if let Some(set) = set {
-            count(Event::Positive);
-            if !self.copy_answers(set, &mut response) {
-                count(Event::TruncatedAnswer);
-                response.set_truncated();
-            }
-            return reply(response, rcode::NOERROR, true);
+/// Answers for a name that exists.
+#[inline]
+fn found(
+    table: &Table,
+    name: &QueryName,
+    rng: &mut fastrand::Rng,
+    entry: Entry<'_>,
+    qtype: u16,
+    mut response: Response<'_>,
+    mut count: impl FnMut(Event),
+) -> Verdict {
+    let set = if qtype == rtype::ANY {
+        entry.sets().next() // one of the sets there are is answer enough (RFC 8482 §4.1)
+    } else {
+        entry.get(qtype)
+    };
+    if let Some(set) = set {
+        count(Event::Positive);
+        if !copy_answers(set, rng, &mut response) {
+            count(Event::TruncatedAnswer);
+            response.set_truncated();
         }
-        let (apex, zone) = table.zone_of_found(&self.name);
-        let soa = zone.soa_record(header::LEN + apex);
-        if apex == 0 && (qtype == rtype::SOA || qtype == rtype::ANY) && soa.len() <= response.room() {
-            count(Event::Positive);
-            response.answer_with(1, soa.len(), |out| out.copy_from_slice(&soa));
-        } else {
-            count(Event::NoData);
-            response.authority(&soa);
-        }
-        reply(response, rcode::NOERROR, true)
+        return reply(response, rcode::NOERROR, true);
     }
+    let (apex, zone) = table.zone_of_found(name);
+    let soa = zone.soa_record(header::LEN + apex);
+    if apex == 0 && (qtype == rtype::SOA || qtype == rtype::ANY) && soa.len() <= response.room() {
+        count(Event::Positive);
+        response.answer_with(1, soa.len(), |out| out.copy_from_slice(&soa));
+    } else {
+        count(Event::NoData);
+        response.authority(&soa);
+    }
+    reply(response, rcode::NOERROR, true)
+}
 
-    /// Copies the records that fit, whole ones only; returns whether that was all of them.
-    #[inline]
-    fn copy_answers(&mut self, set: RecordSet<'_>, response: &mut Response<'_>) -> bool {
-        let room = response.room();
-        let (count, len) = match set.rtype {
-            rtype::A | rtype::AAAA => {
-                // All of one length: any of them may go, in any order.
-                let record_len = FIXED_LEN + if set.rtype == rtype::A { 4 } else { 16 };
-                let count = usize::from(set.count).min(room / record_len);
-                let len = count * record_len;
-                let rng = &mut self.rng;
-                #[allow(clippy::cast_possible_truncation)] // at most `set.count`
-                response
-                    .answer_with(count as u16, len, |out| policy::shuffle(rng, record_len, set.records, out));
-                return count == usize::from(set.count);
-            }
-            _ => whole_records(set.records, room),
-        };
-        response.answer_with(count, len, |out| out.copy_from_slice(&set.records[..len]));
-        count == set.count
+/// Copies the records that fit, whole ones only; returns whether that was all of them.
+#[inline]
+fn copy_answers(set: RecordSet<'_>, rng: &mut fastrand::Rng, response: &mut Response<'_>) -> bool {
+    let room = response.room();
+    let (count, len) = match set.rtype {
+        rtype::A | rtype::AAAA => {
+            // All of one length: any of them may go, in any order.
+            let record_len = FIXED_LEN + if set.rtype == rtype::A { 4 } else { 16 };
+            let count = usize::from(set.count).min(room / record_len);
+            let len = count * record_len;
+            #[allow(clippy::cast_possible_truncation)] // at most `set.count`
+            response.answer_with(count as u16, len, |out| policy::shuffle(rng, record_len, set.records, out));
+            return count == usize::from(set.count);
+        }
+        _ => whole_records(set.records, room),
+    };
+    response.answer_with(count, len, |out| out.copy_from_slice(&set.records[..len]));
+    count == set.count
+}
+
+/// Answers in class CHAOS what a server says of itself, and nothing in any other class.
+#[cold]
+fn other_class(
+    service: &Service,
+    name: &QueryName,
+    query: &Query,
+    mut response: Response<'_>,
+    mut count: impl FnMut(Event),
+) -> Verdict {
+    let asks_text = query.qclass == CLASS_CHAOS && matches!(query.qtype, rtype::TXT | rtype::ANY);
+    let record = service.identity.chaos_record(name.as_wire()).filter(|_| asks_text);
+    if let Some(record) = record.filter(|record| record.len() <= response.room()) {
+        count(Event::Positive);
+        response.answer_with(1, record.len(), |out| out.copy_from_slice(record));
+        return reply(response, rcode::NOERROR, true);
     }
+    count(Event::Refused);
+    reply(response, rcode::REFUSED, false)
 }
 
 /// How many of `records`, and how many bytes of them, fit in `room`.

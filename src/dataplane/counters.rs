@@ -37,8 +37,12 @@ events! {
     NoData => "nodata",
     /// The name does not exist in a domain of ours.
     NxDomain => "nxdomain",
-    /// Neither the name nor any domain above it is ours, or the class is not IN.
+    /// REFUSED: neither the name nor any domain above it is ours, or the class is not IN.
     Refused => "refused",
+    /// REFUSED: the client's address may not ask.
+    Prohibited => "prohibited",
+    /// Dropped: from port 0.
+    BadSource => "bad_source",
     /// Dropped: shorter than a header.
     Short => "short",
     /// Dropped: a response, sent to us as if it were a query.
@@ -53,7 +57,7 @@ events! {
     NameTooLong => "name_too_long",
     /// FORMERR: the packet ends inside its question, or was longer than any query and lost its end.
     Truncated => "truncated_query",
-    /// FORMERR: malformed records behind the question, or bytes behind the last record.
+    /// FORMERR: malformed records or EDNS options behind the question, or bytes behind the last record.
     Records => "bad_records",
     /// BADVERS: an EDNS version we do not know.
     BadVersion => "bad_edns_version",

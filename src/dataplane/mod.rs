@@ -4,9 +4,11 @@
 //! sends the batch. [`worker`] is the loop around that, [`counters`] what it tells the rest of the program. Nothing in
 //! here blocks, locks, allocates, logs or reads a clock per packet.
 
+pub mod access;
 pub mod answer;
 mod connection;
 pub mod counters;
+pub mod identity;
 mod listen;
 mod tcp;
 mod udp;

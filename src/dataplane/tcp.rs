@@ -127,6 +127,12 @@ impl Tcp {
         !self.queue.is_empty() || self.listeners.iter().any(|(_, ready)| *ready)
     }
 
+    /// Whether a turn would do anything: there is something to do, or there are connections to look at.
+    #[inline]
+    pub(super) fn is_due(&self) -> bool {
+        self.is_busy() || self.next_sweep.is_some()
+    }
+
     /// How long the worker may sleep.
     pub(super) fn timeout(&self) -> Option<Duration> {
         self.next_sweep.map(|at| at.saturating_duration_since(Instant::now()))
@@ -137,11 +143,8 @@ impl Tcp {
         &mut self,
         registry: &Registry,
         counters: &Counters,
-        mut answer: impl FnMut(&mut [u8], usize) -> Verdict,
+        mut answer: impl FnMut(&mut [u8], usize, IpAddr) -> Verdict,
     ) {
-        if !self.is_busy() && self.next_sweep.is_none() {
-            return;
-        }
         let now = Instant::now();
         self.accept(registry, now, counters);
         // What is queued meanwhile has its turn next time. The two queues change places, so that neither is allocated anew.
@@ -149,7 +152,9 @@ impl Tcp {
         for key in due.drain(..) {
             let Some(entry) = self.connections.get_mut(key) else { continue };
             entry.queued = false;
-            match entry.connection.take_turn(&mut self.buffers, now, &mut answer) {
+            let client = entry.client;
+            let answer = |message: &mut [u8], len: usize| answer(message, len, client);
+            match entry.connection.take_turn(&mut self.buffers, now, answer) {
                 State::Waiting => {}
                 State::More => self.enqueue(key),
                 State::Closed => self.close(key),
@@ -160,9 +165,10 @@ impl Tcp {
     }
 
     /// Answers what all connections have sent so far, without taking new ones.
-    pub(super) fn finish(&mut self, mut answer: impl FnMut(&mut [u8], usize) -> Verdict) {
+    pub(super) fn finish(&mut self, mut answer: impl FnMut(&mut [u8], usize, IpAddr) -> Verdict) {
         let now = Instant::now();
-        for (_, Entry { connection, .. }) in &mut self.connections {
+        for (_, Entry { connection, client, .. }) in &mut self.connections {
+            let mut answer = |message: &mut [u8], len: usize| answer(message, len, *client);
             while connection.take_turn(&mut self.buffers, now, &mut answer) == State::More {}
         }
         self.connections.clear();
@@ -203,12 +209,11 @@ impl Tcp {
         &mut self,
         registry: &Registry,
         mut stream: TcpStream,
-        ip: IpAddr,
+        client: IpAddr,
         now: Instant,
         counters: &Counters,
     ) {
-        let client = client_of(ip);
-        if self.clients.get(&client).is_some_and(|&count| count >= MAX_CONNECTIONS_PER_CLIENT)
+        if self.clients.get(&client_of(client)).is_some_and(|&count| count >= MAX_CONNECTIONS_PER_CLIENT)
             || (self.connections.len() >= MAX_CONNECTIONS && !self.make_room())
         {
             counters.count(Event::TcpRefused);
@@ -224,7 +229,7 @@ impl Tcp {
             return;
         }
         entry.insert(Entry { connection: Connection::new(stream, now), client, queued: false });
-        *self.clients.entry(client).or_insert(0) += 1;
+        *self.clients.entry(client_of(client)).or_insert(0) += 1;
         counters.count(Event::TcpAccepted);
         self.next_sweep.get_or_insert(now + SWEEP_INTERVAL);
         self.enqueue(key);
@@ -257,7 +262,7 @@ impl Tcp {
 
     /// Closing the descriptor takes the stream out of the poll.
     fn close(&mut self, key: usize) {
-        let Entry { client, .. } = self.connections.remove(key);
+        let client = client_of(self.connections.remove(key).client);
         if let Some(count) = self.clients.get_mut(&client) {
             *count -= 1;
             if *count == 0 {

@@ -8,7 +8,7 @@ use std::os::fd::AsFd;
 
 use socket2::{Domain, Protocol, SockFilter, Socket, Type};
 
-use super::answer::{Answerer, Verdict};
+use super::answer::{Answerer, Origin, Verdict};
 use super::counters::{Counters, Event};
 use crate::mmsg::{BATCH_LEN, Batch, Datagram, Wait};
 use crate::table::Reader;
@@ -73,13 +73,14 @@ pub(super) enum Served {
     Empty,
 }
 
-/// Receives one batch, answers it from the table as it is now, and sends the responses.
+/// Receives one batch, answers it from the table and by the clock as they are now, and sends the responses.
 pub(super) fn serve_batch(
     socket: &UdpSocket,
     batch: &mut Batch,
     reader: &mut Reader,
     answerer: &mut Answerer,
     counters: &Counters,
+    clock: impl FnOnce() -> u32,
 ) -> Served {
     let received = match batch.receive(socket.as_fd(), Wait::Never) {
         Ok(received) => received,
@@ -92,11 +93,18 @@ pub(super) fn serve_batch(
     };
     counters.count(Event::Batch);
     let table = reader.load();
+    let now_s = clock();
     for i in 0..received {
+        // Nobody can have sent from port 0: an answer could only serve to bother whoever's address that is.
+        let Some(client) = batch.peer(i).filter(|peer| peer.port() != 0).map(|peer| peer.ip()) else {
+            counters.count(Event::BadSource);
+            continue;
+        };
         let Datagram { buffer, len, truncated } = batch.datagram(i);
         // A datagram that lost its end still has its header: the answerer sees a message that stops too early.
         let len = if truncated { len.min(header::LEN) } else { len };
-        let verdict = answerer.answer(table, buffer, len, Transport::Udp, |event| counters.count(event));
+        let origin = Origin { transport: Transport::Udp, client, now_s };
+        let verdict = answerer.answer(table, buffer, len, origin, |event| counters.count(event));
         if let Verdict::Reply { len } = verdict {
             batch.stage(i, len);
         }

@@ -8,12 +8,12 @@ use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token, Waker};
 
-use super::answer::Answerer;
+use super::answer::{Answerer, Origin, Service};
 use super::counters::Counters;
 use super::tcp::Tcp;
 use super::udp::{self, Served};
@@ -104,7 +104,12 @@ impl Worker {
     ///
     /// # Errors
     /// When the kernel has no event queue or thread to give.
-    pub fn start(index: usize, listeners: Listeners, reader: Reader) -> io::Result<Handle> {
+    pub fn start(
+        index: usize,
+        listeners: Listeners,
+        reader: Reader,
+        service: Arc<Service>,
+    ) -> io::Result<Handle> {
         let poll = Poll::new()?;
         let waker = Waker::new(poll.registry(), WAKE)?;
         for (i, socket) in listeners.udp.iter().enumerate() {
@@ -118,7 +123,7 @@ impl Worker {
             move || {
                 let sockets = listeners.udp.into_iter().map(|socket| (socket, Watch::Waiting)).collect();
                 let batch = Batch::new(Addressing::PerDatagram);
-                let answerer = Answerer::new(fastrand::Rng::new());
+                let answerer = Answerer::new(service, fastrand::Rng::new());
                 Self { poll, sockets, batch, tcp, reader, answerer, counters, stop }.run();
             }
         })?;
@@ -156,9 +161,15 @@ impl Worker {
     }
 
     fn take_tcp_turn(&mut self) {
+        if !self.tcp.is_due() {
+            return;
+        }
         let Self { poll, tcp, reader, answerer, counters, .. } = self;
-        tcp.take_turn(poll.registry(), counters, |message, len| {
-            answerer.answer(reader.load(), message, len, Transport::Tcp, |event| counters.count(event))
+        let table = reader.load();
+        let now_s = unix_time_s();
+        tcp.take_turn(poll.registry(), counters, |message, len, client| {
+            let origin = Origin { transport: Transport::Tcp, client, now_s };
+            answerer.answer(table, message, len, origin, |event| counters.count(event))
         });
     }
 
@@ -202,7 +213,7 @@ impl Worker {
 
     fn serve(&mut self, i: usize) -> Served {
         let Self { sockets, batch, reader, answerer, counters, .. } = self;
-        udp::serve_batch(&sockets[i].0, batch, reader, answerer, counters)
+        udp::serve_batch(&sockets[i].0, batch, reader, answerer, counters, unix_time_s)
     }
 
     /// Answers what the sockets have received until now. New packets are kept out, so this comes to an end however
@@ -214,10 +225,19 @@ impl Worker {
             }
         }
         let Self { tcp, reader, answerer, counters, .. } = self;
-        tcp.finish(|message, len| {
-            answerer.answer(reader.load(), message, len, Transport::Tcp, |event| counters.count(event))
+        let table = reader.load();
+        let now_s = unix_time_s();
+        tcp.finish(|message, len, client| {
+            let origin = Origin { transport: Transport::Tcp, client, now_s };
+            answerer.answer(table, message, len, origin, |event| counters.count(event))
         });
     }
+}
+
+/// Seconds since 1970, in the 32 bits that cookies have for it. Read once a batch.
+#[allow(clippy::cast_possible_truncation)] // they wrap in 2106, as RFC 9018 knows
+fn unix_time_s() -> u32 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs() as u32)
 }
 
 fn register(poll: &Poll, i: usize, socket: &UdpSocket) -> io::Result<()> {

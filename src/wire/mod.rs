@@ -3,6 +3,8 @@
 //! No I/O, no allocation on the query path, and nothing of this crate is imported here: the data plane and the load
 //! generator both stand on it, and the second has to be an independent judge of the first.
 
+pub mod cookie;
+pub mod edns;
 pub mod header;
 pub mod name;
 pub mod query;

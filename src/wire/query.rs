@@ -2,6 +2,7 @@
 //!
 //! Runs on the workers, for every packet: no allocation, no panic, bounds checked by the slice accesses themselves.
 
+use super::edns::{BadOption, Edns};
 use super::header::{self, u16_at};
 use super::name::{FOLD_LEN, HashSeed, NameFault, QueryName};
 use super::record::rtype;
@@ -25,17 +26,6 @@ pub struct Query {
     pub edns: Option<Edns>,
 }
 
-/// The fixed part of an OPT record (RFC 6891 §6.1.2).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Edns {
-    /// Bytes of UDP payload that the client can take.
-    pub udp_payload_size: u16,
-    /// EDNS version; we know version 0.
-    pub version: u8,
-    /// The client wants DNSSEC records (RFC 3225).
-    pub dnssec_ok: bool,
-}
-
 /// Why a packet is no query we can look up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
@@ -51,7 +41,7 @@ pub enum Fault {
     Name(NameFault),
     /// The message ends inside the question's type or class.
     QuestionTruncated,
-    /// A record behind the question is malformed, there are two OPT records, or bytes follow the last record.
+    /// A record behind the question or an EDNS option is malformed, there are two OPT records, or bytes follow the last.
     Records,
 }
 
@@ -105,22 +95,17 @@ fn parse_records(message: &[u8], mut at: usize) -> Result<Option<Edns>, Fault> {
     for i in 0..records {
         let owner = at;
         at = skip_name(message, at).ok_or(Fault::Records)?;
-        let fixed = message.get(at..at + 10).ok_or(Fault::Records)?;
+        let (fixed, rest) =
+            message.get(at..).and_then(<[u8]>::split_first_chunk::<10>).ok_or(Fault::Records)?;
+        let data = rest.get(..u16_at(fixed, 8).into()).ok_or(Fault::Records)?;
         if u16_at(fixed, 0) == rtype::OPT {
             // Its owner is the root, its place the additional section, and there is one (RFC 6891 §6.1.1).
             if message[owner] != 0 || i < elsewhere || edns.is_some() {
                 return Err(Fault::Records);
             }
-            edns = Some(Edns {
-                udp_payload_size: u16_at(fixed, 2),
-                version: fixed[5],
-                dnssec_ok: fixed[6] & 0x80 != 0,
-            });
+            edns = Some(Edns::parse(fixed, data).map_err(|BadOption| Fault::Records)?);
         }
-        at += 10 + usize::from(u16_at(fixed, 8));
-        if at > message.len() {
-            return Err(Fault::Records);
-        }
+        at += fixed.len() + data.len();
     }
     if at == message.len() { Ok(edns) } else { Err(Fault::Records) }
 }
@@ -168,7 +153,7 @@ mod tests {
     #[test]
     fn the_opt_record_is_read() {
         let query = parse(&with(11, 1, OPT)).unwrap();
-        assert_eq!(query.edns, Some(Edns { udp_payload_size: 1232, version: 0, dnssec_ok: true }));
+        assert_eq!(query.edns, Some(Edns { udp_payload_size: 1232, dnssec_ok: true, ..Edns::default() }));
     }
 
     #[test]

@@ -8,6 +8,9 @@ use super::name::Name;
 
 /// Class IN, the Internet.
 pub const CLASS_IN: u16 = 1;
+/// Class CHAOS, for what a server says of itself (RFC 4892).
+pub const CLASS_CHAOS: u16 = 3;
+
 /// Class ANY, in questions only.
 pub const CLASS_ANY: u16 = 255;
 
@@ -25,6 +28,8 @@ pub mod rtype {
     pub const SOA: u16 = 6;
     /// Domain name pointer, for addresses turned into names (RFC 1035).
     pub const PTR: u16 = 12;
+    /// Text (RFC 1035).
+    pub const TXT: u16 = 16;
     /// IPv6 address (RFC 3596).
     pub const AAAA: u16 = 28;
     /// EDNS(0) pseudo-record (RFC 6891).
@@ -41,7 +46,7 @@ pub mod rtype {
         ("PTR", PTR),
         ("HINFO", 13),
         ("MX", 15),
-        ("TXT", 16),
+        ("TXT", TXT),
         ("RP", 17),
         ("AFSDB", 18),
         ("SIG", 24),

@@ -3,12 +3,22 @@
 //! Runs on the workers, for every packet. Nothing is copied that the query brought: the id, the question (byte for
 //! byte, so its case is kept as RFC 4343 and 0x20 clients want it) and the flags that a response repeats stay put.
 
+use super::edns::{CLIENT_COOKIE_LEN, Edns, ExtendedError, MAX_NSID_LEN, Options, SERVER_COOKIE_LEN};
 use super::header::{self, rcode};
-use super::query::{Edns, Query};
+use super::name::MAX_LEN;
+use super::query::Query;
 use super::record::rtype;
 
-/// Bytes of the OPT record in a response: no options.
+/// Bytes of the OPT record in a response, without its options.
 const OPT_LEN: usize = 11;
+
+/// Bytes of the option that explains a response code.
+const EXTENDED_ERROR_LEN: usize = 6;
+
+/// Bytes of all options but that one, at most.
+const MAX_OPTIONS_LEN: usize = 4 + CLIENT_COOKIE_LEN + SERVER_COOKIE_LEN + 4 + MAX_NSID_LEN + 6;
+
+const _: () = assert!(header::LEN + MAX_LEN + 4 + OPT_LEN + MAX_OPTIONS_LEN <= CLASSIC_UDP_LEN);
 
 /// Bytes of UDP payload that every client takes (RFC 1035 §4.2.1).
 const CLASSIC_UDP_LEN: usize = 512;
@@ -37,6 +47,7 @@ pub struct Response<'a> {
     /// Where records must end, the room for the OPT record already taken off.
     limit: usize,
     edns: Option<Edns>,
+    options: Options<'a>,
     answers: u16,
     authorities: u16,
     truncated: bool,
@@ -44,9 +55,9 @@ pub struct Response<'a> {
 }
 
 impl<'a> Response<'a> {
-    /// Begins the response to `query`, which stands in `buffer`.
+    /// Begins the response to `query`, which stands in `buffer`. The `options` go out only to who speaks EDNS.
     #[inline]
-    pub fn new(buffer: &'a mut [u8], query: &Query, transport: Transport) -> Self {
+    pub fn new(buffer: &'a mut [u8], query: &Query, transport: Transport, options: Options<'a>) -> Self {
         let wanted = match (transport, query.edns) {
             (Transport::Tcp, _) => usize::from(u16::MAX),
             (Transport::Udp, None) => CLASSIC_UDP_LEN,
@@ -54,13 +65,14 @@ impl<'a> Response<'a> {
                 usize::from(edns.udp_payload_size.min(MAX_UDP_LEN)).max(CLASSIC_UDP_LEN)
             }
         };
-        let reserved = if query.edns.is_some() { OPT_LEN } else { 0 };
+        let reserved = if query.edns.is_some() { OPT_LEN + options.len() } else { 0 };
         let limit = wanted.min(buffer.len()) - reserved;
         Self {
             buffer,
             end: query.question_end,
             limit,
             edns: query.edns,
+            options,
             answers: 0,
             authorities: 0,
             truncated: false,
@@ -103,6 +115,15 @@ impl<'a> Response<'a> {
         self.truncated = true;
     }
 
+    /// Says why the response code is what it is (RFC 8914), where the client can read it and there is room.
+    #[inline]
+    pub fn explain(&mut self, error: ExtendedError) {
+        if self.options.error.is_none() && self.room() >= EXTENDED_ERROR_LEN {
+            self.options.error = Some(error);
+            self.limit -= EXTENDED_ERROR_LEN;
+        }
+    }
+
     /// Says that the client's EDNS version is not known (RFC 6891 §6.1.3).
     pub fn set_bad_version(&mut self) {
         self.extended_rcode = BADVERS_HIGH;
@@ -132,10 +153,28 @@ impl<'a> Response<'a> {
         let [type_high, type_low] = rtype::OPT.to_be_bytes();
         let [size_high, size_low] = MAX_UDP_LEN.to_be_bytes();
         let dnssec_ok = if edns.dnssec_ok { 0x80 } else { 0 };
-        let record: [u8; OPT_LEN] =
-            [0, type_high, type_low, size_high, size_low, self.extended_rcode, 0, dnssec_ok, 0, 0, 0];
+        let options_len = self.options.len();
+        #[allow(clippy::cast_possible_truncation)] // some hundred bytes
+        let [len_high, len_low] = (options_len as u16).to_be_bytes();
+        let record: [u8; OPT_LEN] = [
+            0,
+            type_high,
+            type_low,
+            size_high,
+            size_low,
+            self.extended_rcode,
+            0,
+            dnssec_ok,
+            0,
+            len_high,
+            len_low,
+        ];
         self.buffer[self.end..self.end + OPT_LEN].copy_from_slice(&record);
         self.end += OPT_LEN;
+        if options_len > 0 {
+            self.options.write(&mut self.buffer[self.end..self.end + options_len]);
+            self.end += options_len;
+        }
     }
 }
 
@@ -170,7 +209,7 @@ mod tests {
     #[test]
     fn the_response_keeps_id_question_rd_and_cd() {
         let (mut buffer, query) = query(None);
-        let mut response = Response::new(&mut buffer, &query, Transport::Udp);
+        let mut response = Response::new(&mut buffer, &query, Transport::Udp, Options::default());
         response.answer_with(1, 3, |out| out.copy_from_slice(b"xyz"));
         assert_eq!(response.finish(rcode::NOERROR, true), 24);
         assert_eq!(&buffer[..24], b"\x12\x34\x85\x10\0\x01\0\x01\0\0\0\0\x03wEb\0\0\x01\0\x01xyz");
@@ -178,7 +217,7 @@ mod tests {
 
     #[test]
     fn room_follows_the_transport_and_what_the_client_can_take() {
-        let edns = |udp_payload_size| Some(Edns { udp_payload_size, version: 0, dnssec_ok: true });
+        let edns = |udp_payload_size| Some(Edns { udp_payload_size, dnssec_ok: true, ..Edns::default() });
         for (transport, edns, total) in [
             (Transport::Udp, None, 512),
             (Transport::Udp, edns(0), 512),
@@ -187,7 +226,7 @@ mod tests {
             (Transport::Tcp, edns(512), 4096),
         ] {
             let (mut buffer, query) = query(edns);
-            let mut response = Response::new(&mut buffer, &query, transport);
+            let mut response = Response::new(&mut buffer, &query, transport, Options::default());
             let room = response.room();
             response.answer_with(1, room, |out| out.fill(7));
             response.authority(b"does not fit");
@@ -197,8 +236,9 @@ mod tests {
 
     #[test]
     fn an_opt_record_answers_an_opt_record() {
-        let (mut buffer, query) = query(Some(Edns { udp_payload_size: 1400, version: 1, dnssec_ok: true }));
-        let mut response = Response::new(&mut buffer, &query, Transport::Udp);
+        let (mut buffer, query) =
+            query(Some(Edns { udp_payload_size: 1400, version: 1, dnssec_ok: true, ..Edns::default() }));
+        let mut response = Response::new(&mut buffer, &query, Transport::Udp, Options::default());
         response.set_bad_version();
         let len = response.finish(rcode::NOERROR, false);
         assert_eq!(&buffer[21..len], b"\0\0\x29\x04\xd0\x01\0\x80\0\0\0");

@@ -17,10 +17,14 @@ fd00::1    web
 ";
 
 fn serve(hosts: &str) -> (tempfile::TempDir, Server) {
+    serve_with(hosts, &[])
+}
+
+fn serve_with(hosts: &str, args: &[&str]) -> (tempfile::TempDir, Server) {
     let dir = tempfile::tempdir().unwrap();
     let file: PathBuf = dir.path().join("hosts");
     fs::write(&file, hosts).unwrap();
-    let server = Server::with_names(&file, &[]);
+    let server = Server::with_names(&file, args);
     (dir, server)
 }
 
@@ -106,7 +110,7 @@ fn many_addresses_are_truncated_to_whole_records_that_change_from_answer_to_answ
         seen.extend(text.lines().filter(|line| line.contains("\tA\t")).map(str::to_owned));
     }
     assert!(seen.len() > 150, "20 random choices of 29 in 200 show nearly all of them: {}", seen.len());
-    let text = dig(&server, &["many.redbreast.internal", "+bufsize=4096", "+ignore"]);
+    let text = dig(&server, &["many.redbreast.internal", "+bufsize=4096", "+nocookie", "+ignore"]);
     assert!(text.contains("flags: qr aa tc rd; QUERY: 1, ANSWER: 73,"), "1,232 bytes at most: {text}");
 }
 
@@ -140,6 +144,52 @@ assert plain.edns == -1, "no OPT for those who sent none"
 assert ask("web.redbreast.internal", "AAAA", use_edns=0, want_dnssec=True).ednsflags & dns.flags.DO
 "#;
     stdout(Command::new(python).args(["-c", script, &server.port()]));
+}
+
+#[test]
+fn dig_is_given_cookies_the_servers_name_and_reasons() {
+    if !has("dig", &["-v"]) {
+        return;
+    }
+    let (_dir, server) = serve_with(HOSTS, &["--node-name", "node-1"]);
+    let good = dig(&server, &["+nsid", "+cookie=0102030405060708", "web.redbreast.internal"]);
+    assert!(good.contains("; NSID:") && good.contains("(\"node-1\")"), "{good}");
+    let cookie = good.split("; COOKIE: ").nth(1).unwrap().split_whitespace().next().unwrap();
+    assert!(cookie.starts_with("010203040506070801000000") && cookie.len() == 48, "{cookie}");
+    assert!(good.contains(&format!("{cookie} (good)")), "{good}");
+    let again = dig(&server, &[&format!("+cookie={cookie}"), "web.redbreast.internal"]);
+    assert!(again.contains(&format!("{cookie} (good)")), "the same comes back: {again}");
+    let elsewhere = dig(&server, &["example.com"]);
+    assert!(elsewhere.contains("; EDE: 20 (Not Authoritative)"), "{elsewhere}");
+    let keepalive = dig(&server, &["+tcp", "+keepalive", "web.redbreast.internal"]);
+    assert!(keepalive.contains("; TCP KEEPALIVE: 10.0 secs"), "{keepalive}");
+    for (asked, told) in
+        [("id.server", "\"node-1\""), ("hostname.bind", "\"node-1\""), ("version.bind", "\"redbreast ")]
+    {
+        let text = dig(&server, &["+short", "CH", "TXT", asked]);
+        assert!(text.starts_with(told), "{asked}: {text}");
+    }
+    let (_dir, silent) = serve_with(HOSTS, &["--hide-identity"]);
+    assert!(dig(&silent, &["CH", "TXT", "id.server"]).contains("status: REFUSED"));
+    assert!(!dig(&silent, &["+nsid", "web.redbreast.internal"]).contains("NSID"));
+}
+
+#[test]
+fn clients_that_may_not_ask_are_refused_and_told_why() {
+    if !has("dig", &["-v"]) {
+        return;
+    }
+    let (_dir, server) = serve_with(HOSTS, &["--allow", "10.0.0.0/8", "--allow", "127.0.0.2"]);
+    for transport in ["+notcp", "+tcp"] {
+        let refused = dig(&server, &[transport, "web.redbreast.internal"]);
+        assert!(
+            refused.contains("status: REFUSED") && refused.contains("; EDE: 18 (Prohibited)"),
+            "{refused}"
+        );
+        let allowed = dig(&server, &[transport, "-b", "127.0.0.2", "web.redbreast.internal", "+short"]);
+        assert_eq!(allowed.lines().count(), 2, "{allowed}");
+    }
+    assert!(server.stop().contains("prohibited 2"));
 }
 
 /// glibc's resolver asks port 53 and the servers of /etc/resolv.conf, so it gets a network and a mount namespace of its

@@ -183,6 +183,7 @@ fn mistakes_on_the_command_line_and_in_files_end_with_status_2_and_say_what() {
         (&["--domain", "a..b"], "a label between two dots cannot be empty"),
         (&["--domain", "."], "the root cannot be served"),
         (&["--ttl", "-1"], "invalid value '-1' for '--ttl"),
+        (&["--allow", "10.0.0.1/8"], "invalid value '10.0.0.1/8' for '--allow"),
         (&["--bogus"], "unexpected argument '--bogus'"),
     ] {
         let output = run(&[&["serve"], args].concat());

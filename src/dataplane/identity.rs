@@ -1,0 +1,132 @@
+//! What a server says of itself: its cookies, its name as an EDNS option, and its answers in class CHAOS.
+//!
+//! Made by the main thread, read by the workers.
+
+use std::net::IpAddr;
+
+use crate::wire::cookie::Secrets;
+use crate::wire::edns::{Cookie, Edns, MAX_NSID_LEN, Options};
+use crate::wire::record::{self, CLASS_CHAOS, QUESTION_POINTER, rtype};
+use crate::wire::response::Transport;
+
+use super::connection::IDLE_TIMEOUT;
+
+/// Names under which servers tell their version (of old) and their name (RFC 4892), as a folded query has them.
+const VERSION_NAMES: [&[u8]; 2] = [b"\x07version\x04bind\0", b"\x07version\x06server\0"];
+const NODE_NAMES: [&[u8]; 2] = [b"\x02id\x06server\0", b"\x08hostname\x04bind\0"];
+
+/// Who this server is.
+pub struct Identity {
+    secrets: Secrets,
+    /// `None` if it does not tell.
+    told: Option<Told>,
+}
+
+struct Told {
+    node_name: Box<[u8]>,
+    /// TXT records in class CHAOS, ready for an answer.
+    version_record: Box<[u8]>,
+    node_record: Box<[u8]>,
+}
+
+impl Identity {
+    /// A server that makes cookies with `secrets` and tells `node_name`, unless that is `None`. Of a name of more than
+    /// 128 bytes it tells the front.
+    #[must_use]
+    pub fn new(secrets: Secrets, node_name: Option<&str>) -> Self {
+        let told = node_name.map(|name| {
+            let name = &name.as_bytes()[..name.len().min(MAX_NSID_LEN)];
+            let version = concat!("redbreast ", env!("CARGO_PKG_VERSION"));
+            Told {
+                node_name: name.into(),
+                version_record: chaos_text(version.as_bytes()),
+                node_record: chaos_text(name),
+            }
+        });
+        Self { secrets, told }
+    }
+
+    /// The TXT record in class CHAOS under `name`, if there is one.
+    #[must_use]
+    pub fn chaos_record(&self, name: &[u8]) -> Option<&[u8]> {
+        let told = self.told.as_ref()?;
+        if VERSION_NAMES.contains(&name) {
+            Some(&told.version_record)
+        } else if NODE_NAMES.contains(&name) {
+            Some(&told.node_record)
+        } else {
+            None
+        }
+    }
+
+    /// The EDNS options that a response to this query has.
+    #[must_use]
+    pub fn options(&self, edns: &Edns, transport: Transport, client: IpAddr, now_s: u32) -> Options<'_> {
+        let server_cookie = |Cookie { client: part, server }: Cookie| {
+            let renewed = server.and_then(|server| self.secrets.renew(part, server, client, now_s));
+            (part, renewed.unwrap_or_else(|| self.secrets.make(part, client, now_s)))
+        };
+        let keepalive = edns.wants_keepalive && transport == Transport::Tcp;
+        Options {
+            cookie: edns.cookie.map(server_cookie),
+            nsid: self.told.as_ref().filter(|_| edns.wants_nsid).map(|told| &*told.node_name),
+            #[allow(clippy::cast_possible_truncation)] // some seconds
+            keepalive_100ms: keepalive.then_some((IDLE_TIMEOUT.as_millis() / 100) as u16),
+            error: None,
+        }
+    }
+}
+
+/// A TXT record of one string.
+fn chaos_text(text: &[u8]) -> Box<[u8]> {
+    let len = u8::try_from(text.len()).expect("bounded by the caller");
+    let mut record = Vec::new();
+    record::push_record(&mut record, rtype::TXT, 0, &[&[len], text].concat());
+    let class = QUESTION_POINTER.len() + 2;
+    record[class..class + 2].copy_from_slice(&CLASS_CHAOS.to_be_bytes());
+    record.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_tells_its_name_and_version_or_nothing() {
+        let told = Identity::new(Secrets::random(), Some("node-1"));
+        let record = told.chaos_record(b"\x02id\x06server\0").unwrap();
+        assert_eq!(record, b"\xc0\x0c\0\x10\0\x03\0\0\0\0\0\x07\x06node-1");
+        assert!(told.chaos_record(b"\x07version\x04bind\0").is_some());
+        assert!(told.chaos_record(b"\x07version\x04burn\0").is_none());
+        let silent = Identity::new(Secrets::random(), None);
+        assert!(silent.chaos_record(b"\x02id\x06server\0").is_none());
+    }
+
+    #[test]
+    fn options_answer_what_was_asked_and_keepalive_only_over_tcp() {
+        let identity = Identity::new(Secrets::random(), Some("node-1"));
+        let client = "10.0.0.1".parse().unwrap();
+        let asked = Edns { wants_keepalive: true, wants_nsid: true, ..Edns::default() };
+        let options = identity.options(&asked, Transport::Tcp, client, 9);
+        assert_eq!((options.keepalive_100ms, options.nsid), (Some(100), Some(&b"node-1"[..])));
+        assert_eq!(identity.options(&asked, Transport::Udp, client, 9).keepalive_100ms, None);
+        assert!(identity.options(&Edns::default(), Transport::Udp, client, 9).cookie.is_none());
+    }
+
+    #[test]
+    fn a_cookie_that_is_good_comes_back_and_another_is_replaced() {
+        let identity = Identity::new(Secrets::random(), None);
+        let client = "10.0.0.1".parse().unwrap();
+        let ask = |server| {
+            let cookie = Some(Cookie { client: *b"a client", server });
+            identity
+                .options(&Edns { cookie, ..Edns::default() }, Transport::Udp, client, 1000)
+                .cookie
+                .unwrap()
+        };
+        let (part, first) = ask(None);
+        assert_eq!(part, *b"a client");
+        assert_eq!(ask(Some(first)).1, first);
+        assert_eq!(ask(Some([0; 16])).1, first, "made anew at the same time, so the same");
+    }
+}
