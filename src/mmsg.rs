@@ -33,6 +33,7 @@ struct Storage {
     buffers: [Buffer; BATCH_LEN],
     /// Room for an IPv4 or IPv6 peer; `sockaddr_in6` is the larger of the two.
     peers: [libc::sockaddr_in6; BATCH_LEN],
+    controls: [Control; BATCH_LEN],
     receive_slices: [libc::iovec; BATCH_LEN],
     receive_headers: [libc::mmsghdr; BATCH_LEN],
     send_slices: [libc::iovec; BATCH_LEN],
@@ -44,8 +45,40 @@ struct Storage {
 pub enum Addressing {
     /// Each datagram is received with its peer's address and sent back to it.
     PerDatagram,
+    /// As before, and each is sent back from the local address that it was sent to. A socket bound to all addresses
+    /// of a machine needs that, or the kernel picks one of them; [`report_local_address`] has to be set on it.
+    PerDatagramAndLocal,
     /// The socket is connected; no addresses travel with the datagrams, which the kernel does cheaper.
     Connected,
+}
+
+/// Room for the one control message that says which local address a datagram was sent to (IP_PKTINFO, ip(7), or
+/// IPV6_PKTINFO, RFC 3542 §6.2), aligned as control messages have to be.
+#[repr(C, align(8))]
+struct Control([u8; CONTROL_LEN]);
+
+const CONTROL_LEN: usize = 40;
+
+#[allow(clippy::cast_possible_truncation)] // 20 bytes
+// SAFETY: CMSG_SPACE only computes with its argument.
+const _: () =
+    assert!(unsafe { libc::CMSG_SPACE(size_of::<libc::in6_pktinfo>() as u32) } as usize <= CONTROL_LEN);
+
+/// Has the kernel tell with each datagram which local address it was sent to.
+///
+/// # Errors
+/// Those of setsockopt(2).
+pub fn report_local_address(socket: BorrowedFd<'_>, address: &SocketAddr) -> io::Result<()> {
+    let (level, name) = match address {
+        SocketAddr::V4(_) => (libc::IPPROTO_IP, libc::IP_PKTINFO),
+        SocketAddr::V6(_) => (libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO),
+    };
+    let on: libc::c_int = 1;
+    #[allow(clippy::cast_possible_truncation)] // 4
+    let len = size_of_val(&on) as libc::socklen_t;
+    // SAFETY: the option's value is the `c_int` behind the pointer, whose size is given.
+    let set = unsafe { libc::setsockopt(socket.as_raw_fd(), level, name, (&raw const on).cast(), len) };
+    if set == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// What [`Batch::receive`] does when nothing has arrived.
@@ -95,7 +128,7 @@ impl Batch {
     /// Writes the parts of slot `i`'s headers that never change.
     fn describe(&self, i: usize) {
         let storage = self.storage.as_ptr();
-        let named = self.addressing == Addressing::PerDatagram;
+        let named = self.addressing != Addressing::Connected;
         // SAFETY: `storage` is a live allocation of `Storage` (all-zero bytes are valid for each of its fields) that
         // only this batch uses, and `i < BATCH_LEN`. The pointers stored stay valid because the allocation does not
         // move; nothing dereferences them but the kernel, during calls that hold `&mut self`.
@@ -107,6 +140,10 @@ impl Batch {
             let header = &raw mut (*storage).receive_headers[i].msg_hdr;
             (*header).msg_name = peer;
             (*header).msg_namelen = self.peer_room();
+            if self.addressing == Addressing::PerDatagramAndLocal {
+                (*header).msg_control = (&raw mut (*storage).controls[i]).cast();
+                (*header).msg_controllen = CONTROL_LEN;
+            }
             (*header).msg_iov = &raw mut (*storage).receive_slices[i];
             (*header).msg_iovlen = 1;
             let header = &raw mut (*storage).send_headers[i].msg_hdr;
@@ -118,7 +155,9 @@ impl Batch {
     #[allow(clippy::cast_possible_truncation)] // 28 bytes
     fn peer_room(&self) -> libc::socklen_t {
         match self.addressing {
-            Addressing::PerDatagram => size_of::<libc::sockaddr_in6>() as libc::socklen_t,
+            Addressing::PerDatagram | Addressing::PerDatagramAndLocal => {
+                size_of::<libc::sockaddr_in6>() as libc::socklen_t
+            }
             Addressing::Connected => 0,
         }
     }
@@ -135,9 +174,14 @@ impl Batch {
     pub fn receive(&mut self, socket: BorrowedFd<'_>, wait: Wait) -> io::Result<usize> {
         let storage = self.storage.as_ptr();
         let room = self.peer_room();
+        let control_room = if self.addressing == Addressing::PerDatagramAndLocal { CONTROL_LEN } else { 0 };
         for i in 0..self.received {
-            // SAFETY: as in `describe`; `received <= BATCH_LEN`. The kernel overwrote the length with the peer's own.
-            unsafe { (*storage).receive_headers[i].msg_hdr.msg_namelen = room };
+            // SAFETY: as in `describe`; `received <= BATCH_LEN`. The kernel overwrote the lengths with what it filled.
+            unsafe {
+                let header = &raw mut (*storage).receive_headers[i].msg_hdr;
+                (*header).msg_namelen = room;
+                (*header).msg_controllen = control_room;
+            }
         }
         (self.received, self.staged) = (0, 0);
         let flags = match wait {
@@ -214,7 +258,42 @@ impl Batch {
             (*to).msg_name = (*from).msg_name;
             (*to).msg_namelen = (*from).msg_namelen;
         }
+        if self.addressing == Addressing::PerDatagramAndLocal {
+            self.stage_local_address(i, k);
+        }
         self.staged = k + 1;
+    }
+
+    /// Has the `k`-th staged datagram sent from the address that the `i`-th received one was sent to.
+    ///
+    /// What the kernel reports at a receive is of the form that it takes at a send. Only the interface is taken out of
+    /// it, since the way back may lead through another, unless the address means nothing without (fe80::/10).
+    fn stage_local_address(&mut self, i: usize, k: usize) {
+        let storage = self.storage.as_ptr();
+        // SAFETY: the caller has checked `i` and `k`. The control buffer is as large as asserted above, zeroed at
+        // allocation, and aligned for its header; the header's level and type say which structure follows it.
+        unsafe {
+            let from = &raw const (*storage).receive_headers[i].msg_hdr;
+            let to = &raw mut (*storage).send_headers[k].msg_hdr;
+            ((*to).msg_control, (*to).msg_controllen) = (ptr::null_mut(), 0);
+            if (*from).msg_controllen < size_of::<libc::cmsghdr>() {
+                return; // nothing reported
+            }
+            let header = (&raw mut (*storage).controls[i]).cast::<libc::cmsghdr>();
+            let data = libc::CMSG_DATA(header);
+            match ((*header).cmsg_level, (*header).cmsg_type) {
+                (libc::IPPROTO_IP, libc::IP_PKTINFO) => (*data.cast::<libc::in_pktinfo>()).ipi_ifindex = 0,
+                (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) => {
+                    let info = data.cast::<libc::in6_pktinfo>();
+                    let [a, b, ..] = (*info).ipi6_addr.s6_addr;
+                    if (a, b & 0xc0) != (0xfe, 0x80) {
+                        (*info).ipi6_ifindex = 0;
+                    }
+                }
+                _ => return,
+            }
+            ((*to).msg_control, (*to).msg_controllen) = ((*from).msg_control, (*from).msg_controllen);
+        }
     }
 
     /// Datagrams staged since the last receive or [`clear`](Self::clear).
@@ -313,6 +392,26 @@ mod tests {
                 batch.receive(server.as_fd(), Wait::Never).unwrap_err().kind(),
                 io::ErrorKind::WouldBlock
             );
+        }
+    }
+
+    #[test]
+    fn answers_leave_from_the_address_that_was_asked() {
+        for (all, asked) in [("0.0.0.0:0", "127.0.0.77"), ("[::]:0", "::1")] {
+            let server = UdpSocket::bind(all).unwrap();
+            report_local_address(server.as_fd(), &server.local_addr().unwrap()).unwrap();
+            let target = SocketAddr::new(asked.parse().unwrap(), server.local_addr().unwrap().port());
+            let client = UdpSocket::bind(if target.is_ipv4() { "127.0.0.1:0" } else { "[::1]:0" }).unwrap();
+            let mut batch = Batch::new(Addressing::PerDatagramAndLocal);
+            for round in 0..3 {
+                client.send_to(&[round], target).unwrap();
+                assert_eq!(batch.receive(server.as_fd(), Wait::ForOne).unwrap(), 1);
+                batch.stage(0, 1);
+                assert_eq!(batch.send_from(server.as_fd(), 0).unwrap(), 1);
+                let mut reply = [9; 2];
+                assert_eq!(client.recv_from(&mut reply).unwrap(), (1, target));
+                assert_eq!(reply[0], round);
+            }
         }
     }
 

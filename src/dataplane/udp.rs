@@ -10,7 +10,7 @@ use socket2::{Domain, Protocol, SockFilter, Socket, Type};
 
 use super::answer::{Answerer, Origin, Verdict};
 use super::counters::{Counters, Event};
-use crate::mmsg::{BATCH_LEN, Batch, Datagram, Wait};
+use crate::mmsg::{self, Addressing, BATCH_LEN, Batch, Datagram, Wait};
 use crate::table::Reader;
 use crate::wire::header;
 use crate::wire::response::Transport;
@@ -51,9 +51,18 @@ fn open(address: SocketAddr) -> io::Result<Socket> {
         // `--listen 0.0.0.0:53 --listen [::]:53` shall work whatever the system's default.
         socket.set_only_v6(true)?;
     }
+    if address.ip().is_unspecified() {
+        mmsg::report_local_address(socket.as_fd(), &address)?;
+    }
     socket.set_recv_buffer_size(SOCKET_BUFFER_LEN)?;
     socket.set_send_buffer_size(SOCKET_BUFFER_LEN)?;
     Ok(socket)
+}
+
+/// What has to travel with the datagrams of `socket`: bound to one address it needs no local ones.
+pub(super) fn addressing(socket: &UdpSocket) -> Addressing {
+    let bound_to_all = socket.local_addr().is_ok_and(|address| address.ip().is_unspecified());
+    if bound_to_all { Addressing::PerDatagramAndLocal } else { Addressing::PerDatagram }
 }
 
 /// Lets nothing more into the socket's queue; what is already there can still be received.

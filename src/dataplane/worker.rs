@@ -17,7 +17,7 @@ use super::answer::{Answerer, Origin, Service};
 use super::counters::Counters;
 use super::tcp::Tcp;
 use super::udp::{self, Served};
-use crate::mmsg::{Addressing, Batch};
+use crate::mmsg::Batch;
 use crate::table::Reader;
 use crate::wire::response::Transport;
 
@@ -78,6 +78,13 @@ impl Handle {
     }
 }
 
+/// A UDP socket with the room for what goes through it.
+struct Watched {
+    socket: UdpSocket,
+    batch: Batch,
+    watch: Watch,
+}
+
 /// What a worker listens on.
 #[derive(Default)]
 pub struct Listeners {
@@ -90,8 +97,7 @@ pub struct Listeners {
 /// The state of a worker on its own thread.
 pub struct Worker {
     poll: Poll,
-    sockets: Vec<(UdpSocket, Watch)>,
-    batch: Batch,
+    sockets: Vec<Watched>,
     tcp: Tcp,
     reader: Reader,
     answerer: Answerer,
@@ -121,10 +127,13 @@ impl Worker {
         let thread = thread::Builder::new().name(format!("worker-{index}")).spawn({
             let (counters, stop) = (Arc::clone(&counters), Arc::clone(&stop));
             move || {
-                let sockets = listeners.udp.into_iter().map(|socket| (socket, Watch::Waiting)).collect();
-                let batch = Batch::new(Addressing::PerDatagram);
+                let watched = |socket| {
+                    let batch = Batch::new(udp::addressing(&socket));
+                    Watched { socket, batch, watch: Watch::Waiting }
+                };
+                let sockets = listeners.udp.into_iter().map(watched).collect();
                 let answerer = Answerer::new(service, fastrand::Rng::new());
-                Self { poll, sockets, batch, tcp, reader, answerer, counters, stop }.run();
+                Self { poll, sockets, tcp, reader, answerer, counters, stop }.run();
             }
         })?;
         Ok(Handle { thread, waker, stop, counters })
@@ -137,7 +146,7 @@ impl Worker {
     fn run(mut self) {
         let mut events = Events::with_capacity(EVENTS_LEN);
         while !self.stop.load(Ordering::Acquire) {
-            let busy = self.tcp.is_busy() || self.sockets.iter().any(|(_, watch)| *watch != Watch::Waiting);
+            let busy = self.tcp.is_busy() || self.sockets.iter().any(|socket| socket.watch != Watch::Waiting);
             let timeout = if busy { Some(Duration::ZERO) } else { self.tcp.timeout() };
             match self.poll.poll(&mut events, timeout) {
                 Ok(()) => {}
@@ -147,7 +156,7 @@ impl Worker {
             }
             for event in events.iter().filter(|event| event.token() != WAKE) {
                 match self.sockets.get_mut(event.token().0) {
-                    Some((_, watch @ Watch::Waiting)) => *watch = Watch::Ready,
+                    Some(socket) if socket.watch == Watch::Waiting => socket.watch = Watch::Ready,
                     Some(_) => {}
                     None => self.tcp.ready(event),
                 }
@@ -175,7 +184,7 @@ impl Worker {
 
     /// Serves one socket until it is empty, or the others are due.
     fn take_turn(&mut self, i: usize) {
-        let watch = self.sockets[i].1;
+        let watch = self.sockets[i].watch;
         if watch == Watch::Waiting {
             return;
         }
@@ -183,7 +192,7 @@ impl Worker {
             match (watch, self.serve(i)) {
                 // Whatever comes after the queue was seen empty is a new edge.
                 (Watch::Ready, Served::Partial | Served::Empty) => {
-                    self.sockets[i].1 = Watch::Waiting;
+                    self.sockets[i].watch = Watch::Waiting;
                     return;
                 }
                 (Watch::Busy, Served::Empty) => return self.watch(i),
@@ -197,7 +206,7 @@ impl Worker {
 
     /// Has the poll watch a socket again. It reports at once what has arrived meanwhile.
     fn watch(&mut self, i: usize) {
-        let (socket, watch) = &mut self.sockets[i];
+        let Watched { socket, watch, .. } = &mut self.sockets[i];
         // If the kernel has no memory for this, the worker goes on looking for itself.
         if register(&self.poll, i, socket).is_ok() {
             *watch = Watch::Waiting;
@@ -205,22 +214,23 @@ impl Worker {
     }
 
     fn stop_watching(&mut self, i: usize) {
-        let (socket, watch) = &mut self.sockets[i];
+        let Watched { socket, watch, .. } = &mut self.sockets[i];
         if self.poll.registry().deregister(&mut SourceFd(&socket.as_raw_fd())).is_ok() {
             *watch = Watch::Busy;
         }
     }
 
     fn serve(&mut self, i: usize) -> Served {
-        let Self { sockets, batch, reader, answerer, counters, .. } = self;
-        udp::serve_batch(&sockets[i].0, batch, reader, answerer, counters, unix_time_s)
+        let Self { sockets, reader, answerer, counters, .. } = self;
+        let Watched { socket, batch, .. } = &mut sockets[i];
+        udp::serve_batch(socket, batch, reader, answerer, counters, unix_time_s)
     }
 
     /// Answers what the sockets have received until now. New packets are kept out, so this comes to an end however
     /// many there are.
     fn finish(&mut self) {
         for i in 0..self.sockets.len() {
-            if udp::refuse_more(&self.sockets[i].0).is_ok() {
+            if udp::refuse_more(&self.sockets[i].socket).is_ok() {
                 while self.serve(i) != Served::Empty {}
             }
         }

@@ -192,6 +192,46 @@ fn clients_that_may_not_ask_are_refused_and_told_why() {
     assert!(server.stop().contains("prohibited 2"));
 }
 
+/// Bound to all addresses, an answer still leaves from the one that was asked, though the way back would have another:
+/// two addresses on a link, and a client that sends to the second.
+#[test]
+fn answers_leave_from_the_address_that_was_asked() {
+    let unshare = ["--map-root-user", "--net", "--mount"];
+    if !has("unshare", &[&unshare[..], &["true"]].concat()) || !has("ip", &["-V"]) || !has("dig", &["-v"]) {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("hosts"), HOSTS).unwrap();
+    // `ip netns` wants a place of its own to keep names in.
+    let script = r#"
+set -eu
+mount -t tmpfs none /run
+ip netns add client
+ip link add server type veth peer name client netns client
+ip address add 10.77.0.1/24 dev server
+ip address add 10.77.0.2/24 dev server
+ip -6 address add fd77::1/64 dev server nodad
+ip -6 address add fd77::2/64 dev server nodad
+ip link set server up
+ip -n client address add 10.77.0.9/24 dev client
+ip -n client -6 address add fd77::9/64 dev client nodad
+ip -n client link set client up
+"$2" serve --listen 0.0.0.0:5300 --listen '[::]:5300' --names "$1/hosts" 2>"$1/log" &
+server=$!
+trap 'kill $server; wait $server' EXIT
+for _ in $(seq 200); do grep -q 'serving ' "$1/log" && break; sleep 0.05; done
+for address in 10.77.0.1 10.77.0.2 fd77::1 fd77::2; do
+    for transport in +notcp +tcp; do
+        ip netns exec client dig "@$address" -p 5300 $transport +tries=3 +time=5 +short mixed-case.redbreast.internal
+    done
+done
+"#;
+    let path = dir.path().to_str().unwrap();
+    let args = ["sh", "-c", script, "sh", path, env!("CARGO_BIN_EXE_redbreast")];
+    let text = stdout(Command::new("unshare").args(unshare).args(args));
+    assert_eq!(text, "10.0.0.3\n".repeat(8), "dig takes no answer from another address than it asked");
+}
+
 /// glibc's resolver asks port 53 and the servers of /etc/resolv.conf, so it gets a network and a mount namespace of its
 /// own in which these are ours.
 #[test]
