@@ -49,7 +49,7 @@ fn hot_path(c: &mut Criterion) {
     let publisher = publisher();
     let table = publisher.current();
     let identity = Identity::new(Secrets::random(), None);
-    let service = Arc::new(Service { access: Access::default(), identity });
+    let service = Arc::new(Service { access: Access::default(), identity, rate_limit: 0 });
     let origin =
         Origin { transport: Transport::Udp, client: IpAddr::from([127, 0, 0, 1]), now_s: 1_800_000_000 };
     let mut answerer = Answerer::new(service, fastrand::Rng::with_seed(1));

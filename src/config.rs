@@ -44,6 +44,8 @@ pub struct Settings {
     pub zone: ZoneSettings,
     /// Who may ask.
     pub access: Access,
+    /// Responses a second that a worker gives to one client network over UDP; 0 for no limit.
+    pub rate_limit: u32,
     /// What the node calls itself; `None` if it does not tell.
     pub node_name: Option<String>,
 }

@@ -81,6 +81,7 @@ impl Node {
         }
         let service = Arc::new(Service {
             access: settings.access.clone(),
+            rate_limit: settings.rate_limit,
             identity: Identity::new(Secrets::random(), settings.node_name.as_deref()),
         });
         let mut node = Self { settings, addresses, publisher, workers: Vec::new() };

@@ -48,7 +48,7 @@ fn publisher() -> Publisher {
 
 fn service() -> Arc<Service> {
     let identity = Identity::new(Secrets::random(), Some("node-1"));
-    Arc::new(Service { access: Access::default(), identity })
+    Arc::new(Service { access: Access::default(), identity, rate_limit: 0 })
 }
 
 /// Answers `packet` and returns the response, if there is one.

@@ -32,6 +32,7 @@ const HOT: &[&str] = &[
     "src/dataplane/access.rs",
     "src/dataplane/answer.rs",
     "src/dataplane/counters.rs",
+    "src/dataplane/rate_limit.rs",
     "src/dataplane/udp.rs",
     "src/policy/mod.rs",
     "src/table/shard.rs",

@@ -92,6 +92,7 @@ fn a_million_mixed_packets_are_answered_without_an_allocation() {
         workers: 1,
         zone: ZoneSettings { ttl_s: 1, negative_ttl_s: 1 },
         access: Access::default(),
+        rate_limit: 0,
         node_name: Some("node".into()),
     };
     let mut node = Node::start(settings).unwrap();

@@ -38,6 +38,7 @@ pub(super) fn start() -> Result<Sample, Failure> {
         workers: thread::available_parallelism().map_or(1, |cores| usize::from(cores).div_ceil(2)),
         zone: ZoneSettings { ttl_s: DEFAULT_TTL_S, negative_ttl_s: DEFAULT_TTL_S },
         access: Access::default(),
+        rate_limit: 0,
         node_name: None,
     };
     let mut node = Node::start(settings).map_err(Failure::failed)?;

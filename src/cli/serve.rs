@@ -53,6 +53,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "PREFIX")]
     allow: Vec<Prefix>,
 
+    /// Responses a second over UDP to one client network (24 bits of IPv4, 56 of IPv6) by one worker; 0 for no limit
+    #[arg(long, value_name = "N", default_value_t = 0, allow_negative_numbers = true)]
+    rate_limit: u32,
+
     /// What the node calls itself, to those who ask for NSID or id.server [default: the host's name]
     #[arg(long, value_name = "NAME")]
     node_name: Option<String>,
@@ -78,6 +82,7 @@ impl Args {
             workers: workers.min(MAX_WORKERS),
             zone: ZoneSettings { ttl_s: self.ttl, negative_ttl_s: self.ttl },
             access: if self.allow.is_empty() { Access::default() } else { Access::new(self.allow) },
+            rate_limit: self.rate_limit,
             node_name: (!self.hide_identity).then(|| self.node_name.unwrap_or_else(host_name)),
         })
     }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use super::access::Access;
 use super::counters::Event;
 use super::identity::Identity;
+use super::rate_limit::{Allowance, RateLimiter};
 use crate::policy;
 use crate::table::{Entry, RecordSet, Table};
 use crate::wire::edns::{ExtendedError, Options};
@@ -47,11 +48,14 @@ pub struct Service {
     pub access: Access,
     /// What the server says of itself.
     pub identity: Identity,
+    /// Responses a second that a worker gives to one client network over UDP; 0 for no limit.
+    pub rate_limit: u32,
 }
 
 /// What one worker needs to answer, kept from packet to packet so that nothing has to be set up for each.
 pub struct Answerer {
     service: Arc<Service>,
+    limiter: RateLimiter,
     name: QueryName,
     rng: fastrand::Rng,
 }
@@ -60,7 +64,8 @@ impl Answerer {
     /// An answerer that draws its random orders from `rng`.
     #[must_use]
     pub fn new(service: Arc<Service>, rng: fastrand::Rng) -> Self {
-        Self { service, name: QueryName::default(), rng }
+        let limiter = RateLimiter::new(service.rate_limit);
+        Self { service, limiter, name: QueryName::default(), rng }
     }
 
     /// Answers the query in the first `len` bytes of `buffer` from `table`, and says by `count` what it was.
@@ -76,17 +81,34 @@ impl Answerer {
         origin: Origin,
         mut count: impl FnMut(Event),
     ) -> Verdict {
-        let Self { service, name, rng } = self;
+        let Self { service, limiter, name, rng } = self;
+        let Origin { transport, client, now_s } = origin;
         let query = match Query::parse(buffer, len, name, table.seed()) {
             Ok(query) => query,
-            Err(fault) => return reject(fault, buffer, count),
+            Err(fault) => {
+                let allowed = transport == Transport::Tcp || limiter.take(client, now_s) == Allowance::Answer;
+                return reject(fault, allowed, buffer, count);
+            }
         };
-        let Origin { transport, client, now_s } = origin;
-        let options = match &query.edns {
+        let (options, known) = match &query.edns {
             Some(edns) => service.identity.options(edns, transport, client, now_s),
-            None => Options::default(),
+            None => (Options::default(), false),
         };
         let mut response = Response::new(buffer, &query, transport, options);
+        if transport == Transport::Udp && !known {
+            match limiter.take(client, now_s) {
+                Allowance::Answer => {}
+                Allowance::Truncate => {
+                    count(Event::RateTruncated);
+                    response.set_truncated();
+                    return reply(response, rcode::NOERROR, false);
+                }
+                Allowance::Drop => {
+                    count(Event::RateDropped);
+                    return Verdict::Drop;
+                }
+            }
+        }
         if query.edns.is_some_and(|edns| edns.version != 0) {
             count(Event::BadVersion);
             response.set_bad_version();
@@ -208,9 +230,9 @@ fn reply(response: Response<'_>, code: u8, authoritative: bool) -> Verdict {
     Verdict::Reply { len: response.finish(code, authoritative) }
 }
 
-/// Answers what is no query by a bare header, or not at all.
+/// Answers what is no query by a bare header if that is `allowed`, or not at all.
 #[cold]
-fn reject(fault: Fault, buffer: &mut [u8], mut count: impl FnMut(Event)) -> Verdict {
+fn reject(fault: Fault, allowed: bool, buffer: &mut [u8], mut count: impl FnMut(Event)) -> Verdict {
     let (event, code) = match fault {
         Fault::Short => (Event::Short, None),
         Fault::Response => (Event::Response, None),
@@ -223,6 +245,10 @@ fn reject(fault: Fault, buffer: &mut [u8], mut count: impl FnMut(Event)) -> Verd
         }
         Fault::Records => (Event::Records, Some(rcode::FORMERR)),
     };
+    if code.is_some() && !allowed {
+        count(Event::RateDropped);
+        return Verdict::Drop;
+    }
     count(event);
     match code {
         Some(code) => Verdict::Reply { len: header_only(buffer, code) },

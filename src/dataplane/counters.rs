@@ -41,6 +41,10 @@ events! {
     Refused => "refused",
     /// REFUSED: the client's address may not ask.
     Prohibited => "prohibited",
+    /// Answered with nothing but TC: its network is over the rate limit.
+    RateTruncated => "rate_truncated",
+    /// Dropped: its network is over the rate limit.
+    RateDropped => "rate_dropped",
     /// Dropped: from port 0.
     BadSource => "bad_source",
     /// Dropped: shorter than a header.

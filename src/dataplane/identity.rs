@@ -59,21 +59,29 @@ impl Identity {
         }
     }
 
-    /// The EDNS options that a response to this query has.
+    /// The EDNS options that a response to this query has, and whether the client has shown a good cookie: then its
+    /// address is its own.
     #[must_use]
-    pub fn options(&self, edns: &Edns, transport: Transport, client: IpAddr, now_s: u32) -> Options<'_> {
-        let server_cookie = |Cookie { client: part, server }: Cookie| {
-            let renewed = server.and_then(|server| self.secrets.renew(part, server, client, now_s));
-            (part, renewed.unwrap_or_else(|| self.secrets.make(part, client, now_s)))
-        };
+    pub fn options(
+        &self,
+        edns: &Edns,
+        transport: Transport,
+        client: IpAddr,
+        now_s: u32,
+    ) -> (Options<'_>, bool) {
+        let renew =
+            |Cookie { client: part, server }: Cookie| self.secrets.renew(part, server?, client, now_s);
+        let renewed = edns.cookie.and_then(renew);
+        let server_cookie = |part| renewed.unwrap_or_else(|| self.secrets.make(part, client, now_s));
         let keepalive = edns.wants_keepalive && transport == Transport::Tcp;
-        Options {
-            cookie: edns.cookie.map(server_cookie),
+        let options = Options {
+            cookie: edns.cookie.map(|Cookie { client: part, .. }| (part, server_cookie(part))),
             nsid: self.told.as_ref().filter(|_| edns.wants_nsid).map(|told| &*told.node_name),
             #[allow(clippy::cast_possible_truncation)] // some seconds
             keepalive_100ms: keepalive.then_some((IDLE_TIMEOUT.as_millis() / 100) as u16),
             error: None,
-        }
+        };
+        (options, renewed.is_some())
     }
 }
 
@@ -107,10 +115,10 @@ mod tests {
         let identity = Identity::new(Secrets::random(), Some("node-1"));
         let client = "10.0.0.1".parse().unwrap();
         let asked = Edns { wants_keepalive: true, wants_nsid: true, ..Edns::default() };
-        let options = identity.options(&asked, Transport::Tcp, client, 9);
+        let (options, _) = identity.options(&asked, Transport::Tcp, client, 9);
         assert_eq!((options.keepalive_100ms, options.nsid), (Some(100), Some(&b"node-1"[..])));
-        assert_eq!(identity.options(&asked, Transport::Udp, client, 9).keepalive_100ms, None);
-        assert!(identity.options(&Edns::default(), Transport::Udp, client, 9).cookie.is_none());
+        assert_eq!(identity.options(&asked, Transport::Udp, client, 9).0.keepalive_100ms, None);
+        assert!(identity.options(&Edns::default(), Transport::Udp, client, 9).0.cookie.is_none());
     }
 
     #[test]
@@ -119,14 +127,14 @@ mod tests {
         let client = "10.0.0.1".parse().unwrap();
         let ask = |server| {
             let cookie = Some(Cookie { client: *b"a client", server });
-            identity
-                .options(&Edns { cookie, ..Edns::default() }, Transport::Udp, client, 1000)
-                .cookie
-                .unwrap()
+            let edns = Edns { cookie, ..Edns::default() };
+            let (options, known) = identity.options(&edns, Transport::Udp, client, 1000);
+            (options.cookie.unwrap(), known)
         };
-        let (part, first) = ask(None);
-        assert_eq!(part, *b"a client");
-        assert_eq!(ask(Some(first)).1, first);
-        assert_eq!(ask(Some([0; 16])).1, first, "made anew at the same time, so the same");
+        let ((part, first), known) = ask(None);
+        assert_eq!((part, known), (*b"a client", false));
+        assert_eq!(ask(Some(first)), ((part, first), true));
+        // Made anew at the same time, so the same.
+        assert_eq!(ask(Some([0; 16])), ((part, first), false));
     }
 }

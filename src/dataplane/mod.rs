@@ -10,6 +10,7 @@ mod connection;
 pub mod counters;
 pub mod identity;
 mod listen;
+pub mod rate_limit;
 mod tcp;
 mod udp;
 pub mod worker;

@@ -111,3 +111,39 @@ fn garbage_of_every_length_leaves_the_server_answering() {
     assert_eq!((&answer[..2], answer[3] & 15), (&[0xbe, 0xef][..], 3));
     assert!(!server.stop().contains("panicked"));
 }
+
+#[test]
+fn a_network_over_the_rate_limit_is_sent_to_tcp_and_one_with_a_good_cookie_is_not_limited() {
+    const ASKED: u16 = 400;
+    let server = Server::start(&["--workers", "1", "--rate-limit", "20"]);
+    let client = server.client();
+    let with_cookie = |cookie: &[u8]| {
+        let len = u8::try_from(cookie.len()).unwrap();
+        let mut packet = query(7, "nobody.redbreast.internal", A);
+        packet[11] = 1;
+        [&packet[..], &[0, 0, 41, 4, 208, 0, 0, 0, 0, 0, len + 4, 0, 10, 0, len], cookie].concat()
+    };
+    let first = ask(&client, &with_cookie(b"a client"));
+    let cookie = first[first.len() - 24..].to_vec();
+    assert_eq!(&cookie[..8], b"a client");
+
+    for id in 0..ASKED {
+        client.send(&query(id, "nobody.redbreast.internal", A)).unwrap();
+    }
+    client.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+    let (mut answered, mut truncated) = (0, 0);
+    let mut answer = [0; 512];
+    while client.recv(&mut answer).is_ok() {
+        if answer[2] & 2 != 0 { truncated += 1 } else { answered += 1 }
+    }
+    // The burst may lie across the end of a second or two.
+    assert!((19..=60).contains(&answered), "{answered}");
+    assert!((150..=200).contains(&truncated), "{truncated}");
+
+    client.set_read_timeout(Some(crate::harness::PATIENCE)).unwrap();
+    for _ in 0..200 {
+        let answer = ask(&client, &with_cookie(&cookie));
+        assert_eq!((answer[2] & 2, answer[3] & 15), (0, 3), "a client that is known by its cookie");
+    }
+    assert!(server.stop().contains("rate_dropped "));
+}
