@@ -138,6 +138,11 @@ fn negative_answers_carry_the_soa_of_their_zone() {
     }
 }
 
+/// How many random packets are tried; `scripts/fuzz` has many more of them.
+fn cases() -> u32 {
+    std::env::var("FUZZ_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(20_000)
+}
+
 /// Bytes that are nearly a query: most of the interesting paths begin behind a plausible header.
 fn nearly_a_query() -> impl Strategy<Value = Vec<u8>> {
     let header = prop_oneof![
@@ -171,7 +176,7 @@ fn nearly_a_query() -> impl Strategy<Value = Vec<u8>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(20_000))]
+    #![proptest_config(ProptestConfig::with_cases(cases()))]
 
     #[test]
     fn whatever_comes_in_what_goes_out_is_a_bounded_response(packet in nearly_a_query(), tcp: bool) {

@@ -126,31 +126,33 @@ impl<S: Read + Write> Connection<S> {
         }
         let kept = self.received.len();
         buffers.input[..kept].copy_from_slice(&self.received);
-        let Some(read) = self.read(&mut buffers.input, kept) else { return State::Closed };
+        // Queries that were kept back come before new ones.
+        let reads = !self.ended && first_message(&self.received).is_none();
+        let Some(read) = (if reads { self.read(&mut buffers.input[kept..]) } else { Some(0) }) else {
+            return State::Closed;
+        };
         let len = kept + read;
         let Some(used) = self.answer_all(buffers, len, &mut answer) else { return State::Closed };
         self.received.clear();
         self.received.extend_from_slice(&buffers.input[used..len]);
         self.note(now, used > 0);
-        let open = !self.unsent.is_empty();
-        match (self.ended, open) {
-            (_, true) => State::Waiting,
-            (true, false) if first_message(&self.received).is_none() => State::Closed,
-            // A read that filled the buffer, or queries left over: look again. Otherwise the stream was seen empty.
-            _ if len == INPUT_LEN || self.end_reported || first_message(&self.received).is_some() => {
-                State::More
-            }
-            _ => State::Waiting,
+        let queries_left = first_message(&self.received).is_some();
+        if !self.unsent.is_empty() {
+            State::Waiting
+        } else if self.ended && !queries_left {
+            State::Closed
+        } else if queries_left || !reads || len == INPUT_LEN || self.end_reported {
+            // The stream was not seen empty, and what it has will not be reported again.
+            State::More
+        } else {
+            State::Waiting
         }
     }
 
-    /// Reads behind the first `kept` bytes, unless these have a whole query already. `None` if the stream is broken.
-    fn read(&mut self, input: &mut [u8], kept: usize) -> Option<usize> {
-        if self.ended || first_message(&input[..kept]).is_some() {
-            return Some(0);
-        }
+    /// Reads once. `None` if the stream is broken.
+    fn read(&mut self, room: &mut [u8]) -> Option<usize> {
         loop {
-            match self.stream.read(&mut input[kept..]) {
+            match self.stream.read(room) {
                 Ok(0) => {
                     self.ended = true;
                     return Some(0);
@@ -358,6 +360,22 @@ mod tests {
             run(&mut connection);
         }
         assert_eq!(connection.stream.taken, stream);
+    }
+
+    /// As the worker sees it: a turn when the poll reports something, and further ones only while there is more.
+    #[test]
+    fn what_was_kept_back_is_not_forgotten_when_the_client_takes_its_answers_at_last() {
+        let stream = frame(&[7; 1000]).repeat(200);
+        let mut connection = connect(vec![stream.clone()], 10);
+        let mut buffers = Buffers::new();
+        let mut reported = |connection: &mut Connection<Script>| {
+            while connection.take_turn(&mut buffers, Instant::now(), echo) == State::More {}
+        };
+        reported(&mut connection);
+        reported(&mut connection); // readable again: nothing can be done about it now
+        connection.stream.space = usize::MAX;
+        reported(&mut connection); // writable
+        assert_eq!(connection.stream.taken.len(), stream.len());
     }
 
     #[test]
