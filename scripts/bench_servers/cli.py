@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from . import Fault, table
-from .load import Asking, Dnsperf, Generator, RedbreastBench
+from .load import Asking, Dnsperf, DnsperfTcp, Generator, RedbreastBench
 from .names import COUNT_MAX, Names
 from .rounds import interleave, sample, show_progress, summary
 from .servers import SERVERS, Floor, Redbreast, Server, Setting
@@ -30,6 +30,8 @@ DEFAULT_BINARY = REPOSITORY / "target" / "release" / "redbreast"
 LIMITS = {resource.RLIMIT_NOFILE: 4096, resource.RLIMIT_FSIZE: 2 << 30, resource.RLIMIT_CORE: 0}
 # (clients, outstanding queries) the load generators are compared with.
 GENERATOR_SETTINGS = ((1, 100), (4, 400))
+# Connections, and queries outstanding on all of them: each is pipelined.
+TCP_CONNECTIONS, TCP_OUTSTANDING = 100, 2000
 
 
 def main(arguments: list[str]) -> int:
@@ -87,6 +89,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     option("--load-cpu", type=partial(within, int, 0, 4095), default=1, metavar="CPU", help="default: 1")
     option("--generators", action="store_true", help="compare redbreast bench with dnsperf as well")
     option("--updates", action="store_true", help="measure as well what ten updates of all names a second cost redbreast")
+    option("--tcp", action="store_true", help="measure as well how many queries are answered over 100 TCP connections")
     option("--check", type=check, action="append", default=[], metavar="'SERVER>=RATIO'",
            help="exit with 1 unless the server reaches this share of the floor; may be repeated")
     option("--json", metavar="FILE", help="write the results with every sample; - writes them instead of the table")
@@ -142,6 +145,8 @@ def run(options: argparse.Namespace) -> int:
         results["servers"] = compare_servers(servers, generators[0], asking, options.rounds)
         if options.generators:
             results["generators"] = compare_generators(servers[0], generators, asking, options.rounds)
+        if options.tcp:
+            results["tcp"] = compare_tcp(servers, asking, options.rounds)
         if options.updates:
             redbreast = next(server for server in servers if isinstance(server, Redbreast))
             results["updates"] = compare_updates(redbreast, generators[0], asking, options.rounds)
@@ -200,8 +205,9 @@ def present_servers(options: argparse.Namespace) -> list[type[Server]]:
         if not kind.installed():
             say(f"{kind.name} is not installed and left out (--install would install it)")
     present = [Floor, *(kind for kind in wanted if kind.installed())]
-    if options.updates and Redbreast not in present:
-        raise Fault("--updates: redbreast is not measured", 2)
+    for option in ("updates", "tcp"):
+        if getattr(options, option) and Redbreast not in present:
+            raise Fault(f"--{option}: redbreast is not measured", 2)
     for name, _ in options.check:
         if SERVERS[name] not in present:
             raise Fault(f"--check {name}: that server is not measured", 2)
@@ -210,12 +216,12 @@ def present_servers(options: argparse.Namespace) -> list[type[Server]]:
 
 def present_generators(options: argparse.Namespace, binary: Path) -> list[Generator]:
     """The load for the servers, and with --generators the one it is compared with."""
-    if not options.generators:
+    if not options.generators and not options.tcp:
         return [RedbreastBench(binary)]
     if options.install and not Dnsperf.installed():
         install([Dnsperf.package])
     if not Dnsperf.installed():
-        raise Fault("--generators: dnsperf is not installed (--install would install it)", 2)
+        raise Fault("dnsperf, which --generators and --tcp need, is not installed (--install would install it)", 2)
     return [RedbreastBench(binary), Dnsperf()]
 
 
@@ -236,6 +242,15 @@ def start(stack: ExitStack, kind: type[Server], setting: Setting) -> Server:
 def compare_servers(servers: list[Server], generator: Generator, asking: Asking, rounds: int) -> dict[str, dict]:
     samples = interleave(servers, rounds, lambda server: server.name, lambda server: sample(server, generator, asking))
     return {name: summary(those, samples[Floor.name]) for name, those in samples.items()}
+
+
+def compare_tcp(servers: list[Server], asking: Asking, rounds: int) -> dict[str, dict]:
+    """All servers but the floor, which has no TCP; the ratio is to redbreast."""
+    asking = replace(asking, clients=TCP_CONNECTIONS, outstanding=TCP_OUTSTANDING)
+    with_tcp = [server for server in servers if server.name != Floor.name]
+    generator = DnsperfTcp()
+    samples = interleave(with_tcp, rounds, lambda server: server.name, lambda server: sample(server, generator, asking))
+    return {name: summary(those, samples[Redbreast.name]) for name, those in samples.items()}
 
 
 def compare_generators(
@@ -304,6 +319,10 @@ def print_tables(results: dict) -> None:
     if "generators" in results:
         print("\nLoad generators against the floor; ratio is to dnsperf's rate in the same round.\n")
         print(table.render("load", results["generators"]))
+    if "tcp" in results:
+        print(f"\nOver TCP, dnsperf with {TCP_CONNECTIONS} connections, {TCP_OUTSTANDING} outstanding; ratio is to redbreast's "
+              "rate in the same round.\n")
+        print(table.render("server", results["tcp"]))
     if "updates" in results:
         print("\nRedbreast while its names file is replaced; ratio is to its own rate undisturbed in the same round.\n")
         print(table.render("names", results["updates"]))

@@ -127,3 +127,12 @@ class Dnsperf(Generator):
             figure("Run time (s)"),
             cpu_s,
         )
+
+
+class DnsperfTcp(Dnsperf):
+    """The same over TCP: the field's tool for it, until ours can."""
+
+    name = "dnsperf -m tcp"
+
+    def extra(self) -> list[str]:
+        return ["-m", "tcp"]

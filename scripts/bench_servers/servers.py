@@ -199,6 +199,7 @@ server:
     listen: 127.0.0.1@{self.port}
     udp-workers: 1
     tcp-workers: 1
+    tcp-max-clients: 1024
     background-workers: 1
 control:
     listen: "{self.directory}/control"
@@ -233,6 +234,7 @@ class Nsd(Server):
 server:
     ip-address: 127.0.0.1@{self.port}
     server-count: 1
+    tcp-count: 1024
     receive-buffer-size: {SOCKET_BUFFER_BYTES}
     send-buffer-size: {SOCKET_BUFFER_BYTES}
     minimal-responses: yes
@@ -271,6 +273,7 @@ class Unbound(Server):
 server:
     interface: 127.0.0.1@{self.port}
     num-threads: 1
+    incoming-num-tcp: 1024
     so-rcvbuf: {SOCKET_BUFFER_BYTES}
     so-sndbuf: {SOCKET_BUFFER_BYTES}
     minimal-responses: yes
