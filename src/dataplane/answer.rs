@@ -126,6 +126,11 @@ impl Answerer {
             return found(table, name, rng, entry, query.qtype, response, count);
         }
         let Some((apex, zone)) = table.zone_of(name) else {
+            if name.is_single_label()
+                && let Some(entry) = table.lookup_unqualified(name)
+            {
+                return found(table, name, rng, entry, query.qtype, response, count);
+            }
             count(Event::Refused);
             response.explain(ExtendedError::NotAuthoritative);
             return reply(response, rcode::REFUSED, false);

@@ -22,7 +22,9 @@ const NO_RECORD: u16 = 0;
 
 /// The domains and records of a table to be made.
 pub struct Contents {
+    /// Longest name first.
     domains: Vec<Name>,
+    first_domain: Name,
     settings: ZoneSettings,
     seed: HashSeed,
     items: Vec<Item>,
@@ -76,6 +78,7 @@ impl Contents {
     pub(super) fn new(domains: &[Name], settings: ZoneSettings, seed: HashSeed, before: Size) -> Self {
         let mut contents = Self {
             domains: domains.to_vec(),
+            first_domain: domains.first().cloned().unwrap_or_else(Name::root),
             settings,
             seed,
             items: Vec::with_capacity(before.items),
@@ -180,6 +183,7 @@ impl Contents {
             shards: built.into(),
             seed: self.seed,
             zones: self.domains.iter().map(|domain| Zone::new(domain, self.settings, serial)).collect(),
+            first_domain: self.first_domain,
             lone_zone: Zone::new(&Name::root(), self.settings, serial),
             names: with_records,
             serial,

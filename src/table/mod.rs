@@ -28,8 +28,11 @@ pub struct Table {
     seed: HashSeed,
     /// Longest name first, so that the first match is the closest enclosing zone.
     zones: Box<[Zone]>,
-    /// Stands in where a name of ours is in none of our zones: each reverse name is a zone of its own.
+    /// Stands in where a name we answer for is in none of our zones: a reverse name, or one of a single label, is then a
+    /// zone of its own.
     lone_zone: Zone,
+    /// The root if there are no domains.
+    first_domain: Name,
     names: usize,
     serial: u32,
 }
@@ -47,6 +50,12 @@ impl Table {
     #[must_use]
     pub fn lookup(&self, name: &QueryName) -> Option<Entry<'_>> {
         self.shards[shard_of(name.hash(), self.shards.len())].find(name)
+    }
+
+    /// What is known of a `name` of one label in the first domain, where people mean it.
+    #[must_use]
+    pub fn lookup_unqualified(&self, name: &QueryName) -> Option<Entry<'_>> {
+        self.lookup(&name.below(self.first_domain.as_wire(), self.seed)?)
     }
 
     /// The closest of our zones that `name` is in, and where in the name the zone's own name begins.

@@ -154,6 +154,25 @@ impl QueryName {
         folded
     }
 
+    /// Whether the name has one label: no dot was written in it.
+    #[inline]
+    #[must_use]
+    pub fn is_single_label(&self) -> bool {
+        self.len > 1 && usize::from(self.folded[0]) + 2 == self.len
+    }
+
+    /// The same name below `domain`, a wire name; `None` if that is too long.
+    #[must_use]
+    pub fn below(&self, domain: &[u8], seed: HashSeed) -> Option<Self> {
+        let front = self.len - 1;
+        let mut bytes = [0; FOLD_LEN];
+        bytes[..front].copy_from_slice(&self.folded[..front]);
+        bytes.get_mut(front..front + domain.len())?.copy_from_slice(domain);
+        let mut qualified = Self::default();
+        qualified.fold(&bytes, front + domain.len(), seed).ok()?;
+        Some(qualified)
+    }
+
     /// The lower-cased wire name.
     #[inline]
     #[must_use]
@@ -509,6 +528,20 @@ mod tests {
         assert_eq!(fold(&longest, 255), Ok(255));
         let too_long = [&b"\x01a".repeat(127)[..], b"\x01a\0"].concat();
         assert_eq!(fold(&too_long, 258), Err(NameFault::TooLong));
+    }
+
+    #[test]
+    fn a_single_label_can_be_looked_up_below_a_domain() {
+        let folded = |text: &str| QueryName::from_name(&Name::from_text(text).unwrap(), SEED);
+        let domain = Name::from_text("redbreast.internal").unwrap();
+        let qualified = folded("WEB").below(domain.as_wire(), SEED).unwrap();
+        assert_eq!(qualified.as_wire(), b"\x03web\x09redbreast\x08internal\0");
+        assert_eq!(qualified.hash(), folded("web.redbreast.internal").hash());
+        for (name, single) in [("web", true), ("a.b", false), (".", false)] {
+            assert_eq!(folded(name).is_single_label(), single, "{name}");
+        }
+        let long = Name::from_text(&"a.".repeat(127)).unwrap();
+        assert!(folded("web").below(long.as_wire(), SEED).is_none());
     }
 
     proptest! {

@@ -47,6 +47,7 @@ fn dig_gets_addresses_names_and_the_soa() {
     assert_eq!(short(&["web.redbreast.internal", "AAAA"]), "fd00::1\n");
     assert_eq!(short(&["www.redbreast.internal", "A"]), "10.0.0.1\n");
     assert_eq!(short(&["MIXED-case.redbreast.internal"]), "10.0.0.3\n");
+    assert_eq!(short(&["Mixed-CASE."]), "10.0.0.3\n", "one label is meant in the first domain");
     assert_eq!(short(&["-x", "10.0.0.1"]), "web.redbreast.internal.\n", "the canonical name, not the alias");
     assert_eq!(short(&["-x", "fd00::1"]), "web.redbreast.internal.\n");
     let soa = short(&["redbreast.internal", "SOA"]);
@@ -66,6 +67,8 @@ fn dig_is_told_what_does_not_exist_and_what_is_not_ours() {
         (&["er.redbreast.internal"], "NOERROR", "qr aa rd", true),
         (&["redbreast.internal"], "NOERROR", "qr aa rd", true),
         (&["notredbreast.internal"], "REFUSED", "qr rd", false),
+        (&["web.", "TXT"], "NOERROR", "qr aa rd", true),
+        (&["nobody."], "REFUSED", "qr rd", false),
         (&["example.com"], "REFUSED", "qr rd", false),
         (&["."], "REFUSED", "qr rd", false),
         (&["web.redbreast.internal", "CH"], "REFUSED", "qr rd", false),
