@@ -98,7 +98,7 @@ fn a_million_mixed_packets_are_answered_without_an_allocation() {
     let mut node = Node::start(settings).unwrap();
     let host = |last, host: &str| Host {
         address: [10, 0, 0, last].into(),
-        names: vec![name(&format!("{host}.redbreast.internal"))],
+        names: smallvec::smallvec![name(&format!("{host}.redbreast.internal"))],
     };
     let many = (2..100).map(|last| host(last, "many"));
     node.replace(&many.chain([host(1, "web")]).collect::<Vec<_>>()).unwrap();

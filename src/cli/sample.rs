@@ -6,6 +6,8 @@ use std::fmt::Write;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::thread;
 
+use smallvec::smallvec;
+
 use super::Failure;
 use crate::config::{DEFAULT_DOMAIN, DEFAULT_TTL_S, Settings};
 use crate::dataplane::access::Access;
@@ -51,7 +53,7 @@ pub(super) fn start() -> Result<Sample, Failure> {
 fn hosts(domain: &Name) -> Vec<Host> {
     let named = |label: &str, address: IpAddr| {
         let name = Name::from_text(label).expect("made of letters, digits and hyphens");
-        Host { address, names: vec![name.below(domain).expect("short")] }
+        Host { address, names: smallvec![name.below(domain).expect("short")] }
     };
     let services = SERVICES
         .iter()

@@ -9,6 +9,8 @@ use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
+use smallvec::SmallVec;
+
 use crate::wire::name::{Name, NameTextError};
 
 /// One address of a file with its names.
@@ -17,7 +19,7 @@ pub struct Host {
     /// The address.
     pub address: IpAddr,
     /// Canonical name first, then the aliases; all fully qualified and in one of the server's domains.
-    pub names: Vec<Name>,
+    pub names: SmallVec<[Name; 1]>,
 }
 
 /// Why a names file was refused.
@@ -86,7 +88,8 @@ impl std::error::Error for NamesFileError {}
 pub fn read(path: &Path, domains: &[Name]) -> Result<Vec<Host>, NamesFileError> {
     let fail = |line, cause| NamesFileError { path: path.to_owned(), line, cause };
     let bytes = fs::read(path).map_err(|error| fail(None, Cause::Unreadable(error)))?;
-    let mut hosts = Vec::new();
+    // Lines of an address and a name have some thirty bytes.
+    let mut hosts = Vec::with_capacity(bytes.len() / 32);
     for (i, line) in bytes.split(|&byte| byte == b'\n').enumerate() {
         let host = parse_line(line, domains).map_err(|cause| fail(Some(i + 1), cause))?;
         hosts.extend(host);
@@ -104,7 +107,7 @@ fn parse_line(line: &[u8], domains: &[Name]) -> Result<Option<Host>, Cause> {
         Some((bare, _)) if bare.parse::<IpAddr>().is_ok() => Cause::ScopedAddress(address.into()),
         _ => Cause::NoAddress(address.into()),
     })?;
-    let names = words.map(|word| parse_name(word, domains)).collect::<Result<Vec<_>, _>>()?;
+    let names = words.map(|word| parse_name(word, domains)).collect::<Result<SmallVec<_>, _>>()?;
     if names.is_empty() {
         return Err(Cause::NoName(address.into()));
     }

@@ -115,9 +115,12 @@ impl Contents {
     /// The names between `name` and its zone exist too, though they may have no records (RFC 8020).
     fn add_ancestors(&mut self, name: &Name) {
         let Some(zone) = self.domains.iter().find(|domain| name.is_within(domain)) else { return };
-        let zone_len = zone.as_wire().len();
-        let mut ancestor = name.parent();
-        while let Some(name) = ancestor.filter(|name| name.as_wire().len() > zone_len) {
+        // Most names stand right below their zone: this is for the few that do not, and allocates for them alone.
+        let zone_labels = zone.labels().count();
+        let between = name.labels().count().saturating_sub(zone_labels + 1);
+        let mut ancestor = if between > 0 { name.parent() } else { None };
+        for _ in 0..between {
+            let Some(name) = ancestor else { return };
             self.push(&name, NO_RECORD, |_| {});
             ancestor = name.parent();
         }
