@@ -27,6 +27,8 @@ pub struct Contents {
     first_domain: Name,
     settings: ZoneSettings,
     seed: HashSeed,
+    /// The name that was added last; kept for its room.
+    folded: QueryName,
     items: Vec<Item>,
     arena: Vec<u8>,
 }
@@ -81,6 +83,7 @@ impl Contents {
             first_domain: domains.first().cloned().unwrap_or_else(Name::root),
             settings,
             seed,
+            folded: QueryName::default(),
             items: Vec::with_capacity(before.items),
             arena: Vec::with_capacity(before.arena_len),
         };
@@ -127,14 +130,14 @@ impl Contents {
     }
 
     fn push(&mut self, name: &Name, rtype: u16, write_record: impl FnOnce(&mut Vec<u8>)) {
-        let folded = QueryName::from_name(name, self.seed);
+        self.folded.fold_name(name, self.seed);
         let name_at = self.arena.len();
-        self.arena.extend_from_slice(folded.as_wire());
+        self.arena.extend_from_slice(self.folded.as_wire());
         let record_at = self.arena.len();
         write_record(&mut self.arena);
         let offset = |at: usize| u32::try_from(at).expect("all records together are below 4 GiB");
         self.items.push(Item {
-            hash: folded.hash(),
+            hash: self.folded.hash(),
             name_at: offset(name_at),
             record_at: offset(record_at),
             name_len: u8::try_from(record_at - name_at).expect("a wire name has at most 255 bytes"),
@@ -159,12 +162,18 @@ impl Contents {
         let mut items = std::mem::take(&mut self.items);
         // By hash, and so by shard; then so that equal names, types and records are neighbours. Equal contents come
         // out in equal order whatever order they went in: that is what lets unchanged shards be recognised.
-        items.sort_unstable_by(|a, b| {
-            a.hash.cmp(&b.hash).then_with(|| {
-                let key = |item| (self.name(item), item.rtype, self.record(item));
+        // The keys alone are sorted, which are half as long as the items.
+        let mut order: Vec<(u64, u32)> = items.iter().map(|item| item.hash).zip(0..).collect();
+        order.sort_unstable_by(|a, b| {
+            a.0.cmp(&b.0).then_with(|| {
+                let key = |(_, i): &(u64, u32)| {
+                    let item = &items[*i as usize];
+                    (self.name(item), item.rtype, self.record(item))
+                };
                 key(a).cmp(&key(b))
             })
         });
+        items = order.into_iter().map(|(_, i)| items[i as usize]).collect();
         let same_name = |a: &Item, b: &Item| a.hash == b.hash && self.name(a) == self.name(b);
         let names = items.chunk_by(same_name).count();
         let shards = (names / NAMES_PER_SHARD).next_power_of_two().clamp(*SHARDS.start(), *SHARDS.end());

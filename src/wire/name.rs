@@ -142,16 +142,22 @@ impl QueryName {
     }
 
     /// Folds a whole name, for whoever builds or asks the table outside the query path.
+    #[must_use]
+    pub fn from_name(name: &Name, seed: HashSeed) -> Self {
+        let mut folded = Self::default();
+        folded.fold_name(name, seed);
+        folded
+    }
+
+    /// The same in place of the name there was: a builder of tables folds one name after the other.
     ///
     /// # Panics
     /// If `name` is not a valid uncompressed wire name, which [`Name`] guarantees.
-    #[must_use]
-    pub fn from_name(name: &Name, seed: HashSeed) -> Self {
+    pub fn fold_name(&mut self, name: &Name, seed: HashSeed) {
+        let wire = name.as_wire();
         let mut bytes = [0; FOLD_LEN];
-        bytes[..name.as_wire().len()].copy_from_slice(name.as_wire());
-        let mut folded = Self::default();
-        folded.fold(&bytes, name.as_wire().len(), seed).expect("a Name is valid");
-        folded
+        bytes[..wire.len()].copy_from_slice(wire);
+        self.fold(&bytes, wire.len(), seed).expect("a Name is valid");
     }
 
     /// Whether the name has one label: no dot was written in it.
