@@ -11,4 +11,6 @@ mod harness;
 mod hostile_packets;
 mod serve_clients;
 mod serve_lifecycle;
+#[path = "../support/server.rs"]
+mod server;
 mod tcp;

@@ -1,0 +1,127 @@
+//! RFC 6891: EDNS(0).
+
+use crate::message::{A, BADVERS, Edns, FORMERR, NOERROR, NXDOMAIN, Query, RD, TC, message};
+use crate::world::{MANY, World};
+
+const WEB: &str = "web.redbreast.internal";
+
+#[test]
+fn s6_1_1_an_opt_record_answers_an_opt_record_and_only_that() {
+    let world = World::new();
+    for name in [WEB, "nobody.redbreast.internal", "er.redbreast.internal", "example.com"] {
+        // `ask` checks that there is one when it was asked, and none when it was not.
+        world.ask(&Query::new(name, A));
+        for answer in world.ask(&Query::new(name, A).edns(Edns::default())) {
+            let edns = answer.edns.as_ref().unwrap();
+            assert_eq!((edns.version, edns.high_rcode), (0, 0), "{answer:?}");
+            assert!(edns.size >= 512, "{answer:?}");
+        }
+    }
+}
+
+#[test]
+fn s6_1_1_two_opt_records_are_a_format_error() {
+    let world = World::new();
+    let opt = Edns::default().to_bytes();
+    let bytes = message(3, RD, [1, 0, 0, 2], &[&Query::new(WEB, A).question(), &opt, &opt]);
+    for answer in world.send(&bytes) {
+        assert_eq!((answer.rcode(), answer.id), (FORMERR, 3), "{answer:?}");
+    }
+}
+
+#[test]
+fn s6_1_1_the_opt_record_may_stand_anywhere_in_the_additional_section() {
+    let world = World::new();
+    let (question, opt) = (Query::new(WEB, A).question(), Edns::default().to_bytes());
+    let other = b"\0\0\x01\0\x01\0\0\0\0\0\x04\x0a\0\0\x01";
+    for parts in [[&question[..], &opt, other], [&question[..], other, &opt]] {
+        for answer in world.send(&message(3, RD, [1, 0, 0, 2], &parts)) {
+            assert_eq!((answer.rcode(), answer.answers.len()), (NOERROR, 2), "{answer:?}");
+            assert!(answer.edns.is_some(), "{answer:?}");
+        }
+    }
+}
+
+#[test]
+fn s6_1_2_options_we_do_not_know_are_ignored() {
+    let world = World::new();
+    // 8 is client subnet, 12 padding, 65001 is for experiments.
+    let options = [(8, &b"\0\x01\x18\0\x0a\0\0"[..]), (12, &[0; 100]), (65_001, b""), (65_001, b"again")];
+    let options = options.map(|(code, data)| (code, data.to_vec())).to_vec();
+    for answer in world.ask(&Query::new(WEB, A).edns(Edns { options, ..Edns::default() })) {
+        assert_eq!((answer.rcode(), answer.answers.len()), (NOERROR, 2), "{answer:?}");
+        assert!(answer.edns.as_ref().unwrap().options.is_empty(), "{answer:?}");
+    }
+}
+
+#[test]
+fn s6_1_2_an_option_longer_than_the_record_is_a_format_error() {
+    let world = World::new();
+    for data in [&b"\0\x03\0\x01"[..], b"\0\x03\0", b"\0"] {
+        let len = u8::try_from(data.len()).unwrap();
+        let opt = [&b"\0\0\x29\x04\xd0\0\0\0\0\0"[..], &[len], data].concat();
+        let bytes = message(3, RD, [1, 0, 0, 1], &[&Query::new(WEB, A).question(), &opt]);
+        for answer in world.send(&bytes) {
+            assert_eq!((answer.rcode(), answer.id), (FORMERR, 3), "{answer:?}");
+        }
+    }
+}
+
+#[test]
+fn s6_1_3_a_version_we_do_not_know_is_badvers_and_ours_is_told() {
+    let world = World::new();
+    for version in [1, 2, 255] {
+        for name in [WEB, "nobody.redbreast.internal", "example.com"] {
+            let edns = Edns { version, ..Edns::default() };
+            for answer in world.ask(&Query::new(name, A).edns(edns)) {
+                assert_eq!(answer.rcode(), BADVERS, "{answer:?}");
+                assert_eq!(answer.edns.as_ref().unwrap().version, 0, "{answer:?}");
+                assert!(answer.answers.is_empty() && answer.authorities.is_empty(), "{answer:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn s6_1_4_flags_we_do_not_know_are_ignored_and_not_returned() {
+    let world = World::new();
+    for answer in world.ask(&Query::new(WEB, A).edns(Edns { flags: 0x7fff, ..Edns::default() })) {
+        assert_eq!((answer.rcode(), answer.answers.len()), (NOERROR, 2), "{answer:?}");
+        assert_eq!(answer.edns.as_ref().unwrap().flags, 0, "{answer:?}");
+    }
+}
+
+#[test]
+fn s6_2_3_sizes_below_512_mean_512() {
+    let world = World::new();
+    let lens = [0, 1, 511, 512].map(|size| {
+        let edns = Edns { size, ..Edns::default() };
+        let [udp, tcp] = world.ask(&Query::new("many.redbreast.internal", A).edns(edns));
+        assert!(udp.has(TC) && !tcp.has(TC), "{udp:?}");
+        assert_eq!(tcp.answers.len(), MANY as usize);
+        udp.len
+    });
+    assert!((512 - 15..=512).contains(&lens[0]) && lens.iter().all(|len| *len == lens[0]), "{lens:?}");
+}
+
+#[test]
+fn s6_2_3_to_5_udp_answers_fit_what_was_asked_and_never_exceed_1232() {
+    let world = World::new();
+    for size in [513, 700, 1000, 1231, 1232, 1233, 4096, 65_535] {
+        let edns = Edns { size, ..Edns::default() };
+        let [udp, tcp] = world.ask(&Query::new("many.redbreast.internal", A).edns(edns));
+        let limit = usize::from(size.min(1232));
+        assert!((limit - 15..=limit).contains(&udp.len), "{size}: {udp:?}");
+        assert!(udp.has(TC) && !udp.answers.is_empty(), "{udp:?}");
+        assert!(!tcp.has(TC) && tcp.answers.len() == MANY as usize, "the size is for UDP alone");
+    }
+}
+
+#[test]
+fn s7_a_negative_answer_has_its_soa_beside_the_opt_record() {
+    let world = World::new();
+    for answer in world.ask(&Query::new("nobody.redbreast.internal", A).edns(Edns::default())) {
+        assert_eq!(answer.rcode(), NXDOMAIN, "{answer:?}");
+        assert!(answer.negative_soa().is_some() && answer.additionals.is_empty(), "{answer:?}");
+    }
+}

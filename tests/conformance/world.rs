@@ -1,0 +1,84 @@
+//! A server of one test's own, with the same names for all of them, and the asking of it over both transports.
+
+use std::fmt::Write;
+use std::fs;
+use std::net::TcpStream;
+
+use crate::message::{Answer, Query};
+use crate::server::{PATIENCE, Server};
+use crate::transport;
+
+/// TTL of all records, and of what does not exist.
+pub(crate) const TTL_S: u32 = 7;
+
+/// How many addresses `many` has, and `huge`: too many for a UDP answer, and for one of 64 KiB over UDP.
+pub(crate) const MANY: u32 = 100;
+pub(crate) const HUGE: u32 = 4_000;
+
+const HOSTS: &str = "
+10.0.0.1  web
+10.0.0.2  web
+fd00::1   web
+10.0.0.3  Mixed-Case
+10.0.0.4  deep.er.redbreast.internal
+10.0.0.5  mail_1
+fd00::6   six
+";
+
+pub(crate) struct World {
+    _dir: tempfile::TempDir,
+    pub(crate) server: Server,
+}
+
+/// `count` lines that give addresses of 10.`block`.0.0/16 to `name`.
+pub(crate) fn addresses(name: &str, block: u8, count: u32) -> String {
+    (0..count).fold(String::new(), |mut text, i| {
+        let [_, _, high, low] = i.to_be_bytes();
+        writeln!(text, "10.{block}.{high}.{low} {name}").unwrap();
+        text
+    })
+}
+
+impl World {
+    pub(crate) fn new() -> Self {
+        Self::with(&[])
+    }
+
+    /// A server with more arguments.
+    pub(crate) fn with(args: &[&str]) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("hosts");
+        let hosts = [HOSTS, &addresses("many", 1, MANY), &addresses("huge", 2, HUGE)].concat();
+        fs::write(&file, hosts).unwrap();
+        let ttl = TTL_S.to_string();
+        let server = Server::with_names(&file, &[&["--workers", "1", "--ttl", &ttl], args].concat());
+        Self { _dir: dir, server }
+    }
+
+    /// Sends these bytes over UDP and over TCP.
+    pub(crate) fn send(&self, bytes: &[u8]) -> [Answer; 2] {
+        let udp = transport::udp(self.server.address, bytes, PATIENCE).expect("an answer over UDP");
+        let tcp = transport::tcp(self.server.address, bytes, PATIENCE).expect("an answer over TCP");
+        [Answer::read("UDP", &udp), Answer::read("TCP", &tcp)]
+    }
+
+    /// Asks over UDP and over TCP; what every answer has to the question is checked here.
+    pub(crate) fn ask(&self, query: &Query) -> [Answer; 2] {
+        let answers = self.send(&query.to_bytes());
+        for answer in &answers {
+            assert_eq!(answer.id, query.id, "{answer:?}");
+            assert_eq!(answer.question, query.question(), "{answer:?}");
+            assert_eq!(answer.edns.is_some(), query.edns.is_some(), "{answer:?}");
+            assert!(answer.over == "TCP" || answer.len <= 1232, "{answer:?}");
+        }
+        answers
+    }
+
+    /// A TCP connection to the server.
+    pub(crate) fn connect(&self) -> TcpStream {
+        let stream = TcpStream::connect(self.server.address).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_nodelay(true).unwrap();
+        stream
+    }
+}
