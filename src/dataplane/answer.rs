@@ -122,14 +122,18 @@ impl Answerer {
         if query.qclass != CLASS_IN && query.qclass != CLASS_ANY {
             return other_class(service, name, &query, response, count);
         }
+        if matches!(query.qtype, rtype::AXFR | rtype::IXFR) {
+            count(Event::Refused); // nobody may have a whole zone
+            return reply(response, rcode::REFUSED, false);
+        }
         if let Some(entry) = table.lookup(name) {
-            return found(table, name, rng, entry, query.qtype, response, count);
+            return found(table, name, rng, entry, &query, response, count);
         }
         let Some((apex, zone)) = table.zone_of(name) else {
             if name.is_single_label()
                 && let Some(entry) = table.lookup_unqualified(name)
             {
-                return found(table, name, rng, entry, query.qtype, response, count);
+                return found(table, name, rng, entry, &query, response, count);
             }
             count(Event::Refused);
             response.explain(ExtendedError::NotAuthoritative);
@@ -137,7 +141,7 @@ impl Answerer {
         };
         count(Event::NxDomain);
         response.authority(&zone.soa_record(header::LEN + apex));
-        reply(response, rcode::NXDOMAIN, true)
+        reply(response, rcode::NXDOMAIN, is_authoritative(&query))
     }
 }
 
@@ -148,10 +152,12 @@ fn found(
     name: &QueryName,
     rng: &mut fastrand::Rng,
     entry: Entry<'_>,
-    qtype: u16,
+    query: &Query,
     mut response: Response<'_>,
     mut count: impl FnMut(Event),
 ) -> Verdict {
+    let qtype = query.qtype;
+    let authoritative = is_authoritative(query);
     let set = if qtype == rtype::ANY {
         entry.sets().next() // one of the sets there are is answer enough (RFC 8482 §4.1)
     } else {
@@ -163,7 +169,7 @@ fn found(
             count(Event::TruncatedAnswer);
             response.set_truncated();
         }
-        return reply(response, rcode::NOERROR, true);
+        return reply(response, rcode::NOERROR, authoritative);
     }
     let (apex, zone) = table.zone_of_found(name);
     let soa = zone.soa_record(header::LEN + apex);
@@ -174,7 +180,13 @@ fn found(
         count(Event::NoData);
         response.authority(&soa);
     }
-    reply(response, rcode::NOERROR, true)
+    reply(response, rcode::NOERROR, authoritative)
+}
+
+/// Over all classes at once nobody has authority (RFC 1035 §6.2).
+#[inline]
+fn is_authoritative(query: &Query) -> bool {
+    query.qclass == CLASS_IN
 }
 
 /// Copies the records that fit, whole ones only; returns whether that was all of them.

@@ -85,7 +85,8 @@ impl Edns {
             dnssec_ok: fixed[6] & 0x80 != 0,
             ..Self::default()
         };
-        while !data.is_empty() {
+        // What the data of another version means, nobody knows.
+        while edns.version == 0 && !data.is_empty() {
             let (header, rest) = data.split_first_chunk::<4>().ok_or(BadOption)?;
             let (value, after) = rest.split_at_checked(u16_at(header, 2).into()).ok_or(BadOption)?;
             match u16_at(header, 0) {

@@ -34,6 +34,10 @@ pub mod rtype {
     pub const AAAA: u16 = 28;
     /// EDNS(0) pseudo-record (RFC 6891).
     pub const OPT: u16 = 41;
+    /// Incremental zone transfer (RFC 1995), in questions only.
+    pub const IXFR: u16 = 251;
+    /// Zone transfer (RFC 5936), in questions only.
+    pub const AXFR: u16 = 252;
     /// Any type, in questions only; answered minimally (RFC 8482).
     pub const ANY: u16 = 255;
 

@@ -137,7 +137,8 @@ impl<'a> Response<'a> {
         let tc = if self.truncated { header::TC } else { 0 };
         let (flags, counts) = self.buffer[2..header::LEN].split_at_mut(2);
         flags[0] = header::QR | aa | tc | (flags[0] & header::RD);
-        flags[1] = (flags[1] & header::CD) | code;
+        // CD is between resolvers; an answer from our own data clears it (RFC 4035 §3.1.6).
+        flags[1] = if authoritative { code } else { (flags[1] & header::CD) | code };
         counts[..2].copy_from_slice(&1u16.to_be_bytes());
         counts[2..4].copy_from_slice(&self.answers.to_be_bytes());
         counts[4..6].copy_from_slice(&self.authorities.to_be_bytes());
@@ -207,12 +208,12 @@ mod tests {
     }
 
     #[test]
-    fn the_response_keeps_id_question_rd_and_cd() {
+    fn the_response_keeps_id_question_and_rd_and_clears_cd_if_it_is_authoritative() {
         let (mut buffer, query) = query(None);
         let mut response = Response::new(&mut buffer, &query, Transport::Udp, Options::default());
         response.answer_with(1, 3, |out| out.copy_from_slice(b"xyz"));
         assert_eq!(response.finish(rcode::NOERROR, true), 24);
-        assert_eq!(&buffer[..24], b"\x12\x34\x85\x10\0\x01\0\x01\0\0\0\0\x03wEb\0\0\x01\0\x01xyz");
+        assert_eq!(&buffer[..24], b"\x12\x34\x85\x00\0\x01\0\x01\0\0\0\0\x03wEb\0\0\x01\0\x01xyz");
     }
 
     #[test]

@@ -209,10 +209,24 @@ fn s3_2_4_there_is_nothing_in_other_classes() {
 }
 
 #[test]
-fn s3_2_5_any_class_includes_ours() {
+fn s3_2_5_and_6_2_any_class_includes_ours_without_authority() {
     let world = World::new();
     for answer in world.ask(&Query::new(WEB, A).class(CLASS_ANY)) {
         assert_eq!((answer.rcode(), answer.answers.len()), (NOERROR, 2), "{answer:?}");
         assert!(answer.answers.iter().all(|record| record.class == 1), "{answer:?}");
+        assert!(!answer.has(AA), "{answer:?}");
+    }
+}
+
+#[test]
+fn s3_2_3_transfers_are_refused() {
+    let world = World::new();
+    for qtype in [251, 252] {
+        for name in [WEB, "redbreast.internal", "nobody.redbreast.internal"] {
+            for answer in world.ask(&Query::new(name, qtype)) {
+                assert_eq!(answer.flags, QR | RD | REFUSED, "{name} {qtype}: {answer:?}");
+                assert!(answer.answers.is_empty() && answer.authorities.is_empty(), "{answer:?}");
+            }
+        }
     }
 }
