@@ -9,11 +9,12 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use redbreast::dataplane::access::Access;
 use redbreast::dataplane::answer::{Answerer, Origin, Service};
 use redbreast::dataplane::identity::Identity;
+use redbreast::snapshot::Current;
 use redbreast::table::{Contents, Publisher, ZoneSettings};
 use redbreast::wire::cookie::Secrets;
 use redbreast::wire::name::{Name, QueryName};
 use redbreast::wire::query::Query;
-use redbreast::wire::response::Transport;
+use redbreast::wire::response::{DEFAULT_UDP_LEN, Transport};
 
 const NAMES: usize = 10_000;
 const BUFFER_LEN: usize = 1600;
@@ -48,11 +49,13 @@ fn query(text: &str) -> Vec<u8> {
 fn hot_path(c: &mut Criterion) {
     let publisher = publisher();
     let table = publisher.current();
-    let identity = Identity::new(Secrets::random(), None);
-    let service = Arc::new(Service { access: Access::default(), identity, rate_limit: 0 });
+    let identity = Identity::new(None);
+    let service =
+        Arc::new(Service { access: Access::default(), identity, rate_limit: 0, udp_len: DEFAULT_UDP_LEN });
     let origin =
         Origin { transport: Transport::Udp, client: IpAddr::from([127, 0, 0, 1]), now_s: 1_800_000_000 };
-    let mut answerer = Answerer::new(service, fastrand::Rng::with_seed(1));
+    let mut answerer =
+        Answerer::new(service, Current::new(Secrets::random()).reader(), fastrand::Rng::with_seed(1));
     let mut buffer = vec![0; BUFFER_LEN];
 
     for (label, asked) in [

@@ -5,11 +5,11 @@
 //! 1. [`mmsg`] receives a batch of datagrams,
 //! 2. [`dataplane`] owns the worker threads and the one pure function that answers a packet,
 //! 3. [`wire`] reads the query and writes the response, both in the packet's own buffer,
-//! 4. [`table`] is the immutable snapshot that the answer comes from,
+//! 4. [`table`] is the immutable name table that the answer comes from, handed over by [`snapshot`],
 //! 5. [`policy`] says which addresses go into it and in which order.
 //!
 //! Around that: [`registry`] is how names get in, [`node`] puts the parts together, [`config`] and [`cli`] are what a
-//! person meets. [`mod@bench`] is the load generator, which knows nothing of the server but DNS; [`report`] tells what it
+//! person meets, [`text_file`] what tells them where a file of theirs is wrong. [`mod@bench`] is the load generator, which knows nothing of the server but DNS; [`report`] tells what it
 //! measured, and [`perf`] has what to compare it with.
 
 pub mod bench;
@@ -22,5 +22,7 @@ pub mod perf;
 pub mod policy;
 pub mod registry;
 pub mod report;
+pub mod snapshot;
 pub mod table;
+pub mod text_file;
 pub mod wire;

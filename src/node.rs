@@ -12,20 +12,23 @@ use std::time::Instant;
 use crossbeam_channel::Receiver;
 use tracing::{error, info};
 
-use crate::config::Settings;
-use crate::dataplane::answer::Service;
+use crate::config::{Settings, cookie_secrets};
+use crate::dataplane::answer::{Answerer, Service};
 use crate::dataplane::counters::Event;
 use crate::dataplane::identity::Identity;
 use crate::dataplane::worker::{Handle, Listeners, Worker};
 use crate::dataplane::{self, ListenError};
-use crate::registry::names_file::{self, Host, NamesFileError};
-use crate::table::{ContentsError, Publisher, Table};
+use crate::registry::names_file::{self, Host};
+use crate::registry::zone_file::{self, ZoneRecord};
+use crate::snapshot::Current;
+use crate::table::{ContentsError, Publisher, Table, name_server};
+use crate::text_file::FileError;
 use crate::wire::cookie::Secrets;
 
 /// What the control thread is asked to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Control {
-    /// Read the names files again.
+    /// Read the files again.
     Reload,
     /// Answer what has been received, then end.
     Stop,
@@ -36,8 +39,8 @@ pub enum Control {
 pub enum NodeError {
     /// An address cannot be listened on.
     Listen(ListenError),
-    /// A names file was refused.
-    NamesFile(NamesFileError),
+    /// A file was refused.
+    File(FileError),
     /// The names files together are more than a table takes.
     Contents(ContentsError),
     /// The kernel refused a thread or an event queue.
@@ -48,7 +51,7 @@ impl fmt::Display for NodeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Listen(error) => error.fmt(f),
-            Self::NamesFile(error) => error.fmt(f),
+            Self::File(error) => error.fmt(f),
             Self::Contents(error) => error.fmt(f),
             Self::Worker(error) => write!(f, "cannot start a worker: {error}; try fewer with --workers"),
         }
@@ -57,36 +60,50 @@ impl fmt::Display for NodeError {
 
 impl std::error::Error for NodeError {}
 
+/// The names that files give.
+#[derive(Clone, Debug, Default)]
+pub struct Names {
+    /// From files in the format of /etc/hosts.
+    pub hosts: Vec<Host>,
+    /// From zone files.
+    pub records: Vec<ZoneRecord>,
+}
+
 /// A running server.
 pub struct Node {
     settings: Settings,
     addresses: Vec<SocketAddr>,
     publisher: Publisher,
+    secrets: Current<Secrets>,
     workers: Vec<Handle>,
 }
 
 impl Node {
-    /// Reads the names files, binds the addresses, starts the workers. The first packet is answered from all names.
+    /// Reads the files, binds the addresses, starts the workers. The first packet is answered from all names.
     ///
     /// # Errors
     /// [`NodeError`]; nothing is left running then.
     pub fn start(settings: Settings) -> Result<Self, NodeError> {
-        let hosts = read_names(&settings)?;
-        let mut publisher = Publisher::new(&settings.domains, settings.zone);
-        publish(&mut publisher, &hosts)?;
+        let names = read_names(&settings)?;
+        let secrets = read_secrets(&settings)?.unwrap_or_else(Secrets::random);
         let mut listeners: Vec<_> = (0..settings.workers).map(|_| Listeners::default()).collect();
         let mut addresses = Vec::new();
         for &listen in &settings.listen {
             addresses.push(dataplane::bind(listen, &mut listeners).map_err(NodeError::Listen)?);
         }
+        let publisher = Publisher::new(&settings.domains, settings.zone);
+        let mut node =
+            Self { settings, addresses, publisher, secrets: Current::new(secrets), workers: Vec::new() };
+        node.replace(&names)?;
         let service = Arc::new(Service {
-            access: settings.access.clone(),
-            rate_limit: settings.rate_limit,
-            identity: Identity::new(Secrets::random(), settings.node_name.as_deref()),
+            access: node.settings.access.clone(),
+            rate_limit: node.settings.rate_limit,
+            udp_len: node.settings.udp_len,
+            identity: Identity::new(node.settings.node_name.as_deref()),
         });
-        let mut node = Self { settings, addresses, publisher, workers: Vec::new() };
         for (index, listeners) in listeners.into_iter().enumerate() {
-            match Worker::start(index, listeners, node.publisher.reader(), Arc::clone(&service)) {
+            let answerer = Answerer::new(Arc::clone(&service), node.secrets.reader(), fastrand::Rng::new());
+            match Worker::start(index, listeners, node.publisher.reader(), answerer) {
                 Ok(worker) => node.workers.push(worker),
                 Err(error) => {
                     node.stop();
@@ -103,21 +120,45 @@ impl Node {
         &self.addresses
     }
 
-    /// Reads the names files again and publishes them.
+    /// Reads the files again and takes what they say.
     ///
     /// # Errors
-    /// [`NodeError`]; the old names stay, all of them.
+    /// [`NodeError`]; names and secrets are then as they were, all of them.
     pub fn reload(&mut self) -> Result<(), NodeError> {
-        let hosts = read_names(&self.settings)?;
-        publish(&mut self.publisher, &hosts)
+        let names = read_names(&self.settings)?;
+        let secrets = read_secrets(&self.settings)?;
+        self.replace(&names)?;
+        if let Some(secrets) = secrets.filter(|secrets| *secrets != *self.secrets.load()) {
+            self.secrets.replace(secrets);
+        }
+        Ok(())
     }
 
-    /// Publishes `hosts` in place of all names there were.
+    /// Publishes `names` in place of all there were.
     ///
     /// # Errors
     /// [`NodeError::Contents`]; the old names stay.
-    pub fn replace(&mut self, hosts: &[Host]) -> Result<(), NodeError> {
-        publish(&mut self.publisher, hosts)
+    pub fn replace(&mut self, names: &Names) -> Result<(), NodeError> {
+        let mut contents = self.publisher.contents();
+        for host in &names.hosts {
+            for name in &host.names {
+                contents.add_address(name, host.address);
+            }
+            // As everywhere that reads hosts files, an address leads back to its canonical name, not to the aliases.
+            if let Some(canonical) = host.names.first() {
+                contents.add_pointer(host.address, canonical);
+            }
+        }
+        for record in &names.records {
+            contents.add(&record.name, record.rtype, record.ttl_s, &record.rdata);
+        }
+        // Each domain's name server is this node, where it is known under which addresses it is asked.
+        for name in self.settings.domains.iter().filter_map(name_server) {
+            for address in self.addresses.iter().map(SocketAddr::ip).filter(|ip| !ip.is_unspecified()) {
+                contents.add_address(&name, address);
+            }
+        }
+        self.publisher.publish(contents).map_err(NodeError::Contents)
     }
 
     /// The table that answers come from now.
@@ -165,24 +206,18 @@ impl Node {
     }
 }
 
-fn read_names(settings: &Settings) -> Result<Vec<Host>, NodeError> {
-    let mut hosts = Vec::new();
+fn read_names(settings: &Settings) -> Result<Names, NodeError> {
+    let mut names = Names::default();
     for path in &settings.names {
-        hosts.extend(names_file::read(path, &settings.domains).map_err(NodeError::NamesFile)?);
+        names.hosts.extend(names_file::read(path, &settings.domains).map_err(NodeError::File)?);
     }
-    Ok(hosts)
+    for path in &settings.zones {
+        let records = zone_file::read(path, &settings.domains, settings.zone.ttl_s);
+        names.records.extend(records.map_err(NodeError::File)?);
+    }
+    Ok(names)
 }
 
-fn publish(publisher: &mut Publisher, hosts: &[Host]) -> Result<(), NodeError> {
-    let mut contents = publisher.contents();
-    for host in hosts {
-        for name in &host.names {
-            contents.add_address(name, host.address);
-        }
-        // As everywhere that reads hosts files, an address leads back to its canonical name, not to the aliases.
-        if let Some(canonical) = host.names.first() {
-            contents.add_pointer(host.address, canonical);
-        }
-    }
-    publisher.publish(contents).map_err(NodeError::Contents)
+fn read_secrets(settings: &Settings) -> Result<Option<Secrets>, NodeError> {
+    settings.cookie_secrets.as_deref().map(cookie_secrets::read).transpose().map_err(NodeError::File)
 }

@@ -10,11 +10,12 @@ use proptest::prelude::*;
 use redbreast::dataplane::access::Access;
 use redbreast::dataplane::answer::{Answerer, Origin, Service, Verdict};
 use redbreast::dataplane::identity::Identity;
+use redbreast::snapshot::Current;
 use redbreast::table::{Publisher, ZoneSettings};
 use redbreast::wire::cookie::Secrets;
 use redbreast::wire::name::Name;
 use redbreast::wire::query::MIN_BUFFER_LEN;
-use redbreast::wire::response::Transport;
+use redbreast::wire::response::{DEFAULT_UDP_LEN, Transport};
 
 const NAMES: [&str; 6] = ["web", "WWW", "a.b.c", "x", "many", "mail_1"];
 
@@ -47,8 +48,8 @@ fn publisher() -> Publisher {
 }
 
 fn service() -> Arc<Service> {
-    let identity = Identity::new(Secrets::random(), Some("node-1"));
-    Arc::new(Service { access: Access::default(), identity, rate_limit: 0 })
+    let identity = Identity::new(Some("node-1"));
+    Arc::new(Service { access: Access::default(), identity, rate_limit: 0, udp_len: DEFAULT_UDP_LEN })
 }
 
 /// Answers `packet` and returns the response, if there is one.
@@ -56,7 +57,8 @@ fn answer(publisher: &Publisher, packet: &[u8], transport: Transport) -> Option<
     let mut buffer = vec![0xa5; 65_535.max(packet.len()).max(MIN_BUFFER_LEN)];
     buffer[..packet.len()].copy_from_slice(packet);
     let mut events = 0;
-    let mut answerer = Answerer::new(service(), fastrand::Rng::with_seed(3));
+    let mut answerer =
+        Answerer::new(service(), Current::new(Secrets::random()).reader(), fastrand::Rng::with_seed(3));
     let origin = Origin { transport, client: IpAddr::from([10, 0, 0, 9]), now_s: 1_800_000_000 };
     let verdict = answerer.answer(&publisher.current(), &mut buffer, packet.len(), origin, |_| events += 1);
     assert!((1..=2).contains(&events), "each packet is counted");

@@ -11,10 +11,11 @@ use smallvec::smallvec;
 use super::Failure;
 use crate::config::{DEFAULT_DOMAIN, DEFAULT_TTL_S, Settings};
 use crate::dataplane::access::Access;
-use crate::node::Node;
+use crate::node::{Names, Node};
 use crate::registry::names_file::Host;
 use crate::table::ZoneSettings;
 use crate::wire::name::Name;
+use crate::wire::response::DEFAULT_UDP_LEN;
 
 /// Services, each with as many addresses as its place in the list.
 pub(super) const SERVICES: [&str; 4] = ["db", "cache", "web", "api"];
@@ -37,16 +38,19 @@ pub(super) fn start() -> Result<Sample, Failure> {
         listen: vec![(Ipv4Addr::LOCALHOST, 0).into()],
         domains: vec![domain.clone()],
         names: Vec::new(),
+        zones: Vec::new(),
+        cookie_secrets: None,
         workers: thread::available_parallelism().map_or(1, |cores| usize::from(cores).div_ceil(2)),
         zone: ZoneSettings { ttl_s: DEFAULT_TTL_S, negative_ttl_s: DEFAULT_TTL_S },
+        udp_len: DEFAULT_UDP_LEN,
         access: Access::default(),
         rate_limit: 0,
         node_name: None,
     };
     let mut node = Node::start(settings).map_err(Failure::failed)?;
-    let hosts = hosts(&domain);
+    let sampled = Names { hosts: hosts(&domain), records: Vec::new() };
     let names = SERVICES.len() + usize::from(HOSTS);
-    node.replace(&hosts).map_err(Failure::failed)?;
+    node.replace(&sampled).map_err(Failure::failed)?;
     Ok(Sample { address: node.addresses()[0], node: Some(node), names })
 }
 

@@ -22,8 +22,9 @@ use crate::config::{
 use crate::dataplane::access::{Access, Prefix};
 use crate::node::{Control, Node};
 use crate::registry::watch;
-use crate::table::ZoneSettings;
+use crate::table::{MAX_APEX_LEN, ZoneSettings};
 use crate::wire::name::Name;
+use crate::wire::response::{DEFAULT_UDP_LEN, UDP_LENS};
 
 /// Arguments of `redbreast serve`.
 #[derive(clap::Args)]
@@ -39,6 +40,11 @@ pub(crate) struct Args {
     /// File with names in the format of /etc/hosts; give it again for more. Read again when it changes, and on SIGHUP
     #[arg(long, value_name = "HOSTS-FILE")]
     names: Vec<PathBuf>,
+
+    /// Zone file (RFC 1035 §5) with records of any type; give it again for more. Names without a dot at the end are in
+    /// the first domain, unless the file has an $ORIGIN. Read again when it changes, and on SIGHUP
+    #[arg(long, value_name = "ZONE-FILE")]
+    zone: Vec<PathBuf>,
 
     /// Threads that answer queries [default: one per core]
     #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = RangedU64ValueParser::<usize>::new().range(1..=MAX_WORKERS as u64))]
@@ -56,6 +62,18 @@ pub(crate) struct Args {
     /// Responses a second over UDP to one client network (24 bits of IPv4, 56 of IPv6) by one worker; 0 for no limit
     #[arg(long, value_name = "N", default_value_t = 0, allow_negative_numbers = true)]
     rate_limit: u32,
+
+    /// Bytes of a response over UDP at most; clients that take less, by EDNS(0), get less
+    #[arg(long, value_name = "BYTES", allow_negative_numbers = true, default_value_t = DEFAULT_UDP_LEN,
+          value_parser = RangedU64ValueParser::<u16>::new()
+              .range(u64::from(*UDP_LENS.start())..=u64::from(*UDP_LENS.end())))]
+    edns_size: u16,
+
+    /// File with the secrets for DNS cookies, so that servers behind one address know each other's: 32 hexadecimal
+    /// digits a line, the first to use, a second to accept too. Read again when it changes, and on SIGHUP
+    /// [default: a secret of this process alone]
+    #[arg(long, value_name = "FILE")]
+    cookie_secrets: Option<PathBuf>,
 
     /// What the node calls itself, to those who ask for NSID or id.server [default: the host's name]
     #[arg(long, value_name = "NAME")]
@@ -79,8 +97,11 @@ impl Args {
             listen: self.listen,
             domains: self.domain,
             names: self.names,
+            zones: self.zone,
+            cookie_secrets: self.cookie_secrets,
             workers: workers.min(MAX_WORKERS),
             zone: ZoneSettings { ttl_s: self.ttl, negative_ttl_s: self.ttl },
+            udp_len: self.edns_size,
             access: if self.allow.is_empty() { Access::default() } else { Access::new(self.allow) },
             rate_limit: self.rate_limit,
             node_name: (!self.hide_identity).then(|| self.node_name.unwrap_or_else(host_name)),
@@ -97,6 +118,9 @@ fn host_name() -> String {
 fn parse_domain(text: &str) -> Result<Name, String> {
     match Name::from_text(text) {
         Ok(name) if name == Name::root() => Err("the root cannot be served".into()),
+        Ok(name) if name.as_wire().len() > MAX_APEX_LEN => Err(format!(
+            "a domain can have at most {MAX_APEX_LEN} bytes, so that the names of its SOA record fit"
+        )),
         Ok(name) => Ok(name),
         Err(error) => Err(error.to_string()),
     }
@@ -111,7 +135,7 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
     // Before the node starts: a signal during the start is then obeyed after it.
     obey_signals(sender.clone())?;
     let node = Node::start(settings.clone()).map_err(Failure::usage)?;
-    let _watch = watch_names(&settings, sender);
+    let _watch = watch_files(&settings, sender);
     for address in node.addresses() {
         info!("listening on {address}");
     }
@@ -141,15 +165,16 @@ fn obey_signals(sender: Sender<Control>) -> Result<(), Failure> {
     Ok(())
 }
 
-fn watch_names(settings: &Settings, sender: Sender<Control>) -> Option<watch::FileWatch> {
-    if settings.names.is_empty() {
+fn watch_files(settings: &Settings, sender: Sender<Control>) -> Option<watch::FileWatch> {
+    let files: Vec<_> = settings.files().cloned().collect();
+    if files.is_empty() {
         return None;
     }
     let changed = move || {
         // It can only fail when the control thread is gone, and the names with it.
         let _ = sender.send(Control::Reload);
     };
-    watch::watch(&settings.names, changed)
-        .inspect_err(|error| warn!("cannot watch the names files, send SIGHUP after a change: {error}"))
+    watch::watch(&files, changed)
+        .inspect_err(|error| warn!("cannot watch the files, send SIGHUP after a change: {error}"))
         .ok()
 }

@@ -8,16 +8,18 @@ use std::sync::Arc;
 
 use super::access::Access;
 use super::counters::Event;
-use super::identity::Identity;
+use super::identity::{Identity, ShownCookie};
 use super::rate_limit::{Allowance, RateLimiter};
-use crate::policy;
-use crate::table::{Entry, RecordSet, Table};
+use super::records::{add_additional, copy_answers, follow_alias};
+use crate::snapshot::Reader;
+use crate::table::{Entry, Table};
+use crate::wire::cookie::Secrets;
 use crate::wire::edns::{ExtendedError, Options};
 use crate::wire::header::{self, rcode};
 use crate::wire::name::{NameFault, QueryName};
 use crate::wire::query::{Fault, Query};
-use crate::wire::record::{CLASS_ANY, CLASS_CHAOS, CLASS_IN, FIXED_LEN, rtype};
-use crate::wire::response::{Response, Transport, header_only};
+use crate::wire::record::{CLASS_ANY, CLASS_CHAOS, CLASS_IN, rtype};
+use crate::wire::response::{Response, Suffix, Transport, refusal};
 
 /// What to do with a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,22 +52,25 @@ pub struct Service {
     pub identity: Identity,
     /// Responses a second that a worker gives to one client network over UDP; 0 for no limit.
     pub rate_limit: u32,
+    /// Bytes of a response over UDP at most.
+    pub udp_len: u16,
 }
 
 /// What one worker needs to answer, kept from packet to packet so that nothing has to be set up for each.
 pub struct Answerer {
     service: Arc<Service>,
+    secrets: Reader<Secrets>,
     limiter: RateLimiter,
     name: QueryName,
     rng: fastrand::Rng,
 }
 
 impl Answerer {
-    /// An answerer that draws its random orders from `rng`.
+    /// An answerer that makes its cookies with `secrets` and draws its random orders from `rng`.
     #[must_use]
-    pub fn new(service: Arc<Service>, rng: fastrand::Rng) -> Self {
+    pub fn new(service: Arc<Service>, secrets: Reader<Secrets>, rng: fastrand::Rng) -> Self {
         let limiter = RateLimiter::new(service.rate_limit);
-        Self { service, limiter, name: QueryName::default(), rng }
+        Self { service, secrets, limiter, name: QueryName::default(), rng }
     }
 
     /// Answers the query in the first `len` bytes of `buffer` from `table`, and says by `count` what it was.
@@ -81,21 +86,21 @@ impl Answerer {
         origin: Origin,
         mut count: impl FnMut(Event),
     ) -> Verdict {
-        let Self { service, limiter, name, rng } = self;
+        let Self { service, secrets, limiter, name, rng } = self;
         let Origin { transport, client, now_s } = origin;
         let query = match Query::parse(buffer, len, name, table.seed()) {
             Ok(query) => query,
             Err(fault) => {
                 let allowed = transport == Transport::Tcp || limiter.take(client, now_s) == Allowance::Answer;
-                return reject(fault, allowed, buffer, count);
+                return reject(fault, allowed, buffer, len, service.udp_len, count);
             }
         };
-        let (options, known) = match &query.edns {
-            Some(edns) => service.identity.options(edns, transport, client, now_s),
-            None => (Options::default(), false),
+        let (options, shown) = match &query.edns {
+            Some(edns) => service.identity.options(edns, secrets.load(), origin),
+            None => (Options::default(), ShownCookie::None),
         };
-        let mut response = Response::new(buffer, &query, transport, options);
-        if transport == Transport::Udp && !known {
+        let mut response = Response::new(buffer, &query, transport, service.udp_len, options);
+        if transport == Transport::Udp && shown != ShownCookie::Good {
             match limiter.take(client, now_s) {
                 Allowance::Answer => {}
                 Allowance::Truncate => {
@@ -111,20 +116,19 @@ impl Answerer {
         }
         if query.edns.is_some_and(|edns| edns.version != 0) {
             count(Event::BadVersion);
-            response.set_bad_version();
-            return reply(response, rcode::NOERROR, false);
+            response.set_extended();
+            return reply(response, rcode::BADVERS_LOW, false);
         }
         if !service.access.allows(client) {
             count(Event::Prohibited);
             response.explain(ExtendedError::Prohibited);
             return reply(response, rcode::REFUSED, false);
         }
-        if query.qclass != CLASS_IN && query.qclass != CLASS_ANY {
-            return other_class(service, name, &query, response, count);
+        if !query.has_question() {
+            return cookie_alone(shown, response, count);
         }
-        if matches!(query.qtype, rtype::AXFR | rtype::IXFR) {
-            count(Event::Refused); // nobody may have a whole zone
-            return reply(response, rcode::REFUSED, false);
+        if !matches!(query.qclass, CLASS_IN | CLASS_ANY) || matches!(query.qtype, rtype::AXFR | rtype::IXFR) {
+            return no_lookup(service, name, &query, response, count);
         }
         if let Some(entry) = table.lookup(name) {
             return found(table, name, rng, entry, &query, response, count);
@@ -149,7 +153,7 @@ impl Answerer {
 #[inline]
 fn found(
     table: &Table,
-    name: &QueryName,
+    name: &mut QueryName,
     rng: &mut fastrand::Rng,
     entry: Entry<'_>,
     query: &Query,
@@ -165,15 +169,30 @@ fn found(
     };
     if let Some(set) = set {
         count(Event::Positive);
-        if !copy_answers(set, rng, &mut response) {
+        if matches!(set.rtype, rtype::A | rtype::AAAA) {
+            if !copy_answers(set, rng, None, &mut response) {
+                count(Event::TruncatedAnswer);
+                response.set_truncated();
+            }
+            return reply(response, rcode::NOERROR, authoritative);
+        }
+        let (apex, zone) = table.zone_of_found(name);
+        let suffix = Suffix { name: zone.lower_case_wire(), at: header::LEN + apex };
+        if !copy_answers(set, rng, Some(suffix), &mut response) {
             count(Event::TruncatedAnswer);
             response.set_truncated();
+        } else if set.rtype == rtype::SRV {
+            add_additional(table, set, name, query.question_end, &mut response);
         }
         return reply(response, rcode::NOERROR, authoritative);
     }
+    if let Some(alias) = entry.get(rtype::CNAME) {
+        let code = follow_alias(table, name, rng, alias, qtype, &mut response, &mut count);
+        return reply(response, code, authoritative);
+    }
     let (apex, zone) = table.zone_of_found(name);
     let soa = zone.soa_record(header::LEN + apex);
-    if apex == 0 && (qtype == rtype::SOA || qtype == rtype::ANY) && soa.len() <= response.room() {
+    if apex == 0 && qtype == rtype::SOA && soa.len() <= response.room() {
         count(Event::Positive);
         response.answer_with(1, soa.len(), |out| out.copy_from_slice(&soa));
     } else {
@@ -183,35 +202,26 @@ fn found(
     reply(response, rcode::NOERROR, authoritative)
 }
 
+/// Answers a query for a cookie alone (RFC 7873 §5.4); the cookie itself is among the response's options.
+#[cold]
+fn cookie_alone(shown: ShownCookie, mut response: Response<'_>, mut count: impl FnMut(Event)) -> Verdict {
+    count(Event::CookieAlone);
+    if shown == ShownCookie::Bad {
+        response.set_extended();
+        return reply(response, rcode::BADCOOKIE_LOW, false);
+    }
+    reply(response, rcode::NOERROR, false)
+}
+
 /// Over all classes at once nobody has authority (RFC 1035 §6.2).
 #[inline]
 fn is_authoritative(query: &Query) -> bool {
     query.qclass == CLASS_IN
 }
 
-/// Copies the records that fit, whole ones only; returns whether that was all of them.
-#[inline]
-fn copy_answers(set: RecordSet<'_>, rng: &mut fastrand::Rng, response: &mut Response<'_>) -> bool {
-    let room = response.room();
-    let (count, len) = match set.rtype {
-        rtype::A | rtype::AAAA => {
-            // All of one length: any of them may go, in any order.
-            let record_len = FIXED_LEN + if set.rtype == rtype::A { 4 } else { 16 };
-            let count = usize::from(set.count).min(room / record_len);
-            let len = count * record_len;
-            #[allow(clippy::cast_possible_truncation)] // at most `set.count`
-            response.answer_with(count as u16, len, |out| policy::shuffle(rng, record_len, set.records, out));
-            return count == usize::from(set.count);
-        }
-        _ => whole_records(set.records, room),
-    };
-    response.answer_with(count, len, |out| out.copy_from_slice(&set.records[..len]));
-    count == set.count
-}
-
-/// Answers in class CHAOS what a server says of itself, and nothing in any other class.
+/// Answers in class CHAOS what a server says of itself, and nothing in any other class; nobody may have a whole zone.
 #[cold]
-fn other_class(
+fn no_lookup(
     service: &Service,
     name: &QueryName,
     query: &Query,
@@ -226,20 +236,8 @@ fn other_class(
         return reply(response, rcode::NOERROR, true);
     }
     count(Event::Refused);
+    response.explain(ExtendedError::NotSupported);
     reply(response, rcode::REFUSED, false)
-}
-
-/// How many of `records`, and how many bytes of them, fit in `room`.
-fn whole_records(records: &[u8], room: usize) -> (u16, usize) {
-    let (mut count, mut end) = (0, 0);
-    while end + FIXED_LEN <= records.len() {
-        let next = end + FIXED_LEN + usize::from(header::u16_at(records, end + FIXED_LEN - 2));
-        if next > room {
-            break;
-        }
-        (count, end) = (count + 1, next);
-    }
-    (count, end)
 }
 
 #[inline]
@@ -247,9 +245,17 @@ fn reply(response: Response<'_>, code: u8, authoritative: bool) -> Verdict {
     Verdict::Reply { len: response.finish(code, authoritative) }
 }
 
-/// Answers what is no query by a bare header if that is `allowed`, or not at all.
+/// Answers the first `len` bytes of `buffer`, which are no query, by what can be said to them if that is `allowed`, or
+/// not at all.
 #[cold]
-fn reject(fault: Fault, allowed: bool, buffer: &mut [u8], mut count: impl FnMut(Event)) -> Verdict {
+fn reject(
+    fault: Fault,
+    allowed: bool,
+    buffer: &mut [u8],
+    len: usize,
+    udp_len: u16,
+    mut count: impl FnMut(Event),
+) -> Verdict {
     let (event, code) = match fault {
         Fault::Short => (Event::Short, None),
         Fault::Response => (Event::Response, None),
@@ -268,7 +274,7 @@ fn reject(fault: Fault, allowed: bool, buffer: &mut [u8], mut count: impl FnMut(
     }
     count(event);
     match code {
-        Some(code) => Verdict::Reply { len: header_only(buffer, code) },
+        Some(code) => Verdict::Reply { len: refusal(buffer, len, code, udp_len) },
         None => Verdict::Drop,
     }
 }

@@ -33,6 +33,8 @@ macro_rules! events {
 events! {
     /// Answered with records.
     Positive => "positive",
+    /// Answered with an alias (CNAME) and what it leads to, if anything.
+    Alias => "alias",
     /// The name exists, the type does not: NOERROR without answers.
     NoData => "nodata",
     /// The name does not exist in a domain of ours.
@@ -63,6 +65,8 @@ events! {
     Truncated => "truncated_query",
     /// FORMERR: malformed records or EDNS options behind the question, or bytes behind the last record.
     Records => "bad_records",
+    /// Answered with a cookie, which was all that was asked for.
+    CookieAlone => "cookie_alone",
     /// BADVERS: an EDNS version we do not know.
     BadVersion => "bad_edns_version",
     /// The answer did not fit and went out with TC set.

@@ -1,15 +1,13 @@
-//! What a server says of itself: its cookies, its name as an EDNS option, and its answers in class CHAOS.
+//! What a server says of itself: the EDNS options of its responses, and its answers in class CHAOS.
 //!
 //! Made by the main thread, read by the workers.
 
-use std::net::IpAddr;
-
+use super::answer::Origin;
+use super::connection::IDLE_TIMEOUT;
 use crate::wire::cookie::Secrets;
 use crate::wire::edns::{Cookie, Edns, MAX_NSID_LEN, Options};
 use crate::wire::record::{self, CLASS_CHAOS, QUESTION_POINTER, rtype};
 use crate::wire::response::Transport;
-
-use super::connection::IDLE_TIMEOUT;
 
 /// Names under which servers tell their version (of old) and their name (RFC 4892), as a folded query has them.
 const VERSION_NAMES: [&[u8]; 2] = [b"\x07version\x04bind\0", b"\x07version\x06server\0"];
@@ -17,7 +15,6 @@ const NODE_NAMES: [&[u8]; 2] = [b"\x02id\x06server\0", b"\x08hostname\x04bind\0"
 
 /// Who this server is.
 pub struct Identity {
-    secrets: Secrets,
     /// `None` if it does not tell.
     told: Option<Told>,
 }
@@ -30,10 +27,9 @@ struct Told {
 }
 
 impl Identity {
-    /// A server that makes cookies with `secrets` and tells `node_name`, unless that is `None`. Of a name of more than
-    /// 128 bytes it tells the front.
+    /// A server that tells `node_name`, unless that is `None`. Of a name of more than 128 bytes it tells the front.
     #[must_use]
-    pub fn new(secrets: Secrets, node_name: Option<&str>) -> Self {
+    pub fn new(node_name: Option<&str>) -> Self {
         let told = node_name.map(|name| {
             let name = &name.as_bytes()[..name.len().min(MAX_NSID_LEN)];
             let version = concat!("redbreast ", env!("CARGO_PKG_VERSION"));
@@ -43,7 +39,7 @@ impl Identity {
                 node_record: chaos_text(name),
             }
         });
-        Self { secrets, told }
+        Self { told }
     }
 
     /// The TXT record in class CHAOS under `name`, if there is one.
@@ -59,30 +55,42 @@ impl Identity {
         }
     }
 
-    /// The EDNS options that a response to this query has, and whether the client has shown a good cookie: then its
-    /// address is its own.
+    /// The EDNS options that a response to this query has, with a cookie made by `secrets`, and what the cookie that the
+    /// client has shown is worth.
     #[must_use]
-    pub fn options(
-        &self,
-        edns: &Edns,
-        transport: Transport,
-        client: IpAddr,
-        now_s: u32,
-    ) -> (Options<'_>, bool) {
-        let renew =
-            |Cookie { client: part, server }: Cookie| self.secrets.renew(part, server?, client, now_s);
-        let renewed = edns.cookie.and_then(renew);
-        let server_cookie = |part| renewed.unwrap_or_else(|| self.secrets.make(part, client, now_s));
+    pub fn options(&self, edns: &Edns, secrets: &Secrets, origin: Origin) -> (Options<'_>, ShownCookie) {
+        let Origin { transport, client, now_s } = origin;
         let keepalive = edns.wants_keepalive && transport == Transport::Tcp;
-        let options = Options {
-            cookie: edns.cookie.map(|Cookie { client: part, .. }| (part, server_cookie(part))),
+        let mut options = Options {
+            cookie: None,
             nsid: self.told.as_ref().filter(|_| edns.wants_nsid).map(|told| &*told.node_name),
             #[allow(clippy::cast_possible_truncation)] // some seconds
             keepalive_100ms: keepalive.then_some((IDLE_TIMEOUT.as_millis() / 100) as u16),
             error: None,
         };
-        (options, renewed.is_some())
+        let Some(Cookie { client: part, server, foreign }) = edns.cookie else {
+            return (options, ShownCookie::None);
+        };
+        let renewed = server.and_then(|server| secrets.renew(part, server, client, now_s));
+        options.cookie = Some((part, renewed.unwrap_or_else(|| secrets.make(part, client, now_s))));
+        let shown = match renewed {
+            Some(_) => ShownCookie::Good,
+            None if server.is_some() || foreign => ShownCookie::Bad,
+            None => ShownCookie::None,
+        };
+        (options, shown)
     }
+}
+
+/// What the server's part of a query's cookie is worth (RFC 7873 §5.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ShownCookie {
+    /// There is none.
+    None,
+    /// It is not one that a server with our secrets gave to this client lately.
+    Bad,
+    /// The client's address is its own.
+    Good,
 }
 
 /// A TXT record of one string.
@@ -101,40 +109,46 @@ mod tests {
 
     #[test]
     fn a_server_tells_its_name_and_version_or_nothing() {
-        let told = Identity::new(Secrets::random(), Some("node-1"));
+        let told = Identity::new(Some("node-1"));
         let record = told.chaos_record(b"\x02id\x06server\0").unwrap();
         assert_eq!(record, b"\xc0\x0c\0\x10\0\x03\0\0\0\0\0\x07\x06node-1");
         assert!(told.chaos_record(b"\x07version\x04bind\0").is_some());
         assert!(told.chaos_record(b"\x07version\x04burn\0").is_none());
-        let silent = Identity::new(Secrets::random(), None);
+        let silent = Identity::new(None);
         assert!(silent.chaos_record(b"\x02id\x06server\0").is_none());
+    }
+
+    const SECRETS: Secrets = Secrets { current: [7; 16], previous: None };
+
+    fn origin(transport: Transport) -> Origin {
+        Origin { transport, client: [10, 0, 0, 1].into(), now_s: 1000 }
     }
 
     #[test]
     fn options_answer_what_was_asked_and_keepalive_only_over_tcp() {
-        let identity = Identity::new(Secrets::random(), Some("node-1"));
-        let client = "10.0.0.1".parse().unwrap();
+        let identity = Identity::new(Some("node-1"));
         let asked = Edns { wants_keepalive: true, wants_nsid: true, ..Edns::default() };
-        let (options, _) = identity.options(&asked, Transport::Tcp, client, 9);
+        let (options, _) = identity.options(&asked, &SECRETS, origin(Transport::Tcp));
         assert_eq!((options.keepalive_100ms, options.nsid), (Some(100), Some(&b"node-1"[..])));
-        assert_eq!(identity.options(&asked, Transport::Udp, client, 9).0.keepalive_100ms, None);
-        assert!(identity.options(&Edns::default(), Transport::Udp, client, 9).0.cookie.is_none());
+        let options = |edns| identity.options(&edns, &SECRETS, origin(Transport::Udp)).0;
+        assert_eq!(options(asked).keepalive_100ms, None);
+        assert!(options(Edns::default()).cookie.is_none());
     }
 
     #[test]
     fn a_cookie_that_is_good_comes_back_and_another_is_replaced() {
-        let identity = Identity::new(Secrets::random(), None);
-        let client = "10.0.0.1".parse().unwrap();
-        let ask = |server| {
-            let cookie = Some(Cookie { client: *b"a client", server });
+        let ask = |server, foreign| {
+            let cookie = Some(Cookie { client: *b"a client", server, foreign });
             let edns = Edns { cookie, ..Edns::default() };
-            let (options, known) = identity.options(&edns, Transport::Udp, client, 1000);
-            (options.cookie.unwrap(), known)
+            let identity = Identity::new(None);
+            let (options, shown) = identity.options(&edns, &SECRETS, origin(Transport::Udp));
+            (options.cookie.unwrap(), shown)
         };
-        let ((part, first), known) = ask(None);
-        assert_eq!((part, known), (*b"a client", false));
-        assert_eq!(ask(Some(first)), ((part, first), true));
+        let ((part, first), shown) = ask(None, false);
+        assert_eq!((part, shown), (*b"a client", ShownCookie::None));
+        assert_eq!(ask(Some(first), false), ((part, first), ShownCookie::Good));
         // Made anew at the same time, so the same.
-        assert_eq!(ask(Some([0; 16])), ((part, first), false));
+        assert_eq!(ask(Some([0; 16]), false), ((part, first), ShownCookie::Bad));
+        assert_eq!(ask(None, true), ((part, first), ShownCookie::Bad));
     }
 }

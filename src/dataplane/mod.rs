@@ -11,6 +11,7 @@ pub mod counters;
 pub mod identity;
 mod listen;
 pub mod rate_limit;
+mod records;
 mod tcp;
 mod udp;
 pub mod worker;

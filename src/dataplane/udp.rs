@@ -11,7 +11,8 @@ use socket2::{Domain, Protocol, SockFilter, Socket, Type};
 use super::answer::{Answerer, Origin, Verdict};
 use super::counters::{Counters, Event};
 use crate::mmsg::{self, Addressing, BATCH_LEN, Batch, Datagram, Wait};
-use crate::table::Reader;
+use crate::snapshot::Reader;
+use crate::table::Table;
 use crate::wire::header;
 use crate::wire::response::Transport;
 
@@ -86,7 +87,7 @@ pub(super) enum Served {
 pub(super) fn serve_batch(
     socket: &UdpSocket,
     batch: &mut Batch,
-    reader: &mut Reader,
+    reader: &mut Reader<Table>,
     answerer: &mut Answerer,
     counters: &Counters,
     clock: impl FnOnce() -> u32,

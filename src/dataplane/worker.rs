@@ -13,12 +13,13 @@ use std::time::{Duration, SystemTime};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token, Waker};
 
-use super::answer::{Answerer, Origin, Service};
+use super::answer::{Answerer, Origin};
 use super::counters::Counters;
 use super::tcp::Tcp;
 use super::udp::{self, Served};
 use crate::mmsg::Batch;
-use crate::table::Reader;
+use crate::snapshot::Reader;
+use crate::table::Table;
 use crate::wire::response::Transport;
 
 /// Batches taken from one socket before the others, and a request to stop, get their turn.
@@ -99,22 +100,22 @@ pub struct Worker {
     poll: Poll,
     sockets: Vec<Watched>,
     tcp: Tcp,
-    reader: Reader,
+    reader: Reader<Table>,
     answerer: Answerer,
     counters: Arc<Counters>,
     stop: Arc<AtomicBool>,
 }
 
 impl Worker {
-    /// Starts a worker that answers on `listeners` from the tables of `reader`.
+    /// Starts a worker that answers on `listeners` from the tables of `reader` by `answerer`.
     ///
     /// # Errors
     /// When the kernel has no event queue or thread to give.
     pub fn start(
         index: usize,
         listeners: Listeners,
-        reader: Reader,
-        service: Arc<Service>,
+        reader: Reader<Table>,
+        answerer: Answerer,
     ) -> io::Result<Handle> {
         let poll = Poll::new()?;
         let waker = Waker::new(poll.registry(), WAKE)?;
@@ -132,7 +133,6 @@ impl Worker {
                     Watched { socket, batch, watch: Watch::Waiting }
                 };
                 let sockets = listeners.udp.into_iter().map(watched).collect();
-                let answerer = Answerer::new(service, fastrand::Rng::new());
                 Self { poll, sockets, tcp, reader, answerer, counters, stop }.run();
             }
         })?;

@@ -1,6 +1,9 @@
 //! The ways in which names get into the server.
 //!
-//! So far: files in the format of /etc/hosts, read at the start and whenever they change.
+//! So far: files, read at the start and whenever they change; those in the format of /etc/hosts for addresses, zone files
+//! for all kinds of records.
 
 pub mod names_file;
 pub mod watch;
+pub mod zone_file;
+mod zone_text;

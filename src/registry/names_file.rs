@@ -4,13 +4,12 @@
 //! its file, line and value, so that a slip of the pen never takes half of a cluster's names away.
 
 use std::fmt;
-use std::fs;
-use std::io;
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use smallvec::SmallVec;
 
+use crate::text_file::{self, FileError};
 use crate::wire::name::{Name, NameTextError};
 
 /// One address of a file with its names.
@@ -22,18 +21,9 @@ pub struct Host {
     pub names: SmallVec<[Name; 1]>,
 }
 
-/// Why a names file was refused.
-#[derive(Debug)]
-pub struct NamesFileError {
-    path: PathBuf,
-    /// Where it went wrong; `None` if the file could not be read at all.
-    line: Option<usize>,
-    cause: Cause,
-}
-
+/// What is wrong with a line.
 #[derive(Debug)]
 enum Cause {
-    Unreadable(io::Error),
     NotText,
     NoAddress(String),
     ScopedAddress(String),
@@ -43,15 +33,9 @@ enum Cause {
     NotOurs(String, String),
 }
 
-impl fmt::Display for NamesFileError {
+impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:", self.path.display())?;
-        if let Some(line) = self.line {
-            write!(f, "{line}:")?;
-        }
-        f.write_str(" ")?;
-        match &self.cause {
-            Cause::Unreadable(error) => write!(f, "cannot read the names file: {error}"),
+        match self {
             Cause::NotText => {
                 f.write_str("the line is not UTF-8 text; a names file has an address and names a line")
             }
@@ -79,19 +63,16 @@ impl fmt::Display for NamesFileError {
     }
 }
 
-impl std::error::Error for NamesFileError {}
-
 /// Reads a names file for a server of `domains`. A name without a dot is meant in the first of them.
 ///
 /// # Errors
-/// [`NamesFileError`].
-pub fn read(path: &Path, domains: &[Name]) -> Result<Vec<Host>, NamesFileError> {
-    let fail = |line, cause| NamesFileError { path: path.to_owned(), line, cause };
-    let bytes = fs::read(path).map_err(|error| fail(None, Cause::Unreadable(error)))?;
+/// [`FileError`].
+pub fn read(path: &Path, domains: &[Name]) -> Result<Vec<Host>, FileError> {
+    let bytes = text_file::read(path, "names file")?;
     // Lines of an address and a name have some thirty bytes.
     let mut hosts = Vec::with_capacity(bytes.len() / 32);
     for (i, line) in bytes.split(|&byte| byte == b'\n').enumerate() {
-        let host = parse_line(line, domains).map_err(|cause| fail(Some(i + 1), cause))?;
+        let host = parse_line(line, domains).map_err(|cause| FileError::at(path, i + 1, cause))?;
         hosts.extend(host);
     }
     Ok(hosts)
@@ -142,6 +123,8 @@ fn is_host_label(label: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn domains() -> Vec<Name> {

@@ -1,6 +1,6 @@
 //! The immutable name table that every lookup is answered from.
 //!
-//! Workers read a [`Table`] through a [`Reader`]; the control thread builds the next one from [`Contents`] and swaps
+//! Workers read a [`Table`] through a [`Reader`](crate::snapshot::Reader); the control thread builds the next one from [`Contents`] and swaps
 //! it in with a [`Publisher`]. A table is never changed after it was published, so there is nothing to lock.
 //!
 //! A name lives in one of many shards, chosen by its hash. Shards that a new table has in common with the one
@@ -13,10 +13,10 @@ mod zone;
 
 use std::sync::Arc;
 
-pub use contents::{Contents, ContentsError};
-pub use publish::{Publisher, Reader};
+pub use contents::{Contents, ContentsError, MAX_RDATA_LEN};
+pub use publish::Publisher;
 pub use shard::{Entry, RecordSet};
-pub use zone::{SOA_RECORD_LEN, Zone, ZoneSettings};
+pub use zone::{MAX_APEX_LEN, SOA_RECORD_LEN, Zone, ZoneSettings, name_server};
 
 use crate::wire::name::{HashSeed, Name, QueryName, suffix_at};
 use shard::Shard;

@@ -1,39 +1,22 @@
 //! Handing tables from the control thread to the workers.
 //!
-//! The [`Publisher`] runs on the control thread, a [`Reader`] on each worker. A worker looks at one atomic pointer per
-//! batch and goes on with the table it has unless that has changed.
+//! The [`Publisher`] runs on the control thread.
 
 use std::sync::Arc;
 
-use arc_swap::{ArcSwap, Cache};
-
 use super::contents::Size;
 use super::{Contents, ContentsError, Table, ZoneSettings};
+use crate::snapshot::{Current, Reader};
 use crate::wire::name::{HashSeed, Name};
 
 /// The one writer of tables.
 pub struct Publisher {
-    current: Arc<ArcSwap<Table>>,
-    /// Tables that were replaced and that a worker may still be answering from. They are kept until the publisher is
-    /// their only owner, so that it is never a worker that gives up the last share and has to free a table. A worker
-    /// holds on to one table at a time, so there are never more of them than workers.
-    retired: Vec<Arc<Table>>,
+    current: Current<Table>,
     domains: Vec<Name>,
     settings: ZoneSettings,
     seed: HashSeed,
     /// Of what was published last: the next is likely to be of about that size.
     size: Size,
-}
-
-/// A worker's view of the current table.
-pub struct Reader(Cache<Arc<ArcSwap<Table>>, Arc<Table>>);
-
-impl Reader {
-    /// The current table. Call it once for a batch of packets.
-    #[inline]
-    pub fn load(&mut self) -> &Table {
-        self.0.load()
-    }
 }
 
 impl Publisher {
@@ -45,8 +28,7 @@ impl Publisher {
             .build(1, None)
             .expect("no records, none too many");
         Self {
-            current: Arc::new(ArcSwap::from_pointee(empty)),
-            retired: Vec::new(),
+            current: Current::new(empty),
             domains: domains.to_vec(),
             settings,
             seed,
@@ -56,8 +38,8 @@ impl Publisher {
 
     /// A view for one more worker.
     #[must_use]
-    pub fn reader(&self) -> Reader {
-        Reader(Cache::new(Arc::clone(&self.current)))
+    pub fn reader(&self) -> Reader<Table> {
+        self.current.reader()
     }
 
     /// Empty contents, to be filled and given to [`publish`](Self::publish).
@@ -69,7 +51,7 @@ impl Publisher {
     /// The table that workers load from now on.
     #[must_use]
     pub fn current(&self) -> Arc<Table> {
-        self.current.load_full()
+        self.current.load()
     }
 
     /// Makes a table of `contents` and lets the workers have it, each with its next batch.
@@ -77,19 +59,12 @@ impl Publisher {
     /// # Errors
     /// [`ContentsError`]; the current table stays.
     pub fn publish(&mut self, contents: Contents) -> Result<(), ContentsError> {
-        let old = self.current.load_full();
+        let old = self.current.load();
         self.size = contents.size();
         let table = contents.build(old.serial().wrapping_add(1), Some(&old))?;
-        self.retired.push(self.current.swap(Arc::new(table)));
         drop(old);
-        self.retired.retain(|table| Arc::strong_count(table) > 1);
+        self.current.replace(table);
         Ok(())
-    }
-
-    /// Replaced tables that workers still hold.
-    #[must_use]
-    pub fn retired(&self) -> usize {
-        self.retired.len()
     }
 }
 
@@ -114,22 +89,6 @@ mod tests {
     }
 
     #[test]
-    fn readers_see_each_publication_and_replaced_tables_are_freed_by_the_publisher() {
-        let mut publisher = Publisher::new(&[name("example")], SETTINGS);
-        let (mut busy, mut idle) = (publisher.reader(), publisher.reader());
-        let empty = std::ptr::from_ref(idle.load());
-        for i in 1..=20 {
-            publisher.publish(fill(&publisher, i)).unwrap();
-            assert_eq!(busy.load().serial(), 1 + u32::from(i));
-            assert!(publisher.retired() <= 2, "one per reader");
-        }
-        assert_eq!(publisher.retired.iter().filter(|table| Arc::as_ptr(table) == empty).count(), 1);
-        idle.load();
-        publisher.publish(fill(&publisher, 1)).unwrap();
-        assert!(publisher.retired.iter().all(|table| Arc::as_ptr(table) != empty));
-    }
-
-    #[test]
     fn a_small_change_shares_all_other_shards() {
         let mut publisher = Publisher::new(&[name("example")], SETTINGS);
         publisher.publish(fill(&publisher, 1)).unwrap();
@@ -149,13 +108,57 @@ mod tests {
         contents.add_address(&name("a.b.C.example"), [10, 0, 0, 1].into());
         publisher.publish(contents).unwrap();
         let table = publisher.current();
-        for existing in ["b.c.example", "c.example", "example"] {
+        for existing in ["b.c.example", "c.example"] {
             assert_eq!(table.get(&name(existing)).unwrap().sets().count(), 0, "{existing}");
         }
         for missing in ["x.a.b.c.example", "x.example", "."] {
             assert!(table.get(&name(missing)).is_none(), "{missing}");
         }
-        assert_eq!(table.names(), 1);
+        assert_eq!(table.names(), 2, "the zone itself, which has a name server, and the one");
+    }
+
+    #[test]
+    fn each_domain_has_a_name_server_its_own_or_the_one_it_was_given() {
+        let mut publisher = Publisher::new(&[name("example"), name("Example.org")], SETTINGS);
+        let mut contents = publisher.contents();
+        contents.add(&name("example.ORG"), rtype::NS, 60, name("a.b").as_wire());
+        publisher.publish(contents).unwrap();
+        let table = publisher.current();
+        for (apex, server) in [("example", "ns.example"), ("example.org", "a.b")] {
+            let set = table.get(&name(apex)).unwrap().get(rtype::NS).unwrap();
+            assert_eq!((set.count, &set.records[12..]), (1, name(server).as_wire()), "{apex}");
+        }
+    }
+
+    #[test]
+    fn one_type_has_one_ttl_and_its_shortest_records_first() {
+        let mut publisher = Publisher::new(&[name("example")], SETTINGS);
+        let mut contents = publisher.contents();
+        for (ttl_s, text) in [(60, &b"\x03abc"[..]), (30, b"\x01z"), (90, b"\x01z")] {
+            contents.add(&name("t.example"), rtype::TXT, ttl_s, text);
+        }
+        publisher.publish(contents).unwrap();
+        let set = publisher
+            .current()
+            .get(&name("t.example"))
+            .unwrap()
+            .get(rtype::TXT)
+            .map(|set| set.records.to_vec());
+        let fixed = b"\xc0\x0c\0\x10\0\x01\0\0\0\x1e\0";
+        let expected = [&fixed[..], b"\x02\x01z", fixed, b"\x04\x03abc"].concat();
+        assert_eq!(set, Some(expected));
+    }
+
+    #[test]
+    fn an_alias_is_nothing_else() {
+        let publisher = Publisher::new(&[name("example")], SETTINGS);
+        for (rtype, rdata) in [(rtype::A, &[10, 0, 0, 1][..]), (rtype::CNAME, b"\x01y\0")] {
+            let mut contents = publisher.contents();
+            contents.add(&name("a.example"), rtype::CNAME, 1, b"\x01x\0");
+            contents.add(&name("A.example"), rtype, 1, rdata);
+            let error = Publisher::new(&[], SETTINGS).publish(contents).unwrap_err();
+            assert!(error.to_string().starts_with("a.example. has a CNAME record and others"), "{error}");
+        }
     }
 
     #[test]

@@ -18,6 +18,7 @@
 use std::sync::Arc;
 
 use crate::wire::name::QueryName;
+use crate::wire::record;
 
 const COUNT_LEN: usize = 4;
 const SLOT_LEN: usize = 8;
@@ -66,18 +67,19 @@ impl ShardWriter {
         self.block.push(0);
     }
 
-    /// Adds the records of one type to the last name.
+    /// Adds the records of one type, by their data, to the last name. Returns how many they are.
     pub(crate) fn set<'a>(
         &mut self,
         rtype: u16,
-        records: impl Iterator<Item = &'a [u8]>,
-    ) -> Result<(), SetTooLarge> {
+        ttl_s: u32,
+        data: impl Iterator<Item = &'a [u8]>,
+    ) -> Result<u16, SetTooLarge> {
         let header = self.block.len();
         self.block.resize(header + SET_HEADER_LEN, 0);
         let begin = self.block.len();
         let mut count = 0u16;
-        for record in records {
-            self.block.extend_from_slice(record);
+        for rdata in data {
+            record::push_record(&mut self.block, rtype, ttl_s, rdata);
             count = count.checked_add(1).ok_or(SetTooLarge)?;
         }
         let len = self.block.len() - begin;
@@ -86,7 +88,7 @@ impl ShardWriter {
             self.block[header + 2 * at..][..2].copy_from_slice(&field.to_le_bytes());
         }
         self.block[self.sets_at] += 1;
-        Ok(())
+        Ok(count)
     }
 
     /// The shard as written; `same` if that has become the very same.
@@ -214,16 +216,18 @@ mod tests {
             writer.begin(count);
             for (i, name) in names.iter().enumerate() {
                 writer.name(name.hash(), name.as_wire());
-                writer.set(1, [&[i.to_le_bytes()[0]; 3][..]].into_iter()).unwrap();
-                writer.set(28, [&[9; 4][..], &[9; 4]].into_iter()).unwrap();
+                assert_eq!(writer.set(1, 7, [&[i.to_le_bytes()[0]; 3][..]].into_iter()), Ok(1));
+                assert_eq!(writer.set(28, 7, [&[9; 4][..], &[8; 4]].into_iter()), Ok(2));
             }
             let shard = writer.finish(None);
             assert!(Arc::ptr_eq(&writer.finish(Some(&shard)), &shard), "what is the same is shared");
             for (i, name) in names.iter().enumerate() {
                 let entry = shard.find(name).unwrap();
-                let expected = [i.to_le_bytes()[0]; 3];
+                let expected =
+                    [&b"\xc0\x0c\0\x01\0\x01\0\0\0\x07\0\x03"[..], &[i.to_le_bytes()[0]; 3]].concat();
                 assert_eq!(entry.get(1), Some(RecordSet { rtype: 1, count: 1, records: &expected }));
-                assert_eq!(entry.get(28).unwrap().records, [9; 8]);
+                let two = entry.get(28).unwrap();
+                assert_eq!((two.count, two.records.len()), (2, 2 * 16));
                 assert_eq!(entry.get(2), None);
                 assert_eq!(entry.sets().count(), 2);
             }

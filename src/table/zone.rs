@@ -1,8 +1,8 @@
-//! The domains we are authoritative for, and their SOA records.
+//! The domains we are authoritative for, with their SOA records and the names of their servers.
 //!
 //! Read by the workers for negative answers, written by the control thread.
 
-use crate::wire::name::Name;
+use crate::wire::name::{MAX_LEN, Name};
 use crate::wire::record::{self, rtype};
 
 /// Bytes of the SOA record as it goes on the wire, its three names shortened by pointers to the zone's name.
@@ -30,6 +30,15 @@ pub struct ZoneSettings {
     pub ttl_s: u32,
     /// TTL of negative answers (RFC 2308), in seconds.
     pub negative_ttl_s: u32,
+}
+
+/// Bytes of a zone's name at most, in wire form: RNAME has to fit below it.
+pub const MAX_APEX_LEN: usize = MAX_LEN - RNAME.len();
+
+/// The name server of the zone `apex`, which its NS and SOA records have: `ns` below it. `None` if that is too long.
+#[must_use]
+pub fn name_server(apex: &Name) -> Option<Name> {
+    Name::from_text("ns").and_then(|label| label.below(apex)).ok()
 }
 
 /// One domain that we answer for with authority.

@@ -43,6 +43,8 @@ pub struct Cookie {
     pub client: [u8; CLIENT_COOKIE_LEN],
     /// The server's part, if it can be one of ours.
     pub server: Option<[u8; SERVER_COOKIE_LEN]>,
+    /// There is a server's part that cannot be one of ours, by its length.
+    pub foreign: bool,
 }
 
 /// Extended DNS errors (RFC 8914) that we tell, by their IANA numbers.
@@ -53,6 +55,8 @@ pub enum ExtendedError {
     Prohibited = 18,
     /// The name is in none of our zones.
     NotAuthoritative = 20,
+    /// We do not do what was asked for: transfers, and other classes.
+    NotSupported = 21,
 }
 
 /// The options of a response.
@@ -107,7 +111,11 @@ impl Cookie {
         let (client, server) = value.split_first_chunk::<CLIENT_COOKIE_LEN>().ok_or(BadOption)?;
         match server.len() {
             // Of another length than ours it was made by another implementation: to us as good as none.
-            0 | 8..=32 => Ok(Self { client: *client, server: server.try_into().ok() }),
+            len @ (0 | 8..=32) => Ok(Self {
+                client: *client,
+                server: server.try_into().ok(),
+                foreign: len != 0 && len != SERVER_COOKIE_LEN,
+            }),
             _ => Err(BadOption),
         }
     }
@@ -165,7 +173,7 @@ mod tests {
         let edns = parse(b"\xff\xff\0\x02ab\0\x03\0\0\0\x0a\0\x08clientck\0\x0b\0\0").unwrap();
         assert_eq!((edns.udp_payload_size, edns.version, edns.dnssec_ok), (1232, 0, true));
         assert!(edns.wants_nsid && edns.wants_keepalive);
-        assert_eq!(edns.cookie, Some(Cookie { client: *b"clientck", server: None }));
+        assert_eq!(edns.cookie, Some(Cookie { client: *b"clientck", server: None, foreign: false }));
     }
 
     #[test]
@@ -174,8 +182,12 @@ mod tests {
             let data = [&[0, 10, 0, len][..], &vec![7; len.into()]].concat();
             let fits = len == 8 || (16..=40).contains(&len);
             assert_eq!(parse(&data).is_ok(), fits, "{len}");
-            let ours = parse(&data).ok().and_then(|edns| edns.cookie?.server);
-            assert_eq!(ours.is_some(), len == 24, "{len}");
+            let Some(cookie) = parse(&data).ok().and_then(|edns| edns.cookie) else { continue };
+            assert_eq!(
+                (cookie.server.is_some(), cookie.foreign),
+                (len == 24, len != 8 && len != 24),
+                "{len}"
+            );
         }
     }
 

@@ -49,6 +49,11 @@ pub mod rcode {
     /// Refused by policy.
     pub const REFUSED: u8 = 5;
 
+    /// The low four bits of BADVERS, 16: an EDNS version that we do not know (RFC 6891 §9).
+    pub const BADVERS_LOW: u8 = 0;
+    /// The low four bits of BADCOOKIE, 23 (RFC 7873 §8).
+    pub const BADCOOKIE_LOW: u8 = 7;
+
     /// The mnemonic of a response code as `dig` and dnsperf print it.
     #[must_use]
     pub fn mnemonic(code: u8) -> &'static str {

@@ -154,10 +154,18 @@ impl QueryName {
     /// # Panics
     /// If `name` is not a valid uncompressed wire name, which [`Name`] guarantees.
     pub fn fold_name(&mut self, name: &Name, seed: HashSeed) {
-        let wire = name.as_wire();
+        self.fold_wire(name.as_wire(), seed).expect("a Name is valid");
+    }
+
+    /// The same with the name at the front of `wire`, uncompressed, as the data of a record has it.
+    ///
+    /// # Errors
+    /// A [`NameFault`]; the name is then unspecified but harmless.
+    pub fn fold_wire(&mut self, wire: &[u8], seed: HashSeed) -> Result<usize, NameFault> {
         let mut bytes = [0; FOLD_LEN];
+        let wire = &wire[..wire.len().min(MAX_LEN)];
         bytes[..wire.len()].copy_from_slice(wire);
-        self.fold(&bytes, wire.len(), seed).expect("a Name is valid");
+        self.fold(&bytes, wire.len(), seed)
     }
 
     /// Whether the name has one label: no dot was written in it.

@@ -4,7 +4,7 @@
 
 use super::edns::{BadOption, Edns};
 use super::header::{self, u16_at};
-use super::name::{FOLD_LEN, HashSeed, NameFault, QueryName};
+use super::name::{FOLD_LEN, HashSeed, MAX_LEN, NameFault, QueryName};
 use super::record::rtype;
 
 /// The smallest buffer a query may be parsed and answered in. The longest name is loaded from it by whole words, and
@@ -20,7 +20,8 @@ pub struct Query {
     pub qtype: u16,
     /// Class asked for.
     pub qclass: u16,
-    /// Where the question ends and the answer section will begin.
+    /// Where the question ends and the answer section will begin. A query for a cookie alone has no question: then it
+    /// is the end of the header (RFC 7873 §5.4).
     pub question_end: usize,
     /// What the client said by EDNS(0), if it did.
     pub edns: Option<Edns>,
@@ -35,7 +36,7 @@ pub enum Fault {
     Response,
     /// An operation other than a standard query.
     Opcode,
-    /// Not exactly one question.
+    /// Not exactly one question; or none and no cookie either, which alone may be asked for without a question.
     QuestionCount,
     /// The question's name is malformed.
     Name(NameFault),
@@ -66,7 +67,7 @@ impl Query {
             return Err(Fault::Opcode);
         }
         if u16_at(buffer, header::QDCOUNT) != 1 {
-            return Err(Fault::QuestionCount);
+            return parse_without_question(&buffer[..len]);
         }
         let window: &[u8; FOLD_LEN] =
             buffer[header::LEN..][..FOLD_LEN].try_into().expect("sizes asserted above");
@@ -83,6 +84,70 @@ impl Query {
             edns: parse_records(&buffer[..len], question_end)?,
         })
     }
+}
+
+impl Query {
+    /// Whether there is a question; without one the query is for a cookie alone.
+    #[inline]
+    #[must_use]
+    pub fn has_question(&self) -> bool {
+        self.question_end > header::LEN
+    }
+}
+
+/// A query for a cookie alone (RFC 7873 §5.4), if it is one.
+#[cold]
+fn parse_without_question(message: &[u8]) -> Result<Query, Fault> {
+    if u16_at(message, header::QDCOUNT) != 0 {
+        return Err(Fault::QuestionCount);
+    }
+    match parse_records(message, header::LEN) {
+        Ok(edns @ Some(Edns { cookie: Some(_), .. })) => {
+            Ok(Query { qtype: 0, qclass: 0, question_end: header::LEN, edns })
+        }
+        _ => Err(Fault::QuestionCount),
+    }
+}
+
+/// What of a message that is no query can still be told to its sender.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Remains {
+    /// Where the question ends, which goes back; the end of the header if there is not one well-formed question.
+    pub question_end: usize,
+    /// The sender speaks EDNS, and so has to be answered with it (RFC 6891 §6.1.1).
+    pub has_opt: bool,
+    /// It has set DO, which goes back too (RFC 3225 §3).
+    pub dnssec_ok: bool,
+}
+
+/// Looks for what can still be used in a `message` that was refused. At least its header is there.
+#[cold]
+#[must_use]
+pub fn salvage(message: &[u8]) -> Remains {
+    let mut remains = Remains { question_end: header::LEN, has_opt: false, dnssec_ok: false };
+    let questions = u16_at(message, header::QDCOUNT);
+    let mut at = header::LEN;
+    for _ in 0..questions {
+        let name_end = skip_name(message, at);
+        let Some(end) = name_end.map(|end| end + 4).filter(|&end| end <= message.len()) else {
+            return remains;
+        };
+        at = end;
+    }
+    if questions == 1 && is_plain_name(&message[header::LEN..at - 4]) {
+        remains.question_end = at;
+    }
+    let counts = [header::ANCOUNT, header::NSCOUNT, header::ARCOUNT];
+    let records: u32 = counts.iter().map(|&count| u32::from(u16_at(message, count))).sum();
+    for _ in 0..records {
+        let Some(fixed) = skip_name(message, at).filter(|&fixed| fixed + 10 <= message.len()) else { break };
+        if !remains.has_opt && message[at] == 0 && u16_at(message, fixed) == rtype::OPT {
+            remains.has_opt = true;
+            remains.dnssec_ok = message[fixed + 6] & 0x80 != 0;
+        }
+        at = fixed + 10 + usize::from(u16_at(message, fixed + 8));
+    }
+    remains
 }
 
 /// Walks the records behind the question, of which only OPT means anything in a query.
@@ -108,6 +173,15 @@ fn parse_records(message: &[u8], mut at: usize) -> Result<Option<Edns>, Fault> {
         at += fixed.len() + data.len();
     }
     if at == message.len() { Ok(edns) } else { Err(Fault::Records) }
+}
+
+/// Whether `name`, which was skipped before, has no pointer and no more bytes than a name can have.
+fn is_plain_name(name: &[u8]) -> bool {
+    let mut label = 0;
+    while let Some(&len @ 1..=63) = name.get(label) {
+        label += 1 + usize::from(len);
+    }
+    name.len() <= MAX_LEN && label + 1 == name.len()
 }
 
 /// Where the name at `at` ends; `None` if the message ends before. A pointer ends a name; what it points at is never followed, so it cannot loop.
@@ -177,6 +251,40 @@ mod tests {
         assert_eq!(parse(&with(11, 2, &[OPT, OPT].concat())), Err(Fault::Records), "two OPT records");
         assert_eq!(parse(&with(7, 1, OPT)), Err(Fault::Records), "OPT in the answer section");
         assert_eq!(parse(&with(11, 255, b"")), Err(Fault::Records), "a count without its records");
+    }
+
+    #[test]
+    fn a_cookie_may_be_asked_for_without_a_question() {
+        let cookie = b"\0\0\x29\x04\xd0\0\0\0\0\0\x0c\0\x0a\0\x08clientck";
+        let header = b"\x12\x34\x01\0\0\0\0\0\0\0\0\x01";
+        let query = parse(&[&header[..], cookie].concat()).unwrap();
+        assert!(!query.has_question() && query.edns.unwrap().cookie.is_some());
+        assert_eq!(parse(&[&header[..], OPT].concat()), Err(Fault::QuestionCount), "no cookie");
+    }
+
+    #[test]
+    fn what_is_left_of_a_refused_message_is_its_question_and_that_it_had_opt() {
+        let end = QUESTION.len();
+        let remains = |question_end, has_opt| Remains { question_end, has_opt, dnssec_ok: has_opt };
+        assert_eq!(salvage(&with(11, 2, &[OPT, OPT].concat())), remains(end, true));
+        assert_eq!(salvage(&with(11, 1, b"\0\x01")), remains(end, false), "half a record");
+        assert_eq!(salvage(&with(5, 2, &[&QUESTION[12..], OPT].concat())), remains(12, false), "no ARCOUNT");
+        let mut two = with(5, 2, &[&QUESTION[12..], OPT].concat());
+        two[11] = 1;
+        assert_eq!(salvage(&two), remains(12, true));
+        for pointer in [b"\xc0\0", b"\xc0\x0c"] {
+            let question = [&QUESTION[..12], pointer, b"\0\x01\0\x01"].concat();
+            assert_eq!(salvage(&question), remains(12, false), "a pointer is not echoed");
+        }
+        let long = [
+            &QUESTION[..12],
+            &b"\x3faaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa".repeat(4)[..],
+            b"\0\0\x01\0\x01",
+        ];
+        assert_eq!(salvage(&long.concat()), remains(12, false), "a name of 257 bytes");
+        for len in 12..QUESTION.len() {
+            assert_eq!(salvage(&QUESTION[..len]), remains(12, false), "{len}");
+        }
     }
 
     #[test]

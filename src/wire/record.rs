@@ -2,10 +2,6 @@
 //!
 //! Encoding allocates; it runs on the control thread when a table is built, never on a worker.
 
-use std::net::IpAddr;
-
-use super::name::Name;
-
 /// Class IN, the Internet.
 pub const CLASS_IN: u16 = 1;
 /// Class CHAOS, for what a server says of itself (RFC 4892).
@@ -24,14 +20,22 @@ pub const FIXED_LEN: usize = 2 + 2 + 2 + 4 + 2;
 pub mod rtype {
     /// IPv4 address (RFC 1035).
     pub const A: u16 = 1;
+    /// Name server (RFC 1035).
+    pub const NS: u16 = 2;
+    /// Alias (RFC 1035).
+    pub const CNAME: u16 = 5;
     /// Start of authority (RFC 1035).
     pub const SOA: u16 = 6;
     /// Domain name pointer, for addresses turned into names (RFC 1035).
     pub const PTR: u16 = 12;
+    /// Mail exchange (RFC 1035).
+    pub const MX: u16 = 15;
     /// Text (RFC 1035).
     pub const TXT: u16 = 16;
     /// IPv6 address (RFC 3596).
     pub const AAAA: u16 = 28;
+    /// Location of a service (RFC 2782).
+    pub const SRV: u16 = 33;
     /// EDNS(0) pseudo-record (RFC 6891).
     pub const OPT: u16 = 41;
     /// Incremental zone transfer (RFC 1995), in questions only.
@@ -44,12 +48,12 @@ pub mod rtype {
     /// Types that may stand in a query file, by mnemonic.
     const MNEMONICS: &[(&str, u16)] = &[
         ("A", A),
-        ("NS", 2),
-        ("CNAME", 5),
+        ("NS", NS),
+        ("CNAME", CNAME),
         ("SOA", SOA),
         ("PTR", PTR),
         ("HINFO", 13),
-        ("MX", 15),
+        ("MX", MX),
         ("TXT", TXT),
         ("RP", 17),
         ("AFSDB", 18),
@@ -57,7 +61,7 @@ pub mod rtype {
         ("KEY", 25),
         ("AAAA", AAAA),
         ("LOC", 29),
-        ("SRV", 33),
+        ("SRV", SRV),
         ("NAPTR", 35),
         ("KX", 36),
         ("CERT", 37),
@@ -102,19 +106,6 @@ pub mod rtype {
     }
 }
 
-/// Appends an A or AAAA record for `address`, its owner the question's name.
-pub fn push_address(out: &mut Vec<u8>, address: IpAddr, ttl_s: u32) {
-    match address {
-        IpAddr::V4(v4) => push_record(out, rtype::A, ttl_s, &v4.octets()),
-        IpAddr::V6(v6) => push_record(out, rtype::AAAA, ttl_s, &v6.octets()),
-    }
-}
-
-/// Appends a PTR record to `target`, its owner the question's name.
-pub fn push_pointer(out: &mut Vec<u8>, target: &Name, ttl_s: u32) {
-    push_record(out, rtype::PTR, ttl_s, target.as_wire());
-}
-
 /// Appends a record of class IN, its owner the question's name.
 ///
 /// # Panics
@@ -143,9 +134,9 @@ mod tests {
     }
 
     #[test]
-    fn an_address_record_is_laid_out_as_on_the_wire() {
+    fn a_record_is_laid_out_as_on_the_wire() {
         let mut out = Vec::new();
-        push_address(&mut out, "192.0.2.1".parse().unwrap(), 258);
+        push_record(&mut out, rtype::A, 258, &[192, 0, 2, 1]);
         assert_eq!(out, [0xc0, 12, 0, 1, 0, 1, 0, 0, 1, 2, 0, 4, 192, 0, 2, 1]);
     }
 }

@@ -7,8 +7,10 @@
 
 mod message;
 mod peers;
+mod rfc1034;
 mod rfc1035;
 mod rfc2308;
+mod rfc2782;
 mod rfc3225_4035;
 mod rfc3596;
 mod rfc3597;

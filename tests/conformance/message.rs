@@ -3,11 +3,14 @@
 use hickory_proto::op::Message;
 
 pub(crate) const A: u16 = 1;
+pub(crate) const NS: u16 = 2;
+pub(crate) const CNAME: u16 = 5;
 pub(crate) const SOA: u16 = 6;
 pub(crate) const PTR: u16 = 12;
 pub(crate) const MX: u16 = 15;
 pub(crate) const TXT: u16 = 16;
 pub(crate) const AAAA: u16 = 28;
+pub(crate) const SRV: u16 = 33;
 pub(crate) const OPT: u16 = 41;
 pub(crate) const ANY: u16 = 255;
 
@@ -21,6 +24,7 @@ pub(crate) const NXDOMAIN: u16 = 3;
 pub(crate) const NOTIMP: u16 = 4;
 pub(crate) const REFUSED: u16 = 5;
 pub(crate) const BADVERS: u16 = 16;
+pub(crate) const BADCOOKIE: u16 = 23;
 
 /// Flags as they stand in the second word of a header.
 pub(crate) const QR: u16 = 0x8000;
@@ -298,11 +302,13 @@ impl<'a> Reader<'a> {
         let len = usize::from(self.u16());
         let end = self.at + len;
         let mut data = Vec::new();
-        let names = match rtype {
-            2 | 5 | PTR => 1,
-            SOA => 2,
-            _ => 0,
+        let (before, names) = match rtype {
+            NS | CNAME | PTR => (0, 1),
+            SOA => (0, 2),
+            MX => (2, 1),
+            _ => (0, 0),
         };
+        data.extend(self.take(before));
         for _ in 0..names {
             data.extend(self.name());
         }

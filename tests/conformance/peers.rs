@@ -13,8 +13,8 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::message::{
-    A, AA, AAAA, AD, ANY, Answer, CD, CLASS_ANY, CLASS_CH, DO, Edns, MX, OPCODE_SHIFT, PTR, Query, RD, SOA,
-    TC, TXT, message,
+    A, AA, AAAA, AD, ANY, Answer, CD, CLASS_ANY, CLASS_CH, CNAME, DO, Edns, MX, OPCODE_SHIFT, PTR, Query, RD,
+    SOA, SRV, TC, TXT, message,
 };
 use crate::server::{PATIENCE, has, wait_until};
 use crate::transport::{tcp, udp};
@@ -127,6 +127,7 @@ const DIFFERENCES: &[Difference] = &[
         "its local data has no answer to ANY; RFC 8482 §4.1 is one record set, as the others give",
     ),
     differs("unbound", "any six", &["answers", "soa"], "as above"),
+    differs("unbound", "record ", &["answers", "soa", "rcode"], "its local data does not follow CNAMEs"),
     differs(
         "unbound",
         "foreign ",
@@ -160,6 +161,13 @@ const fn differs(
 fn cases() -> Vec<(String, Vec<u8>)> {
     let mut cases = Vec::new();
     let mut add = |name: String, query: Query| cases.push((name, query.to_bytes()));
+    for host in
+        ["alias", "again", "outside", "dangling", "only-six", "loop", "to-apex", "_http._tcp.web", "mx"]
+    {
+        for (qtype, text) in [(A, "A"), (CNAME, "CNAME"), (SRV, "SRV"), (TXT, "TXT"), (65_280, "TYPE65280")] {
+            add(format!("record {host} {text}"), Query::new(&format!("{host}.{DOMAIN}"), qtype));
+        }
+    }
     let web = format!("web.{DOMAIN}");
     for host in ["web", "WeB", "six", "mixed-case", "deep.er", "er", "nobody", "x.web", "mail_1"] {
         for (qtype, text) in [(A, "A"), (AAAA, "AAAA"), (MX, "MX"), (TXT, "TXT"), (65_280, "TYPE65280")] {
@@ -223,7 +231,9 @@ fn cases() -> Vec<(String, Vec<u8>)> {
 /// The records that the server of `World` has, as lines of a zone file, by zone.
 fn zones() -> [(&'static str, Vec<String>); 2] {
     let mut forward = vec![format!("{DOMAIN}. 7 IN SOA ns.{DOMAIN}. hostmaster.{DOMAIN}. 1 60 10 3600 7")];
+    forward.push(format!("{DOMAIN}. 7 IN NS ns.{DOMAIN}."));
     for (host, rdata) in [
+        ("ns", "A 127.0.0.1"),
         ("web", "A 10.0.0.1"),
         ("web", "A 10.0.0.2"),
         ("web", "AAAA fd00::1"),
@@ -231,6 +241,18 @@ fn zones() -> [(&'static str, Vec<String>); 2] {
         ("deep.er", "A 10.0.0.4"),
         ("mail_1", "A 10.0.0.5"),
         ("six", "AAAA fd00::6"),
+        ("mx", "MX 10 mail_1.redbreast.internal."),
+        ("alias", "CNAME web.redbreast.internal."),
+        ("again", "CNAME alias.redbreast.internal."),
+        ("outside", "CNAME www.example.com."),
+        ("dangling", "CNAME nobody.redbreast.internal."),
+        ("only-six", "CNAME six.redbreast.internal."),
+        ("to-apex", "CNAME redbreast.internal."),
+        ("loop", "CNAME pool.redbreast.internal."),
+        ("pool", "CNAME loop.redbreast.internal."),
+        ("_http._tcp.web", "SRV 0 5 8080 web.redbreast.internal."),
+        ("_http._tcp.web", "SRV 1 5 8081 six.redbreast.internal."),
+        ("_http._tcp.web", "SRV 2 5 8082 web.redbreast.internal."),
     ] {
         forward.push(format!("{host}.{DOMAIN}. 7 IN {rdata}"));
     }

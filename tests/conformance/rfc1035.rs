@@ -1,11 +1,11 @@
-//! RFC 1034 and RFC 1035: names, messages, transports.
+//! RFC 1035: records, names, messages, transports.
 
 use std::io::Write;
 use std::net::UdpSocket;
 
 use crate::message::{
-    A, AA, AAAA, AD, Answer, CD, CLASS_ANY, CLASS_CH, FORMERR, NOERROR, NOTIMP, NXDOMAIN, OPCODE_SHIFT, PTR,
-    QR, Query, RA, RD, REFUSED, SOA, TC, Z, message, wire_name,
+    A, AA, AAAA, AD, Answer, CD, CLASS_ANY, CLASS_CH, FORMERR, MX, NOERROR, NOTIMP, NS, NXDOMAIN,
+    OPCODE_SHIFT, PTR, QR, Query, RA, RD, REFUSED, SOA, TC, TXT, Z, message, wire_name,
 };
 use crate::server::PATIENCE;
 use crate::transport::{frame, receive};
@@ -229,4 +229,50 @@ fn s3_2_3_transfers_are_refused() {
             }
         }
     }
+}
+
+#[test]
+fn s3_3_11_the_name_server_of_each_domain_stands_at_its_apex_and_has_an_address() {
+    let world = World::new();
+    for domain in ["redbreast.internal", "example.org"] {
+        let server = format!("ns.{domain}");
+        for answer in world.ask(&Query::new(domain, NS)) {
+            assert_eq!(answer.data(), [wire_name(&server)], "{answer:?}");
+            assert!(answer.has(AA), "{answer:?}");
+        }
+        for answer in world.ask(&Query::new(&server, A)) {
+            assert_eq!(answer.data(), [[127, 0, 0, 1]], "{answer:?}");
+        }
+    }
+    for answer in world.ask(&Query::new("web.redbreast.internal", NS)) {
+        assert!(answer.answers.is_empty() && answer.negative_soa().is_some(), "{answer:?}");
+    }
+}
+
+#[test]
+fn s3_3_14_texts_are_answered_whole_and_have_one_ttl() {
+    let world = World::new();
+    for answer in world.ask(&Query::new("text.redbreast.internal", TXT)) {
+        let expected = [&b"\x05hello\x09two words"[..], b"\x13a lower TTL for all"];
+        assert_eq!(answer.data(), expected, "{answer:?}");
+        assert!(answer.answers.iter().all(|record| record.ttl == 5), "RFC 2181 §5.2: {answer:?}");
+    }
+}
+
+#[test]
+fn s3_3_9_a_mail_exchange_has_its_preference_and_name() {
+    let world = World::new();
+    for answer in world.ask(&Query::new("mx.redbreast.internal", MX)) {
+        let expected = [&[0, 10][..], &wire_name("mail_1.redbreast.internal")].concat();
+        assert_eq!(answer.data(), [expected], "{answer:?}");
+    }
+}
+
+#[test]
+fn s4_1_1_where_one_record_fits_an_answer_is_not_empty() {
+    let world = World::new();
+    let [udp, tcp] = world.ask(&Query::new("large.redbreast.internal", TXT));
+    assert!(udp.has(TC) && udp.len <= 512, "{udp:?}");
+    assert_eq!(udp.data(), [b"\x0ba short one"], "the long one does not fit, the short one does");
+    assert!(!tcp.has(TC) && tcp.answers.len() == 2, "{tcp:?}");
 }

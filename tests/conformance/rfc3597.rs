@@ -36,3 +36,15 @@ fn s3_a_class_we_do_not_know_is_one_we_have_no_data_in() {
         }
     }
 }
+
+#[test]
+fn s4_data_of_a_type_we_do_not_know_is_handed_out_as_it_is() {
+    let world = World::new();
+    for answer in world.ask(&Query::new("odd.redbreast.internal", 65_280)) {
+        assert_eq!(
+            (answer.rcode(), answer.data()),
+            (NOERROR, vec![&[0xc0, 0xff, 0xee, 0][..]]),
+            "{answer:?}"
+        );
+    }
+}

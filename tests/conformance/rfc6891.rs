@@ -1,6 +1,8 @@
 //! RFC 6891: EDNS(0).
 
-use crate::message::{A, BADVERS, Edns, FORMERR, NOERROR, NXDOMAIN, Query, RD, TC, message};
+use crate::message::{
+    A, BADVERS, DO, Edns, FORMERR, NOERROR, NOTIMP, NXDOMAIN, OPCODE_SHIFT, Query, RD, TC, message,
+};
 use crate::world::{MANY, World};
 
 const WEB: &str = "web.redbreast.internal";
@@ -123,5 +125,43 @@ fn s7_a_negative_answer_has_its_soa_beside_the_opt_record() {
     for answer in world.ask(&Query::new("nobody.redbreast.internal", A).edns(Edns::default())) {
         assert_eq!(answer.rcode(), NXDOMAIN, "{answer:?}");
         assert!(answer.negative_soa().is_some() && answer.additionals.is_empty(), "{answer:?}");
+    }
+}
+
+#[test]
+fn s6_2_5_our_own_largest_size_can_be_set_and_is_announced() {
+    for size in [512, 1400, 1452] {
+        let world = World::with(&["--edns-size", &size.to_string()]);
+        let edns = Edns { size: 4096, ..Edns::default() };
+        let answers = world.send(&Query::new("many.redbreast.internal", A).edns(edns).to_bytes());
+        assert!(answers.iter().all(|answer| answer.edns.as_ref().unwrap().size == size), "{answers:?}");
+        assert!((usize::from(size) - 15..=size.into()).contains(&answers[0].len), "{answers:?}");
+    }
+}
+
+#[test]
+fn s6_1_1_and_7_what_cannot_be_taken_is_answered_with_what_of_it_can_go_back() {
+    let world = World::new();
+    let question = Query::new(WEB, A).question();
+    let opt = Edns { flags: DO, ..Edns::default() }.to_bytes();
+    let bad_option = [&b"\0\0\x29\x04\xd0\0\0\x80\0\0\x02"[..], b"\0\x03"].concat();
+    let cases = [
+        ("another operation", NOTIMP, 4 << OPCODE_SHIFT, 1, &opt, true),
+        ("two OPT records", FORMERR, 0, 2, &[&opt[..], &opt].concat(), true),
+        ("a bad option", FORMERR, 0, 1, &bad_option, true),
+        ("bytes behind", FORMERR, 0, 1, &[&opt[..], b"x"].concat(), true),
+        ("half a record", FORMERR, 0, 1, &opt[..10].to_vec(), false),
+    ];
+    for (what, rcode, flags, count, rest, has_opt) in cases {
+        for answer in world.send(&message(3, RD | flags, [1, 0, 0, count], &[&question, rest])) {
+            assert_eq!((answer.rcode(), &answer.question), (rcode, &question), "{what}: {answer:?}");
+            assert_eq!(answer.flags & (0xf << OPCODE_SHIFT), flags, "{what}: {answer:?}");
+            let edns = answer.edns.as_ref();
+            assert_eq!(
+                edns.map(|edns| (edns.size, edns.flags)),
+                has_opt.then_some((1232, DO)),
+                "{what}: {answer:?}"
+            );
+        }
     }
 }

@@ -1,8 +1,10 @@
 //! RFC 7873 and RFC 9018: cookies. The published vectors are checked in `src/wire/cookie.rs`.
 
+use std::fs;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use crate::message::{A, Edns, FORMERR, NOERROR, Query};
+use crate::message::{A, BADCOOKIE, Edns, FORMERR, NOERROR, Query, RD, message};
+use crate::server::wait_until;
 use crate::world::World;
 
 const COOKIE: u16 = 10;
@@ -71,6 +73,99 @@ fn rfc7873_s5_2_5_a_good_cookie_comes_back() {
     for answer in world.ask(&query(&good)) {
         assert_eq!((answer.rcode(), answer.option(COOKIE)), (NOERROR, Some(&good[..])), "{answer:?}");
     }
+}
+
+/// A query without a question, with a cookie.
+fn alone(cookie: &[u8]) -> Vec<u8> {
+    message(5, RD, [0, 0, 0, 1], &[&Edns::with_option(COOKIE, cookie).to_bytes()])
+}
+
+#[test]
+fn rfc7873_s5_4_a_cookie_may_be_asked_for_without_a_question() {
+    let world = World::new();
+    let good = learn(&world);
+    let mut changed = good.clone();
+    changed[23] ^= 1;
+    for (cookie, rcode) in [
+        (&CLIENT[..], NOERROR),
+        (&good, NOERROR),
+        (&changed, BADCOOKIE),
+        (b"a clientof another length", BADCOOKIE),
+    ] {
+        for answer in world.send(&alone(cookie)) {
+            assert_eq!((answer.rcode(), answer.questions, answer.id), (rcode, 0, 5), "{answer:?}");
+            assert!(answer.answers.is_empty() && answer.authorities.is_empty(), "{answer:?}");
+            assert_eq!(answer.option(COOKIE).expect("a cookie")[..8], CLIENT[..], "{answer:?}");
+        }
+    }
+    let [udp, _] = world.send(&alone(CLIENT));
+    for answer in world.ask(&query(udp.option(COOKIE).unwrap())) {
+        assert_eq!(answer.option(COOKIE), udp.option(COOKIE), "it is good for questions: {answer:?}");
+    }
+}
+
+#[test]
+fn rfc7873_s5_4_without_a_cookie_no_question_is_a_format_error() {
+    let world = World::new();
+    for bytes in [
+        message(5, RD, [0, 0, 0, 0], &[]),
+        message(5, RD, [0, 0, 0, 1], &[&Edns::default().to_bytes()]),
+        alone(b"short"),
+    ] {
+        for answer in world.send(&bytes) {
+            assert_eq!((answer.rcode(), answer.questions), (FORMERR, 0), "{answer:?}");
+            assert_eq!(answer.edns.is_some(), bytes.len() > 12, "{answer:?}");
+        }
+    }
+}
+
+/// A server with these secrets.
+fn sharing(file: &tempfile::NamedTempFile, secrets: &str) -> World {
+    fs::write(file.path(), secrets).unwrap();
+    World::with(&["--cookie-secrets", file.path().to_str().unwrap()])
+}
+
+#[test]
+fn rfc9018_s5_servers_with_one_secret_accept_each_others_cookies_while_secrets_are_exchanged() {
+    let (old, new) = ("e5e973e5a6b2a43f48e7dc849e37bfcf", "445536bcd2513298075a5d379663c962");
+    let files = [(); 2].map(|()| tempfile::NamedTempFile::new().unwrap());
+    let [one, two] = [0, 1].map(|i| sharing(&files[i], old));
+    let first = learn(&one);
+    let same = |world: &World, cookie: &[u8]| learn_with(world, cookie) == cookie;
+    assert!(same(&two, &first), "both have one secret");
+
+    // The steps of §5: the new secret is accepted everywhere, then used everywhere, then the old one goes.
+    let step = |secrets: &str, file: &tempfile::NamedTempFile| fs::write(file.path(), secrets).unwrap();
+    for file in &files {
+        step(&format!("{old}\n{new}\n"), file);
+    }
+    step(&format!("{new}\n{old}\n"), &files[0]);
+    let mut second = Vec::new();
+    wait_until("one server uses the new secret", || {
+        second = learn_with(&one, &first);
+        second != first
+    });
+    wait_until("the other accepts it", || accepts(&two, &second));
+    assert!(accepts(&two, &first) && accepts(&one, &first), "nobody is sent away while secrets change");
+    step(&format!("{new}\n"), &files[0]);
+    wait_until("the old secret is gone", || !accepts(&one, &first));
+    assert!(accepts(&one, &second));
+
+    // A mistake in the file changes nothing.
+    step("e5e9", &files[0]);
+    assert!(accepts(&one, &second));
+}
+
+/// The cookie that the server gives to who shows `cookie`.
+fn learn_with(world: &World, cookie: &[u8]) -> Vec<u8> {
+    let [udp, _] = world.ask(&query(cookie));
+    udp.option(COOKIE).expect("a cookie").to_vec()
+}
+
+/// Whether `cookie` is good: a query for nothing else tells.
+fn accepts(world: &World, cookie: &[u8]) -> bool {
+    let [udp, _] = world.send(&alone(cookie));
+    udp.rcode() == NOERROR
 }
 
 #[test]

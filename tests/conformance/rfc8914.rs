@@ -31,6 +31,17 @@ fn s4_21_we_have_no_authority_for_names_that_are_not_ours() {
 }
 
 #[test]
+fn s4_22_transfers_and_other_classes_are_not_supported() {
+    let world = World::new();
+    let transfer = Query::new("redbreast.internal", 252).edns(Edns::default());
+    for query in [transfer, query("web.redbreast.internal").class(4)] {
+        for answer in world.ask(&query) {
+            assert_eq!((answer.rcode(), answer.option(EXTENDED_ERROR)), (REFUSED, Some(&[0, 21][..])));
+        }
+    }
+}
+
+#[test]
 fn s2_where_nothing_went_wrong_there_is_no_error() {
     let world = World::new();
     for (name, rcode) in [("web.redbreast.internal", NOERROR), ("nobody.redbreast.internal", NXDOMAIN)] {

@@ -25,6 +25,45 @@ fd00::1   web
 fd00::6   six
 ";
 
+/// What a hosts file cannot say. `chain16` is sixteen aliases away from an address, `chain17` one more.
+const ZONE: &str = r#"
+$TTL 7
+text        TXT     "hello" "two words"
+text        5 TXT   "a lower TTL for all"
+mx          MX      10 mail_1
+_http._tcp.web      SRV 0 5 8080 web
+_http._tcp.web      SRV 1 5 8081 six
+_http._tcp.web      SRV 2 5 8082 web
+_sip._udp.web       SRV 0 0 5060 sip.example.com.
+alias       CNAME   Web
+again       CNAME   alias
+other       CNAME   host.example.org.
+outside     CNAME   www.example.com.
+dangling    CNAME   nobody
+only-six    CNAME   six
+to-apex     CNAME   @
+to-many     CNAME   many
+loop        CNAME   pool
+pool        CNAME   loop
+self        CNAME   self
+odd         TYPE65280 \# 4 c0ffee00
+large       TXT     "a short one"
+large       TXT     ( "0123456789012345678901234567890123456789012345678901234567890123456789012345678901234567890123456789"
+    "0123456789012345678901234567890123456789012345678901234567890123456789012345678901234567890123456789"
+    "0123456789012345678901234567890123456789012345678901234567890123456789012345678901234567890123456789"
+    "0123456789012345678901234567890123456789012345678901234567890123456789012345678901234567890123456789"
+    "0123456789012345678901234567890123456789012345678901234567890123456789012345678901234567890123456789" )
+host.example.org.   A       10.0.0.8
+"#;
+
+/// The names of the aliases that lead to `chain0`, which has an address.
+fn chain() -> String {
+    (1..=17).fold("$TTL 7\nchain0 A 10.0.0.7\n".to_owned(), |mut text, i| {
+        writeln!(text, "chain{i} CNAME chain{}", i - 1).unwrap();
+        text
+    })
+}
+
 pub(crate) struct World {
     _dir: tempfile::TempDir,
     pub(crate) server: Server,
@@ -50,8 +89,12 @@ impl World {
         let file = dir.path().join("hosts");
         let hosts = [HOSTS, &addresses("many", 1, MANY), &addresses("huge", 2, HUGE)].concat();
         fs::write(&file, hosts).unwrap();
+        let zone = dir.path().join("zone");
+        fs::write(&zone, [&chain(), ZONE].concat()).unwrap();
         let ttl = TTL_S.to_string();
-        let server = Server::with_names(&file, &[&["--workers", "1", "--ttl", &ttl], args].concat());
+        let domains = ["--domain", "redbreast.internal", "--domain", "Example.org"];
+        let own = ["--workers", "1", "--ttl", &ttl, "--zone", zone.to_str().unwrap()];
+        let server = Server::with_names(&file, &[&own[..], &domains, args].concat());
         Self { _dir: dir, server }
     }
 

@@ -2,6 +2,8 @@
 //!
 //! Read once by the main thread before anything starts.
 
+pub mod cookie_secrets;
+
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
@@ -36,16 +38,29 @@ pub struct Settings {
     pub listen: Vec<SocketAddr>,
     /// Domains we are authoritative for; names without a dot are in the first.
     pub domains: Vec<Name>,
-    /// Names files, all of them together.
+    /// Files in the format of /etc/hosts, all of them together.
     pub names: Vec<PathBuf>,
+    /// Zone files, on top of these.
+    pub zones: Vec<PathBuf>,
+    /// File with the secrets for cookies; without one they are made up at the start.
+    pub cookie_secrets: Option<PathBuf>,
     /// Worker threads.
     pub workers: usize,
     /// How long others may keep our answers.
     pub zone: ZoneSettings,
+    /// Bytes of a response over UDP at most.
+    pub udp_len: u16,
     /// Who may ask.
     pub access: Access,
     /// Responses a second that a worker gives to one client network over UDP; 0 for no limit.
     pub rate_limit: u32,
     /// What the node calls itself; `None` if it does not tell.
     pub node_name: Option<String>,
+}
+
+impl Settings {
+    /// The files that are read again when they change.
+    pub fn files(&self) -> impl Iterator<Item = &PathBuf> {
+        self.names.iter().chain(&self.zones).chain(&self.cookie_secrets)
+    }
 }

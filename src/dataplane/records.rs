@@ -1,0 +1,162 @@
+//! Filling a response with records: addresses in random order, names shortened, aliases followed, truncation.
+//!
+//! Runs on the workers, called by `answer` alone. The ways for addresses and for all else part early: the first is the
+//! one that has to be fast.
+
+use super::counters::Event;
+use crate::policy;
+use crate::table::{RecordSet, Table};
+use crate::wire::header::{self, rcode};
+use crate::wire::name::QueryName;
+use crate::wire::record::{FIXED_LEN, rtype};
+use crate::wire::response::{Response, Suffix};
+
+/// Aliases followed for one query. Nobody needs as many; BIND follows as many.
+const MAX_ALIASES: usize = 16;
+
+/// Targets of an SRV answer whose addresses are added to it.
+const MAX_ADDITIONAL: usize = 16;
+
+/// Bytes of SRV data before its target: priority, weight, port (RFC 2782).
+const SRV_TARGET_AT: usize = 6;
+
+/// Copies the records that fit, whole ones only; returns whether that was all of them. Names in their data end with a
+/// pointer to `suffix` where they can.
+#[inline]
+pub(super) fn copy_answers(
+    set: RecordSet<'_>,
+    rng: &mut fastrand::Rng,
+    suffix: Option<Suffix<'_>>,
+    response: &mut Response<'_>,
+) -> bool {
+    let record_len = match set.rtype {
+        rtype::A => FIXED_LEN + 4,
+        rtype::AAAA => FIXED_LEN + 16,
+        _ => return copy_others(set, suffix, response),
+    };
+    // All of one length: any of them may go, in any order.
+    let count = usize::from(set.count).min(response.room() / record_len);
+    let len = count * record_len;
+    #[allow(clippy::cast_possible_truncation)] // at most `set.count`
+    response.answer_with(count as u16, len, |out| policy::shuffle(rng, record_len, set.records, out));
+    count == usize::from(set.count)
+}
+
+/// The same for records that have any length. The shortest come first, so that as many as can be go.
+fn copy_others(set: RecordSet<'_>, suffix: Option<Suffix<'_>>, response: &mut Response<'_>) -> bool {
+    // Names may be shortened in the types of RFC 1035 alone (RFC 3597 §4).
+    let before = match set.rtype {
+        rtype::NS | rtype::CNAME | rtype::PTR => Some(0),
+        rtype::MX => Some(2),
+        _ => None,
+    };
+    records(set).all(|record| match before {
+        Some(before) => response.answer_with_name(record, before, header::LEN, suffix).is_some(),
+        None if record.len() <= response.room() => {
+            response.answer_with(1, record.len(), |out| out.copy_from_slice(record));
+            true
+        }
+        None => false,
+    })
+}
+
+/// The records of `set` one by one.
+fn records(set: RecordSet<'_>) -> impl Iterator<Item = &[u8]> {
+    let mut rest = set.records;
+    std::iter::from_fn(move || {
+        let len = FIXED_LEN + usize::from(header::u16_at(rest.get(..FIXED_LEN)?, FIXED_LEN - 2));
+        let (record, after) = rest.split_at_checked(len)?;
+        rest = after;
+        Some(record)
+    })
+}
+
+/// Answers by the `alias` that the question's `name` is, and by what that leads to as long as it is in our domains
+/// (RFC 1034 §3.6.2, §4.3.2). Returns the response code, which is that of the last name (RFC 6604 §3). `name` is that
+/// one then.
+///
+/// A chain that leads out of our domains, back to where it was, or too far, is answered as far as it was followed.
+#[cold]
+pub(super) fn follow_alias<'a>(
+    table: &'a Table,
+    name: &mut QueryName,
+    rng: &mut fastrand::Rng,
+    mut alias: RecordSet<'a>,
+    qtype: u16,
+    response: &mut Response<'_>,
+    count: &mut impl FnMut(Event),
+) -> u8 {
+    count(Event::Alias);
+    let (apex, zone) = table.zone_of_found(name);
+    let suffix = Suffix { name: zone.lower_case_wire(), at: header::LEN + apex };
+    let mut seen = [0; MAX_ALIASES];
+    let mut owner = header::LEN;
+    for i in 0..MAX_ALIASES {
+        seen[i] = name.hash();
+        let target = response.answer_with_name(alias.records, 0, owner, Some(suffix));
+        let Some(target) = target else {
+            count(Event::TruncatedAnswer);
+            response.set_truncated();
+            return rcode::NOERROR;
+        };
+        let wire = alias.records.get(FIXED_LEN..).unwrap_or_default();
+        if name.fold_wire(wire, table.seed()).is_err() || seen[..=i].contains(&name.hash()) {
+            return rcode::NOERROR;
+        }
+        let zone = table.zone_of(name);
+        let entry = table.lookup(name);
+        if let Some(set) = entry.and_then(|entry| entry.get(qtype)) {
+            let from = response.end();
+            if !copy_answers(set, rng, Some(suffix), response) {
+                count(Event::TruncatedAnswer);
+                response.set_truncated();
+            }
+            response.set_owner(from, target);
+            return rcode::NOERROR;
+        }
+        if let Some(next) = entry.and_then(|entry| entry.get(rtype::CNAME)) {
+            (alias, owner) = (next, target);
+            continue;
+        }
+        let Some((apex, zone)) = zone else { return rcode::NOERROR };
+        // In the zone of the question the target was shortened, and its apex stands in the question.
+        let same = zone.lower_case_wire() == suffix.name;
+        let apex_at = if same { suffix.at } else { target + apex };
+        let soa = zone.soa_record(apex_at);
+        let is_soa = apex == 0 && qtype == rtype::SOA && soa.len() <= response.room();
+        if is_soa {
+            response.answer_with(1, soa.len(), |out| out.copy_from_slice(&soa));
+        } else {
+            response.authority(&soa);
+        }
+        return if entry.is_some() { rcode::NOERROR } else { rcode::NXDOMAIN };
+    }
+    rcode::NOERROR
+}
+
+/// Adds the addresses of the services in `set`, whose records begin at `from` in the response, so that clients need not
+/// ask for them (RFC 2782, "Usage rules"). What does not fit is left out: nobody depends on it (RFC 2181 §9).
+#[cold]
+pub(super) fn add_additional(
+    table: &Table,
+    set: RecordSet<'_>,
+    name: &mut QueryName,
+    from: usize,
+    response: &mut Response<'_>,
+) {
+    let mut seen = [0; MAX_ADDITIONAL];
+    let mut at = from;
+    for (i, record) in records(set).take(MAX_ADDITIONAL).enumerate() {
+        let target = at + FIXED_LEN + SRV_TARGET_AT;
+        at += record.len();
+        let wire = record.get(FIXED_LEN + SRV_TARGET_AT..).unwrap_or_default();
+        if name.fold_wire(wire, table.seed()).is_err() || seen[..i].contains(&name.hash()) {
+            continue;
+        }
+        seen[i] = name.hash();
+        let Some(entry) = table.lookup(name) else { continue };
+        for set in [rtype::A, rtype::AAAA].into_iter().filter_map(|rtype| entry.get(rtype)) {
+            response.additional(target, set.count, set.records);
+        }
+    }
+}
