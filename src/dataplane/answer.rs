@@ -134,14 +134,7 @@ impl Answerer {
             return found(table, name, rng, entry, &query, response, count);
         }
         let Some((apex, zone)) = table.zone_of(name) else {
-            if name.is_single_label()
-                && let Some(entry) = table.lookup_unqualified(name)
-            {
-                return found(table, name, rng, entry, &query, response, count);
-            }
-            count(Event::Refused);
-            response.explain(ExtendedError::NotAuthoritative);
-            return reply(response, rcode::REFUSED, false);
+            return not_ours(table, name, rng, &query, response, count);
         };
         count(Event::NxDomain);
         response.authority(&zone.soa_record(header::LEN + apex));
@@ -200,6 +193,39 @@ fn found(
         response.authority(&soa);
     }
     reply(response, rcode::NOERROR, authoritative)
+}
+
+/// Answers for a name that is in none of our domains.
+///
+/// One of a single label is what is left of a search path: a name of the first domain, or none. Refused, it would send the
+/// client to the next server, or have it wait for one that does better; so as for all such names we speak for the root.
+#[cold]
+fn not_ours(
+    table: &Table,
+    name: &mut QueryName,
+    rng: &mut fastrand::Rng,
+    query: &Query,
+    mut response: Response<'_>,
+    mut count: impl FnMut(Event),
+) -> Verdict {
+    if !name.is_single_label() {
+        count(Event::Refused);
+        response.explain(ExtendedError::NotAuthoritative);
+        return reply(response, rcode::REFUSED, false);
+    }
+    if let Some(entry) = table.lookup_unqualified(name) {
+        return found(table, name, rng, entry, query, response, count);
+    }
+    let root_at = header::LEN + name.as_wire().len() - 1;
+    response.authority(&table.lone_zone().soa_record(root_at));
+    // What is above a domain exists, whatever it has (RFC 8020 §2).
+    let (event, code) = if table.is_above_a_zone(name) {
+        (Event::NoData, rcode::NOERROR)
+    } else {
+        (Event::NxDomain, rcode::NXDOMAIN)
+    };
+    count(event);
+    reply(response, code, is_authoritative(query))
 }
 
 /// Answers a query for a cookie alone (RFC 7873 §5.4); the cookie itself is among the response's options.

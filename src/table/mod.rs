@@ -67,6 +67,20 @@ impl Table {
             .find_map(|zone| Some((suffix_at(name.as_wire(), zone.lower_case_wire(), |a, b| a == b)?, zone)))
     }
 
+    /// The zone that stands in where a name is in none of ours.
+    #[must_use]
+    pub fn lone_zone(&self) -> &Zone {
+        &self.lone_zone
+    }
+
+    /// Whether one of our zones is below `name`.
+    #[must_use]
+    pub fn is_above_a_zone(&self, name: &QueryName) -> bool {
+        self.zones
+            .iter()
+            .any(|zone| suffix_at(zone.lower_case_wire(), name.as_wire(), |a, b| a == b).is_some())
+    }
+
     /// The zone of a `name` that was found in this table.
     #[inline]
     #[must_use]

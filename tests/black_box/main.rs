@@ -9,8 +9,10 @@ mod bench_dnsperf;
 mod demo;
 mod harness;
 mod hostile_packets;
+mod query_tools;
 mod serve_clients;
 mod serve_lifecycle;
 #[path = "../support/server.rs"]
 mod server;
+mod stub_resolvers;
 mod tcp;

@@ -68,7 +68,7 @@ fn dig_is_told_what_does_not_exist_and_what_is_not_ours() {
         (&["redbreast.internal"], "NOERROR", "qr aa rd", true),
         (&["notredbreast.internal"], "REFUSED", "qr rd", false),
         (&["web.", "TXT"], "NOERROR", "qr aa rd", true),
-        (&["nobody."], "REFUSED", "qr rd", false),
+        (&["nobody."], "NXDOMAIN", "qr aa rd", true),
         (&["example.com"], "REFUSED", "qr rd", false),
         (&["."], "REFUSED", "qr rd", false),
         (&["web.redbreast.internal", "CH"], "REFUSED", "qr rd", false),

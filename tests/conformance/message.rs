@@ -1,5 +1,7 @@
 //! Queries written, and answers read strictly, byte by byte: what is not exactly as RFC 1035 has it panics.
 
+use std::fmt::Debug;
+
 use hickory_proto::op::Message;
 
 pub(crate) const A: u16 = 1;
@@ -36,6 +38,9 @@ pub(crate) const Z: u16 = 0x0040;
 pub(crate) const AD: u16 = 0x0020;
 pub(crate) const CD: u16 = 0x0010;
 pub(crate) const OPCODE_SHIFT: u32 = 11;
+
+/// The EDNS option that cookies are in.
+const COOKIE: u16 = 10;
 
 /// The flag DO in the OPT record.
 pub(crate) const DO: u16 = 0x8000;
@@ -229,6 +234,22 @@ impl Answer {
             [record] if record.rtype == SOA => Some(record),
             _ => None,
         }
+    }
+
+    /// What has to be the same whenever the same is asked: not the order, not which of many were left out, and not what
+    /// cookies make of the time and the client's address.
+    pub(crate) fn essence(&self) -> impl PartialEq + Debug {
+        let sorted = |records: &[Record]| {
+            let mut records = if self.has(TC) { Vec::new() } else { records.to_vec() };
+            records.sort();
+            records
+        };
+        let edns = self.edns.clone().map(|mut edns| {
+            edns.options.retain(|(code, _)| *code != COOKIE);
+            edns
+        });
+        let records = [&self.answers, &self.authorities, &self.additionals].map(|records| sorted(records));
+        (self.flags, self.question.clone(), records, edns)
     }
 
     /// The data of an option of the OPT record.

@@ -1,4 +1,4 @@
-//! The same cases asked of Knot, NSD and Unbound, with the same records: what is answered otherwise is listed here with
+//! The same cases asked of BIND, Knot, NSD and Unbound, with the same records: what is answered otherwise is listed here with
 //! its reason, and nothing else may be.
 //!
 //! Compared are response code, AA, AD, CD, TC, the answers with their TTLs, and whether the authority section has an
@@ -25,6 +25,7 @@ const REVERSE: &str = "3.0.0.10.in-addr.arpa";
 
 /// What a peer answers otherwise than we do.
 struct Difference {
+    /// Empty for all of them.
     peer: &'static str,
     /// How the case's name begins.
     case: &'static str,
@@ -41,6 +42,13 @@ const INVALID: &[(&str, &str)] = &[
 
 /// The first that fits counts.
 const DIFFERENCES: &[Difference] = &[
+    differs(
+        "",
+        "single ",
+        &["rcode", "AA", "soa"],
+        "they refuse all names that are not theirs; a name of one label is what a search path ends with, and we say \
+         whether it exists",
+    ),
     differs(
         "unbound",
         "flags CD",
@@ -127,6 +135,62 @@ const DIFFERENCES: &[Difference] = &[
         "its local data has no answer to ANY; RFC 8482 §4.1 is one record set, as the others give",
     ),
     differs("unbound", "any six", &["answers", "soa"], "as above"),
+    differs(
+        "bind",
+        "record loop",
+        &["rcode"],
+        "with the aliases it says SERVFAIL; Knot and NSD, like us, NOERROR",
+    ),
+    differs(
+        "bind",
+        "any web",
+        &["answers"],
+        "over TCP it gives all sets; RFC 8482 §4.1 leaves that open, and one is enough",
+    ),
+    differs(
+        "bind",
+        "class ANY",
+        &["rcode", "answers"],
+        "it does not look in all classes at once; NSD does, as we do",
+    ),
+    differs(
+        "bind",
+        "class private",
+        &["rcode"],
+        "NOTIMP for classes it does not know; the others and we refuse them",
+    ),
+    differs("bind", "flags CD", &["CD"], "it repeats CD; authorities clear it (RFC 4035 §3.1.6)"),
+    differs(
+        "bind",
+        "opcode 4",
+        &["rcode"],
+        "it knows NOTIFY and finds this one malformed (FORMERR); we do not know it",
+    ),
+    differs(
+        "bind",
+        "opcode 5",
+        &["rcode"],
+        "it knows UPDATE and finds this one malformed (FORMERR); we do not know it",
+    ),
+    differs(
+        "bind",
+        "meta IXFR",
+        &["rcode"],
+        "it says NOTAUTH for a name that is no zone; we refuse transfers",
+    ),
+    differs("bind", "meta AXFR", &["rcode"], "as above"),
+    differs(
+        "bind",
+        "meta ",
+        &["rcode", "AA", "soa"],
+        "it takes questions for meta types as malformed or not implemented; Knot and NSD, like us, as types without records",
+    ),
+    differs(
+        "bind",
+        "bytes behind",
+        &["rcode", "AA", "answers"],
+        "it ignores them; to us, as to Knot, they are a fault",
+    ),
     differs("unbound", "record ", &["answers", "soa", "rcode"], "its local data does not follow CNAMEs"),
     differs(
         "unbound",
@@ -157,23 +221,38 @@ const fn differs(
     Difference { peer, case, what, why }
 }
 
+/// Names of all kinds, each asked for several types.
+fn names() -> Vec<(String, Query)> {
+    const RECORDS: [&str; 9] =
+        ["alias", "again", "outside", "dangling", "only-six", "loop", "to-apex", "_http._tcp.web", "mx"];
+    const HOSTS: [&str; 9] =
+        ["web", "WeB", "six", "mixed-case", "deep.er", "er", "nobody", "x.web", "mail_1"];
+    let mut names = Vec::new();
+    for (qtype, text) in [
+        (A, "A"),
+        (AAAA, "AAAA"),
+        (CNAME, "CNAME"),
+        (MX, "MX"),
+        (SRV, "SRV"),
+        (TXT, "TXT"),
+        (65_280, "TYPE65280"),
+    ] {
+        for host in RECORDS {
+            names.push((format!("record {host} {text}"), Query::new(&format!("{host}.{DOMAIN}"), qtype)));
+        }
+        for host in HOSTS {
+            names.push((format!("name {host} {text}"), Query::new(&format!("{host}.{DOMAIN}"), qtype)));
+        }
+    }
+    names
+}
+
 /// A case: its name, and the bytes to send.
 fn cases() -> Vec<(String, Vec<u8>)> {
     let mut cases = Vec::new();
     let mut add = |name: String, query: Query| cases.push((name, query.to_bytes()));
-    for host in
-        ["alias", "again", "outside", "dangling", "only-six", "loop", "to-apex", "_http._tcp.web", "mx"]
-    {
-        for (qtype, text) in [(A, "A"), (CNAME, "CNAME"), (SRV, "SRV"), (TXT, "TXT"), (65_280, "TYPE65280")] {
-            add(format!("record {host} {text}"), Query::new(&format!("{host}.{DOMAIN}"), qtype));
-        }
-    }
+    names().into_iter().for_each(|(name, query)| add(name, query));
     let web = format!("web.{DOMAIN}");
-    for host in ["web", "WeB", "six", "mixed-case", "deep.er", "er", "nobody", "x.web", "mail_1"] {
-        for (qtype, text) in [(A, "A"), (AAAA, "AAAA"), (MX, "MX"), (TXT, "TXT"), (65_280, "TYPE65280")] {
-            add(format!("name {host} {text}"), Query::new(&format!("{host}.{DOMAIN}"), qtype));
-        }
-    }
     for (qtype, text) in [(A, "A"), (MX, "MX"), (2, "NS")] {
         add(format!("apex {text}"), Query::new(DOMAIN, qtype));
     }
@@ -186,8 +265,11 @@ fn cases() -> Vec<(String, Vec<u8>)> {
     {
         add(format!("any {name}"), Query::new(host, ANY));
     }
-    for name in ["example.com", "internal", "notredbreast.internal", "."] {
+    for name in ["example.com", "notredbreast.internal", "."] {
         add(format!("foreign {name}"), Query::new(name, A));
+    }
+    for name in ["nobody", "internal"] {
+        add(format!("single {name}"), Query::new(name, A));
     }
     for (class, text) in [(CLASS_CH, "CH"), (CLASS_ANY, "ANY"), (4, "HS"), (0xff00, "private")] {
         add(format!("class {text}"), Query::new(&web, A).class(class));
@@ -260,7 +342,8 @@ fn zones() -> [(&'static str, Vec<String>); 2] {
         (0..MANY).map(|i| format!("many.{DOMAIN}. 7 IN A {}", Ipv4Addr::from_bits((10 << 24 | 1 << 16) + i))),
     );
     let soa = format!("{REVERSE}. 7 IN SOA ns.{REVERSE}. hostmaster.{REVERSE}. 1 60 10 3600 7");
-    [(DOMAIN, forward), (REVERSE, vec![soa, format!("{REVERSE}. 7 IN PTR mixed-case.{DOMAIN}.")])]
+    let ns = format!("{REVERSE}. 7 IN NS ns.{DOMAIN}."); // BIND takes no zone without
+    [(DOMAIN, forward), (REVERSE, vec![soa, ns, format!("{REVERSE}. 7 IN PTR mixed-case.{DOMAIN}.")])]
 }
 
 /// A server of others, killed when it goes out of scope.
@@ -378,7 +461,7 @@ fn compare(name: &str, peer: &Peer) {
             for (our, their) in fields {
                 let what = their.0;
                 let listed = DIFFERENCES.iter().position(|difference| {
-                    difference.peer == name
+                    [name, ""].contains(&difference.peer)
                         && case.starts_with(difference.case)
                         && difference.what.contains(&what)
                 });
@@ -416,6 +499,25 @@ fn knot() {
         )
     });
     compare("knot", &peer);
+}
+
+#[test]
+fn bind() {
+    if !has(daemon("named").to_str().unwrap(), &["-v"]) {
+        return;
+    }
+    let peer = Peer::start("named", &["-g", "-n", "1", "-c"], |port, dir| {
+        let dir = dir.display();
+        format!(
+            "options {{ directory \"{dir}\"; managed-keys-directory \"{dir}\"; listen-on port {port} {{ 127.0.0.1; }}; \
+             listen-on-v6 {{ none; }}; recursion no; minimal-responses yes; minimal-any yes; dnssec-validation no; \
+             pid-file none; lock-file none; session-keyfile none; notify no; allow-transfer {{ none; }}; \
+             max-udp-size 1232; edns-udp-size 1232; answer-cookie no; }};\ncontrols {{ }};\n\
+             zone \"{DOMAIN}\" {{ type primary; file \"{DOMAIN}\"; check-names ignore; }};\n\
+             zone \"{REVERSE}\" {{ type primary; file \"{REVERSE}\"; }};\n"
+        )
+    });
+    compare("bind", &peer);
 }
 
 #[test]

@@ -92,13 +92,13 @@ fn rfc7873_s5_4_a_cookie_may_be_asked_for_without_a_question() {
         (&changed, BADCOOKIE),
         (b"a clientof another length", BADCOOKIE),
     ] {
-        for answer in world.send(&alone(cookie)) {
+        for answer in world.send_v4(&alone(cookie)) {
             assert_eq!((answer.rcode(), answer.questions, answer.id), (rcode, 0, 5), "{answer:?}");
             assert!(answer.answers.is_empty() && answer.authorities.is_empty(), "{answer:?}");
             assert_eq!(answer.option(COOKIE).expect("a cookie")[..8], CLIENT[..], "{answer:?}");
         }
     }
-    let [udp, _] = world.send(&alone(CLIENT));
+    let [udp, _] = world.send_v4(&alone(CLIENT));
     for answer in world.ask(&query(udp.option(COOKIE).unwrap())) {
         assert_eq!(answer.option(COOKIE), udp.option(COOKIE), "it is good for questions: {answer:?}");
     }
@@ -164,7 +164,7 @@ fn learn_with(world: &World, cookie: &[u8]) -> Vec<u8> {
 
 /// Whether `cookie` is good: a query for nothing else tells.
 fn accepts(world: &World, cookie: &[u8]) -> bool {
-    let [udp, _] = world.send(&alone(cookie));
+    let [udp, _] = world.send_v4(&alone(cookie));
     udp.rcode() == NOERROR
 }
 

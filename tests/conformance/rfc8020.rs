@@ -26,3 +26,14 @@ fn s2_below_a_name_that_does_not_exist_nothing_does() {
         }
     }
 }
+
+#[test]
+fn s2_a_single_label_is_said_not_to_exist_unless_one_of_our_domains_is_below_it() {
+    let world = World::new();
+    for (name, rcode) in [("nobody", NXDOMAIN), ("com", NXDOMAIN), ("internal", NOERROR), ("ORG", NOERROR)] {
+        for answer in world.ask(&Query::new(name, A)) {
+            assert_eq!((answer.rcode(), answer.answers.len()), (rcode, 0), "{answer:?}");
+            assert_eq!(answer.negative_soa().expect("a SOA").owner, [0], "that of the root: {answer:?}");
+        }
+    }
+}

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 /// Sends a datagram and returns the one that answers it; `None` when none comes in time.
 pub(crate) fn udp(address: SocketAddr, query: &[u8], patience: Duration) -> Option<Vec<u8>> {
-    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let socket = UdpSocket::bind(if address.is_ipv4() { "127.0.0.1:0" } else { "[::1]:0" }).unwrap();
     socket.connect(address).unwrap();
     socket.set_read_timeout(Some(patience)).unwrap();
     socket.send(query).ok()?;

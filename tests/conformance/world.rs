@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 use std::fs;
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream, UdpSocket};
 
 use crate::message::{Answer, Query};
 use crate::server::{PATIENCE, Server};
@@ -67,6 +67,8 @@ fn chain() -> String {
 pub(crate) struct World {
     _dir: tempfile::TempDir,
     pub(crate) server: Server,
+    /// Where it answers over IPv6, if the machine has that on loopback.
+    v6: Option<SocketAddr>,
 }
 
 /// `count` lines that give addresses of 10.`block`.0.0/16 to `name`.
@@ -94,14 +96,34 @@ impl World {
         let ttl = TTL_S.to_string();
         let domains = ["--domain", "redbreast.internal", "--domain", "Example.org"];
         let own = ["--workers", "1", "--ttl", &ttl, "--zone", zone.to_str().unwrap()];
-        let server = Server::with_names(&file, &[&own[..], &domains, args].concat());
-        Self { _dir: dir, server }
+        let has_v6 = UdpSocket::bind("[::1]:0").is_ok();
+        let v6 = if has_v6 { &["--listen", "[::1]:0"][..] } else { &[] };
+        let server = Server::with_names(&file, &[&own[..], &domains, v6, args].concat());
+        let log = server.log();
+        let listening = log.split("listening on ").nth(2).and_then(|rest| rest.split_whitespace().next());
+        let v6 = has_v6.then(|| listening.expect("it says so").parse().expect("an address"));
+        Self { _dir: dir, server, v6 }
     }
 
-    /// Sends these bytes over UDP and over TCP.
+    /// Sends these bytes over UDP and over TCP, and over IPv6 too, where the same has to come back.
     pub(crate) fn send(&self, bytes: &[u8]) -> [Answer; 2] {
-        let udp = transport::udp(self.server.address, bytes, PATIENCE).expect("an answer over UDP");
-        let tcp = transport::tcp(self.server.address, bytes, PATIENCE).expect("an answer over TCP");
+        let answers = Self::send_to(self.server.address, bytes);
+        if let Some(v6) = self.v6 {
+            for (v4, v6) in answers.iter().zip(&Self::send_to(v6, bytes)) {
+                assert_eq!(v4.essence(), v6.essence(), "{v4:?} over IPv4, {v6:?} over IPv6");
+            }
+        }
+        answers
+    }
+
+    /// The same over IPv4 alone, for what depends on the client's address.
+    pub(crate) fn send_v4(&self, bytes: &[u8]) -> [Answer; 2] {
+        Self::send_to(self.server.address, bytes)
+    }
+
+    fn send_to(address: SocketAddr, bytes: &[u8]) -> [Answer; 2] {
+        let udp = transport::udp(address, bytes, PATIENCE).expect("an answer over UDP");
+        let tcp = transport::tcp(address, bytes, PATIENCE).expect("an answer over TCP");
         [Answer::read("UDP", &udp), Answer::read("TCP", &tcp)]
     }
 
