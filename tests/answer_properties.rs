@@ -1,9 +1,13 @@
-//! Properties of the one function that answers, with hickory-proto as an independent reader of what it writes.
+//! Properties of the one function that answers, with hickory-proto and domain as independent readers of what comes in and
+//! of what goes out.
 #![allow(missing_docs)]
 
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use domain::base::iana::Opcode;
+use domain::base::name::{ToLabelIter, ToName};
+use domain::rdata::AllRecordData;
 use hickory_proto::op::{Message, MessageType, ResponseCode};
 use hickory_proto::rr::{RData, RecordType};
 use proptest::prelude::*;
@@ -13,11 +17,15 @@ use redbreast::dataplane::identity::Identity;
 use redbreast::snapshot::Current;
 use redbreast::table::{Publisher, ZoneSettings};
 use redbreast::wire::cookie::Secrets;
-use redbreast::wire::name::Name;
-use redbreast::wire::query::MIN_BUFFER_LEN;
+use redbreast::wire::name::{Name, QueryName};
+use redbreast::wire::query::{MIN_BUFFER_LEN, Query};
+use redbreast::wire::record::rtype;
 use redbreast::wire::response::{DEFAULT_UDP_LEN, Transport};
 
 const NAMES: [&str; 6] = ["web", "WWW", "a.b.c", "x", "many", "mail_1"];
+
+/// Names with other records than addresses.
+const RECORDS: &[&str] = &["alias", "again", "loop", "lost", "out", "_http._tcp.web", "mail", "text"];
 
 fn name(text: &str) -> Name {
     Name::from_text(text).unwrap()
@@ -42,6 +50,21 @@ fn publisher() -> Publisher {
             contents.add_address(&host, address);
             contents.add_pointer(address, &host);
         }
+    }
+    let local = |host: &str| name(&format!("{host}.redbreast.internal"));
+    for (owner, rtype, data) in [
+        ("alias", rtype::CNAME, local("web").as_wire().to_vec()),
+        ("again", rtype::CNAME, local("alias").as_wire().to_vec()),
+        ("loop", rtype::CNAME, local("loop").as_wire().to_vec()),
+        ("lost", rtype::CNAME, local("nobody").as_wire().to_vec()),
+        ("out", rtype::CNAME, name("www.example.com").as_wire().to_vec()),
+        ("_http._tcp.web", rtype::SRV, [&[0, 1, 0, 2, 0, 80], local("web").as_wire()].concat()),
+        ("_http._tcp.web", rtype::SRV, [&[0, 1, 0, 2, 0, 81], local("many").as_wire()].concat()),
+        ("mail", rtype::MX, [&[0, 1], local("web").as_wire()].concat()),
+        ("text", rtype::TXT, [&[200][..], &[b'x'; 200]].concat().repeat(6)),
+        ("text", rtype::TXT, b"\x05hello".to_vec()),
+    ] {
+        contents.add(&local(owner), rtype, 30, &data);
     }
     publisher.publish(contents).unwrap();
     publisher
@@ -140,9 +163,104 @@ fn negative_answers_carry_the_soa_of_their_zone() {
     }
 }
 
-/// How many random packets are tried; `scripts/fuzz` has many more of them.
+/// How many random packets are tried for each property: about a minute of them on CI, and `scripts/fuzz` has more.
 fn cases() -> u32 {
-    std::env::var("FUZZ_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(20_000)
+    let asked = std::env::var("FUZZ_CASES").ok().and_then(|cases| cases.parse().ok());
+    asked.unwrap_or(if std::env::var_os("CI").is_some() { 1_500_000 } else { 50_000 })
+}
+
+/// A well-formed query, and what is done to it.
+fn mutated_query() -> impl Strategy<Value = Vec<u8>> {
+    let mutation = prop_oneof![
+        (0..12usize, any::<u8>()).prop_map(|(at, byte)| Mutation::Set(at, byte)),
+        (any::<prop::sample::Index>(), any::<u8>()).prop_map(|(at, byte)| Mutation::SetAnywhere(at, byte)),
+        any::<prop::sample::Index>().prop_map(Mutation::Truncate),
+        prop::collection::vec(any::<u8>(), 1..20).prop_map(Mutation::Append),
+        (any::<prop::sample::Index>(), any::<prop::sample::Index>())
+            .prop_map(|(a, b)| Mutation::Repeat(a, b)),
+        any::<u64>().prop_map(Mutation::Case),
+    ];
+    (well_formed_query(), prop::collection::vec(mutation, 0..4)).prop_map(|(mut packet, mutations)| {
+        mutations.iter().for_each(|mutation| mutation.apply(&mut packet));
+        packet
+    })
+}
+
+#[derive(Clone, Debug)]
+enum Mutation {
+    Set(usize, u8),
+    SetAnywhere(prop::sample::Index, u8),
+    Truncate(prop::sample::Index),
+    Append(Vec<u8>),
+    Repeat(prop::sample::Index, prop::sample::Index),
+    Case(u64),
+}
+
+impl Mutation {
+    fn apply(&self, packet: &mut Vec<u8>) {
+        if packet.is_empty() {
+            return;
+        }
+        match self {
+            Self::Set(at, byte) => *packet.get_mut(*at).unwrap_or(&mut 0) = *byte,
+            Self::SetAnywhere(at, byte) => *at.get_mut(packet) = *byte,
+            Self::Truncate(at) => packet.truncate(at.index(packet.len())),
+            Self::Append(bytes) => packet.extend_from_slice(bytes),
+            Self::Repeat(a, b) => {
+                let (a, b) = (a.index(packet.len()), b.index(packet.len()));
+                packet.extend_from_within(a.min(b)..a.max(b));
+            }
+            Self::Case(bits) => {
+                for (i, byte) in
+                    packet.iter_mut().enumerate().skip(12).filter(|(_, byte)| byte.is_ascii_alphabetic())
+                {
+                    *byte ^= u8::from(bits >> (i % 64) & 1 == 1) << 5;
+                }
+            }
+        }
+    }
+}
+
+/// A query as a client would send it: a name of ours or not, a type, and EDNS with options or none.
+fn well_formed_query() -> impl Strategy<Value = Vec<u8>> {
+    let qname = prop_oneof![
+        4 => prop::sample::select([&NAMES[..], RECORDS].concat()).prop_map(|host| format!("{host}.redbreast.internal")),
+        1 => prop::sample::select(vec!["web", "alias", "nobody", "test", "a.test", "example.com", ".", "redbreast.internal",
+            "1.0.0.10.in-addr.arpa", "id.server", "version.bind"]).prop_map(str::to_owned),
+    ];
+    let types = prop::sample::select(vec![1u16, 28, 1, 28, 2, 5, 6, 12, 15, 16, 33, 252, 255, 65_280]);
+    let class = prop::sample::select(vec![1u8, 1, 1, 1, 3, 255]);
+    let option = prop_oneof![
+        any::<[u8; 8]>().prop_map(|cookie| [&[0, 10, 0, 8], &cookie[..]].concat()),
+        any::<[u8; 24]>().prop_map(|cookie| [&[0, 10, 0, 24], &cookie[..]].concat()),
+        Just(vec![0, 3, 0, 0]),
+        Just(vec![0, 11, 0, 0]),
+        Just(vec![0, 8, 0, 7, 0, 1, 24, 0, 10, 0, 0]),
+    ];
+    let edns = prop::option::of((any::<u16>(), any::<bool>(), prop::collection::vec(option, 0..4)));
+    (qname, types, class, edns).prop_map(|(qname, qtype, class, edns)| {
+        let mut packet = [
+            &b"\x12\x34\x01\0\0\x01\0\0\0\0\0\0"[..],
+            name(&qname).as_wire(),
+            &qtype.to_be_bytes(),
+            &[0, class],
+        ]
+        .concat();
+        if let Some((size, dnssec_ok, options)) = edns {
+            let options = options.concat();
+            packet[11] = 1;
+            packet.extend(
+                [&[0, 0, 41][..], &size.to_be_bytes(), &[0, 0, u8::from(dnssec_ok) << 7, 0, 0]].concat(),
+            );
+            packet.push(u8::try_from(options.len()).unwrap());
+            packet.extend(options);
+        }
+        packet
+    })
+}
+
+fn any_packet() -> impl Strategy<Value = Vec<u8>> {
+    prop_oneof![nearly_a_query(), mutated_query()]
 }
 
 /// Bytes that are nearly a query: most of the interesting paths begin behind a plausible header.
@@ -153,8 +271,11 @@ fn nearly_a_query() -> impl Strategy<Value = Vec<u8>> {
         1 => prop::collection::vec(any::<u8>(), 0..16),
     ];
     let question = prop_oneof![
-        prop::sample::select(NAMES.to_vec())
-            .prop_map(|host| name(&format!("{host}.redbreast.internal")).as_wire().to_vec()),
+        prop::sample::select([&NAMES[..], RECORDS].concat()).prop_map(|host| name(&format!(
+            "{host}.redbreast.internal"
+        ))
+        .as_wire()
+        .to_vec()),
         prop::collection::vec("[a-zA-Z]{1,30}", 0..10).prop_map(|labels| Name::from_text(&labels.join("."))
             .unwrap_or_else(|_| Name::root())
             .as_wire()
@@ -164,6 +285,7 @@ fn nearly_a_query() -> impl Strategy<Value = Vec<u8>> {
     let types = prop_oneof![
         Just(vec![0, 1, 0, 1]),
         Just(vec![0, 28, 0, 1]),
+        prop::sample::select(vec![2, 5, 6, 12, 15, 16, 33, 255]).prop_map(|qtype| vec![0, qtype, 0, 1]),
         prop::collection::vec(any::<u8>(), 0..6)
     ];
     let opt = prop_oneof![
@@ -177,41 +299,74 @@ fn nearly_a_query() -> impl Strategy<Value = Vec<u8>> {
     (header, question, types, opt).prop_map(|(a, b, c, d)| [a, b, c, d].concat())
 }
 
+/// Checks what every response has to be, given its query.
+fn check(packet: &[u8], transport: Transport, response: Option<&[u8]>) {
+    let Some(response) = response else {
+        assert!(packet.len() < 12 || packet[2] & 0x80 != 0, "only these are dropped");
+        return;
+    };
+    let tcp = transport == Transport::Tcp;
+    assert!(tcp || response.len() <= 1232);
+    let message = Message::from_vec(response)
+        .unwrap_or_else(|error| panic!("hickory cannot read {response:?}: {error}"));
+    read_by_domain(response, true).unwrap_or_else(|error| panic!("domain cannot read {response:?}: {error}"));
+    assert_eq!(&response[..2], &packet[..2]);
+    assert_eq!(message.metadata.message_type, MessageType::Response);
+    assert_eq!(response[2] & 0x78, packet[2] & 0x78, "the operation comes back");
+    if message.answers.is_empty() && message.authorities.is_empty() {
+        // Nothing to tell, so nothing is amplified: on top of what was asked there are at most the server's part of a
+        // cookie (16), the value of NSID (6, of `node-1`), that of keepalive (2), and an extended error (6).
+        let options_len = if message.edns.is_some() { 30 } else { 0 };
+        assert!(response.len() <= packet.len() + options_len, "{} for {}", response.len(), packet.len());
+    }
+    // Three times what came, unless records that we hold are more; a domain of one label is asked for in so few bytes
+    // that its SOA record is.
+    let zone_of_one_label = message.authorities.iter().any(|soa| soa.name.num_labels() == 1);
+    if !tcp && message.answers.is_empty() && !zone_of_one_label {
+        assert!(response.len() <= 3 * packet.len(), "{} for {}: {message}", response.len(), packet.len());
+    }
+    if let [_question] = &message.queries[..] {
+        // The question as it was asked, byte for byte.
+        let mut end = 12;
+        while packet[end] != 0 {
+            end += 1 + usize::from(packet[end]);
+        }
+        assert_eq!(&response[12..end + 5], &packet[12..end + 5]);
+    }
+}
+
+/// Reads all of a message with the domain crate, `with_data` the data of its records too.
+fn read_by_domain(bytes: &[u8], with_data: bool) -> Result<domain::base::Message<&[u8]>, String> {
+    let text = |error: &dyn std::fmt::Display| error.to_string();
+    let message = domain::base::Message::from_octets(bytes).map_err(|error| text(&error))?;
+    for question in message.question() {
+        question.map_err(|error| text(&error))?;
+    }
+    let mut section = Some(message.answer().map_err(|error| text(&error))?);
+    while let Some(mut records) = section {
+        for record in records.by_ref() {
+            let record = record.map_err(|error| text(&error))?;
+            if with_data {
+                record.to_any_record::<AllRecordData<_, _>>().map_err(|error| text(&error))?;
+            }
+        }
+        section = records.next_section().map_err(|error| text(&error))?;
+    }
+    Ok(message)
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(cases()))]
 
     #[test]
-    fn whatever_comes_in_what_goes_out_is_a_bounded_response(packet in nearly_a_query(), tcp: bool) {
-        let publisher = publisher_once();
+    fn whatever_comes_in_what_goes_out_is_a_bounded_response(packet in any_packet(), tcp: bool) {
         let transport = if tcp { Transport::Tcp } else { Transport::Udp };
-        let Some(response) = answer(publisher, &packet, transport) else {
-            prop_assert!(packet.len() < 12 || packet[2] & 0x80 != 0, "only these are dropped");
-            return Ok(());
-        };
-        prop_assert!(tcp || response.len() <= 1232);
-        let message = Message::from_vec(&response)
-            .unwrap_or_else(|error| panic!("hickory cannot read {response:?}: {error}"));
-        prop_assert_eq!(&response[..2], &packet[..2]);
-        prop_assert_eq!(message.metadata.message_type, MessageType::Response);
-        if message.answers.is_empty() && message.authorities.is_empty() {
-            // Nothing to tell, so nothing is amplified: on top of what was asked there are at most the server's part of a
-            // cookie (16), the value of NSID (6, of `node-1`), that of keepalive (2), and an extended error (6).
-            let options_len = if message.edns.is_some() { 30 } else { 0 };
-            prop_assert!(response.len() <= packet.len() + options_len, "{} for {}", response.len(), packet.len());
-        }
-        if let [_question] = &message.queries[..] {
-            // The question as it was asked, byte for byte.
-            let end = 12 + packet[12..].iter().scan(0usize, |skip, &byte| {
-                if *skip == 0 { if byte == 0 { return None; } *skip = usize::from(byte) + 1; }
-                *skip -= 1;
-                Some(())
-            }).count() + 5;
-            prop_assert_eq!(&response[12..end], &packet[12..end]);
-        }
+        let response = answer(publisher_once(), &packet, transport);
+        check(&packet, transport, response.as_deref());
     }
 
     #[test]
-    fn what_we_read_in_a_query_is_what_hickory_reads(packet in nearly_a_query()) {
+    fn what_we_read_in_a_query_is_what_hickory_reads(packet in any_packet()) {
         let publisher = publisher_once();
         let response = answer(publisher, &packet, Transport::Udp);
         // Where hickory reads a plain query with one question, we do not call it malformed.
@@ -222,10 +377,65 @@ proptest! {
             && packet[12] < 0xc0
             && message.to_vec().is_ok_and(|bytes| bytes.len() == packet.len())
         {
+            // It does not mind cookies of lengths that none can have (RFC 7873 §5.2.2).
+            let cookies = message.edns.iter().flat_map(|edns| edns.options().as_ref()).filter_map(|(code, option)| {
+                let bytes: Vec<u8> = option.try_into().ok()?;
+                (u16::from(*code) == 10).then_some(bytes.len())
+            });
+            let bad_cookie = cookies.clone().any(|len| len != 8 && !(16..=40).contains(&len));
             let code = response.expect("a query is answered")[3] & 15;
-            prop_assert!(code != 1 && code != 4, "{message:?} was answered with code {code}");
+            prop_assert!(bad_cookie || (code != 1 && code != 4), "{message:?} was answered with code {code}");
         }
     }
+
+    #[test]
+    fn what_we_read_in_a_query_is_what_domain_reads(packet in any_packet()) {
+        let mut buffer = packet.clone();
+        buffer.resize(packet.len().max(MIN_BUFFER_LEN), 0);
+        let (mut qname, seed) = (QueryName::default(), publisher_once().current().seed());
+        let ours = Query::parse(&buffer, packet.len(), &mut qname, seed);
+        // What stands in the records of a query means nothing, but for OPT.
+        let theirs = read_by_domain(&packet, false);
+        if let Ok(query) = ours && query.has_question() {
+            let message = theirs.as_ref().map_err(|error| TestCaseError::fail(format!("domain cannot read it: {error}")))?;
+            let question = message.sole_question().map_err(|error| TestCaseError::fail(error.to_string()))?;
+            let wire = question.qname().to_vec().as_slice().to_ascii_lowercase();
+            prop_assert_eq!(wire.as_slice(), qname.as_wire());
+            prop_assert_eq!((question.qtype().to_int(), question.qclass().to_int()), (query.qtype, query.qclass));
+        } else if let Ok(message) = theirs
+            && message.header().opcode() == Opcode::QUERY
+            && !message.header().qr()
+            && message.sole_question().is_ok()
+        {
+            // What domain reads and we refuse: it does not mind bytes behind the last record, nor where OPT records stand
+            // and how many they are, nor how long a cookie is, nor a pointer in the question, which has to point into the
+            // header.
+            let counts = message.header_counts();
+            let plain = counts.ancount() == 0 && counts.nscount() == 0 && counts.arcount() == 0;
+            let end = 12 + message.sole_question().map_or(0, |question| usize::from(question.qname().compose_len()) + 4);
+            let has_pointer = message.sole_question().is_ok_and(|question| question.qname().is_compressed());
+            prop_assert!(!plain || has_pointer || end != packet.len(), "we refuse {packet:?}: {ours:?}");
+        }
+    }
+}
+
+/// Packets that were of interest once: every kind of malformation that has a test, and what fuzzing has found. A line each:
+/// the packet in hexadecimal digits, then what it is.
+#[test]
+fn the_corpus_is_answered_as_everything_has_to_be() {
+    let corpus = include_str!("data/packets.hex");
+    let lines = corpus.lines().filter(|line| !line.starts_with('#'));
+    let mut packets = 0;
+    for line in lines {
+        let hex = line.split_whitespace().next().unwrap_or_default();
+        let packet: Vec<u8> =
+            (0..hex.len() / 2).map(|i| u8::from_str_radix(&hex[2 * i..2 * i + 2], 16).unwrap()).collect();
+        for transport in [Transport::Udp, Transport::Tcp] {
+            check(&packet, transport, answer(publisher_once(), &packet, transport).as_deref());
+        }
+        packets += 1;
+    }
+    assert!(packets > 30);
 }
 
 fn publisher_once() -> &'static Publisher {

@@ -216,8 +216,7 @@ fn not_ours(
     if let Some(entry) = table.lookup_unqualified(name) {
         return found(table, name, rng, entry, query, response, count);
     }
-    let root_at = header::LEN + name.as_wire().len() - 1;
-    response.authority(&table.lone_zone().soa_record(root_at));
+    response.authority(table.root_soa_record());
     // What is above a domain exists, whatever it has (RFC 8020 §2).
     let (event, code) = if table.is_above_a_zone(name) {
         (Event::NoData, rcode::NOERROR)

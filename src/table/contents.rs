@@ -251,6 +251,7 @@ impl Contents {
             zones: self.domains.iter().map(|domain| Zone::new(domain, self.settings, serial)).collect(),
             first_domain: self.first_domain,
             lone_zone: Zone::new(&Name::root(), self.settings, serial),
+            root_soa: Zone::root_soa_record(self.settings, serial),
             names: with_records,
             serial,
         })

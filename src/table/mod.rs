@@ -31,6 +31,7 @@ pub struct Table {
     /// Stands in where a name we answer for is in none of our zones: a reverse name, or one of a single label, is then a
     /// zone of its own.
     lone_zone: Zone,
+    root_soa: Box<[u8]>,
     /// The root if there are no domains.
     first_domain: Name,
     names: usize,
@@ -67,10 +68,10 @@ impl Table {
             .find_map(|zone| Some((suffix_at(name.as_wire(), zone.lower_case_wire(), |a, b| a == b)?, zone)))
     }
 
-    /// The zone that stands in where a name is in none of ours.
+    /// The root's SOA record, complete, for names of a single label that do not exist.
     #[must_use]
-    pub fn lone_zone(&self) -> &Zone {
-        &self.lone_zone
+    pub fn root_soa_record(&self) -> &[u8] {
+        &self.root_soa
     }
 
     /// Whether one of our zones is below `name`.

@@ -63,6 +63,21 @@ impl Zone {
         Self { lower_case: apex.to_lower_case(), soa: soa.try_into().expect("every part has a fixed length") }
     }
 
+    /// The SOA record of the root as of `serial`, for names of a single label that do not exist. It is kept short, since
+    /// the questions are: an answer should be no means of attack.
+    #[must_use]
+    pub fn root_soa_record(settings: ZoneSettings, serial: u32) -> Box<[u8]> {
+        const ROOT: u8 = 0; // the name, as owner, MNAME and RNAME
+        let mut rdata = vec![ROOT, ROOT];
+        for field in [serial, REFRESH_S, RETRY_S, EXPIRE_S, settings.negative_ttl_s] {
+            rdata.extend_from_slice(&field.to_be_bytes());
+        }
+        let mut record = Vec::new();
+        record::push_record(&mut record, rtype::SOA, settings.negative_ttl_s, &rdata);
+        record.splice(..record::QUESTION_POINTER.len(), [ROOT]);
+        record.into()
+    }
+
     /// The zone's name in the form that folded names are compared with.
     #[inline]
     #[must_use]

@@ -80,7 +80,7 @@ fn dig_is_told_what_does_not_exist_and_what_is_not_ours() {
         assert!(text.contains(&format!("status: {status},")), "{args:?}: {text}");
         assert!(text.contains(&format!("flags: {flags};")), "{args:?}: {text}");
         assert!(text.contains("ANSWER: 0,") || status == "NOTIMP", "{args:?}: {text}");
-        assert_eq!(text.contains("\tSOA\tns."), soa, "{args:?}: {text}");
+        assert_eq!(text.contains("\tSOA\t"), soa, "{args:?}: {text}");
     }
 }
 

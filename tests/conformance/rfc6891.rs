@@ -1,9 +1,12 @@
 //! RFC 6891: EDNS(0).
 
 use crate::message::{
-    A, BADVERS, DO, Edns, FORMERR, NOERROR, NOTIMP, NXDOMAIN, OPCODE_SHIFT, Query, RD, TC, message,
+    A, BADVERS, DO, Edns, FORMERR, NOERROR, NOTIMP, NXDOMAIN, OPCODE_SHIFT, Query, RD, SOA, TC, message,
 };
 use crate::world::{MANY, World};
+
+/// Type DNSKEY, which an unsigned zone does not have.
+const DNSKEY: u16 = 48;
 
 const WEB: &str = "web.redbreast.internal";
 
@@ -162,6 +165,28 @@ fn s6_1_1_and_7_what_cannot_be_taken_is_answered_with_what_of_it_can_go_back() {
                 has_opt.then_some((1232, DO)),
                 "{what}: {answer:?}"
             );
+        }
+    }
+}
+
+/// What systemd-resolved sends while it finds out what a server can do: DNSSEC with large and with small sizes, EDNS, TCP,
+/// and plain DNS when something was lost. Each has to be answered so that it goes no level down.
+#[test]
+fn s6_2_2_the_probes_of_a_resolver_that_feels_its_way_down_are_all_answered_in_kind() {
+    let world = World::new();
+    let levels = [(65_494, DO), (4096, DO), (1472, DO), (512, DO), (512, 0)];
+    for name in [WEB, "nobody.redbreast.internal", "redbreast.internal"] {
+        for rtype in [A, SOA, DNSKEY] {
+            for (size, flags) in levels {
+                let edns = Edns { size, flags, ..Edns::default() };
+                for answer in world.ask(&Query::new(name, rtype).edns(edns)) {
+                    assert!([NOERROR, NXDOMAIN].contains(&answer.rcode()) && !answer.has(TC), "{answer:?}");
+                    assert_eq!(answer.edns.as_ref().unwrap().flags, flags, "{answer:?}");
+                }
+            }
+            for answer in world.ask(&Query::new(name, rtype)) {
+                assert!([NOERROR, NXDOMAIN].contains(&answer.rcode()), "{answer:?}");
+            }
         }
     }
 }
