@@ -355,6 +355,15 @@ fn read_by_domain(bytes: &[u8], with_data: bool) -> Result<domain::base::Message
     Ok(message)
 }
 
+/// Whether the first name of a message ends with a pointer.
+fn question_has_pointer(packet: &[u8]) -> bool {
+    let mut at = 12;
+    while let Some(&len @ 1..=63) = packet.get(at) {
+        at += 1 + usize::from(len);
+    }
+    packet.get(at).is_some_and(|&byte| byte >= 0xc0)
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(cases()))]
 
@@ -397,6 +406,10 @@ proptest! {
         // What stands in the records of a query means nothing, but for OPT.
         let theirs = read_by_domain(&packet, false);
         if let Ok(query) = ours && query.has_question() {
+            // It follows pointers in the owners of records that mean nothing to us; we pass over them.
+            if theirs.is_err() && packet[query.question_end..].iter().any(|&byte| byte >= 0xc0) {
+                return Ok(());
+            }
             let message = theirs.as_ref().map_err(|error| TestCaseError::fail(format!("domain cannot read it: {error}")))?;
             let question = message.sole_question().map_err(|error| TestCaseError::fail(error.to_string()))?;
             let wire = question.qname().to_vec().as_slice().to_ascii_lowercase();
@@ -413,7 +426,7 @@ proptest! {
             let counts = message.header_counts();
             let plain = counts.ancount() == 0 && counts.nscount() == 0 && counts.arcount() == 0;
             let end = 12 + message.sole_question().map_or(0, |question| usize::from(question.qname().compose_len()) + 4);
-            let has_pointer = message.sole_question().is_ok_and(|question| question.qname().is_compressed());
+            let has_pointer = question_has_pointer(&packet);
             prop_assert!(!plain || has_pointer || end != packet.len(), "we refuse {packet:?}: {ours:?}");
         }
     }
