@@ -23,6 +23,7 @@ pub mod policy;
 pub mod registry;
 pub mod report;
 pub mod snapshot;
+pub mod store;
 pub mod table;
 pub mod text_file;
 pub mod wire;

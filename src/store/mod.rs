@@ -1,0 +1,466 @@
+//! The registrations of all nodes, as far as they are known to this one: a set of logs, one for each origin.
+//!
+//! Pure: no clock and no I/O. Runs on the control thread.
+//!
+//! **Single writer.** A registration belongs to the node that made it, its origin, and only that node changes it. It
+//! numbers every change by (incarnation, sequence). Of two changes to one registration the one with the higher number
+//! holds, so that merging is commutative, associative and idempotent, and no clocks are compared. `docs/gossip.md` has
+//! the invariants.
+
+mod codec;
+mod digest;
+mod index;
+mod log;
+mod record;
+
+use std::collections::{BTreeMap, HashSet};
+
+pub use codec::{Malformed, Reader, put_bytes, put_varint};
+pub use digest::{Digest, Summary, Want};
+use index::{Index, Place};
+pub use log::Delta;
+use log::{Change, Log};
+pub use record::{Attributes, Key, MAX_INSTANCE_LEN, MAX_RDATA_LEN, NodeId, Record, TooLong, encode};
+
+use crate::wire::name::Name;
+use crate::wire::record::rtype;
+
+/// Tombstones of our own that are kept at least, whatever the number of registrations.
+const MIN_TOMBSTONES: usize = 10_000;
+
+/// Origins at most: their places in the indexes have 16 bits.
+pub const MAX_ORIGINS: usize = 1 << 16;
+
+/// What [`Store::apply`] did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Applied {
+    /// Something that was not known.
+    News,
+    /// Nothing: it was known, or is of an earlier incarnation.
+    Known,
+    /// Something that was not known, of a log that is not complete yet.
+    Staged,
+    /// Nothing: changes before it are missing. Everything after this number is wanted.
+    Gap(u64),
+    /// Nothing: it claims to come from this node, in a later incarnation than this one. Two nodes have the same id, or an
+    /// old copy of our data was started.
+    Impostor,
+}
+
+/// A record for the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Answer<'a> {
+    /// Its type.
+    pub rtype: u16,
+    /// How long others may keep it, if its registration says.
+    pub ttl_s: Option<u32>,
+    /// Its data.
+    pub rdata: &'a [u8],
+}
+
+/// All logs.
+pub struct Store {
+    /// Ours is the first. A log keeps its place until its origin is forgotten.
+    logs: Vec<Option<Log>>,
+    places: BTreeMap<NodeId, u16>,
+    /// Logs that replace what there is of their origin as soon as they are complete: of a new incarnation, or because we
+    /// were behind the floor.
+    staged: BTreeMap<NodeId, Log>,
+    index: Index,
+    /// Names, in wire form and lower case, whose records are others than when [`take_changed`](Self::take_changed) was
+    /// last called.
+    changed: HashSet<Box<[u8]>>,
+}
+
+impl Store {
+    /// The store of the node `me` in this incarnation, with nothing in it.
+    #[must_use]
+    pub fn new(me: NodeId, incarnation: u64) -> Self {
+        let mut own = Log::new(me, incarnation);
+        // The start is the first change: so there is something to tell those who hold records of an earlier incarnation,
+        // also where there is nothing registered any more.
+        own.head = 1;
+        Self {
+            logs: vec![Some(own)],
+            places: BTreeMap::from([(me, 0)]),
+            staged: BTreeMap::new(),
+            index: Index::default(),
+            changed: HashSet::new(),
+        }
+    }
+
+    /// This node.
+    #[must_use]
+    pub fn me(&self) -> NodeId {
+        self.own().origin
+    }
+
+    /// This node's incarnation.
+    #[must_use]
+    pub fn incarnation(&self) -> u64 {
+        self.own().incarnation
+    }
+
+    fn own(&self) -> &Log {
+        self.logs[0].as_ref().expect("a node does not forget itself")
+    }
+
+    fn log(&self, origin: NodeId) -> Option<&Log> {
+        self.places.get(&origin).and_then(|&place| self.logs[usize::from(place)].as_ref())
+    }
+
+    /// Registers `key`, or changes what is said of it. Returns whether that changed anything.
+    ///
+    /// # Errors
+    /// [`TooLong`]; nothing is changed then.
+    pub fn register(&mut self, key: &Key, attributes: &Attributes) -> Result<bool, TooLong> {
+        key.check()?;
+        let bytes = encode(key, attributes);
+        let change = Change::registered(&bytes);
+        let before = self.find(0, change.record().key);
+        if before.is_some_and(|before| *before.1 == change) {
+            return Ok(false);
+        }
+        self.change(change);
+        Ok(true)
+    }
+
+    /// Removes those of this node's registrations that `which` says. Returns their keys.
+    pub fn remove(&mut self, mut which: impl FnMut(&Record<'_>) -> bool) -> Vec<Key> {
+        let own = self.own();
+        let live = own.changes.values().filter(|change| change.is_live());
+        let gone: Vec<_> = live
+            .map(Change::record)
+            .filter(|record| which(record))
+            .map(|record| (record.to_key(), Change::removed(record.key)))
+            .collect();
+        gone.into_iter()
+            .map(|(key, change)| {
+                self.change(change);
+                key
+            })
+            .collect()
+    }
+
+    fn change(&mut self, change: Change) {
+        let number = self.own().head + 1;
+        self.put(0, number, change);
+        self.log_mut(0).head = number;
+    }
+
+    /// This node's registrations.
+    pub fn registrations(&self) -> impl Iterator<Item = Record<'_>> {
+        self.own().changes.values().filter(|change| change.is_live()).map(Change::record)
+    }
+
+    /// All registrations, with their origins and whether these are up.
+    pub fn all(&self) -> impl Iterator<Item = (NodeId, bool, Record<'_>)> {
+        self.logs.iter().flatten().flat_map(|log| {
+            let live = log.changes.values().filter(|change| change.is_live());
+            live.map(|change| (log.origin, log.up, change.record()))
+        })
+    }
+
+    /// How many registrations there are, over all origins.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.logs.iter().flatten().map(Log::live).sum()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn log_mut(&mut self, place: u16) -> &mut Log {
+        self.logs[usize::from(place)].as_mut().expect("the place of a log")
+    }
+
+    fn find(&self, place: u16, key: &[u8]) -> Option<(u64, &Change)> {
+        self.index.by_key(key).filter(|found| found.log() == place).find_map(|found| {
+            let change = self.at(found)?;
+            (change.record().key == key).then_some((found.number(), change))
+        })
+    }
+
+    fn at(&self, place: Place) -> Option<&Change> {
+        self.logs.get(usize::from(place.log()))?.as_ref()?.changes.get(&place.number())
+    }
+
+    /// Puts a change into a log in place of what it makes void.
+    fn put(&mut self, place: u16, number: u64, change: Change) {
+        let key = change.record().key;
+        let before = self.find(place, key).map(|(number, before)| (number, *before == change));
+        if let Some((void, _)) = before {
+            self.take(place, void);
+        }
+        let up = self.logs[usize::from(place)].as_ref().is_some_and(|log| log.up);
+        // A tombstone of what was not there, and the same again, change no answer.
+        if up && !before.map_or(!change.is_live(), |(_, same)| same) {
+            self.note(&change);
+        }
+        self.index.insert(Place::new(place, number), &change);
+        self.log_mut(place).insert(number, change);
+    }
+
+    fn take(&mut self, place: u16, number: u64) -> Option<Change> {
+        let change = self.log_mut(place).remove(number)?;
+        self.index.remove(Place::new(place, number), &change);
+        Some(change)
+    }
+
+    /// Notes the names whose records depend on `change`.
+    fn note(&mut self, change: &Change) {
+        let record = change.record();
+        if !self.changed.contains(record.name) {
+            self.changed.insert(record.name.into());
+        }
+        if let Some(address) = record.address() {
+            self.changed.insert(Name::reverse(address).as_wire().into());
+        }
+    }
+
+    /// Names, in wire form and lower case, whose records have changed since this was last called.
+    pub fn take_changed(&mut self) -> HashSet<Box<[u8]>> {
+        std::mem::take(&mut self.changed)
+    }
+
+    /// The records of `name`, in wire form and lower case, of all origins that are up: what is registered, and pointers
+    /// to the names that have the address whose reverse name it is. Several may be the same.
+    pub fn answers<'a>(&'a self, name: &'a [u8]) -> impl Iterator<Item = Answer<'a>> {
+        self.index.by_name(name).filter_map(move |place| {
+            let log = self.logs[usize::from(place.log())].as_ref().filter(|log| log.up)?;
+            let record = log.changes.get(&place.number()).filter(|change| change.is_live())?.record();
+            let ttl_s = record.attributes().ok()?.ttl_s;
+            if record.name == name {
+                return Some(Answer { rtype: record.rtype, ttl_s, rdata: record.rdata });
+            }
+            let reverse = Name::reverse(record.address()?);
+            (reverse.as_wire() == name).then_some(Answer { rtype: rtype::PTR, ttl_s, rdata: record.name })
+        })
+    }
+
+    /// Takes over what is new in `delta`.
+    pub fn apply(&mut self, delta: &Delta) -> Applied {
+        if delta.origin == self.me() {
+            let later = delta.incarnation > self.incarnation();
+            return if later { Applied::Impostor } else { Applied::Known };
+        }
+        let Some((incarnation, head)) = self.log(delta.origin).map(|log| (log.incarnation, log.head)) else {
+            return self.stage(delta, None);
+        };
+        if (delta.incarnation, delta.head) <= (incarnation, head) {
+            return Applied::Known;
+        }
+        // Behind the floor a tombstone may be missing: only the whole log tells what is gone.
+        if incarnation != delta.incarnation || head < delta.floor {
+            return self.stage(delta, None);
+        }
+        if delta.from > head {
+            return self.stage(delta, Some(head));
+        }
+        if delta.to <= head {
+            return Applied::Known;
+        }
+        self.append(delta, head);
+        Applied::News
+    }
+
+    /// Applies a delta that follows on what is known up to `head`.
+    fn append(&mut self, delta: &Delta, head: u64) {
+        let place = self.places[&delta.origin];
+        for (number, change) in delta.changes.iter().filter(|(number, _)| *number > head) {
+            self.put(place, *number, change.clone());
+        }
+        self.log_mut(place).head = delta.to;
+        self.raise_floor(place, delta.floor);
+    }
+
+    /// Gathers a log that will replace what there is of its origin in one step, so that there is neither a gap in answers
+    /// nor a ghost. Where what is `known` has no fault, what follows on it is enough.
+    fn stage(&mut self, delta: &Delta, known: Option<u64>) -> Applied {
+        let begun = self.staged.get(&delta.origin);
+        if begun.is_some_and(|log| log.incarnation > delta.incarnation) {
+            return Applied::Known;
+        }
+        // A floor that was raised since may have dropped tombstones of what has been gathered.
+        let goes_on = begun.is_some_and(|log| {
+            let sound = log.floor == delta.floor || log.head >= delta.floor;
+            log.incarnation == delta.incarnation && sound && delta.from <= log.head
+        });
+        if !goes_on {
+            if delta.from > 0 {
+                return Applied::Gap(known.unwrap_or_default());
+            }
+            let mut log = Log::new(delta.origin, delta.incarnation);
+            log.floor = delta.floor;
+            self.staged.insert(delta.origin, log);
+        }
+        let log = self.staged.get_mut(&delta.origin).expect("begun just now or before");
+        let head = log.head;
+        for (number, change) in delta.changes.iter().filter(|(number, _)| *number > head) {
+            log.insert(*number, change.clone());
+        }
+        log.head = head.max(delta.to);
+        log.floor = log.floor.max(delta.floor);
+        if log.head < delta.head {
+            return Applied::Staged;
+        }
+        let log = self.staged.remove(&delta.origin).expect("it was staged");
+        if self.replace(log) { Applied::News } else { Applied::Known }
+    }
+
+    /// Puts a complete log in place of what there was of its origin. Returns whether there was room.
+    fn replace(&mut self, staged: Log) -> bool {
+        let origin = staged.origin;
+        let up = self.log(origin).is_none_or(|log| log.up);
+        let place = match self.places.get(&origin) {
+            Some(&place) => place,
+            None => match self.new_place() {
+                Some(place) => place,
+                None => return false,
+            },
+        };
+        self.places.insert(origin, place);
+        let old = self.logs[usize::from(place)].take();
+        let mut before: BTreeMap<Box<[u8]>, Change> = BTreeMap::new();
+        for (number, change) in old.into_iter().flat_map(|log| log.changes) {
+            self.index.remove(Place::new(place, number), &change);
+            if change.is_live() {
+                before.insert(change.record().key.into(), change);
+            }
+        }
+        let mut log = Log::new(origin, staged.incarnation);
+        (log.head, log.up) = (staged.head, up);
+        self.logs[usize::from(place)] = Some(log);
+        // Within a staged log a later part may make void what an earlier one had.
+        let mut latest: BTreeMap<Box<[u8]>, (u64, Change)> = BTreeMap::new();
+        for (number, change) in staged.changes {
+            latest.insert(change.record().key.into(), (number, change));
+        }
+        for (key, (number, change)) in latest {
+            let was = before.remove(&key);
+            let differs = was.as_ref() != Some(&change) && (change.is_live() || was.is_some());
+            if up && differs {
+                self.note(&change);
+            }
+            self.index.insert(Place::new(place, number), &change);
+            self.log_mut(place).insert(number, change);
+        }
+        for gone in before.values().filter(|_| up) {
+            self.note(gone);
+        }
+        self.raise_floor(place, staged.floor);
+        true
+    }
+
+    fn new_place(&mut self) -> Option<u16> {
+        let free = self.logs.iter().position(Option::is_none);
+        let place = free.or_else(|| {
+            (self.logs.len() < MAX_ORIGINS).then(|| {
+                self.logs.push(None);
+                self.logs.len() - 1
+            })
+        })?;
+        u16::try_from(place).ok()
+    }
+
+    /// Drops tombstones up to `floor`, which all who have less than that will be told of by a full log.
+    fn raise_floor(&mut self, place: u16, floor: u64) {
+        let log = self.log_mut(place);
+        let floor = floor.min(log.head);
+        if floor <= log.floor {
+            return;
+        }
+        log.floor = floor;
+        let void: Vec<u64> = log
+            .changes
+            .range(..=floor)
+            .filter(|(_, change)| !change.is_live())
+            .map(|(&number, _)| number)
+            .collect();
+        for number in void {
+            self.take(place, number);
+        }
+    }
+
+    /// Drops our own tombstones up to the change `acknowledged`, which every live member has; and the older half of them
+    /// when they are many more than the registrations. Safe at any time: whoever is behind takes the full log.
+    pub fn compact(&mut self, acknowledged: u64) {
+        let own = self.own();
+        let mut floor = acknowledged.min(own.head);
+        if own.tombstones > MIN_TOMBSTONES.max(own.live()) {
+            let tombstones = own.changes.iter().filter(|(_, change)| !change.is_live());
+            let middle = tombstones.map(|(&number, _)| number).nth(own.tombstones / 2);
+            floor = floor.max(middle.unwrap_or_default());
+        }
+        // A floor that drops nothing would send those who are behind it the full log for nothing.
+        let drops = own.changes.range(..=floor).any(|(_, change)| !change.is_live());
+        if floor > own.floor && drops {
+            self.raise_floor(0, floor);
+        }
+    }
+
+    /// The part of the log of `origin` after `from`, as much of it as fits in `max_len` bytes, and the whole log for who is
+    /// behind its floor; `None` if there is nothing after it, or nothing of the origin.
+    #[must_use]
+    pub fn delta(&self, origin: NodeId, from: u64, max_len: usize) -> Option<Delta> {
+        let log = self.log(origin).filter(|log| log.head > from)?;
+        Some(log.delta(if from < log.floor { 0 } else { from }, max_len))
+    }
+
+    /// The part that follows on `part`, whatever the floor is; `None` if that was the last, or the origin has begun anew.
+    #[must_use]
+    pub fn delta_after(&self, part: &Delta, max_len: usize) -> Option<Delta> {
+        let log =
+            self.log(part.origin).filter(|log| log.incarnation == part.incarnation && log.head > part.to)?;
+        Some(log.delta(part.to, max_len))
+    }
+
+    /// Whether the origin is up: if not, its records are kept but withheld from answers.
+    pub fn set_up(&mut self, origin: NodeId, up: bool) {
+        let Some(&place) = self.places.get(&origin) else { return };
+        let log = self.log_mut(place);
+        if log.up != up {
+            log.up = up;
+            self.note_all(place);
+        }
+    }
+
+    /// Removes all that is known of `origin`, which is another node.
+    pub fn forget(&mut self, origin: NodeId) {
+        self.staged.remove(&origin);
+        if origin == self.me() {
+            return;
+        }
+        let Some(place) = self.places.remove(&origin) else { return };
+        if self.logs[usize::from(place)].as_ref().is_some_and(|log| log.up) {
+            self.note_all(place);
+        }
+        let log = self.logs[usize::from(place)].take();
+        for (number, change) in log.into_iter().flat_map(|log| log.changes) {
+            self.index.remove(Place::new(place, number), &change);
+        }
+    }
+
+    fn note_all(&mut self, place: u16) {
+        let live = |change: &&Change| change.is_live();
+        let changes: Vec<_> = self.log_mut(place).changes.values().filter(live).cloned().collect();
+        changes.iter().for_each(|change| self.note(change));
+    }
+
+    /// What is known of the origins that are up.
+    #[must_use]
+    pub fn digest(&self) -> Digest {
+        let logs = self.logs.iter().flatten().filter(|log| log.up);
+        Digest::new(logs.map(|log| (log.origin, Summary { incarnation: log.incarnation, head: log.head })))
+    }
+
+    /// Bytes on the heap, but for what the allocator adds.
+    #[must_use]
+    pub fn heap_len(&self) -> usize {
+        let changes = self.logs.iter().flatten().flat_map(|log| log.changes.values());
+        self.index.heap_len() + changes.map(|change| change.heap_len() + 24).sum::<usize>()
+    }
+}

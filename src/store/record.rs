@@ -1,0 +1,297 @@
+//! A registration: who owns it, what it says, and its bytes, which are the same in memory, on disk and on the wire.
+//!
+//! Pure. Runs on the control thread.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use super::codec::{Malformed, Reader, put_bytes, put_varint};
+use crate::wire::name::Name;
+use crate::wire::record::rtype;
+
+/// Bytes of an instance's name at most; a container's id has 64.
+pub const MAX_INSTANCE_LEN: usize = 64;
+/// Bytes of a record's data at most. A hundred of them still fit in an answer over TCP.
+pub const MAX_RDATA_LEN: usize = 4096;
+/// Bytes of all attributes at most.
+pub(super) const MAX_ATTRIBUTES_LEN: usize = 1024;
+/// Bytes of a registration at most.
+pub(super) const MAX_RECORD_LEN: usize = MAX_INSTANCE_LEN + 255 + MAX_RDATA_LEN + MAX_ATTRIBUTES_LEN + 16;
+
+/// Attributes by their kinds. One of a kind that we do not know is kept and passed on as it is: two releases may run side
+/// by side.
+mod attribute {
+    pub(super) const TTL_S: u64 = 1;
+}
+
+/// A node, by a random number that it keeps as long as it keeps its data.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct NodeId(pub [u8; 16]);
+
+impl NodeId {
+    /// A new node's.
+    #[must_use]
+    pub fn random() -> Self {
+        Self(fastrand::u128(..).to_be_bytes())
+    }
+}
+
+impl fmt::Display for NodeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for NodeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// What is registered. Within one origin it is there once; to register it again changes its attributes.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Key {
+    /// What it belongs to, for example a container; several may register the same name and data.
+    pub instance: Box<str>,
+    /// Its name. Upper and lower case are the same.
+    pub name: Name,
+    /// The type of its record.
+    pub rtype: u16,
+    /// The data of its record as it goes on the wire, names uncompressed.
+    pub rdata: Box<[u8]>,
+}
+
+/// What is said of a registration besides.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Attributes {
+    /// How long others may keep the record; the answering node's own setting if it is not said.
+    pub ttl_s: Option<u32>,
+    /// What a later release has said, in its bytes.
+    unknown: Vec<u8>,
+}
+
+impl Attributes {
+    /// That others may keep the record for so long.
+    #[must_use]
+    pub fn with_ttl_s(ttl_s: u32) -> Self {
+        Self { ttl_s: Some(ttl_s), ..Self::default() }
+    }
+}
+
+/// Why something cannot be registered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TooLong {
+    /// The instance has so many bytes.
+    Instance(usize),
+    /// The data has so many bytes.
+    Rdata(usize),
+}
+
+impl fmt::Display for TooLong {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Instance(len) => write!(f, "an instance of {len} bytes; it can have {MAX_INSTANCE_LEN}"),
+            Self::Rdata(len) => write!(f, "record data of {len} bytes; it can have {MAX_RDATA_LEN}"),
+        }
+    }
+}
+
+impl std::error::Error for TooLong {}
+
+impl Key {
+    /// The registration of an address.
+    #[must_use]
+    pub fn address(instance: &str, name: &Name, address: IpAddr) -> Self {
+        let (rtype, rdata) = match address {
+            IpAddr::V4(v4) => (rtype::A, v4.octets().to_vec()),
+            IpAddr::V6(v6) => (rtype::AAAA, v6.octets().to_vec()),
+        };
+        Self { instance: instance.into(), name: name.clone(), rtype, rdata: rdata.into() }
+    }
+
+    /// Whether every part is within its limit.
+    ///
+    /// # Errors
+    /// [`TooLong`].
+    pub fn check(&self) -> Result<(), TooLong> {
+        if self.instance.len() > MAX_INSTANCE_LEN {
+            return Err(TooLong::Instance(self.instance.len()));
+        }
+        if self.rdata.len() > MAX_RDATA_LEN {
+            return Err(TooLong::Rdata(self.rdata.len()));
+        }
+        Ok(())
+    }
+
+    fn put(&self, out: &mut Vec<u8>) {
+        put_bytes(out, self.instance.as_bytes());
+        out.extend_from_slice(self.name.to_lower_case().as_wire());
+        put_varint(out, self.rtype.into());
+        put_bytes(out, &self.rdata);
+    }
+}
+
+/// The bytes of a registration.
+#[must_use]
+pub fn encode(key: &Key, attributes: &Attributes) -> Box<[u8]> {
+    let mut out = Vec::with_capacity(key.instance.len() + key.name.as_wire().len() + key.rdata.len() + 8);
+    key.put(&mut out);
+    if let Some(ttl_s) = attributes.ttl_s {
+        put_varint(&mut out, attribute::TTL_S);
+        let mut value = Vec::new();
+        put_varint(&mut value, ttl_s.into());
+        put_bytes(&mut out, &value);
+    }
+    out.extend_from_slice(&attributes.unknown);
+    out.into()
+}
+
+/// A registration's bytes, taken apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Record<'a> {
+    /// What it belongs to.
+    pub instance: &'a str,
+    /// Its name in wire form and lower case.
+    pub name: &'a [u8],
+    /// The type of its record.
+    pub rtype: u16,
+    /// The data of its record.
+    pub rdata: &'a [u8],
+    /// The bytes of all that: two registrations with equal keys are one.
+    pub key: &'a [u8],
+    attributes: &'a [u8],
+}
+
+impl<'a> Record<'a> {
+    /// Takes `bytes` apart.
+    ///
+    /// # Errors
+    /// [`Malformed`], also for parts that are longer than they may be and for upper case in the name.
+    pub fn read(bytes: &'a [u8]) -> Result<Self, Malformed> {
+        let mut reader = Reader(bytes);
+        let instance = str::from_utf8(reader.bytes(MAX_INSTANCE_LEN)?).map_err(|_| Malformed)?;
+        let name = reader.take(name_len(reader.0)?)?;
+        let rtype = u16::try_from(reader.varint()?).map_err(|_| Malformed)?;
+        let rdata = reader.bytes(MAX_RDATA_LEN)?;
+        let attributes = reader.0;
+        let is_address = match rtype {
+            rtype::A => rdata.len() == 4,
+            rtype::AAAA => rdata.len() == 16,
+            _ => true,
+        };
+        if attributes.len() > MAX_ATTRIBUTES_LEN || !is_address {
+            return Err(Malformed);
+        }
+        let record =
+            Self { instance, name, rtype, rdata, key: &bytes[..bytes.len() - attributes.len()], attributes };
+        record.attributes()?;
+        Ok(record)
+    }
+
+    /// What is said of it besides.
+    ///
+    /// # Errors
+    /// [`Malformed`], never after [`read`](Self::read).
+    pub fn attributes(&self) -> Result<Attributes, Malformed> {
+        let mut attributes = Attributes::default();
+        let mut reader = Reader(self.attributes);
+        while !reader.is_empty() {
+            let begin = reader.0;
+            let kind = reader.varint()?;
+            let value = reader.bytes(MAX_ATTRIBUTES_LEN)?;
+            if kind == attribute::TTL_S {
+                attributes.ttl_s = Some(u32::try_from(Reader(value).varint()?).map_err(|_| Malformed)?);
+            } else {
+                attributes.unknown.extend_from_slice(&begin[..begin.len() - reader.0.len()]);
+            }
+        }
+        Ok(attributes)
+    }
+
+    /// The address, if it has one.
+    #[must_use]
+    pub fn address(&self) -> Option<IpAddr> {
+        match self.rtype {
+            rtype::A => <[u8; 4]>::try_from(self.rdata).ok().map(IpAddr::from),
+            rtype::AAAA => <[u8; 16]>::try_from(self.rdata).ok().map(IpAddr::from),
+            _ => None,
+        }
+    }
+
+    /// What is registered.
+    #[must_use]
+    pub fn to_key(&self) -> Key {
+        Key {
+            instance: self.instance.into(),
+            name: Name::from_wire(self.name).unwrap_or_else(Name::root),
+            rtype: self.rtype,
+            rdata: self.rdata.into(),
+        }
+    }
+}
+
+/// Bytes of the lower-case wire name at the front of `bytes`.
+fn name_len(bytes: &[u8]) -> Result<usize, Malformed> {
+    let mut at = 0;
+    loop {
+        match *bytes.get(at).ok_or(Malformed)? {
+            0 => break,
+            len @ 1..=63 => at += 1 + usize::from(len),
+            _ => return Err(Malformed),
+        }
+    }
+    let name = &bytes[..=at];
+    if name.len() > 255 || name.iter().any(u8::is_ascii_uppercase) { Err(Malformed) } else { Ok(name.len()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key() -> Key {
+        Key::address("c1", &Name::from_text("Web.example").unwrap(), [10, 0, 0, 1].into())
+    }
+
+    #[test]
+    fn a_registration_comes_back_with_its_name_in_lower_case() {
+        for ttl_s in [None, Some(0), Some(300)] {
+            let attributes = Attributes { ttl_s, ..Attributes::default() };
+            let bytes = encode(&key(), &attributes);
+            let record = Record::read(&bytes).unwrap();
+            assert_eq!((record.instance, record.name, record.rtype), ("c1", &b"\x03web\x07example\0"[..], 1));
+            assert_eq!((record.address(), record.attributes()), (Some([10, 0, 0, 1].into()), Ok(attributes)));
+            assert_eq!(record.to_key(), Key { name: key().name.to_lower_case(), ..key() });
+        }
+    }
+
+    #[test]
+    fn attributes_of_a_later_release_are_kept() {
+        let mut bytes = encode(&key(), &Attributes { ttl_s: Some(5), ..Attributes::default() }).to_vec();
+        bytes.extend_from_slice(b"\x09\x03new");
+        let record = Record::read(&bytes).unwrap();
+        assert_eq!(encode(&record.to_key(), &record.attributes().unwrap()), bytes.into());
+    }
+
+    #[test]
+    fn no_bytes_are_read_that_could_not_be_written() {
+        let bytes = encode(&key(), &Attributes { ttl_s: Some(300), ..Attributes::default() });
+        let key_len = Record::read(&bytes).unwrap().key.len();
+        for len in (0..bytes.len()).filter(|&len| len != key_len) {
+            assert_eq!(Record::read(&bytes[..len]), Err(Malformed), "{len}");
+        }
+        let mut rng = fastrand::Rng::with_seed(5);
+        for _ in 0..100_000 {
+            let mut changed = bytes.to_vec();
+            for _ in 0..rng.usize(1..4) {
+                let at = rng.usize(..changed.len());
+                changed[at] = rng.u8(..);
+            }
+            if let Ok(record) = Record::read(&changed) {
+                assert_eq!(encode(&record.to_key(), &Attributes::default())[..], *record.key);
+            }
+        }
+        let long = Key { instance: "x".repeat(65).into(), ..key() };
+        assert_eq!(long.check(), Err(TooLong::Instance(65)));
+        assert_eq!(Record::read(&encode(&long, &Attributes::default())), Err(Malformed));
+    }
+}
