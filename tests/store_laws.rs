@@ -210,8 +210,11 @@ fn contents(store: &Store) -> BTreeSet<(usize, u8, u32)> {
     set
 }
 
+/// Type, TTL and data of each record, by name.
+type Answers = BTreeMap<Vec<u8>, Vec<(u16, Option<u32>, Vec<u8>)>>;
+
 /// What answers are made of, of each name.
-fn answers(store: &Store) -> BTreeMap<Vec<u8>, Vec<(u16, Option<u32>, Vec<u8>)>> {
+fn answers(store: &Store) -> Answers {
     let names = (0..KEYS).flat_map(|i| {
         let address = Key::address("", &Name::root(), [10, 0, 0, i].into());
         let reverse = Name::reverse(<[u8; 4]>::try_from(&address.rdata[..]).unwrap().into());

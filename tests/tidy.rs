@@ -16,6 +16,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("text_file", &[]),
     ("wire", &[]),
     ("policy", &["wire"]),
+    ("store", &["wire"]),
     ("table", &["snapshot", "wire"]),
     ("dataplane", &["mmsg", "policy", "snapshot", "table", "wire"]),
     ("registry", &["table", "text_file", "wire"]),
