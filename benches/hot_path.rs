@@ -10,35 +10,40 @@ use redbreast::dataplane::access::Access;
 use redbreast::dataplane::answer::{Answerer, Origin, Service};
 use redbreast::dataplane::identity::Identity;
 use redbreast::snapshot::Current;
-use redbreast::table::{Contents, Publisher, ZoneSettings};
+use redbreast::store::{Attributes, Key, NodeId, Store};
+use redbreast::table::{Publisher, ZoneSettings};
 use redbreast::wire::cookie::Secrets;
 use redbreast::wire::name::{Name, QueryName};
 use redbreast::wire::query::Query;
 use redbreast::wire::response::{DEFAULT_UDP_LEN, Transport};
 
-const NAMES: usize = 10_000;
+const NAMES: u16 = 10_000;
 const BUFFER_LEN: usize = 1600;
 
 fn name(text: &str) -> Name {
     Name::from_text(text).expect("a valid name")
 }
 
-fn fill(publisher: &Publisher) -> Contents {
-    let mut contents = publisher.contents();
+fn fill() -> Store {
+    let mut store = Store::new(NodeId([1; 16]), 1);
+    let mut add = |host: &str, address: [u8; 4]| {
+        let key = Key::address("", &name(&format!("{host}.redbreast.internal")), address.into());
+        store.register(&key, &Attributes::default()).expect("short");
+    };
     for i in 0..NAMES {
-        let [_, _, high, low] = u32::try_from(i).expect("few names").to_be_bytes();
-        contents.add_address(&name(&format!("host-{i}.redbreast.internal")), [10, 0, high, low].into());
+        let [high, low] = i.to_be_bytes();
+        add(&format!("host-{i}"), [10, 0, high, low]);
     }
-    for i in 1..=8 {
-        contents.add_address(&name("eight.redbreast.internal"), [10, 1, 0, i].into());
-    }
-    contents
+    (0..8).for_each(|i| add("eight", [10, 1, 0, i]));
+    store
 }
 
 fn publisher() -> Publisher {
     let settings = ZoneSettings { ttl_s: 1, negative_ttl_s: 1 };
     let mut publisher = Publisher::new(&[name("redbreast.internal")], settings);
-    publisher.publish(fill(&publisher)).expect("few records");
+    let mut store = fill();
+    let changed = store.take_changed();
+    publisher.update(&store, changed);
     publisher
 }
 
@@ -85,10 +90,17 @@ fn hot_path(c: &mut Criterion) {
 
 fn publish(c: &mut Criterion) {
     let mut publisher = publisher();
-    c.bench_function("fill and publish 10,000 names", |b| {
+    let mut store = fill();
+    let all = store.take_changed();
+    c.bench_function("publish 10,000 names", |b| b.iter(|| publisher.update(&store, all.clone())));
+    let key = Key::address("", &name("host-4711.redbreast.internal"), [10, 0, 18, 103].into());
+    let mut ttl_s = 0;
+    c.bench_function("publish one of them", |b| {
         b.iter(|| {
-            let contents = fill(&publisher);
-            publisher.publish(contents).expect("few records");
+            ttl_s += 1;
+            store.register(&key, &Attributes::with_ttl_s(ttl_s)).expect("short");
+            let changed = store.take_changed();
+            publisher.update(&store, changed);
         });
     });
 }

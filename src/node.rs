@@ -18,12 +18,15 @@ use crate::dataplane::counters::Event;
 use crate::dataplane::identity::Identity;
 use crate::dataplane::worker::{Handle, Listeners, Worker};
 use crate::dataplane::{self, ListenError};
-use crate::registry::names_file::{self, Host};
-use crate::registry::zone_file::{self, ZoneRecord};
+use crate::registry::files::{self, Conflict, Names};
 use crate::snapshot::Current;
-use crate::table::{ContentsError, Publisher, Table, name_server};
+use crate::store::{Attributes, Key, NodeId, Store, encode};
+use crate::table::{Publisher, Table, name_server};
 use crate::text_file::FileError;
 use crate::wire::cookie::Secrets;
+
+/// The instance that a node's own addresses belong to.
+const NODE_INSTANCE: &str = "node";
 
 /// What the control thread is asked to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,8 +44,8 @@ pub enum NodeError {
     Listen(ListenError),
     /// A file was refused.
     File(FileError),
-    /// The names files together are more than a table takes.
-    Contents(ContentsError),
+    /// What the files say cannot be served together.
+    Conflict(Conflict),
     /// The kernel refused a thread or an event queue.
     Worker(io::Error),
 }
@@ -52,7 +55,7 @@ impl fmt::Display for NodeError {
         match self {
             Self::Listen(error) => error.fmt(f),
             Self::File(error) => error.fmt(f),
-            Self::Contents(error) => error.fmt(f),
+            Self::Conflict(conflict) => conflict.fmt(f),
             Self::Worker(error) => write!(f, "cannot start a worker: {error}; try fewer with --workers"),
         }
     }
@@ -60,19 +63,12 @@ impl fmt::Display for NodeError {
 
 impl std::error::Error for NodeError {}
 
-/// The names that files give.
-#[derive(Clone, Debug, Default)]
-pub struct Names {
-    /// From files in the format of /etc/hosts.
-    pub hosts: Vec<Host>,
-    /// From zone files.
-    pub records: Vec<ZoneRecord>,
-}
-
 /// A running server.
 pub struct Node {
     settings: Settings,
     addresses: Vec<SocketAddr>,
+    /// The registrations that answers are made of.
+    store: Store,
     publisher: Publisher,
     secrets: Current<Secrets>,
     workers: Vec<Handle>,
@@ -92,8 +88,10 @@ impl Node {
             addresses.push(dataplane::bind(listen, &mut listeners).map_err(NodeError::Listen)?);
         }
         let publisher = Publisher::new(&settings.domains, settings.zone);
-        let mut node =
-            Self { settings, addresses, publisher, secrets: Current::new(secrets), workers: Vec::new() };
+        let store = Store::new(NodeId::random(), 1);
+        let secrets = Current::new(secrets);
+        let mut node = Self { settings, addresses, store, publisher, secrets, workers: Vec::new() };
+        node.register_name_servers();
         node.replace(&names)?;
         let service = Arc::new(Service {
             access: node.settings.access.clone(),
@@ -134,31 +132,30 @@ impl Node {
         Ok(())
     }
 
-    /// Publishes `names` in place of all there were.
+    /// Publishes `names` in place of all that files gave before.
     ///
     /// # Errors
-    /// [`NodeError::Contents`]; the old names stay.
+    /// [`NodeError::Conflict`]; the old names stay.
     pub fn replace(&mut self, names: &Names) -> Result<(), NodeError> {
-        let mut contents = self.publisher.contents();
-        for host in &names.hosts {
-            for name in &host.names {
-                contents.add_address(name, host.address);
-            }
-            // As everywhere that reads hosts files, an address leads back to its canonical name, not to the aliases.
-            if let Some(canonical) = host.names.first() {
-                contents.add_pointer(host.address, canonical);
-            }
+        let registrations = names.registrations().map_err(NodeError::Conflict)?;
+        self.store.replace_instance(files::INSTANCE, &registrations);
+        let changed = self.store.take_changed();
+        if !changed.is_empty() {
+            self.publisher.update(&self.store, changed);
         }
-        for record in &names.records {
-            contents.add(&record.name, record.rtype, record.ttl_s, &record.rdata);
-        }
-        // Each domain's name server is this node, where it is known under which addresses it is asked.
+        Ok(())
+    }
+
+    /// Each domain's name server is this node, where it is known under which addresses it is asked.
+    fn register_name_servers(&mut self) {
+        let attributes = Attributes { no_pointer: true, ..Attributes::default() };
+        let mut registrations = Vec::new();
         for name in self.settings.domains.iter().filter_map(name_server) {
-            for address in self.addresses.iter().map(SocketAddr::ip).filter(|ip| !ip.is_unspecified()) {
-                contents.add_address(&name, address);
-            }
+            let addresses = self.addresses.iter().map(SocketAddr::ip).filter(|ip| !ip.is_unspecified());
+            registrations
+                .extend(addresses.map(|ip| encode(&Key::address(NODE_INSTANCE, &name, ip), &attributes)));
         }
-        self.publisher.publish(contents).map_err(NodeError::Contents)
+        self.store.replace_instance(NODE_INSTANCE, &registrations);
     }
 
     /// The table that answers come from now.
@@ -207,15 +204,8 @@ impl Node {
 }
 
 fn read_names(settings: &Settings) -> Result<Names, NodeError> {
-    let mut names = Names::default();
-    for path in &settings.names {
-        names.hosts.extend(names_file::read(path, &settings.domains).map_err(NodeError::File)?);
-    }
-    for path in &settings.zones {
-        let records = zone_file::read(path, &settings.domains, settings.zone.ttl_s);
-        names.records.extend(records.map_err(NodeError::File)?);
-    }
-    Ok(names)
+    let Settings { names, zones, domains, zone, .. } = settings;
+    Names::read(names, zones, domains, zone.ttl_s).map_err(NodeError::File)
 }
 
 fn read_secrets(settings: &Settings) -> Result<Option<Secrets>, NodeError> {

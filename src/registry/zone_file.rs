@@ -12,7 +12,7 @@ use domain::base::rdata::ComposeRecordData;
 use domain::zonefile::inplace::{Entry, ScannedRecord, Zonefile};
 
 use super::zone_text::{self, Entries};
-use crate::table::MAX_RDATA_LEN;
+use crate::store::MAX_RDATA_LEN;
 use crate::text_file::{self, FileError};
 use crate::wire::name::Name;
 use crate::wire::record::rtype;
@@ -130,7 +130,10 @@ fn convert(scanned: &ScannedRecord, domains: &[Name]) -> Result<Option<ZoneRecor
     let mut rdata = Vec::new();
     let Ok(()) = scanned.data().compose_rdata(&mut rdata);
     if rdata.len() > MAX_RDATA_LEN {
-        return Err(format!("`{name}`: {} bytes of data are more than one answer can carry", rdata.len()));
+        return Err(format!(
+            "`{name}`: {} bytes of data are too many; a record can have {MAX_RDATA_LEN}",
+            rdata.len()
+        ));
     }
     Ok(Some(ZoneRecord { name, rtype, ttl_s: scanned.ttl().as_secs(), rdata: rdata.into() }))
 }

@@ -7,7 +7,6 @@ use hashbrown::HashTable;
 use std::hash::BuildHasher;
 
 use super::log::Change;
-use crate::wire::name::Name;
 
 /// A change, by the place of its log and its number there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,8 +77,8 @@ impl Index {
         let record = change.record();
         let hash = self.hash(record.name);
         with(&mut self.by_name, hash);
-        if let Some(address) = record.address() {
-            let hash = self.hash(Name::reverse(address).as_wire());
+        if let Some(reverse) = record.reverse_name() {
+            let hash = self.hash(reverse.as_wire());
             with(&mut self.by_name, hash);
         }
     }

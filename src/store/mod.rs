@@ -22,7 +22,6 @@ pub use log::Delta;
 use log::{Change, Log};
 pub use record::{Attributes, Key, MAX_INSTANCE_LEN, MAX_RDATA_LEN, NodeId, Record, TooLong, encode};
 
-use crate::wire::name::Name;
 use crate::wire::record::rtype;
 
 /// Tombstones of our own that are kept at least, whatever the number of registrations.
@@ -115,14 +114,30 @@ impl Store {
     /// [`TooLong`]; nothing is changed then.
     pub fn register(&mut self, key: &Key, attributes: &Attributes) -> Result<bool, TooLong> {
         key.check()?;
-        let bytes = encode(key, attributes);
-        let change = Change::registered(&bytes);
+        Ok(self.register_encoded(&encode(key, attributes)))
+    }
+
+    fn register_encoded(&mut self, bytes: &[u8]) -> bool {
+        let change = Change::registered(bytes);
         let before = self.find(0, change.record().key);
-        if before.is_some_and(|before| *before.1 == change) {
-            return Ok(false);
+        let new = before.is_none_or(|(_, before)| *before != change);
+        if new {
+            self.change(change);
         }
-        self.change(change);
-        Ok(true)
+        new
+    }
+
+    /// Makes this node's registrations of `instance` exactly these, each in its [encoding](encode).
+    ///
+    /// # Panics
+    /// If one of them is no encoding of a registration.
+    pub fn replace_instance(&mut self, instance: &str, registrations: &[Box<[u8]>]) {
+        let read = |bytes| Record::read(bytes).expect("an encoded registration");
+        let keys: HashSet<&[u8]> = registrations.iter().map(|bytes| read(bytes).key).collect();
+        self.remove(|record| record.instance == instance && !keys.contains(record.key));
+        for bytes in registrations {
+            self.register_encoded(bytes);
+        }
     }
 
     /// Removes those of this node's registrations that `which` says. Returns their keys.
@@ -191,14 +206,15 @@ impl Store {
     /// Puts a change into a log in place of what it makes void.
     fn put(&mut self, place: u16, number: u64, change: Change) {
         let key = change.record().key;
-        let before = self.find(place, key).map(|(number, before)| (number, *before == change));
-        if let Some((void, _)) = before {
-            self.take(place, void);
-        }
+        let void = self.find(place, key).map(|(number, _)| number);
+        let before = void.and_then(|number| self.take(place, number));
         let up = self.logs[usize::from(place)].as_ref().is_some_and(|log| log.up);
-        // A tombstone of what was not there, and the same again, change no answer.
-        if up && !before.map_or(!change.is_live(), |(_, same)| same) {
-            self.note(&change);
+        if up && before.as_ref() != Some(&change) {
+            before
+                .iter()
+                .chain([&change])
+                .filter(|change| change.is_live())
+                .for_each(|change| self.note(change));
         }
         self.index.insert(Place::new(place, number), &change);
         self.log_mut(place).insert(number, change);
@@ -216,8 +232,8 @@ impl Store {
         if !self.changed.contains(record.name) {
             self.changed.insert(record.name.into());
         }
-        if let Some(address) = record.address() {
-            self.changed.insert(Name::reverse(address).as_wire().into());
+        if let Some(reverse) = record.reverse_name() {
+            self.changed.insert(reverse.as_wire().into());
         }
     }
 
@@ -236,7 +252,7 @@ impl Store {
             if record.name == name {
                 return Some(Answer { rtype: record.rtype, ttl_s, rdata: record.rdata });
             }
-            let reverse = Name::reverse(record.address()?);
+            let reverse = record.reverse_name()?;
             (reverse.as_wire() == name).then_some(Answer { rtype: rtype::PTR, ttl_s, rdata: record.name })
         })
     }
@@ -341,9 +357,11 @@ impl Store {
         }
         for (key, (number, change)) in latest {
             let was = before.remove(&key);
-            let differs = was.as_ref() != Some(&change) && (change.is_live() || was.is_some());
-            if up && differs {
-                self.note(&change);
+            if up && was.as_ref() != Some(&change) {
+                was.iter()
+                    .chain([&change])
+                    .filter(|change| change.is_live())
+                    .for_each(|change| self.note(change));
             }
             self.index.insert(Place::new(place, number), &change);
             self.log_mut(place).insert(number, change);

@@ -22,6 +22,7 @@ pub(super) const MAX_RECORD_LEN: usize = MAX_INSTANCE_LEN + 255 + MAX_RDATA_LEN 
 /// by side.
 mod attribute {
     pub(super) const TTL_S: u64 = 1;
+    pub(super) const NO_POINTER: u64 = 2;
 }
 
 /// A node, by a random number that it keeps as long as it keeps its data.
@@ -66,8 +67,10 @@ pub struct Key {
 pub struct Attributes {
     /// How long others may keep the record; the answering node's own setting if it is not said.
     pub ttl_s: Option<u32>,
+    /// The address does not lead back to the name: there is no PTR record.
+    pub no_pointer: bool,
     /// What a later release has said, in its bytes.
-    unknown: Vec<u8>,
+    pub(crate) unknown: Vec<u8>,
 }
 
 impl Attributes {
@@ -142,6 +145,10 @@ pub fn encode(key: &Key, attributes: &Attributes) -> Box<[u8]> {
         put_varint(&mut value, ttl_s.into());
         put_bytes(&mut out, &value);
     }
+    if attributes.no_pointer {
+        put_varint(&mut out, attribute::NO_POINTER);
+        put_bytes(&mut out, &[]);
+    }
     out.extend_from_slice(&attributes.unknown);
     out.into()
 }
@@ -199,10 +206,12 @@ impl<'a> Record<'a> {
             let begin = reader.0;
             let kind = reader.varint()?;
             let value = reader.bytes(MAX_ATTRIBUTES_LEN)?;
-            if kind == attribute::TTL_S {
-                attributes.ttl_s = Some(u32::try_from(Reader(value).varint()?).map_err(|_| Malformed)?);
-            } else {
-                attributes.unknown.extend_from_slice(&begin[..begin.len() - reader.0.len()]);
+            match kind {
+                attribute::TTL_S => {
+                    attributes.ttl_s = Some(u32::try_from(Reader(value).varint()?).map_err(|_| Malformed)?);
+                }
+                attribute::NO_POINTER => attributes.no_pointer = true,
+                _ => attributes.unknown.extend_from_slice(&begin[..begin.len() - reader.0.len()]),
             }
         }
         Ok(attributes)
@@ -216,6 +225,14 @@ impl<'a> Record<'a> {
             rtype::AAAA => <[u8; 16]>::try_from(self.rdata).ok().map(IpAddr::from),
             _ => None,
         }
+    }
+
+    /// The name under which a PTR record leads from the address to the name, unless that is not wanted.
+    #[must_use]
+    pub fn reverse_name(&self) -> Option<Name> {
+        let address = self.address()?;
+        let wanted = self.attributes().is_ok_and(|attributes| !attributes.no_pointer);
+        wanted.then(|| Name::reverse(address))
     }
 
     /// What is registered.

@@ -1,25 +1,24 @@
 //! The immutable name table that every lookup is answered from.
 //!
-//! Workers read a [`Table`] through a [`Reader`](crate::snapshot::Reader); the control thread builds the next one from [`Contents`] and swaps
-//! it in with a [`Publisher`]. A table is never changed after it was published, so there is nothing to lock.
+//! Workers read a [`Table`] through a [`Reader`](crate::snapshot::Reader); the control thread makes the next one of the names
+//! that have changed in the [store](crate::store) and swaps it in with a [`Publisher`]. A table is never changed after it was published, so there is nothing to lock.
 //!
 //! A name lives in one of many shards, chosen by its hash. Shards that a new table has in common with the one
 //! before it are shared, not copied: a small change costs little to publish and leaves the workers' caches warm.
 
-mod contents;
 mod publish;
 mod shard;
+mod update;
 mod zone;
 
 use std::sync::Arc;
 
-pub use contents::{Contents, ContentsError, MAX_RDATA_LEN};
 pub use publish::Publisher;
-pub use shard::{Entry, RecordSet};
+pub use shard::{Entry, MAX_SET_LEN, RecordSet};
 pub use zone::{MAX_APEX_LEN, SOA_RECORD_LEN, Zone, ZoneSettings, name_server};
 
 use crate::wire::name::{HashSeed, Name, QueryName, suffix_at};
-use shard::Shard;
+use shard::{Shard, ShardWriter};
 
 /// All names of one moment, with what a worker needs to answer for them.
 pub struct Table {
@@ -34,11 +33,39 @@ pub struct Table {
     root_soa: Box<[u8]>,
     /// The root if there are no domains.
     first_domain: Name,
+    /// Names with records.
     names: usize,
+    /// All names that exist.
+    entries: usize,
     serial: u32,
 }
 
 impl Table {
+    /// A table with no names at all, not even those of its zones.
+    fn empty(domains: &[Name], settings: ZoneSettings, seed: HashSeed) -> Self {
+        let mut writer = ShardWriter::default();
+        writer.begin(0);
+        let shards = std::iter::repeat_n(writer.finish_new(), *update::SHARDS.start()).collect();
+        Self { shards, ..Self::without_names(domains, settings, seed, 0) }
+    }
+
+    /// All of a table but its shards.
+    fn without_names(domains: &[Name], settings: ZoneSettings, seed: HashSeed, serial: u32) -> Self {
+        let mut zones: Vec<_> = domains.iter().map(|domain| Zone::new(domain, settings, serial)).collect();
+        zones.sort_by_key(|zone| std::cmp::Reverse(zone.lower_case_wire().len()));
+        Self {
+            shards: Box::default(),
+            seed,
+            zones: zones.into(),
+            lone_zone: Zone::new(&Name::root(), settings, serial),
+            root_soa: Zone::root_soa_record(settings, serial),
+            first_domain: domains.first().cloned().unwrap_or_else(Name::root),
+            names: 0,
+            entries: 0,
+            serial,
+        }
+    }
+
     /// The seed that names must be folded with to be found here.
     #[inline]
     #[must_use]
@@ -93,6 +120,13 @@ impl Table {
     #[must_use]
     pub fn get(&self, name: &Name) -> Option<Entry<'_>> {
         self.lookup(&QueryName::from_name(name, self.seed))
+    }
+
+    /// What is known of the name that is `wire`, uncompressed; for the control thread.
+    fn get_wire(&self, wire: &[u8]) -> Option<Entry<'_>> {
+        let mut name = QueryName::default();
+        name.fold_wire(wire, self.seed).ok()?;
+        self.lookup(&name)
     }
 
     /// Names with records, reverse names included.

@@ -2,38 +2,38 @@
 //!
 //! The [`Publisher`] runs on the control thread.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
-use super::contents::Size;
-use super::{Contents, ContentsError, Table, ZoneSettings};
+use super::update::{Below, Update, between};
+use super::{Table, ZoneSettings, name_server};
 use crate::snapshot::{Current, Reader};
+use crate::store::Store;
 use crate::wire::name::{HashSeed, Name};
+use crate::wire::record::rtype;
 
 /// The one writer of tables.
 pub struct Publisher {
     current: Current<Table>,
     domains: Vec<Name>,
     settings: ZoneSettings,
-    seed: HashSeed,
-    /// Of what was published last: the next is likely to be of about that size.
-    size: Size,
+    below: Below,
 }
 
 impl Publisher {
-    /// Begins with a table that has the `domains` and no names.
+    /// Begins with a table that has the `domains` and no other names.
     #[must_use]
     pub fn new(domains: &[Name], settings: ZoneSettings) -> Self {
-        let seed = HashSeed::random();
-        let empty = Contents::new(domains, settings, seed, Size::default())
-            .build(1, None)
-            .expect("no records, none too many");
-        Self {
+        let empty = Table::empty(domains, settings, HashSeed::random());
+        let mut publisher = Self {
             current: Current::new(empty),
             domains: domains.to_vec(),
             settings,
-            seed,
-            size: Size::default(),
-        }
+            below: Below::default(),
+        };
+        let apexes = domains.iter().map(|domain| domain.to_lower_case().as_wire().into()).collect();
+        publisher.update(&Store::new(crate::store::NodeId([0; 16]), 0), apexes);
+        publisher
     }
 
     /// A view for one more worker.
@@ -42,36 +42,62 @@ impl Publisher {
         self.current.reader()
     }
 
-    /// Empty contents, to be filled and given to [`publish`](Self::publish).
-    #[must_use]
-    pub fn contents(&self) -> Contents {
-        Contents::new(&self.domains, self.settings, self.seed, self.size)
-    }
-
     /// The table that workers load from now on.
     #[must_use]
     pub fn current(&self) -> Arc<Table> {
         self.current.load()
     }
 
-    /// Makes a table of `contents` and lets the workers have it, each with its next batch.
-    ///
-    /// # Errors
-    /// [`ContentsError`]; the current table stays.
-    pub fn publish(&mut self, contents: Contents) -> Result<(), ContentsError> {
+    /// Makes a table in which the `changed` names, in wire form and lower case, have the records that `store` has now, and
+    /// lets the workers have it, each with its next batch.
+    pub fn update(&mut self, store: &Store, mut changed: HashSet<Box<[u8]>>) {
         let old = self.current.load();
-        self.size = contents.size();
-        let table = contents.build(old.serial().wrapping_add(1), Some(&old))?;
+        let mut touched = HashSet::new();
+        for name in &changed {
+            let had = old.get_wire(name).is_some_and(|entry| entry.sets().next().is_some());
+            let has = store.answers(name).next().is_some() || self.is_apex(name);
+            for above in between(name, &old.zones).filter(|_| had != has) {
+                let below = self.below.entry(above.into()).or_default();
+                *below = if has { *below + 1 } else { *below - 1 };
+                touched.insert(Box::from(above));
+            }
+        }
+        self.below.retain(|_, below| *below > 0);
+        changed.extend(touched);
+        let mut update = Update::new(old.seed());
+        for name in &changed {
+            // Every apex has a name server: those it was given, or ours (RFC 1035 §5.2).
+            let server = self.own_name_server(name);
+            let answers = store.answers(name);
+            let mut records: Vec<_> = answers
+                .map(|answer| (answer.rtype, answer.ttl_s.unwrap_or(self.settings.ttl_s), answer.rdata))
+                .collect();
+            if let Some(server) =
+                server.as_ref().filter(|_| records.iter().all(|(rtype, ..)| *rtype != rtype::NS))
+            {
+                records.push((rtype::NS, self.settings.ttl_s, server.as_wire()));
+            }
+            update.push(name, &mut records, self.is_apex(name) || self.below.contains_key(name));
+        }
+        let table = update.build(&old, &self.domains, self.settings);
         drop(old);
         self.current.replace(table);
-        Ok(())
+    }
+
+    fn is_apex(&self, name: &[u8]) -> bool {
+        self.domains.iter().any(|domain| domain.as_wire().eq_ignore_ascii_case(name))
+    }
+
+    fn own_name_server(&self, name: &[u8]) -> Option<Name> {
+        let apex = self.domains.iter().find(|domain| domain.as_wire().eq_ignore_ascii_case(name))?;
+        name_server(apex)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::record::rtype;
+    use crate::store::{Attributes, Key, NodeId};
 
     const SETTINGS: ZoneSettings = ZoneSettings { ttl_s: 1, negative_ttl_s: 1 };
 
@@ -79,51 +105,93 @@ mod tests {
         Name::from_text(text).unwrap()
     }
 
-    fn fill(publisher: &Publisher, last: u8) -> Contents {
-        let mut contents = publisher.contents();
-        for i in 0..1000 {
-            let address = [10, 0, 0, if i == 500 { last } else { 1 }].into();
-            contents.add_address(&name(&format!("n{i}.x.example")), address);
+    /// A store and what publishes it.
+    struct World {
+        store: Store,
+        publisher: Publisher,
+    }
+
+    impl World {
+        fn new() -> Self {
+            let publisher = Publisher::new(&[name("example"), name("Example.org")], SETTINGS);
+            Self { store: Store::new(NodeId([1; 16]), 1), publisher }
         }
-        contents
+
+        fn add(&mut self, owner: &str, rtype: u16, ttl_s: u32, rdata: &[u8]) {
+            let key = Key { instance: "".into(), name: name(owner), rtype, rdata: rdata.into() };
+            self.store.register(&key, &Attributes::with_ttl_s(ttl_s)).unwrap();
+        }
+
+        fn publish(&mut self) -> Arc<Table> {
+            let changed = self.store.take_changed();
+            self.publisher.update(&self.store, changed);
+            self.publisher.current()
+        }
+    }
+
+    fn many(world: &mut World, count: usize) {
+        (0..count).for_each(|i| world.add(&format!("n{i}.x.example"), rtype::TXT, 1, b"\x01a"));
     }
 
     #[test]
     fn a_small_change_shares_all_other_shards() {
-        let mut publisher = Publisher::new(&[name("example")], SETTINGS);
-        publisher.publish(fill(&publisher, 1)).unwrap();
-        let before = publisher.current();
-        publisher.publish(fill(&publisher, 2)).unwrap();
-        let after = publisher.current();
+        let mut world = World::new();
+        many(&mut world, 1000);
+        let before = world.publish();
+        world.add("N500.x.example", rtype::A, 1, &[10, 0, 0, 2]);
+        let after = world.publish();
         let differing = before.shards.iter().zip(&after.shards).filter(|(a, b)| !Arc::ptr_eq(a, b)).count();
-        assert_eq!(differing, 1);
-        let changed = after.get(&name("N500.x.example")).unwrap().get(rtype::A).unwrap();
+        assert_eq!(differing, 2, "those of the name and of the address's reverse name");
+        let changed = after.get(&name("n500.x.example")).unwrap().get(rtype::A).unwrap();
         assert_eq!(changed.records[12..], [10, 0, 0, 2]);
+        let pointer = after.get(&Name::reverse([10, 0, 0, 2].into())).unwrap().get(rtype::PTR).unwrap();
+        assert_eq!(pointer.records[12..], *name("n500.x.example").as_wire());
     }
 
     #[test]
-    fn names_between_a_name_and_its_zone_exist_without_records() {
-        let mut publisher = Publisher::new(&[name("example")], SETTINGS);
-        let mut contents = publisher.contents();
-        contents.add_address(&name("a.b.C.example"), [10, 0, 0, 1].into());
-        publisher.publish(contents).unwrap();
-        let table = publisher.current();
+    fn a_table_grows_and_shrinks_with_its_names_and_loses_none() {
+        let mut world = World::new();
+        for count in [10_000, 20_000, 100] {
+            many(&mut world, count);
+            world.store.remove(|record| {
+                let label = str::from_utf8(&record.name[2..=usize::from(record.name[0])]).unwrap();
+                label.parse::<usize>().unwrap() >= count
+            });
+            let table = world.publish();
+            let there = (0..20_000).filter(|i| table.get(&name(&format!("n{i}.x.example"))).is_some());
+            assert!(there.eq(0..count), "{count}");
+            assert_eq!((table.names(), table.entries), (count + 2, count + 3), "the apexes, and x.example");
+            let per_shard = count.div_ceil(table.shards.len());
+            assert!(per_shard <= 128 && (per_shard >= 16 || table.shards.len() == 64), "{per_shard}");
+        }
+    }
+
+    #[test]
+    fn names_between_a_name_and_its_zone_exist_as_long_as_it_does() {
+        let mut world = World::new();
+        world.add("a.b.C.example", rtype::A, 1, &[10, 0, 0, 1]);
+        world.add("z.c.example", rtype::A, 1, &[10, 0, 0, 1]);
+        let table = world.publish();
         for existing in ["b.c.example", "c.example"] {
             assert_eq!(table.get(&name(existing)).unwrap().sets().count(), 0, "{existing}");
         }
         for missing in ["x.a.b.c.example", "x.example", "."] {
             assert!(table.get(&name(missing)).is_none(), "{missing}");
         }
-        assert_eq!(table.names(), 2, "the zone itself, which has a name server, and the one");
+        world.store.remove(|record| record.name.starts_with(b"\x01a"));
+        let table = world.publish();
+        assert!(table.get(&name("b.c.example")).is_none() && table.get(&name("c.example")).is_some());
+        world.store.remove(|_| true);
+        let table = world.publish();
+        assert!(table.get(&name("c.example")).is_none() && table.get(&name("example")).is_some());
+        assert!(world.publisher.below.is_empty());
     }
 
     #[test]
     fn each_domain_has_a_name_server_its_own_or_the_one_it_was_given() {
-        let mut publisher = Publisher::new(&[name("example"), name("Example.org")], SETTINGS);
-        let mut contents = publisher.contents();
-        contents.add(&name("example.ORG"), rtype::NS, 60, name("a.b").as_wire());
-        publisher.publish(contents).unwrap();
-        let table = publisher.current();
+        let mut world = World::new();
+        world.add("example.ORG", rtype::NS, 60, name("a.b").as_wire());
+        let table = world.publish();
         for (apex, server) in [("example", "ns.example"), ("example.org", "a.b")] {
             let set = table.get(&name(apex)).unwrap().get(rtype::NS).unwrap();
             assert_eq!((set.count, &set.records[12..]), (1, name(server).as_wire()), "{apex}");
@@ -131,56 +199,45 @@ mod tests {
     }
 
     #[test]
-    fn one_type_has_one_ttl_and_its_shortest_records_first() {
-        let mut publisher = Publisher::new(&[name("example")], SETTINGS);
-        let mut contents = publisher.contents();
-        for (ttl_s, text) in [(60, &b"\x03abc"[..]), (30, b"\x01z"), (90, b"\x01z")] {
-            contents.add(&name("t.example"), rtype::TXT, ttl_s, text);
+    fn one_type_has_one_ttl_and_its_shortest_records_first_and_each_once() {
+        let mut world = World::new();
+        for (owner, ttl_s, text) in
+            [("t.example", 60, &b"\x03abc"[..]), ("T.example", 30, b"\x01z"), ("t.EXAMPLE", 90, b"\x01z")]
+        {
+            world.add(owner, rtype::TXT, ttl_s, text);
         }
-        publisher.publish(contents).unwrap();
-        let set = publisher
-            .current()
-            .get(&name("t.example"))
-            .unwrap()
-            .get(rtype::TXT)
-            .map(|set| set.records.to_vec());
+        let mut twice = Key {
+            instance: "other".into(),
+            name: name("t.example"),
+            rtype: rtype::TXT,
+            rdata: (*b"\x01z").into(),
+        };
+        world.store.register(&twice, &Attributes::with_ttl_s(30)).unwrap();
+        twice.instance = "third".into();
+        world.store.register(&twice, &Attributes::with_ttl_s(90)).unwrap();
+        let table = world.publish();
+        let set = table.get(&name("t.example")).unwrap().get(rtype::TXT).unwrap();
         let fixed = b"\xc0\x0c\0\x10\0\x01\0\0\0\x1e\0";
-        let expected = [&fixed[..], b"\x02\x01z", fixed, b"\x04\x03abc"].concat();
-        assert_eq!(set, Some(expected));
+        assert_eq!(set.records, [&fixed[..], b"\x02\x01z", fixed, b"\x04\x03abc"].concat());
     }
 
     #[test]
-    fn an_alias_is_nothing_else() {
-        let publisher = Publisher::new(&[name("example")], SETTINGS);
-        for (rtype, rdata) in [(rtype::A, &[10, 0, 0, 1][..]), (rtype::CNAME, b"\x01y\0")] {
-            let mut contents = publisher.contents();
-            contents.add(&name("a.example"), rtype::CNAME, 1, b"\x01x\0");
-            contents.add(&name("A.example"), rtype, 1, rdata);
-            let error = Publisher::new(&[], SETTINGS).publish(contents).unwrap_err();
-            assert!(error.to_string().starts_with("a.example. has a CNAME record and others"), "{error}");
+    fn what_cannot_stand_together_is_settled_the_same_everywhere() {
+        let mut world = World::new();
+        world.add("a.example", rtype::CNAME, 1, b"\x01y\0");
+        world.add("a.example", rtype::CNAME, 1, b"\x01x\0");
+        let set = |table: &Table| {
+            let entry = table.get(&name("a.example")).unwrap();
+            entry.sets().map(|set| (set.rtype, set.count, set.records[12..].to_vec())).collect::<Vec<_>>()
+        };
+        assert_eq!(set(&world.publish()), [(rtype::CNAME, 1, b"\x01x\0".to_vec())]);
+        world.add("a.example", rtype::A, 1, &[10, 0, 0, 1]);
+        assert_eq!(set(&world.publish()), [(rtype::A, 1, vec![10, 0, 0, 1])]);
+        for i in 0..5_000u32 {
+            world.add("many.example", rtype::A, 1, &i.to_be_bytes());
         }
-    }
-
-    #[test]
-    fn equal_records_are_kept_once_whatever_the_case_of_their_name() {
-        let mut publisher = Publisher::new(&[name("example")], SETTINGS);
-        let mut contents = publisher.contents();
-        for spelling in ["Foo.example", "foo.example", "FOO.EXAMPLE"] {
-            contents.add_address(&name(spelling), [10, 0, 0, 1].into());
-        }
-        publisher.publish(contents).unwrap();
-        assert_eq!(publisher.current().get(&name("foo.example")).unwrap().get(rtype::A).unwrap().count, 1);
-    }
-
-    #[test]
-    fn more_records_than_an_answer_can_carry_are_refused_and_the_old_table_stays() {
-        let mut publisher = Publisher::new(&[name("example")], SETTINGS);
-        let mut contents = publisher.contents();
-        for i in 0..4_100u32 {
-            contents.add_address(&name("many.example"), std::net::Ipv4Addr::from(i).into());
-        }
-        let error = publisher.publish(contents).unwrap_err();
-        assert!(error.to_string().contains("many.example. has 4100 records"), "{error}");
-        assert_eq!(publisher.current().serial(), 1);
+        let table = world.publish();
+        let many = table.get(&name("many.example")).unwrap().get(rtype::A).unwrap();
+        assert_eq!(usize::from(many.count), super::super::MAX_SET_LEN / 16, "as many as an answer can carry");
     }
 }

@@ -26,19 +26,38 @@ const SET_HEADER_LEN: usize = 6;
 
 /// Bytes in the records of one set at most: they have to fit in a message over TCP (65,535 bytes) together with its
 /// header, the longest question (259) and an OPT record, and in the set's 16-bit length.
-pub(crate) const MAX_SET_LEN: usize = 65_000;
+pub const MAX_SET_LEN: usize = 65_000;
 
-/// A record set that is too large to be answered with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct SetTooLarge;
+/// Appends a record set in a shard's form: the records of one type, by their data. Those behind the first that is too much
+/// for one answer are left out.
+pub(crate) fn append_set<'a>(
+    block: &mut Vec<u8>,
+    rtype: u16,
+    ttl_s: u32,
+    data: impl Iterator<Item = &'a [u8]>,
+) {
+    let header = block.len();
+    block.resize(header + SET_HEADER_LEN, 0);
+    let begin = block.len();
+    let mut count = 0u16;
+    for rdata in data {
+        if block.len() - begin + record::FIXED_LEN + rdata.len() > MAX_SET_LEN {
+            break;
+        }
+        record::push_record(block, rtype, ttl_s, rdata);
+        count += 1;
+    }
+    let len = u16::try_from(block.len() - begin).expect("bounded above");
+    for (at, field) in [rtype, count, len].into_iter().enumerate() {
+        block[header + 2 * at..][..2].copy_from_slice(&field.to_le_bytes());
+    }
+}
 
 /// The block of a shard in the making. One writer serves for all shards of a table.
 #[derive(Default)]
 pub(crate) struct ShardWriter {
     block: Vec<u8>,
     slots: usize,
-    /// Where the count of the current name's record sets stands.
-    sets_at: usize,
 }
 
 impl ShardWriter {
@@ -52,8 +71,8 @@ impl ShardWriter {
         self.block.resize(slot_at(self.slots), 0);
     }
 
-    /// Adds a name, lower-cased and different from all others in the shard; its record sets follow.
-    pub(crate) fn name(&mut self, hash: u64, name: &[u8]) {
+    /// Adds a name, lower-cased and different from all others in the shard, with its record sets behind their count.
+    pub(crate) fn name(&mut self, hash: u64, name: &[u8], sets: &[u8]) {
         let offset = u32::try_from(self.block.len()).expect("a shard is far below 4 GiB");
         let mut slot = first_slot(hash, self.slots);
         while self.block[slot_at(slot)..][..SLOT_LEN] != [0; SLOT_LEN] {
@@ -63,40 +82,17 @@ impl ShardWriter {
         self.block[slot_at(slot)..][..SLOT_LEN].copy_from_slice(&word.to_le_bytes());
         self.block.push(u8::try_from(name.len()).expect("a wire name has at most 255 bytes"));
         self.block.extend_from_slice(name);
-        self.sets_at = self.block.len();
-        self.block.push(0);
-    }
-
-    /// Adds the records of one type, by their data, to the last name. Returns how many they are.
-    pub(crate) fn set<'a>(
-        &mut self,
-        rtype: u16,
-        ttl_s: u32,
-        data: impl Iterator<Item = &'a [u8]>,
-    ) -> Result<u16, SetTooLarge> {
-        let header = self.block.len();
-        self.block.resize(header + SET_HEADER_LEN, 0);
-        let begin = self.block.len();
-        let mut count = 0u16;
-        for rdata in data {
-            record::push_record(&mut self.block, rtype, ttl_s, rdata);
-            count = count.checked_add(1).ok_or(SetTooLarge)?;
-        }
-        let len = self.block.len() - begin;
-        let len = u16::try_from(len).ok().filter(|_| len <= MAX_SET_LEN).ok_or(SetTooLarge)?;
-        for (at, field) in [rtype, count, len].into_iter().enumerate() {
-            self.block[header + 2 * at..][..2].copy_from_slice(&field.to_le_bytes());
-        }
-        self.block[self.sets_at] += 1;
-        Ok(count)
+        self.block.extend_from_slice(sets);
     }
 
     /// The shard as written; `same` if that has become the very same.
-    pub(crate) fn finish(&self, same: Option<&Arc<Shard>>) -> Arc<Shard> {
-        match same.filter(|shard| *shard.block == *self.block) {
-            Some(shard) => Arc::clone(shard),
-            None => Arc::new(Shard { block: self.block.as_slice().into() }),
-        }
+    pub(crate) fn finish(&self, same: &Arc<Shard>) -> Arc<Shard> {
+        if *same.block == *self.block { Arc::clone(same) } else { self.finish_new() }
+    }
+
+    /// The shard as written.
+    pub(crate) fn finish_new(&self) -> Arc<Shard> {
+        Arc::new(Shard { block: self.block.as_slice().into() })
     }
 }
 
@@ -174,6 +170,26 @@ fn tag(hash: u64) -> u32 {
     (hash >> 12) as u32
 }
 
+impl Shard {
+    /// All names with their record sets behind their count, in the order of their hashes.
+    pub(crate) fn entries(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        let slots = u32::from_le_bytes(self.block[..COUNT_LEN].try_into().expect("four bytes")) as usize;
+        let mut rest = &self.block[slot_at(slots)..];
+        std::iter::from_fn(move || {
+            let (&name_len, after) = rest.split_first()?;
+            let (name, after) = after.split_at_checked(usize::from(name_len))?;
+            let mut sets_len = 1;
+            for _ in 0..*after.first()? {
+                let len = after.get(sets_len + SET_HEADER_LEN - 2..)?.first_chunk()?;
+                sets_len += SET_HEADER_LEN + usize::from(u16::from_le_bytes(*len));
+            }
+            let (sets, after) = after.split_at_checked(sets_len)?;
+            rest = after;
+            Some((name, sets))
+        })
+    }
+}
+
 impl<'a> Entry<'a> {
     /// The records of type `rtype`.
     #[inline]
@@ -215,12 +231,15 @@ mod tests {
             let mut writer = ShardWriter::default();
             writer.begin(count);
             for (i, name) in names.iter().enumerate() {
-                writer.name(name.hash(), name.as_wire());
-                assert_eq!(writer.set(1, 7, [&[i.to_le_bytes()[0]; 3][..]].into_iter()), Ok(1));
-                assert_eq!(writer.set(28, 7, [&[9; 4][..], &[8; 4]].into_iter()), Ok(2));
+                let mut sets = vec![2];
+                append_set(&mut sets, 1, 7, [&[i.to_le_bytes()[0]; 3][..]].into_iter());
+                append_set(&mut sets, 28, 7, [&[9; 4][..], &[8; 4]].into_iter());
+                writer.name(name.hash(), name.as_wire(), &sets);
             }
-            let shard = writer.finish(None);
-            assert!(Arc::ptr_eq(&writer.finish(Some(&shard)), &shard), "what is the same is shared");
+            let shard = writer.finish_new();
+            assert!(Arc::ptr_eq(&writer.finish(&shard), &shard), "what is the same is shared");
+            assert!(shard.entries().map(|(name, _)| name).eq(names.iter().map(QueryName::as_wire)));
+            assert!(shard.entries().all(|(_, sets)| sets.len() == 1 + 2 * 6 + 15 + 2 * 16));
             for (i, name) in names.iter().enumerate() {
                 let entry = shard.find(name).unwrap();
                 let expected =

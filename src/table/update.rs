@@ -1,0 +1,226 @@
+//! The next table: the one before it with some names changed.
+//!
+//! Runs on the control thread. Only the shards that the changed names are in are written anew. A name that exists because
+//! others stand below it is counted by them, so that it comes and goes with the first and the last of them.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use super::shard::{Shard, ShardWriter, append_set};
+use super::{Table, Zone, ZoneSettings, shard_of};
+use crate::wire::name::{HashSeed, Name, QueryName, suffix_at};
+use crate::wire::record::rtype;
+
+/// Names per shard aimed at: few enough that copying one shard for one change is cheap, enough that the shards' fixed
+/// cost is spread thin.
+const NAMES_PER_SHARD: usize = 64;
+/// Shards of the smallest and of the largest table. The pointers to the latter take 128 KiB.
+pub(super) const SHARDS: std::ops::RangeInclusive<usize> = 64..=16_384;
+
+/// A record of a name: its type, how long others may keep it, and its data.
+pub(super) type NameRecord<'a> = (u16, u32, &'a [u8]);
+
+/// Names, in wire form and lower case, and how many names with records stand below each of them in its zone. Names right
+/// below their zone count for nobody, so that most names cost nothing here.
+pub(super) type Below = HashMap<Box<[u8]>, usize>;
+
+/// Names with their records, to be put into the place of what there was.
+pub(super) struct Update {
+    seed: HashSeed,
+    /// The name that was added last; kept for its room.
+    folded: QueryName,
+    entries: Vec<Entry>,
+    arena: Vec<u8>,
+}
+
+/// A name and its record sets as a shard has them, one after the other in the arena.
+#[derive(Clone, Copy)]
+struct Entry {
+    hash: u64,
+    at: u32,
+    name_len: u8,
+    sets_len: u32,
+}
+
+impl Update {
+    pub(super) fn new(seed: HashSeed) -> Self {
+        Self { seed, folded: QueryName::default(), entries: Vec::new(), arena: Vec::new() }
+    }
+
+    fn name(&self, entry: &Entry) -> &[u8] {
+        &self.arena[entry.at as usize..][..usize::from(entry.name_len)]
+    }
+
+    /// The count of its record sets, and they; empty for a name that does not exist.
+    fn sets(&self, entry: &Entry) -> &[u8] {
+        &self.arena[entry.at as usize + usize::from(entry.name_len)..][..entry.sets_len as usize]
+    }
+
+    /// The changed `name` has these records now, in any order; equal ones are one. What cannot stand together is left
+    /// out, the same on every node: of a name that is an alias and something else the alias, of several aliases all but the
+    /// lowest, and what is more than an answer can carry.
+    ///
+    /// `exists` says whether the name exists without any, too.
+    pub(super) fn push(&mut self, name: &[u8], records: &mut Vec<NameRecord<'_>>, exists: bool) {
+        records.sort_unstable_by_key(|(rtype, ttl_s, rdata)| (*rtype, rdata.len(), *rdata, *ttl_s));
+        if records.iter().any(|(rtype, ..)| *rtype != rtype::CNAME) {
+            records.retain(|(rtype, ..)| *rtype != rtype::CNAME);
+        } else {
+            records.truncate(1);
+        }
+        let at = self.begin(name);
+        if exists || !records.is_empty() {
+            let count_at = self.arena.len();
+            self.arena.push(0);
+            for set in records.chunk_by(|a, b| a.0 == b.0) {
+                let ttl_s = set.iter().map(|(_, ttl_s, _)| *ttl_s).min().unwrap_or_default();
+                let data = set.chunk_by(|a, b| a.2 == b.2).map(|equal| equal[0].2);
+                append_set(&mut self.arena, set[0].0, ttl_s, data);
+                self.arena[count_at] += 1;
+            }
+        }
+        self.end(name, at);
+    }
+
+    fn begin(&mut self, name: &[u8]) -> usize {
+        let at = self.arena.len();
+        self.arena.extend_from_slice(name);
+        at
+    }
+
+    fn end(&mut self, name: &[u8], at: usize) {
+        self.folded.fold_wire(name, self.seed).expect("names are valid");
+        let sets_len = self.arena.len() - at - name.len();
+        self.entries.push(Entry {
+            hash: self.folded.hash(),
+            at: u32::try_from(at).expect("all that changes at once is below 4 GiB"),
+            name_len: u8::try_from(name.len()).expect("a wire name has at most 255 bytes"),
+            sets_len: u32::try_from(sets_len).expect("within the arena"),
+        });
+    }
+
+    /// Makes the table that follows on `old`.
+    pub(super) fn build(mut self, old: &Table, domains: &[Name], settings: ZoneSettings) -> Table {
+        self.sort();
+        let (mut entries, mut names) = (old.entries, old.names);
+        for entry in &self.entries {
+            let before = old.get_wire(self.name(entry));
+            let sets = self.sets(entry);
+            let had = before.is_some_and(|before| before.sets().next().is_some());
+            let has = sets.first().is_some_and(|&count| count > 0);
+            entries = entries + usize::from(!sets.is_empty()) - usize::from(before.is_some());
+            names = names + usize::from(has) - usize::from(had);
+        }
+        let shards = old.shards.len();
+        let fits = entries <= 2 * NAMES_PER_SHARD * shards && 4 * entries >= NAMES_PER_SHARD * shards;
+        let wanted = (entries / NAMES_PER_SHARD).next_power_of_two().clamp(*SHARDS.start(), *SHARDS.end());
+        let shards = if fits || wanted == shards {
+            self.rewrite_touched(old)
+        } else {
+            self.take_over(old);
+            self.rewrite_all(wanted)
+        };
+        Table {
+            shards,
+            names,
+            entries,
+            ..Table::without_names(domains, settings, old.seed, old.serial.wrapping_add(1))
+        }
+    }
+
+    /// By hash, and so by shard; equal contents come out in equal order, whatever order they went in.
+    fn sort(&mut self) {
+        let mut entries = std::mem::take(&mut self.entries);
+        entries.sort_unstable_by(|a, b| a.hash.cmp(&b.hash).then_with(|| self.name(a).cmp(self.name(b))));
+        self.entries = entries;
+    }
+
+    fn rewrite_touched(&self, old: &Table) -> Box<[Arc<Shard>]> {
+        let count = old.shards.len();
+        let mut shards = old.shards.clone();
+        let mut writer = ShardWriter::default();
+        let mut folded = QueryName::default();
+        for changed in self.entries.chunk_by(|a, b| shard_of(a.hash, count) == shard_of(b.hash, count)) {
+            let shard = &mut shards[shard_of(changed[0].hash, count)];
+            let is_changed = |name: &[u8]| changed.iter().any(|entry| self.name(entry) == name);
+            let mut all: Vec<(u64, &[u8], &[u8])> = shard
+                .entries()
+                .filter(|(name, _)| !is_changed(name))
+                .map(|(name, sets)| {
+                    folded.fold_wire(name, self.seed).expect("it was folded before");
+                    (folded.hash(), name, sets)
+                })
+                .collect();
+            all.extend(changed.iter().map(|entry| (entry.hash, self.name(entry), self.sets(entry))));
+            all.retain(|(.., sets)| !sets.is_empty());
+            all.sort_unstable_by(|a, b| a.0.cmp(&b.0).then_with(|| a.1.cmp(b.1)));
+            writer.begin(all.len());
+            all.iter().for_each(|(hash, name, sets)| writer.name(*hash, name, sets));
+            *shard = writer.finish(shard);
+        }
+        shards
+    }
+
+    /// Adds what the old table has and this does not change.
+    fn take_over(&mut self, old: &Table) {
+        let changed: HashSet<Box<[u8]>> = self.entries.iter().map(|entry| self.name(entry).into()).collect();
+        for shard in &old.shards {
+            for (name, sets) in shard.entries().filter(|(name, _)| !changed.contains(*name)) {
+                let at = self.begin(name);
+                self.arena.extend_from_slice(sets);
+                self.end(name, at);
+            }
+        }
+        self.sort();
+    }
+
+    fn rewrite_all(&self, count: usize) -> Box<[Arc<Shard>]> {
+        let entries: Vec<_> = self.entries.iter().filter(|entry| entry.sets_len > 0).collect();
+        let mut writer = ShardWriter::default();
+        let mut rest = &entries[..];
+        (0..count)
+            .map(|i| {
+                let (here, after) =
+                    rest.split_at(rest.partition_point(|entry| shard_of(entry.hash, count) <= i));
+                rest = after;
+                writer.begin(here.len());
+                here.iter().for_each(|entry| writer.name(entry.hash, self.name(entry), self.sets(entry)));
+                writer.finish_new()
+            })
+            .collect()
+    }
+}
+
+/// The names between `name` and the one of our zones that it is in: they exist by its being there (RFC 8020).
+pub(super) fn between<'a>(name: &'a [u8], zones: &[Zone]) -> impl Iterator<Item = &'a [u8]> {
+    let apex = zones.iter().find_map(|zone| suffix_at(name, zone.lower_case_wire(), |a, b| a == b));
+    let mut at = 0;
+    std::iter::from_fn(move || {
+        at += 1 + usize::from(name[at]);
+        (at < apex?).then(|| &name[at..])
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_names_between_a_name_and_its_zone_are_found() {
+        let name = |text: &str| Name::from_text(text).unwrap();
+        let settings = ZoneSettings { ttl_s: 1, negative_ttl_s: 1 };
+        let zones = [Zone::new(&name("x.example"), settings, 1), Zone::new(&name("example"), settings, 1)];
+        for (text, expected) in [
+            ("a.b.c.example", &["b.c.example", "c.example"][..]),
+            ("a.b.x.example", &["b.x.example"]),
+            ("a.x.example", &[]),
+            ("example", &[]),
+            ("a.b.c", &[]),
+        ] {
+            let name_of = |wire: &[u8]| Name::from_wire(wire).unwrap().to_string();
+            let wire = name(text);
+            let found: Vec<_> = between(wire.as_wire(), &zones).map(name_of).collect();
+            assert_eq!(found, expected.iter().map(|text| format!("{text}.")).collect::<Vec<_>>(), "{text}");
+        }
+    }
+}
