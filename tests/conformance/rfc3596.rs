@@ -16,7 +16,7 @@ fn s2_2_an_address_has_sixteen_bytes() {
 }
 
 #[test]
-fn s4_addresses_of_the_other_family_are_not_mixed_in() {
+fn s2_3_addresses_of_the_other_family_are_not_mixed_in() {
     let world = World::new();
     for (qtype, len, count) in [(A, 4, 2), (AAAA, 16, 1)] {
         for answer in world.ask(&Query::new("web.redbreast.internal", qtype)) {

@@ -30,6 +30,27 @@ fn s4_1_the_question_and_the_owner_keep_the_case_that_was_asked() {
     }
 }
 
+/// Clients that mix the case at random take an answer with another mix for a forged one (0x20).
+#[test]
+fn s4_1_any_mix_of_case_comes_back_byte_for_byte() {
+    let world = World::new();
+    let mut rng = fastrand::Rng::with_seed(0x20);
+    for round in 0..200 {
+        let (name, rcode, count) = [
+            ("web.redbreast.internal", NOERROR, 2),
+            ("mixed-case.redbreast.internal", NOERROR, 1),
+            ("nobody.redbreast.internal", NXDOMAIN, 0),
+        ][round % 3];
+        let mixed: String =
+            name.chars().map(|c| if rng.bool() { c.to_ascii_uppercase() } else { c }).collect();
+        // `ask` compares the question byte by byte.
+        for answer in world.ask(&Query::new(&mixed, A)) {
+            assert_eq!((answer.rcode(), answer.answers.len()), (rcode, count), "{mixed}: {answer:?}");
+            assert!(answer.answers.iter().all(|record| record.owner == wire_name(&mixed)), "{answer:?}");
+        }
+    }
+}
+
 #[test]
 fn s3_nothing_but_letters_is_folded() {
     let world = World::new();

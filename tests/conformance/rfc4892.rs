@@ -4,7 +4,7 @@ use crate::message::{A, CLASS_CH, CLASS_IN, NOERROR, Query, REFUSED, TXT};
 use crate::world::World;
 
 #[test]
-fn s3_1_id_server_tells_the_nodes_name() {
+fn s2_id_server_tells_the_nodes_name() {
     let world = World::with(&["--node-name", "node-1"]);
     for name in ["id.server", "ID.Server", "hostname.bind"] {
         for answer in world.ask(&Query::new(name, TXT).class(CLASS_CH)) {
@@ -20,7 +20,7 @@ fn s3_1_id_server_tells_the_nodes_name() {
 }
 
 #[test]
-fn s3_1_there_is_nothing_else_there_nor_in_class_in() {
+fn s2_there_is_nothing_else_there_nor_in_class_in() {
     let world = World::with(&["--node-name", "node-1"]);
     for query in [
         Query::new("id.server", A).class(CLASS_CH),
@@ -34,7 +34,7 @@ fn s3_1_there_is_nothing_else_there_nor_in_class_in() {
 }
 
 #[test]
-fn s4_a_server_can_be_told_to_keep_it_to_itself() {
+fn s3_a_server_can_be_told_to_keep_it_to_itself() {
     let world = World::with(&["--hide-identity"]);
     for name in ["id.server", "hostname.bind", "version.bind", "version.server"] {
         for answer in world.ask(&Query::new(name, TXT).class(CLASS_CH)) {

@@ -6,7 +6,7 @@ use crate::world::World;
 const NSID: u16 = 3;
 
 #[test]
-fn s2_1_who_asks_is_told_and_who_does_not_is_not() {
+fn s2_1_and_2_2_who_asks_is_told_and_who_does_not_is_not() {
     let world = World::with(&["--node-name", "node-1"]);
     for name in ["web.redbreast.internal", "nobody.redbreast.internal", "example.com"] {
         for answer in world.ask(&Query::new(name, A).option(NSID, b"")) {
@@ -19,7 +19,7 @@ fn s2_1_who_asks_is_told_and_who_does_not_is_not() {
 }
 
 #[test]
-fn s2_1_data_in_the_query_is_ignored() {
+fn s2_2_data_in_the_query_is_ignored() {
     let world = World::with(&["--node-name", "node-1"]);
     for answer in world.ask(&Query::new("web.redbreast.internal", A).option(NSID, b"whatever")) {
         assert_eq!(answer.option(NSID), Some(&b"node-1"[..]), "{answer:?}");

@@ -132,7 +132,7 @@ fn s7_a_negative_answer_has_its_soa_beside_the_opt_record() {
 }
 
 #[test]
-fn s6_2_5_our_own_largest_size_can_be_set_and_is_announced() {
+fn s6_2_4_our_own_largest_size_can_be_set_and_is_announced() {
     for size in [512, 1400, 1452] {
         let world = World::with(&["--edns-size", &size.to_string()]);
         let edns = Edns { size: 4096, ..Edns::default() };
