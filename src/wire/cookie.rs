@@ -164,6 +164,25 @@ mod tests {
     }
 
     #[test]
+    fn a_cookie_is_the_same_for_half_an_hour_then_renewed_and_after_an_hour_it_is_no_more() {
+        let secrets = secrets(SECRET, None);
+        let (client, ip) = (*b"a client", "192.0.2.1".parse().unwrap());
+        // The second time its seconds overflow while it is in use (RFC 1982).
+        for made_s in [1_000_000, u32::MAX - 900] {
+            let cookie = secrets.make(client, ip, made_s);
+            let renewed = |age_s| secrets.renew(client, cookie, ip, made_s.wrapping_add(age_s));
+            assert_eq!((renewed(0), renewed(1799)), (Some(cookie), Some(cookie)));
+            for age_s in [1800, 3600] {
+                let now_s = made_s.wrapping_add(age_s);
+                let fresh = secrets.make(client, ip, now_s);
+                assert_eq!(renewed(age_s), Some(fresh), "{age_s} s old");
+                assert_eq!(secrets.renew(client, fresh, ip, now_s.wrapping_add(1799)), Some(fresh));
+            }
+            assert_eq!((renewed(3601), renewed(7200)), (None, None));
+        }
+    }
+
+    #[test]
     fn cookies_of_others_of_other_times_and_changed_ones_are_not_ours() {
         let secrets = secrets(SECRET, None);
         let (client, ip) = (*b"a client", "192.0.2.1".parse().unwrap());
