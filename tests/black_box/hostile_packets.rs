@@ -148,3 +148,30 @@ fn a_network_over_the_rate_limit_is_sent_to_tcp_and_one_with_a_good_cookie_is_no
     }
     assert!(server.stop().contains("rate_dropped "));
 }
+
+#[test]
+fn a_client_cookie_alone_and_garbage_are_limited_like_anything_else() {
+    const ASKED: usize = 200;
+    let server = Server::start(&["--workers", "1", "--rate-limit", "10"]);
+    let client = server.client();
+    let mut unproven = query(7, "nobody.redbreast.internal", A);
+    unproven[11] = 1;
+    let client_part = b"\0\0\x29\x04\xd0\0\0\0\0\0\x0c\0\x0a\0\x08a client";
+    unproven.extend_from_slice(client_part);
+    let garbage = [&query(8, "web.redbreast.internal", A)[..12], &[0xff; 100]].concat();
+    let mut answer = [0; 512];
+    for (packet, answers_over_the_limit) in [(&unproven, ASKED / 2), (&garbage, 0)] {
+        client.set_read_timeout(Some(crate::harness::PATIENCE)).unwrap();
+        for _ in 0..ASKED {
+            client.send(packet).unwrap();
+        }
+        client.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+        let mut answered = 0;
+        while client.recv(&mut answer).is_ok() {
+            answered += 1;
+        }
+        // Ten in each second that the burst touches; what cannot be read has no way to TCP, and so no slips.
+        assert!((answers_over_the_limit..=answers_over_the_limit + 30).contains(&answered), "{answered}");
+    }
+    assert!(server.stop().contains("rate_dropped "));
+}

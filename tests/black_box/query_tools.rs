@@ -84,6 +84,8 @@ fn drill_gets_addresses_names_and_reasons() {
         let text = drill(&[transport, "web.redbreast.internal", "A"]);
         assert!(text.contains("rcode: NOERROR") && text.contains("flags: qr aa rd"), "{text}");
         assert_eq!(text.matches("\tIN\tA\t10.0.0.").count(), 2, "{text}");
+        let text = drill(&[transport, "web.redbreast.internal", "AAAA"]);
+        assert!(text.contains("\tIN\tAAAA\tfd00::1"), "{text}");
         let text = drill(&[transport, "nobody.redbreast.internal", "A"]);
         assert!(text.contains("rcode: NXDOMAIN") && text.contains("\tIN\tSOA\t"), "{text}");
     }

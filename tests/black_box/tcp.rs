@@ -211,3 +211,38 @@ fn kdig_and_dnsperf_use_tcp() {
         assert!(text.contains("Queries lost:         0 (0.00%)"), "{text}");
     }
 }
+
+/// A forged address cannot be asked from over TCP; and it is where clients go that are over the limit.
+#[test]
+fn the_rate_limit_is_for_udp_alone() {
+    const LIMIT: usize = 5;
+    const ASKED: u16 = 200;
+    let (_dir, server) = serve("10.0.0.1 web\n", &["--workers", "1", "--rate-limit", &LIMIT.to_string()]);
+    let client = server.client();
+    for id in 0..ASKED {
+        client.send(&query(id, "web.redbreast.internal", A)).unwrap();
+    }
+    let mut stream = connect(&server);
+    for id in 0..ASKED {
+        stream.write_all(&frame(&query(id, "web.redbreast.internal", A))).unwrap();
+        let answer = receive(&mut stream).expect("an answer to each");
+        assert_eq!((answer[2] & 2, answer[3] & 15, answer[7]), (0, 0, 1), "whole: {answer:?}");
+    }
+    client.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+    let (mut whole, mut slips) = (0, 0);
+    let mut answer = [0; 512];
+    while let Ok(len) = client.recv(&mut answer) {
+        let asked = query(u16::from_be_bytes([answer[0], answer[1]]), "web.redbreast.internal", A);
+        if answer[2] & 2 == 0 {
+            whole += 1;
+        } else {
+            assert_eq!(answer[12..len], asked[12..], "a slip is the question and nothing else");
+            slips += 1;
+        }
+    }
+    // The burst may lie across the end of a second or two.
+    assert!((LIMIT..=3 * LIMIT).contains(&whole), "{whole}");
+    assert_eq!(slips, (usize::from(ASKED) - whole) / 2, "every second one over the limit");
+    let log = server.stop();
+    assert!(log.contains(&format!("rate_truncated {slips}")), "{log}");
+}
