@@ -161,11 +161,10 @@ fn a_client_cookie_alone_and_garbage_are_limited_like_anything_else() {
     let garbage = [&query(8, "web.redbreast.internal", A)[..12], &[0xff; 100]].concat();
     let mut answer = [0; 512];
     for (packet, answers_over_the_limit) in [(&unproven, ASKED / 2), (&garbage, 0)] {
-        client.set_read_timeout(Some(crate::harness::PATIENCE)).unwrap();
         for _ in 0..ASKED {
             client.send(packet).unwrap();
         }
-        client.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+        client.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
         let mut answered = 0;
         while client.recv(&mut answer).is_ok() {
             answered += 1;
