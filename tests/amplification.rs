@@ -82,9 +82,7 @@ struct Server {
 impl Server {
     fn new(node_name_len: usize, rate_limit: u32) -> Self {
         let domains = ["redbreast.internal", "lan"].map(|domain| Name::from_text(domain).unwrap());
-        let mut publisher = Publisher::new(&domains, ZoneSettings { ttl_s: 30, negative_ttl_s: 5 });
-        let contents = publisher.contents();
-        publisher.publish(contents).unwrap();
+        let publisher = Publisher::new(&domains, ZoneSettings { ttl_s: 30, negative_ttl_s: 5 });
         let service = Service {
             access: Access::default(),
             identity: Identity::new(Some(&"n".repeat(node_name_len))),
