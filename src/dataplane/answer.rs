@@ -91,7 +91,10 @@ impl Answerer {
         let query = match Query::parse(buffer, len, name, table.seed()) {
             Ok(query) => query,
             Err(fault) => {
-                let allowed = transport == Transport::Tcp || limiter.take(client, now_s) == Allowance::Answer;
+                // What is never answered takes nothing from what its sender's network may have: it may be forged.
+                let allowed = transport == Transport::Tcp
+                    || matches!(fault, Fault::Short | Fault::Response)
+                    || limiter.take(client, now_s) == Allowance::Answer;
                 return reject(fault, allowed, buffer, len, service.udp_len, count);
             }
         };
@@ -99,21 +102,19 @@ impl Answerer {
             Some(edns) => service.identity.options(edns, secrets.load(), origin),
             None => (Options::default(), ShownCookie::None),
         };
-        let mut response = Response::new(buffer, &query, transport, service.udp_len, options);
-        if transport == Transport::Udp && shown != ShownCookie::Good {
-            match limiter.take(client, now_s) {
-                Allowance::Answer => {}
-                Allowance::Truncate => {
-                    count(Event::RateTruncated);
-                    response.set_truncated();
-                    return reply(response, rcode::NOERROR, false);
-                }
-                Allowance::Drop => {
-                    count(Event::RateDropped);
-                    return Verdict::Drop;
-                }
+        let limited = transport == Transport::Udp && shown != ShownCookie::Good;
+        match if limited { limiter.take(client, now_s) } else { Allowance::Answer } {
+            Allowance::Answer => {}
+            Allowance::Truncate => {
+                count(Event::RateTruncated);
+                return slip(buffer, &query, service.udp_len, options);
+            }
+            Allowance::Drop => {
+                count(Event::RateDropped);
+                return Verdict::Drop;
             }
         }
+        let mut response = Response::new(buffer, &query, transport, service.udp_len, options);
         if query.edns.is_some_and(|edns| edns.version != 0) {
             count(Event::BadVersion);
             response.set_extended();
@@ -140,6 +141,15 @@ impl Answerer {
         response.authority(&zone.soa_record(header::LEN + apex));
         reply(response, rcode::NXDOMAIN, is_authoritative(&query))
     }
+}
+
+/// Sends a client whose network is over the rate limit to TCP, in as few bytes as can be.
+#[cold]
+fn slip(buffer: &mut [u8], query: &Query, udp_len: u16, options: Options<'_>) -> Verdict {
+    let mut response =
+        Response::new(buffer, query, Transport::Udp, udp_len, Options { nsid: None, ..options });
+    response.set_truncated();
+    reply(response, rcode::NOERROR, false)
 }
 
 /// Answers for a name that exists.
