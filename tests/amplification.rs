@@ -140,19 +140,17 @@ fn a_domain_of_one_label_amplifies_a_little_more() {
     }
 }
 
-/// Over the limit a response is no longer than its query, but for what the query's options ask for.
+/// Over the limit a response is no longer than its query, whatever its options ask for.
 #[test]
 fn slips_of_the_rate_limit_amplify_nothing() {
     let mut server = Server::new(16, 1);
     server.answer(&packet("x", A, IN, Edns::None)).expect("the first is answered");
     for (what, packet) in packets() {
-        let asked_nsid = what.ends_with("Nsid");
         let slips: Vec<_> = (0..4).filter_map(|_| server.answer(&packet)).collect();
         assert_eq!(slips.len(), 2, "{what}: every second one");
         for slip in slips {
-            let more = if asked_nsid { 16 } else { 0 };
             assert!(slip[2] & 2 != 0 && slip[6..11] == [0; 5], "{what}: TC and no records: {slip:?}");
-            assert_eq!(slip.len(), packet.len() + more, "{what}");
+            assert!(slip.len() <= packet.len(), "{what}: {} for {}", slip.len(), packet.len());
         }
     }
 }
