@@ -18,7 +18,7 @@ use crate::dataplane::counters::Event;
 use crate::dataplane::identity::Identity;
 use crate::dataplane::worker::{Handle, Listeners, Worker};
 use crate::dataplane::{self, ListenError};
-use crate::registry::files::{self, Conflict, Names};
+use crate::registry::files::{Conflict, Names, Registrations};
 use crate::snapshot::Current;
 use crate::store::{Attributes, Key, NodeId, Store, encode};
 use crate::table::{Publisher, Table, name_server};
@@ -67,6 +67,8 @@ impl std::error::Error for NodeError {}
 pub struct Node {
     settings: Settings,
     addresses: Vec<SocketAddr>,
+    /// What files have said last.
+    files: Registrations,
     /// The registrations that answers are made of.
     store: Store,
     publisher: Publisher,
@@ -90,7 +92,15 @@ impl Node {
         let publisher = Publisher::new(&settings.domains, settings.zone);
         let store = Store::new(NodeId::random(), 1);
         let secrets = Current::new(secrets);
-        let mut node = Self { settings, addresses, store, publisher, secrets, workers: Vec::new() };
+        let mut node = Self {
+            settings,
+            addresses,
+            files: Registrations::default(),
+            store,
+            publisher,
+            secrets,
+            workers: Vec::new(),
+        };
         node.register_name_servers();
         node.replace(&names)?;
         let service = Arc::new(Service {
@@ -138,7 +148,13 @@ impl Node {
     /// [`NodeError::Conflict`]; the old names stay.
     pub fn replace(&mut self, names: &Names) -> Result<(), NodeError> {
         let registrations = names.registrations().map_err(NodeError::Conflict)?;
-        self.store.replace_instance(files::INSTANCE, &registrations);
+        for gone in self.files.beyond(&registrations) {
+            self.store.remove_key(gone.key);
+        }
+        for new in registrations.beyond(&self.files) {
+            self.store.register_encoded(new.bytes);
+        }
+        self.files = registrations;
         let changed = self.store.take_changed();
         if !changed.is_empty() {
             self.publisher.update(&self.store, changed);
@@ -149,13 +165,11 @@ impl Node {
     /// Each domain's name server is this node, where it is known under which addresses it is asked.
     fn register_name_servers(&mut self) {
         let attributes = Attributes { no_pointer: true, ..Attributes::default() };
-        let mut registrations = Vec::new();
         for name in self.settings.domains.iter().filter_map(name_server) {
-            let addresses = self.addresses.iter().map(SocketAddr::ip).filter(|ip| !ip.is_unspecified());
-            registrations
-                .extend(addresses.map(|ip| encode(&Key::address(NODE_INSTANCE, &name, ip), &attributes)));
+            for ip in self.addresses.iter().map(SocketAddr::ip).filter(|ip| !ip.is_unspecified()) {
+                self.store.register_encoded(&encode(&Key::address(NODE_INSTANCE, &name, ip), &attributes));
+            }
         }
-        self.store.replace_instance(NODE_INSTANCE, &registrations);
     }
 
     /// The table that answers come from now.

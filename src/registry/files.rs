@@ -2,12 +2,16 @@
 //!
 //! Runs on the control thread.
 
+use std::collections::BTreeSet;
 use std::fmt;
+use std::hash::BuildHasher;
 use std::path::PathBuf;
+
+use foldhash::fast::FixedState;
 
 use super::names_file::{self, Host};
 use super::zone_file::{self, ZoneRecord};
-use crate::store::{Attributes, Key, Record, encode};
+use crate::store::{Attributes, Key, Record, encode_to};
 use crate::table::MAX_SET_LEN;
 use crate::text_file::FileError;
 use crate::wire::name::Name;
@@ -82,17 +86,17 @@ impl Names {
         Ok(names)
     }
 
-    /// The registrations that they are, for [`Store::replace_instance`](crate::store::Store::replace_instance).
+    /// The registrations that they are.
     ///
     /// # Errors
     /// [`Conflict`].
-    pub fn registrations(&self) -> Result<Vec<Box<[u8]>>, Conflict> {
-        let mut registrations = Vec::with_capacity(self.hosts.len() + self.records.len());
+    pub fn registrations(&self) -> Result<Registrations, Conflict> {
+        let mut registrations = Registrations::default();
         for host in &self.hosts {
             for (i, name) in host.names.iter().enumerate() {
                 // As everywhere that reads hosts files, an address leads back to its canonical name, not to the aliases.
                 let attributes = Attributes { no_pointer: i > 0, ..Attributes::default() };
-                registrations.push(encode(&Key::address(INSTANCE, name, host.address), &attributes));
+                registrations.push(&Key::address(INSTANCE, name, host.address), &attributes);
             }
         }
         for ZoneRecord { name, rtype, ttl_s, rdata } in &self.records {
@@ -100,34 +104,105 @@ impl Names {
                 Key { instance: INSTANCE.into(), name: name.clone(), rtype: *rtype, rdata: rdata.clone() };
             // Pointers are records of their own in zone files.
             let attributes = Attributes { no_pointer: true, ..Attributes::with_ttl_s(*ttl_s) };
-            registrations.push(encode(&key, &attributes));
+            registrations.push(&key, &attributes);
         }
-        // All are of one instance, so this is by name, then by type. Of what is said twice the first holds, and the shorter
-        // encoding comes first: the one of a hosts file.
-        registrations.sort_unstable();
-        registrations.dedup_by(|later, first| record(later).key == record(first).key);
-        check(&registrations)?;
+        registrations.settle()?;
         Ok(registrations)
     }
 }
 
-fn record(bytes: &[u8]) -> Record<'_> {
-    Record::read(bytes).expect("just encoded, and checked by the readers of files")
+/// Registrations in one block of bytes, in an order of their own that makes two of them easy to compare: a file of many
+/// names is read again when one of them has changed.
+#[derive(Clone, Debug, Default)]
+pub struct Registrations {
+    arena: Vec<u8>,
+    items: Vec<Item>,
 }
 
-fn check(registrations: &[Box<[u8]>]) -> Result<(), Conflict> {
-    for name in registrations.chunk_by(|a, b| record(a).name == record(b).name) {
-        let text = || record(&name[0]).to_key().name.to_string();
-        if name.len() > 1 && name.iter().any(|bytes| record(bytes).rtype == rtype::CNAME) {
-            return Err(Conflict::AliasAndMore { name: text() });
-        }
-        for set in name.chunk_by(|a, b| record(a).rtype == record(b).rtype) {
-            if set.iter().map(|bytes| FIXED_LEN + record(bytes).rdata.len()).sum::<usize>() > MAX_SET_LEN {
-                return Err(Conflict::SetTooLarge { name: text(), records: set.len() });
+/// Where a registration is. The order of the fields is that of the items.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Item {
+    name_hash: u64,
+    key_hash: u64,
+    rtype: u16,
+    at: u32,
+    len: u16,
+    key_len: u16,
+}
+
+impl Registrations {
+    fn push(&mut self, key: &Key, attributes: &Attributes) {
+        let at = self.arena.len();
+        let key_len = encode_to(&mut self.arena, key, attributes);
+        let name = key.name.to_lower_case();
+        // Files are the operator's own: nobody else chooses what is hashed here.
+        let hash = |bytes: &[u8]| FixedState::default().hash_one(bytes);
+        let short = |len: usize| u16::try_from(len).expect("the readers of files bound every part");
+        self.items.push(Item {
+            name_hash: hash(name.as_wire()),
+            key_hash: hash(&self.arena[at..at + key_len]),
+            rtype: key.rtype,
+            at: u32::try_from(at).expect("files are below 4 GiB"),
+            len: short(self.arena.len() - at),
+            key_len: short(key_len),
+        });
+    }
+
+    fn bytes(&self, item: &Item) -> &[u8] {
+        &self.arena[item.at as usize..][..usize::from(item.len)]
+    }
+
+    fn key(&self, item: &Item) -> &[u8] {
+        &self.bytes(item)[..usize::from(item.key_len)]
+    }
+
+    fn record(&self, item: &Item) -> Record<'_> {
+        Record::read(self.bytes(item)).expect("just encoded, and checked by the readers of files")
+    }
+
+    /// Puts them in order, each once, and checks that they can stand together. Of what is said twice the first holds.
+    fn settle(&mut self) -> Result<(), Conflict> {
+        let mut items = std::mem::take(&mut self.items);
+        items.sort_unstable();
+        items.dedup_by(|later, first| later.key_hash == first.key_hash && self.key(later) == self.key(first));
+        for name in items.chunk_by(|a, b| a.name_hash == b.name_hash).filter(|name| name.len() > 1) {
+            let text = || self.record(&name[0]).to_key().name.to_string();
+            if name.iter().any(|item| item.rtype == rtype::CNAME) {
+                return Err(Conflict::AliasAndMore { name: text() });
+            }
+            // What a record takes is less than its registration and its fixed part.
+            let bound: usize = name.iter().map(|item| usize::from(item.len) + FIXED_LEN).sum();
+            let rtypes: BTreeSet<u16> = name.iter().map(|item| item.rtype).collect();
+            for rtype in rtypes.into_iter().filter(|_| bound > MAX_SET_LEN) {
+                let set = || name.iter().filter(|item| item.rtype == rtype);
+                if set().map(|item| FIXED_LEN + self.record(item).rdata.len()).sum::<usize>() > MAX_SET_LEN {
+                    return Err(Conflict::SetTooLarge { name: text(), records: set().count() });
+                }
             }
         }
+        self.items = items;
+        Ok(())
     }
-    Ok(())
+
+    /// The encodings of those that are not, or not so, among `others`.
+    pub fn beyond<'a>(&'a self, others: &'a Self) -> impl Iterator<Item = Change<'a>> {
+        let mut theirs = others.items.iter().peekable();
+        let order = |item: &Item| (item.name_hash, item.key_hash);
+        self.items.iter().filter_map(move |item| {
+            while theirs.next_if(|other| order(other) < order(item)).is_some() {}
+            let same = theirs.peek().is_some_and(|other| others.bytes(other) == self.bytes(item));
+            (!same).then(|| Change { key: self.key(item), bytes: self.bytes(item) })
+        })
+    }
+}
+
+/// A registration that is new, or gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Change<'a> {
+    /// The bytes of what is registered.
+    pub key: &'a [u8],
+    /// All of its bytes.
+    pub bytes: &'a [u8],
 }
 
 #[cfg(test)]
@@ -147,7 +222,7 @@ mod tests {
     #[test]
     fn an_alias_is_nothing_else() {
         let alias = ("a.example", rtype::CNAME, &b"\x01x\0"[..]);
-        assert_eq!(names(&[alias, alias]).registrations().unwrap().len(), 1, "the same twice is one");
+        assert_eq!(names(&[alias, alias]).registrations().unwrap().items.len(), 1, "the same twice is one");
         for other in [("A.example", rtype::A, &[10, 0, 0, 1][..]), ("a.EXAMPLE", rtype::CNAME, b"\x01y\0")] {
             let error = names(&[alias, other]).registrations().unwrap_err().to_string();
             assert!(error.starts_with("a.example. has a CNAME record and others"), "{error}");
@@ -168,8 +243,29 @@ mod tests {
         let host =
             Host { address: [10, 0, 0, 1].into(), names: smallvec::smallvec![name("B.x"), name("a.x")] };
         let registrations = Names { hosts: vec![host], records: Vec::new() }.registrations().unwrap();
-        let pointers: Vec<_> =
-            registrations.iter().map(|bytes| record(bytes).reverse_name().is_some()).collect();
-        assert_eq!(pointers, [false, true]);
+        let leads_back = |item| registrations.record(item).reverse_name().is_some();
+        let items = registrations.items.iter();
+        let mut pointers: Vec<_> =
+            items.map(|item| (registrations.record(item).name[1], leads_back(item))).collect();
+        pointers.sort_unstable();
+        assert_eq!(pointers, [(b'a', false), (b'b', true)]);
+    }
+
+    #[test]
+    fn what_has_changed_is_what_one_has_and_the_other_has_not() {
+        let records: Vec<_> = (0..100u8).map(|i| [10, 0, 0, i]).collect();
+        let of = |range: std::ops::Range<usize>| {
+            let records: Vec<_> =
+                records[range].iter().map(|rdata| ("web.example", rtype::A, &rdata[..])).collect();
+            names(&records).registrations().unwrap()
+        };
+        let last = |change: Change<'_>| *change.key.last().unwrap();
+        let (before, after) = (of(0..90), of(10..100));
+        let mut gone: Vec<_> = before.beyond(&after).map(last).collect();
+        let mut new: Vec<_> = after.beyond(&before).map(last).collect();
+        gone.sort_unstable();
+        new.sort_unstable();
+        assert_eq!((gone, new), ((0..10).collect(), (90..100).collect()));
+        assert_eq!(after.beyond(&after).count(), 0);
     }
 }

@@ -102,6 +102,9 @@ impl Digest {
     /// The part of it that `other` does not have, though it tells of that range; `None` if there is nothing.
     #[must_use]
     pub fn beyond(&self, other: &Self) -> Option<Self> {
+        if other.first > other.last {
+            return None; // it tells of no range
+        }
         let in_range = self.summaries.range(other.first..=other.last);
         let summaries: BTreeMap<_, _> = in_range
             .filter(|(origin, ours)| other.get(**origin).is_none_or(|theirs| theirs < **ours))
@@ -162,6 +165,8 @@ mod tests {
         assert_eq!(theirs.wants(&ours), [want(3, 0, 1)]);
         assert_eq!(theirs.wants(&ours.beyond(&theirs).unwrap()), theirs.wants(&ours));
         assert_eq!(ours.beyond(&ours), None);
+        let beyond = ours.beyond(&digest(&[])).unwrap();
+        assert!(beyond.parts(1).iter().all(|part| ours.beyond(part).is_none()), "an answer asks for nothing");
         assert!(ours.hash() != theirs.hash());
     }
 

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 
 use super::codec::{Malformed, Reader, put_bytes, put_varint, varint_len};
+use super::digest::Summary;
 use super::record::{MAX_RECORD_LEN, NodeId, Record};
 
 /// A change: a flag, then the registration's bytes.
@@ -68,6 +69,10 @@ impl Log {
         self.changes.len() - self.tombstones
     }
 
+    pub(super) fn summary(&self) -> (NodeId, Summary) {
+        (self.origin, Summary { incarnation: self.incarnation, head: self.head })
+    }
+
     pub(super) fn insert(&mut self, number: u64, change: Change) {
         self.tombstones += usize::from(!change.is_live());
         self.changes.insert(number, change);
@@ -125,6 +130,12 @@ pub struct Delta {
 }
 
 impl Delta {
+    /// The same range with nothing in it.
+    #[must_use]
+    pub fn without_changes(&self) -> Self {
+        Self { changes: Vec::new(), ..*self }
+    }
+
     /// How many changes there are.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -13,14 +13,16 @@ mod index;
 mod log;
 mod record;
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 
 pub use codec::{Malformed, Reader, put_bytes, put_varint};
 pub use digest::{Digest, Summary, Want};
 use index::{Index, Place};
 pub use log::Delta;
 use log::{Change, Log};
-pub use record::{Attributes, Key, MAX_INSTANCE_LEN, MAX_RDATA_LEN, NodeId, Record, TooLong, encode};
+pub use record::{
+    Attributes, Key, MAX_INSTANCE_LEN, MAX_RDATA_LEN, NodeId, Record, TooLong, encode, encode_to,
+};
 
 use crate::wire::record::rtype;
 
@@ -29,6 +31,9 @@ const MIN_TOMBSTONES: usize = 10_000;
 
 /// Origins at most: their places in the indexes have 16 bits.
 pub const MAX_ORIGINS: usize = 1 << 16;
+
+/// Names in wire form and lower case.
+pub type NameSet = hashbrown::HashSet<Box<[u8]>, foldhash::fast::RandomState>;
 
 /// What [`Store::apply`] did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,7 +73,7 @@ pub struct Store {
     index: Index,
     /// Names, in wire form and lower case, whose records are others than when [`take_changed`](Self::take_changed) was
     /// last called.
-    changed: HashSet<Box<[u8]>>,
+    changed: NameSet,
 }
 
 impl Store {
@@ -84,7 +89,7 @@ impl Store {
             places: BTreeMap::from([(me, 0)]),
             staged: BTreeMap::new(),
             index: Index::default(),
-            changed: HashSet::new(),
+            changed: NameSet::default(),
         }
     }
 
@@ -117,7 +122,11 @@ impl Store {
         Ok(self.register_encoded(&encode(key, attributes)))
     }
 
-    fn register_encoded(&mut self, bytes: &[u8]) -> bool {
+    /// The same with a registration's [encoding](encode).
+    ///
+    /// # Panics
+    /// If it is none.
+    pub fn register_encoded(&mut self, bytes: &[u8]) -> bool {
         let change = Change::registered(bytes);
         let before = self.find(0, change.record().key);
         let new = before.is_none_or(|(_, before)| *before != change);
@@ -127,17 +136,13 @@ impl Store {
         new
     }
 
-    /// Makes this node's registrations of `instance` exactly these, each in its [encoding](encode).
-    ///
-    /// # Panics
-    /// If one of them is no encoding of a registration.
-    pub fn replace_instance(&mut self, instance: &str, registrations: &[Box<[u8]>]) {
-        let read = |bytes| Record::read(bytes).expect("an encoded registration");
-        let keys: HashSet<&[u8]> = registrations.iter().map(|bytes| read(bytes).key).collect();
-        self.remove(|record| record.instance == instance && !keys.contains(record.key));
-        for bytes in registrations {
-            self.register_encoded(bytes);
+    /// Removes this node's registration with the bytes `key`. Returns whether there was one.
+    pub fn remove_key(&mut self, key: &[u8]) -> bool {
+        let there = self.find(0, key).is_some_and(|(_, change)| change.is_live());
+        if there {
+            self.change(Change::removed(key));
         }
+        there
     }
 
     /// Removes those of this node's registrations that `which` says. Returns their keys.
@@ -238,7 +243,7 @@ impl Store {
     }
 
     /// Names, in wire form and lower case, whose records have changed since this was last called.
-    pub fn take_changed(&mut self) -> HashSet<Box<[u8]>> {
+    pub fn take_changed(&mut self) -> NameSet {
         std::mem::take(&mut self.changed)
     }
 
@@ -468,11 +473,16 @@ impl Store {
         changes.iter().for_each(|change| self.note(change));
     }
 
-    /// What is known of the origins that are up.
+    /// What is known of the origins that are up: the same on all nodes once they have talked to each other.
     #[must_use]
     pub fn digest(&self) -> Digest {
-        let logs = self.logs.iter().flatten().filter(|log| log.up);
-        Digest::new(logs.map(|log| (log.origin, Summary { incarnation: log.incarnation, head: log.head })))
+        Digest::new(self.logs.iter().flatten().filter(|log| log.up).map(Log::summary))
+    }
+
+    /// What is known of all origins, up or not: nobody needs to tell us of that.
+    #[must_use]
+    pub fn known(&self) -> Digest {
+        Digest::new(self.logs.iter().flatten().map(Log::summary))
     }
 
     /// Bytes on the heap, but for what the allocator adds.

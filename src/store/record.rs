@@ -5,7 +5,7 @@
 use std::fmt;
 use std::net::IpAddr;
 
-use super::codec::{Malformed, Reader, put_bytes, put_varint};
+use super::codec::{Malformed, Reader, put_bytes, put_varint, varint_len};
 use crate::wire::name::Name;
 use crate::wire::record::rtype;
 
@@ -128,7 +128,7 @@ impl Key {
 
     fn put(&self, out: &mut Vec<u8>) {
         put_bytes(out, self.instance.as_bytes());
-        out.extend_from_slice(self.name.to_lower_case().as_wire());
+        out.extend(self.name.as_wire().iter().map(u8::to_ascii_lowercase));
         put_varint(out, self.rtype.into());
         put_bytes(out, &self.rdata);
     }
@@ -138,19 +138,26 @@ impl Key {
 #[must_use]
 pub fn encode(key: &Key, attributes: &Attributes) -> Box<[u8]> {
     let mut out = Vec::with_capacity(key.instance.len() + key.name.as_wire().len() + key.rdata.len() + 8);
-    key.put(&mut out);
+    encode_to(&mut out, key, attributes);
+    out.into()
+}
+
+/// Appends the bytes of a registration. Returns how many of them are its key.
+pub fn encode_to(out: &mut Vec<u8>, key: &Key, attributes: &Attributes) -> usize {
+    let begin = out.len();
+    key.put(out);
+    let key_len = out.len() - begin;
     if let Some(ttl_s) = attributes.ttl_s {
-        put_varint(&mut out, attribute::TTL_S);
-        let mut value = Vec::new();
-        put_varint(&mut value, ttl_s.into());
-        put_bytes(&mut out, &value);
+        put_varint(out, attribute::TTL_S);
+        put_varint(out, varint_len(ttl_s.into()) as u64);
+        put_varint(out, ttl_s.into());
     }
     if attributes.no_pointer {
-        put_varint(&mut out, attribute::NO_POINTER);
-        put_bytes(&mut out, &[]);
+        put_varint(out, attribute::NO_POINTER);
+        put_bytes(out, &[]);
     }
     out.extend_from_slice(&attributes.unknown);
-    out.into()
+    key_len
 }
 
 /// A registration's bytes, taken apart.

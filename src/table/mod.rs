@@ -19,6 +19,7 @@ pub use zone::{MAX_APEX_LEN, SOA_RECORD_LEN, Zone, ZoneSettings, name_server};
 
 use crate::wire::name::{HashSeed, Name, QueryName, suffix_at};
 use shard::{Shard, ShardWriter};
+use update::Counts;
 
 /// All names of one moment, with what a worker needs to answer for them.
 pub struct Table {
@@ -120,6 +121,10 @@ impl Table {
     #[must_use]
     pub fn get(&self, name: &Name) -> Option<Entry<'_>> {
         self.lookup(&QueryName::from_name(name, self.seed))
+    }
+
+    fn counts(&self) -> Counts {
+        Counts { entries: self.entries, names: self.names }
     }
 
     /// What is known of the name that is `wire`, uncompressed; for the control thread.

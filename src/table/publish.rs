@@ -2,13 +2,14 @@
 //!
 //! The [`Publisher`] runs on the control thread.
 
-use std::collections::HashSet;
 use std::sync::Arc;
+
+use smallvec::SmallVec;
 
 use super::update::{Below, Update, between};
 use super::{Table, ZoneSettings, name_server};
 use crate::snapshot::{Current, Reader};
-use crate::store::Store;
+use crate::store::{NameSet, Store};
 use crate::wire::name::{HashSeed, Name};
 use crate::wire::record::rtype;
 
@@ -50,26 +51,16 @@ impl Publisher {
 
     /// Makes a table in which the `changed` names, in wire form and lower case, have the records that `store` has now, and
     /// lets the workers have it, each with its next batch.
-    pub fn update(&mut self, store: &Store, mut changed: HashSet<Box<[u8]>>) {
+    pub fn update(&mut self, store: &Store, changed: NameSet) {
         let old = self.current.load();
-        let mut touched = HashSet::new();
-        for name in &changed {
-            let had = old.get_wire(name).is_some_and(|entry| entry.sets().next().is_some());
-            let has = store.answers(name).next().is_some() || self.is_apex(name);
-            for above in between(name, &old.zones).filter(|_| had != has) {
-                let below = self.below.entry(above.into()).or_default();
-                *below = if has { *below + 1 } else { *below - 1 };
-                touched.insert(Box::from(above));
-            }
-        }
-        self.below.retain(|_, below| *below > 0);
-        changed.extend(touched);
+        let mut counts = old.counts();
         let mut update = Update::new(old.seed());
+        let mut bare = Vec::new();
         for name in &changed {
             // Every apex has a name server: those it was given, or ours (RFC 1035 §5.2).
             let server = self.own_name_server(name);
             let answers = store.answers(name);
-            let mut records: Vec<_> = answers
+            let mut records: SmallVec<[_; 8]> = answers
                 .map(|answer| (answer.rtype, answer.ttl_s.unwrap_or(self.settings.ttl_s), answer.rdata))
                 .collect();
             if let Some(server) =
@@ -77,15 +68,47 @@ impl Publisher {
             {
                 records.push((rtype::NS, self.settings.ttl_s, server.as_wire()));
             }
-            update.push(name, &mut records, self.is_apex(name) || self.below.contains_key(name));
+            let before = old.get_wire(name);
+            let had = before.is_some_and(|before| before.sets().next().is_some());
+            let has = !records.is_empty();
+            if had != has {
+                counts.names = counts.names + usize::from(has) - usize::from(had);
+                self.count_below(name, &old, has);
+            }
+            if has {
+                counts.entries += usize::from(before.is_none());
+                update.push(name, &mut records, true);
+            } else {
+                bare.push(name.clone());
+            }
         }
-        let table = update.build(&old, &self.domains, self.settings);
+        // Names without records exist if others stand below them, which is known only now.
+        let above = changed.iter().flat_map(|name| between(name, &old.zones));
+        let bare: NameSet =
+            above.filter(|name| !changed.contains(*name)).map(Box::from).chain(bare).collect();
+        for name in &bare {
+            let before = old.get_wire(name);
+            if before.is_some_and(|before| before.sets().next().is_some()) && !changed.contains(name) {
+                continue;
+            }
+            let exists = self.below.contains_key(name);
+            counts.entries = counts.entries + usize::from(exists) - usize::from(before.is_some());
+            update.push(name, &mut SmallVec::new(), exists);
+        }
+        let table = update.build(&old, counts, &self.domains, self.settings);
         drop(old);
         self.current.replace(table);
     }
 
-    fn is_apex(&self, name: &[u8]) -> bool {
-        self.domains.iter().any(|domain| domain.as_wire().eq_ignore_ascii_case(name))
+    /// Notes that there is one name with records more, or less, below those that `name` is below.
+    fn count_below(&mut self, name: &[u8], table: &Table, more: bool) {
+        for above in between(name, &table.zones) {
+            let below = self.below.entry(above.into()).or_default();
+            *below = if more { *below + 1 } else { *below - 1 };
+            if *below == 0 {
+                self.below.remove(above);
+            }
+        }
     }
 
     fn own_name_server(&self, name: &[u8]) -> Option<Name> {

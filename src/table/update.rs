@@ -3,11 +3,14 @@
 //! Runs on the control thread. Only the shards that the changed names are in are written anew. A name that exists because
 //! others stand below it is counted by them, so that it comes and goes with the first and the last of them.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
+
+use smallvec::SmallVec;
 
 use super::shard::{Shard, ShardWriter, append_set};
 use super::{Table, Zone, ZoneSettings, shard_of};
+use crate::store::NameSet;
 use crate::wire::name::{HashSeed, Name, QueryName, suffix_at};
 use crate::wire::record::rtype;
 
@@ -23,6 +26,15 @@ pub(super) type NameRecord<'a> = (u16, u32, &'a [u8]);
 /// Names, in wire form and lower case, and how many names with records stand below each of them in its zone. Names right
 /// below their zone count for nobody, so that most names cost nothing here.
 pub(super) type Below = HashMap<Box<[u8]>, usize>;
+
+/// How many names a table has.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Counts {
+    /// All that exist.
+    pub(super) entries: usize,
+    /// Those with records.
+    pub(super) names: usize,
+}
 
 /// Names with their records, to be put into the place of what there was.
 pub(super) struct Update {
@@ -61,7 +73,7 @@ impl Update {
     /// lowest, and what is more than an answer can carry.
     ///
     /// `exists` says whether the name exists without any, too.
-    pub(super) fn push(&mut self, name: &[u8], records: &mut Vec<NameRecord<'_>>, exists: bool) {
+    pub(super) fn push(&mut self, name: &[u8], records: &mut SmallVec<[NameRecord<'_>; 8]>, exists: bool) {
         records.sort_unstable_by_key(|(rtype, ttl_s, rdata)| (*rtype, rdata.len(), *rdata, *ttl_s));
         if records.iter().any(|(rtype, ..)| *rtype != rtype::CNAME) {
             records.retain(|(rtype, ..)| *rtype != rtype::CNAME);
@@ -100,17 +112,15 @@ impl Update {
     }
 
     /// Makes the table that follows on `old`.
-    pub(super) fn build(mut self, old: &Table, domains: &[Name], settings: ZoneSettings) -> Table {
+    pub(super) fn build(
+        mut self,
+        old: &Table,
+        counts: Counts,
+        domains: &[Name],
+        settings: ZoneSettings,
+    ) -> Table {
         self.sort();
-        let (mut entries, mut names) = (old.entries, old.names);
-        for entry in &self.entries {
-            let before = old.get_wire(self.name(entry));
-            let sets = self.sets(entry);
-            let had = before.is_some_and(|before| before.sets().next().is_some());
-            let has = sets.first().is_some_and(|&count| count > 0);
-            entries = entries + usize::from(!sets.is_empty()) - usize::from(before.is_some());
-            names = names + usize::from(has) - usize::from(had);
-        }
+        let Counts { entries, names } = counts;
         let shards = old.shards.len();
         let fits = entries <= 2 * NAMES_PER_SHARD * shards && 4 * entries >= NAMES_PER_SHARD * shards;
         let wanted = (entries / NAMES_PER_SHARD).next_power_of_two().clamp(*SHARDS.start(), *SHARDS.end());
@@ -140,30 +150,34 @@ impl Update {
         let mut shards = old.shards.clone();
         let mut writer = ShardWriter::default();
         let mut folded = QueryName::default();
+        let mut all: Vec<(u64, &[u8], &[u8])> = Vec::new();
         for changed in self.entries.chunk_by(|a, b| shard_of(a.hash, count) == shard_of(b.hash, count)) {
-            let shard = &mut shards[shard_of(changed[0].hash, count)];
-            let is_changed = |name: &[u8]| changed.iter().any(|entry| self.name(entry) == name);
-            let mut all: Vec<(u64, &[u8], &[u8])> = shard
-                .entries()
-                .filter(|(name, _)| !is_changed(name))
-                .map(|(name, sets)| {
-                    folded.fold_wire(name, self.seed).expect("it was folded before");
-                    (folded.hash(), name, sets)
-                })
-                .collect();
-            all.extend(changed.iter().map(|entry| (entry.hash, self.name(entry), self.sets(entry))));
+            let i = shard_of(changed[0].hash, count);
+            // Both are in the order of their hashes, then names: what is in both is met at the same time.
+            let mut changed = changed.iter().peekable();
+            all.clear();
+            for (name, sets) in old.shards[i].entries() {
+                folded.fold_wire(name, self.seed).expect("it was folded before");
+                let hash = folded.hash();
+                while let Some(entry) = changed.next_if(|entry| (entry.hash, self.name(entry)) < (hash, name))
+                {
+                    all.push((entry.hash, self.name(entry), self.sets(entry)));
+                }
+                let now = changed.next_if(|entry| entry.hash == hash && self.name(entry) == name);
+                all.push((hash, name, now.map_or(sets, |entry| self.sets(entry))));
+            }
+            all.extend(changed.map(|entry| (entry.hash, self.name(entry), self.sets(entry))));
             all.retain(|(.., sets)| !sets.is_empty());
-            all.sort_unstable_by(|a, b| a.0.cmp(&b.0).then_with(|| a.1.cmp(b.1)));
             writer.begin(all.len());
             all.iter().for_each(|(hash, name, sets)| writer.name(*hash, name, sets));
-            *shard = writer.finish(shard);
+            shards[i] = writer.finish(&old.shards[i]);
         }
         shards
     }
 
     /// Adds what the old table has and this does not change.
     fn take_over(&mut self, old: &Table) {
-        let changed: HashSet<Box<[u8]>> = self.entries.iter().map(|entry| self.name(entry).into()).collect();
+        let changed: NameSet = self.entries.iter().map(|entry| self.name(entry).into()).collect();
         for shard in &old.shards {
             for (name, sets) in shard.entries().filter(|(name, _)| !changed.contains(*name)) {
                 let at = self.begin(name);
