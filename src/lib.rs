@@ -8,7 +8,8 @@
 //! 4. [`table`] is the immutable name table that the answer comes from, handed over by [`snapshot`],
 //! 5. [`policy`] says which addresses go into it and in which order.
 //!
-//! Around that: [`registry`] is how names get in, [`node`] puts the parts together, [`config`] and [`cli`] are what a
+//! Around that: [`store`] holds the registrations that tables are made of, [`gossip`] will keep it the same on all nodes,
+//! [`registry`] is how names get in, [`node`] puts the parts together, [`config`] and [`cli`] are what a
 //! person meets, [`text_file`] what tells them where a file of theirs is wrong. [`mod@bench`] is the load generator, which knows nothing of the server but DNS; [`report`] tells what it
 //! measured, and [`perf`] has what to compare it with.
 
@@ -16,6 +17,7 @@ pub mod bench;
 pub mod cli;
 pub mod config;
 pub mod dataplane;
+pub mod gossip;
 pub mod mmsg;
 pub mod node;
 pub mod perf;

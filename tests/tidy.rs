@@ -17,6 +17,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("wire", &[]),
     ("policy", &["wire"]),
     ("store", &["wire"]),
+    ("gossip", &["store", "wire"]),
     ("table", &["snapshot", "store", "wire"]),
     ("dataplane", &["mmsg", "policy", "snapshot", "table", "wire"]),
     ("registry", &["store", "table", "text_file", "wire"]),
