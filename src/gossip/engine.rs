@@ -227,9 +227,12 @@ impl Engine {
                 Action::Up(peer) => {
                     self.down.remove(&peer.node);
                     self.store.set_up(peer.node, true);
-                    // It may have news for us, and we for it: no need to wait for the next second.
-                    let hash = self.store.digest().hash();
-                    self.send(peer.address, &Message::Hash(hash));
+                    // It may have news for us, and we for it: in a small cluster there is no need to wait for the next second.
+                    // In a large one so many come up at once that each would be told by all.
+                    if self.membership.members().len() <= DIRECT_MEMBERS {
+                        let hash = self.store.digest().hash();
+                        self.send(peer.address, &Message::Hash(hash));
+                    }
                 }
                 Action::Down(node) => {
                     self.down.insert(node, now);
