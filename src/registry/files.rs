@@ -5,13 +5,14 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::hash::BuildHasher;
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use foldhash::fast::FixedState;
 
 use super::names_file::{self, Host};
 use super::zone_file::{self, ZoneRecord};
-use crate::store::{Attributes, Key, Record, encode_to};
+use crate::store::{Attributes, Record, encode_to};
 use crate::table::MAX_SET_LEN;
 use crate::text_file::FileError;
 use crate::wire::name::Name;
@@ -96,15 +97,16 @@ impl Names {
             for (i, name) in host.names.iter().enumerate() {
                 // As everywhere that reads hosts files, an address leads back to its canonical name, not to the aliases.
                 let attributes = Attributes { no_pointer: i > 0, ..Attributes::default() };
-                registrations.push(&Key::address(INSTANCE, name, host.address), &attributes);
+                match host.address {
+                    IpAddr::V4(v4) => registrations.push(name, rtype::A, &v4.octets(), &attributes),
+                    IpAddr::V6(v6) => registrations.push(name, rtype::AAAA, &v6.octets(), &attributes),
+                }
             }
         }
         for ZoneRecord { name, rtype, ttl_s, rdata } in &self.records {
-            let key =
-                Key { instance: INSTANCE.into(), name: name.clone(), rtype: *rtype, rdata: rdata.clone() };
             // Pointers are records of their own in zone files.
             let attributes = Attributes { no_pointer: true, ..Attributes::with_ttl_s(*ttl_s) };
-            registrations.push(&key, &attributes);
+            registrations.push(name, *rtype, rdata, &attributes);
         }
         registrations.settle()?;
         Ok(registrations)
@@ -131,21 +133,21 @@ struct Item {
 }
 
 impl Registrations {
-    fn push(&mut self, key: &Key, attributes: &Attributes) {
+    fn push(&mut self, name: &Name, rtype: u16, rdata: &[u8], attributes: &Attributes) {
         let at = self.arena.len();
-        let key_len = encode_to(&mut self.arena, key, attributes);
-        let name = key.name.to_lower_case();
+        let parts = encode_to(&mut self.arena, INSTANCE, name.as_wire(), (rtype, rdata), attributes);
         // Files are the operator's own: nobody else chooses what is hashed here.
-        let hash = |bytes: &[u8]| FixedState::default().hash_one(bytes);
+        let hash = |from: usize, to: usize| FixedState::default().hash_one(&self.arena[at + from..at + to]);
         let short = |len: usize| u16::try_from(len).expect("the readers of files bound every part");
-        self.items.push(Item {
-            name_hash: hash(name.as_wire()),
-            key_hash: hash(&self.arena[at..at + key_len]),
-            rtype: key.rtype,
+        let item = Item {
+            name_hash: hash(parts.name.0, parts.name.1),
+            key_hash: hash(0, parts.key_len),
+            rtype,
             at: u32::try_from(at).expect("files are below 4 GiB"),
             len: short(self.arena.len() - at),
-            key_len: short(key_len),
-        });
+            key_len: short(parts.key_len),
+        };
+        self.items.push(item);
     }
 
     fn bytes(&self, item: &Item) -> &[u8] {

@@ -125,28 +125,40 @@ impl Key {
         }
         Ok(())
     }
-
-    fn put(&self, out: &mut Vec<u8>) {
-        put_bytes(out, self.instance.as_bytes());
-        out.extend(self.name.as_wire().iter().map(u8::to_ascii_lowercase));
-        put_varint(out, self.rtype.into());
-        put_bytes(out, &self.rdata);
-    }
 }
 
 /// The bytes of a registration.
 #[must_use]
 pub fn encode(key: &Key, attributes: &Attributes) -> Box<[u8]> {
     let mut out = Vec::with_capacity(key.instance.len() + key.name.as_wire().len() + key.rdata.len() + 8);
-    encode_to(&mut out, key, attributes);
+    encode_to(&mut out, &key.instance, key.name.as_wire(), (key.rtype, &key.rdata), attributes);
     out.into()
 }
 
-/// Appends the bytes of a registration. Returns how many of them are its key.
-pub fn encode_to(out: &mut Vec<u8>, key: &Key, attributes: &Attributes) -> usize {
+/// Where in the bytes of a registration its parts end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Parts {
+    /// The name is here.
+    pub name: (usize, usize),
+    /// The key, which is in front, has so many bytes.
+    pub key_len: usize,
+}
+
+/// Appends the bytes of a registration by its parts, `name` in wire form and any case. Returns where they are.
+pub fn encode_to(
+    out: &mut Vec<u8>,
+    instance: &str,
+    name: &[u8],
+    (rtype, rdata): (u16, &[u8]),
+    attributes: &Attributes,
+) -> Parts {
     let begin = out.len();
-    key.put(out);
-    let key_len = out.len() - begin;
+    put_bytes(out, instance.as_bytes());
+    let name_at = out.len() - begin;
+    out.extend(name.iter().map(u8::to_ascii_lowercase));
+    put_varint(out, rtype.into());
+    put_bytes(out, rdata);
+    let parts = Parts { name: (name_at, name_at + name.len()), key_len: out.len() - begin };
     if let Some(ttl_s) = attributes.ttl_s {
         put_varint(out, attribute::TTL_S);
         put_varint(out, varint_len(ttl_s.into()) as u64);
@@ -157,7 +169,7 @@ pub fn encode_to(out: &mut Vec<u8>, key: &Key, attributes: &Attributes) -> usize
         put_bytes(out, &[]);
     }
     out.extend_from_slice(&attributes.unknown);
-    key_len
+    parts
 }
 
 /// A registration's bytes, taken apart.
