@@ -7,7 +7,8 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::Receiver;
 use tracing::{error, info};
@@ -24,6 +25,9 @@ use crate::store::{Attributes, Key, NodeId, Store, encode};
 use crate::table::{Publisher, Table, name_server};
 use crate::text_file::FileError;
 use crate::wire::cookie::Secrets;
+
+/// How long after the first sign of a change files are read, so that one change is one reading.
+const SETTLING: Duration = Duration::from_millis(5);
 
 /// The instance that a node's own addresses belong to.
 const NODE_INSTANCE: &str = "node";
@@ -187,7 +191,11 @@ impl Node {
     /// Does what it is asked until it is asked to stop, or nobody is left to ask.
     pub fn run(mut self, control: &Receiver<Control>) {
         while let Ok(command) = control.recv() {
-            // Several reasons to reload at once are one; a wish to stop is not kept waiting by any.
+            // Several reasons to reload at once are one: a file that is moved into place is told of three times. A wish to
+            // stop is not kept waiting by any.
+            if command == Control::Reload {
+                thread::sleep(SETTLING);
+            }
             let pending: Vec<_> = std::iter::once(command).chain(control.try_iter()).collect();
             if pending.contains(&Control::Stop) {
                 break;
