@@ -238,7 +238,7 @@ impl World {
             Event::StreamReads { life, bytes, .. } => {
                 if life == self.places[place].life {
                     let delta = Delta::decode(&mut Reader(&bytes)).unwrap();
-                    self.places[place].engine.as_mut().expect("alive").handle_delta(&delta);
+                    self.places[place].engine.as_mut().expect("alive").handle_delta(now, &delta);
                 }
             }
         }
@@ -299,7 +299,8 @@ impl World {
                 let name = self.rng.u8(..NAMES);
                 self.change(place, name);
             }
-            10 => self.places[place].engine = None,
+            10 if self.rng.bool() => self.places[place].engine = None,
+            10 => self.leave(place),
             11 | 12 => {
                 let keeps_data = self.rng.bool();
                 self.places[place].engine = None;
@@ -312,6 +313,15 @@ impl World {
             18 => self.max_latency_ms = self.rng.u64(1..80),
             _ => self.places[place].paused_until = self.now + Duration::from_millis(self.rng.u64(..8_000)),
         }
+    }
+
+    fn leave(&mut self, place: usize) {
+        let now = self.now;
+        if let Some(engine) = self.places[place].engine.as_mut() {
+            engine.leave(now);
+            self.act(place);
+        }
+        self.places[place].engine = None;
     }
 
     fn calm(&mut self) {

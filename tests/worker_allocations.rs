@@ -12,17 +12,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use redbreast::config::Settings;
-use redbreast::dataplane::access::Access;
 use redbreast::dataplane::counters::Event;
 use redbreast::mmsg::{Addressing, BATCH_LEN, Batch, Wait};
-use redbreast::node::Node;
+use redbreast::node::{Inbox, Node};
 use redbreast::registry::files::Names;
 use redbreast::registry::names_file::Host;
 use redbreast::registry::zone_file::ZoneRecord;
-use redbreast::table::ZoneSettings;
 use redbreast::wire::name::Name;
 use redbreast::wire::record::rtype;
-use redbreast::wire::response::DEFAULT_UDP_LEN;
 
 struct Counting;
 
@@ -108,24 +105,12 @@ fn packets() -> Vec<Vec<u8>> {
 }
 
 fn settings() -> Settings {
-    Settings {
-        listen: vec!["127.0.0.1:0".parse().unwrap()],
-        domains: vec![name("redbreast.internal")],
-        names: Vec::new(),
-        zones: Vec::new(),
-        cookie_secrets: None,
-        workers: 1,
-        zone: ZoneSettings { ttl_s: 1, negative_ttl_s: 1 },
-        udp_len: DEFAULT_UDP_LEN,
-        access: Access::default(),
-        rate_limit: 0,
-        node_name: Some("node".into()),
-    }
+    Settings { node_name: "node".into(), hide_identity: false, ..Settings::default() }
 }
 
 #[test]
 fn a_million_mixed_packets_are_answered_without_an_allocation() {
-    let mut node = Node::start(settings()).unwrap();
+    let mut node = Node::start(settings(), Inbox::new().unwrap()).unwrap();
     let host = |last, host: &str| Host {
         address: [10, 0, 0, last].into(),
         names: smallvec::smallvec![name(&format!("{host}.redbreast.internal"))],

@@ -9,7 +9,10 @@ use clap::{Parser, Subcommand};
 
 mod ask;
 mod bench;
+mod client;
 mod demo;
+mod members;
+mod names;
 mod perf;
 mod sample;
 mod serve;
@@ -25,7 +28,17 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Answer DNS queries from names held in memory
-    Serve(serve::Args),
+    Serve(Box<serve::Args>),
+    /// Register a name with its addresses at a running node
+    Add(names::AddArgs),
+    /// Remove what was registered with `add` at a running node
+    Remove(names::RemoveArgs),
+    /// Tell what is registered at all nodes, as a running node knows it
+    Names(names::NamesArgs),
+    /// Tell who is in the cluster, as a running node knows it
+    Members(members::MembersArgs),
+    /// Tell how a running node is
+    Status(members::StatusArgs),
     /// Send queries to a DNS server and measure the answers; the letters are dnsperf's
     Bench(Box<bench::Args>),
     /// See the main job done: a server on loopback, some look-ups, five seconds of load
@@ -61,7 +74,12 @@ impl Failure {
 #[must_use]
 pub fn main() -> ExitCode {
     let done = match Cli::parse().command {
-        Command::Serve(args) => serve::run(args),
+        Command::Serve(args) => serve::run(*args),
+        Command::Add(args) => names::add(args),
+        Command::Remove(args) => names::remove(&args),
+        Command::Names(args) => names::names(&args),
+        Command::Members(args) => members::members(&args),
+        Command::Status(args) => members::status(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Perf(args) => perf::run(&args),

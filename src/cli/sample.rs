@@ -3,20 +3,17 @@
 //! Started by the main thread; its workers are its own.
 
 use std::fmt::Write;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::thread;
 
 use smallvec::smallvec;
 
 use super::Failure;
-use crate::config::{DEFAULT_DOMAIN, DEFAULT_TTL_S, Settings};
-use crate::dataplane::access::Access;
-use crate::node::Node;
+use crate::config::{DEFAULT_DOMAIN, Settings};
+use crate::node::{Inbox, Node};
 use crate::registry::files::Names;
 use crate::registry::names_file::Host;
-use crate::table::ZoneSettings;
 use crate::wire::name::Name;
-use crate::wire::response::DEFAULT_UDP_LEN;
 
 /// Services, each with as many addresses as its place in the list.
 pub(super) const SERVICES: [&str; 4] = ["db", "cache", "web", "api"];
@@ -34,21 +31,13 @@ pub(super) struct Sample {
 
 /// Starts the server on a free port of 127.0.0.1, with half of the cores for its workers: the other half is the load's.
 pub(super) fn start() -> Result<Sample, Failure> {
-    let domain = Name::from_text(DEFAULT_DOMAIN).expect("the default domain is a name");
     let settings = Settings {
-        listen: vec![(Ipv4Addr::LOCALHOST, 0).into()],
-        domains: vec![domain.clone()],
-        names: Vec::new(),
-        zones: Vec::new(),
-        cookie_secrets: None,
         workers: thread::available_parallelism().map_or(1, |cores| usize::from(cores).div_ceil(2)),
-        zone: ZoneSettings { ttl_s: DEFAULT_TTL_S, negative_ttl_s: DEFAULT_TTL_S },
-        udp_len: DEFAULT_UDP_LEN,
-        access: Access::default(),
-        rate_limit: 0,
-        node_name: None,
+        ..Settings::default()
     };
-    let mut node = Node::start(settings).map_err(Failure::failed)?;
+    let domain = settings.domains[0].clone();
+    let inbox = Inbox::new().map_err(|error| Failure::failed(format!("cannot start: {error}")))?;
+    let mut node = Node::start(settings, inbox).map_err(Failure::failed)?;
     let sampled = Names { hosts: hosts(&domain), records: Vec::new() };
     let names = SERVICES.len() + usize::from(HOSTS);
     node.replace(&sampled).map_err(Failure::failed)?;

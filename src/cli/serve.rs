@@ -5,22 +5,25 @@
 
 use std::fs;
 use std::io::{self, IsTerminal};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::thread;
 
 use clap::builder::RangedU64ValueParser;
-use crossbeam_channel::Sender;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use tracing::{info, warn};
 
 use super::Failure;
 use crate::config::{
-    DEFAULT_DOMAIN, DEFAULT_LISTEN, DEFAULT_TTL_S, MAX_DOMAINS, MAX_TTL_S, MAX_WORKERS, Settings,
+    DEFAULT_CLUSTER, DEFAULT_DOMAIN, DEFAULT_LISTEN, DEFAULT_TTL_S, GOSSIP_PORT, Gossip, MAX_DOMAINS,
+    MAX_TTL_S, MAX_WORKERS, Settings,
 };
 use crate::dataplane::access::{Access, Prefix};
-use crate::node::{Control, Node};
+use crate::gossip::peer::MAX_NODE_NAME_LEN;
+use crate::node::{Control, ControlSender, Inbox, Node};
+use crate::registry::control_address::ControlAddress;
+use crate::registry::http::is_private;
 use crate::registry::watch;
 use crate::table::{MAX_APEX_LEN, ZoneSettings};
 use crate::wire::name::Name;
@@ -75,13 +78,68 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE")]
     cookie_secrets: Option<PathBuf>,
 
-    /// What the node calls itself, to those who ask for NSID or id.server [default: the host's name]
-    #[arg(long, value_name = "NAME")]
+    /// What the node calls itself, to the other nodes and to those who ask for NSID or id.server [default: the host's
+    /// name]
+    #[arg(long, value_name = "NAME", value_parser = parse_node_name)]
     node_name: Option<String>,
 
-    /// Do not tell the node's name nor its version
-    #[arg(long, conflicts_with = "node_name")]
+    /// Tell DNS clients neither the node's name nor its version
+    #[arg(long)]
     hide_identity: bool,
+
+    #[command(flatten)]
+    cluster: ClusterArgs,
+
+    /// Directory for what is registered at this node, which then survives its end; made if it is not there [default:
+    /// nothing survives]
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+
+    /// Address, on loopback, or Unix socket at which the node takes requests from `redbreast add` and others [default:
+    /// 127.0.0.1:6784, if it is free]
+    #[arg(long, value_name = "ADDR:PORT|unix:PATH", value_parser = parse_control)]
+    control: Option<ControlAddress>,
+}
+
+/// What makes the server a node of a cluster.
+#[derive(clap::Args)]
+struct ClusterArgs {
+    /// Be a node of a cluster: the address at which the other nodes reach this one. Port 0 takes any free port
+    #[arg(long, value_name = "ADDR:PORT", value_parser = parse_gossip)]
+    gossip: Option<SocketAddr>,
+
+    /// Another node of the cluster, by name or address; give it again for more. One that can be reached is enough, and it
+    /// may come up later
+    #[arg(long, value_name = "HOST:PORT", requires = "gossip", value_parser = parse_seed)]
+    join: Vec<String>,
+
+    /// File with the keys that the nodes of the cluster share: 64 hexadecimal digits a line, the first to seal with, all
+    /// to open with. Read again when it changes, and on SIGHUP
+    #[arg(long, value_name = "FILE", requires = "gossip")]
+    key_file: Option<PathBuf>,
+
+    /// The cluster's name: nodes of others are strangers
+    #[arg(long, value_name = "NAME", requires = "gossip", default_value = DEFAULT_CLUSTER)]
+    cluster: String,
+
+    /// Gossip beyond this machine without keys: whoever can reach the port can then change any name
+    #[arg(long, requires = "gossip", conflicts_with = "key_file")]
+    insecure_gossip: bool,
+}
+
+impl ClusterArgs {
+    fn settings(self) -> Result<Option<Gossip>, Failure> {
+        let Some(address) = self.gossip else { return Ok(None) };
+        if !address.ip().is_loopback() && self.key_file.is_none() && !self.insecure_gossip {
+            return Err(Failure::usage(format!(
+                "--gossip {address} can be reached from other machines, and without keys everybody there could change any \
+                 name. Make a file with a key, for example by `openssl rand -hex 32 >gossip.key; chmod 600 gossip.key`, \
+                 and give it to every node with --key-file; or say --insecure-gossip if the network is trusted wholly"
+            )));
+        }
+        let Self { join, key_file, cluster, .. } = self;
+        Ok(Some(Gossip { address, join, key_file, cluster }))
+    }
 }
 
 impl Args {
@@ -104,15 +162,61 @@ impl Args {
             udp_len: self.edns_size,
             access: if self.allow.is_empty() { Access::default() } else { Access::new(self.allow) },
             rate_limit: self.rate_limit,
-            node_name: (!self.hide_identity).then(|| self.node_name.unwrap_or_else(host_name)),
+            node_name: self.node_name.unwrap_or_else(host_name),
+            hide_identity: self.hide_identity,
+            gossip: self.cluster.settings()?,
+            data_dir: self.data_dir,
+            control_is_default: self.control.is_none(),
+            control: Some(self.control.unwrap_or(ControlAddress::DEFAULT)),
         })
     }
 }
 
 /// The host's name as the kernel has it, which is where `hostname` looks too.
 fn host_name() -> String {
-    fs::read_to_string("/proc/sys/kernel/hostname")
-        .map_or_else(|_| "redbreast".into(), |name| name.trim().into())
+    let name = fs::read_to_string("/proc/sys/kernel/hostname");
+    let name = name.map_or_else(|_| "redbreast".into(), |name| name.trim().to_owned());
+    if name.len() > MAX_NODE_NAME_LEN { "redbreast".into() } else { name }
+}
+
+fn parse_node_name(text: &str) -> Result<String, String> {
+    match text.len() {
+        0 => Err("a node needs a name".into()),
+        1..=MAX_NODE_NAME_LEN => Ok(text.into()),
+        len => Err(format!("a node's name can have {MAX_NODE_NAME_LEN} bytes, not {len}")),
+    }
+}
+
+fn parse_gossip(text: &str) -> Result<SocketAddr, String> {
+    let address: SocketAddr = text.parse().map_err(|_| "expected ADDR:PORT".to_owned())?;
+    if address.ip().is_unspecified() {
+        return Err("the other nodes have to know where to reach this one: give one of its addresses".into());
+    }
+    Ok(address)
+}
+
+/// A seed, with the port where it has none.
+fn parse_seed(text: &str) -> Result<String, String> {
+    if let Ok(ip) = text.trim_matches(['[', ']']).parse::<IpAddr>() {
+        return Ok(SocketAddr::new(ip, GOSSIP_PORT).to_string());
+    }
+    let (host, port) = text.rsplit_once(':').unwrap_or((text, ""));
+    if host.is_empty() || host.contains(char::is_whitespace) {
+        return Err("expected HOST:PORT".into());
+    }
+    match port.parse::<u16>() {
+        Ok(port) if port > 0 => Ok(format!("{host}:{port}")),
+        Err(_) if port.is_empty() && !text.ends_with(':') => Ok(format!("{host}:{GOSSIP_PORT}")),
+        _ => Err(format!("{port:?} is no port")),
+    }
+}
+
+fn parse_control(text: &str) -> Result<ControlAddress, String> {
+    let address: ControlAddress = text.parse()?;
+    if !is_private(&address) {
+        return Err("it has no password: it can be on loopback or a Unix socket alone".into());
+    }
+    Ok(address)
 }
 
 fn parse_domain(text: &str) -> Result<Name, String> {
@@ -131,13 +235,23 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
     let terminal = io::stderr().is_terminal();
     tracing_subscriber::fmt().with_writer(io::stderr).with_ansi(terminal).with_target(false).init();
     let settings = args.settings()?;
-    let (sender, control) = crossbeam_channel::unbounded();
+    let inbox = Inbox::new().map_err(|error| Failure::failed(format!("cannot start: {error}")))?;
     // Before the node starts: a signal during the start is then obeyed after it.
-    obey_signals(sender.clone())?;
-    let node = Node::start(settings.clone()).map_err(Failure::usage)?;
-    let _watch = watch_files(&settings, sender);
+    obey_signals(inbox.sender())?;
+    let node = Node::start(settings.clone(), inbox).map_err(Failure::usage)?;
+    let _watch = watch_files(&settings, node.sender());
     for address in node.addresses() {
         info!("listening on {address}");
+    }
+    if let Some(address) = node.gossip_address() {
+        info!("gossiping at {address} as {}", settings.node_name);
+    }
+    if let Some(address) = node.control_address() {
+        info!("control at {address}");
+    }
+    match &settings.data_dir {
+        Some(directory) => info!("registrations are kept in {}", directory.display()),
+        None => info!("registrations made at this node end with it; --data-dir keeps them"),
     }
     let domains: Vec<_> = settings.domains.iter().map(ToString::to_string).collect();
     info!(
@@ -146,17 +260,17 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
         domains.join(", "),
         settings.workers
     );
-    node.run(&control);
+    node.run();
     Ok(())
 }
 
-fn obey_signals(sender: Sender<Control>) -> Result<(), Failure> {
+fn obey_signals(sender: ControlSender) -> Result<(), Failure> {
     let cannot = |error| Failure::failed(format!("cannot listen for signals: {error}"));
     let mut signals = Signals::new([SIGHUP, SIGINT, SIGTERM]).map_err(cannot)?;
     let listener = move || {
         for signal in signals.forever() {
             let command = if signal == SIGHUP { Control::Reload } else { Control::Stop };
-            if sender.send(command).is_err() {
+            if !sender.send(command) {
                 break;
             }
         }
@@ -165,14 +279,14 @@ fn obey_signals(sender: Sender<Control>) -> Result<(), Failure> {
     Ok(())
 }
 
-fn watch_files(settings: &Settings, sender: Sender<Control>) -> Option<watch::FileWatch> {
+fn watch_files(settings: &Settings, sender: ControlSender) -> Option<watch::FileWatch> {
     let files: Vec<_> = settings.files().cloned().collect();
     if files.is_empty() {
         return None;
     }
     let changed = move || {
         // It can only fail when the control thread is gone, and the names with it.
-        let _ = sender.send(Control::Reload);
+        sender.send(Control::Reload);
     };
     watch::watch(&files, changed)
         .inspect_err(|error| warn!("cannot watch the files, send SIGHUP after a change: {error}"))

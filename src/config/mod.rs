@@ -8,8 +8,10 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use crate::dataplane::access::Access;
+use crate::registry::control_address::ControlAddress;
 use crate::table::ZoneSettings;
 use crate::wire::name::Name;
+use crate::wire::response::DEFAULT_UDP_LEN;
 
 /// Where we listen unless told otherwise: the port of DNS, on loopback, so that nobody offers DNS to a network by
 /// accident.
@@ -30,6 +32,25 @@ pub const MAX_DOMAINS: usize = 64;
 
 /// Workers at most; the kernel spreads packets over no more sockets than this in practice, and each has its buffers.
 pub const MAX_WORKERS: usize = 1024;
+
+/// The port of the gossip where none is said.
+pub const GOSSIP_PORT: u16 = 6783;
+
+/// What a cluster is called unless told otherwise.
+pub const DEFAULT_CLUSTER: &str = "redbreast";
+
+/// How a server talks to the others of its cluster.
+#[derive(Clone, Debug)]
+pub struct Gossip {
+    /// The address that others reach it at.
+    pub address: SocketAddr,
+    /// Where to look for others: `HOST:PORT`, by name or address.
+    pub join: Vec<String>,
+    /// The keys that all is sealed with; without them nothing is.
+    pub key_file: Option<PathBuf>,
+    /// Nodes with another name here are strangers.
+    pub cluster: String,
+}
 
 /// Everything that a server needs to know to start.
 #[derive(Clone, Debug)]
@@ -54,13 +75,48 @@ pub struct Settings {
     pub access: Access,
     /// Responses a second that a worker gives to one client network over UDP; 0 for no limit.
     pub rate_limit: u32,
-    /// What the node calls itself; `None` if it does not tell.
-    pub node_name: Option<String>,
+    /// What the node calls itself.
+    pub node_name: String,
+    /// It tells neither its name nor its version to those who ask for them with DNS.
+    pub hide_identity: bool,
+    /// How it talks to the others of its cluster; `None` if it is alone.
+    pub gossip: Option<Gossip>,
+    /// Where it keeps what it is told to register; `None` if that ends with it.
+    pub data_dir: Option<PathBuf>,
+    /// Where it is told what to do.
+    pub control: Option<ControlAddress>,
+    /// Nobody asked for that address: it can do without.
+    pub control_is_default: bool,
+}
+
+impl Default for Settings {
+    /// A server alone, at a free port of 127.0.0.1, which nobody can tell anything.
+    fn default() -> Self {
+        Self {
+            listen: vec![(Ipv4Addr::LOCALHOST, 0).into()],
+            domains: vec![Name::from_text(DEFAULT_DOMAIN).expect("the default domain is a name")],
+            names: Vec::new(),
+            zones: Vec::new(),
+            cookie_secrets: None,
+            workers: 1,
+            zone: ZoneSettings { ttl_s: DEFAULT_TTL_S, negative_ttl_s: DEFAULT_TTL_S },
+            udp_len: DEFAULT_UDP_LEN,
+            access: Access::default(),
+            rate_limit: 0,
+            node_name: "redbreast".into(),
+            hide_identity: true,
+            gossip: None,
+            data_dir: None,
+            control: None,
+            control_is_default: false,
+        }
+    }
 }
 
 impl Settings {
     /// The files that are read again when they change.
     pub fn files(&self) -> impl Iterator<Item = &PathBuf> {
-        self.names.iter().chain(&self.zones).chain(&self.cookie_secrets)
+        let key_file = self.gossip.iter().filter_map(|gossip| gossip.key_file.as_ref());
+        self.names.iter().chain(&self.zones).chain(&self.cookie_secrets).chain(key_file)
     }
 }

@@ -7,7 +7,7 @@
 //! a node tells a random member the hash of what it knows, and only where that differs do digests follow, and then what is
 //! missing: in datagrams if it is little, else over a stream.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -65,6 +65,34 @@ pub struct Faults {
     pub impostor: u64,
 }
 
+/// A request that is under way.
+struct Asked {
+    /// The highest change that it asks for.
+    until: u64,
+    /// When it is given up, unless something comes.
+    expires: Duration,
+}
+
+/// What people may want to know of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum News {
+    /// A node is up.
+    Up(Peer),
+    /// A node is down.
+    Down(Peer),
+    /// A node has left.
+    Left(Peer),
+}
+
+/// A node that is down.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Down {
+    /// Since when, as far as is known here.
+    pub since: Duration,
+    /// Who it was, if it was a member in the time of this node.
+    pub peer: Option<Peer>,
+}
+
 /// A node.
 pub struct Engine {
     store: Store,
@@ -72,13 +100,16 @@ pub struct Engine {
     /// Our own changes up to this number have been sent out.
     sent: u64,
     next_sync: Duration,
-    /// Requests made since the last sync, so that each gap is asked for once.
-    asked: HashMap<NodeId, u64>,
-    /// Since when nodes that have records here are down.
-    down: BTreeMap<NodeId, Duration>,
+    /// What has been asked for, so that each gap is asked for once.
+    asked: HashMap<NodeId, Asked>,
+    /// Nodes that have records here and are down.
+    down: BTreeMap<NodeId, Down>,
+    /// Members that have said that they go for good.
+    left: BTreeSet<NodeId>,
     /// The head of our own log at times of the past, oldest first, one a minute.
     heads: VecDeque<(Duration, u64)>,
     outputs: VecDeque<Output>,
+    news: Vec<News>,
     faults: Faults,
     rng: fastrand::Rng,
 }
@@ -95,8 +126,10 @@ impl Engine {
             next_sync: Duration::ZERO,
             asked: HashMap::new(),
             down: BTreeMap::new(),
+            left: BTreeSet::new(),
             heads: VecDeque::new(),
             outputs: VecDeque::new(),
+            news: Vec::new(),
             faults: Faults::default(),
             rng,
         }
@@ -119,10 +152,25 @@ impl Engine {
         &self.membership
     }
 
+    /// Nodes that are down and whose records are kept for a while.
+    pub fn down(&self) -> impl Iterator<Item = (NodeId, &Down)> {
+        self.down.iter().map(|(&node, down)| (node, down))
+    }
+
+    /// One more address to look for the cluster at, unless it is known.
+    pub fn add_seed(&mut self, address: SocketAddr) {
+        self.membership.add_seed(address);
+    }
+
     /// What went wrong so far.
     #[must_use]
     pub fn faults(&self) -> Faults {
         self.faults
+    }
+
+    /// Who has come and gone since this was last called.
+    pub fn take_news(&mut self) -> Vec<News> {
+        std::mem::take(&mut self.news)
     }
 
     /// The next thing to do.
@@ -143,7 +191,7 @@ impl Engine {
         self.send_changes();
         if now >= self.next_sync {
             self.next_sync = now + SYNC_PERIOD;
-            self.asked.clear();
+            self.asked.retain(|_, asked| now < asked.expires);
             self.sync_with_someone();
             self.forget_the_past(now);
         }
@@ -164,17 +212,14 @@ impl Engine {
                 self.faults.malformed += u64::from(!self.membership.handle_message(now, &bytes));
                 self.note_members(now);
             }
-            Message::Changes { delta, share } => {
-                let applied = self.handle_delta(&delta);
-                match applied {
-                    Applied::News | Applied::Staged if share.1 > 0 => self.pass_on(&delta, share, sender),
-                    Applied::Gap(after) => {
-                        let want = Want { origin: delta.origin, from: after, changes: delta.to - after };
-                        self.ask(from, vec![want]);
-                    }
-                    _ => {}
+            Message::Changes { delta, share } => match self.handle_delta(now, &delta) {
+                Applied::News | Applied::Staged if share.1 > 0 => self.pass_on(&delta, share, sender),
+                Applied::Gap(after) => {
+                    let want = Want { origin: delta.origin, from: after, changes: delta.to - after };
+                    self.ask(now, from, vec![want]);
                 }
-            }
+                _ => {}
+            },
             Message::Hash(hash) => {
                 let digest = self.store.digest();
                 if digest.hash() != hash {
@@ -186,7 +231,7 @@ impl Engine {
             Message::Digest { digest, is_answer } => {
                 let wants = self.store.known().wants(&digest);
                 if !wants.is_empty() {
-                    self.ask(from, wants);
+                    self.ask(now, from, wants);
                 }
                 let beyond = self.store.digest().beyond(&digest).filter(|_| !is_answer);
                 for digest in beyond.iter().flat_map(|beyond| beyond.parts(MAX_SUMMARIES)) {
@@ -194,24 +239,46 @@ impl Engine {
                 }
             }
             Message::Want(wants) => self.answer(from, &wants),
+            Message::Leave => {
+                // Its being down is told by the membership protocol, which may come later.
+                if self.membership.member(sender).is_some() {
+                    self.left.insert(sender);
+                } else {
+                    self.forget(sender);
+                }
+            }
         }
     }
 
     /// Takes over changes, however they came.
-    pub fn handle_delta(&mut self, delta: &Delta) -> Applied {
+    pub fn handle_delta(&mut self, now: Duration, delta: &Delta) -> Applied {
         let applied = self.store.apply(delta);
         self.faults.impostor += u64::from(applied == Applied::Impostor);
+        if let Some(asked) = self.asked.get_mut(&delta.origin) {
+            asked.expires = now + SYNC_PERIOD;
+        }
         // Of a node that is not a member (yet, or any more) it is good to know, but nothing to answer with.
         if applied == Applied::News && self.membership.member(delta.origin).is_none() {
             self.store.set_up(delta.origin, false);
+            self.down.entry(delta.origin).or_insert(Down { since: now, peer: None });
         }
         applied
     }
 
-    /// Tells the others that this node goes.
+    /// Tells the others that this node goes for good: they need not keep its records.
     pub fn leave(&mut self, now: Duration) {
+        let mut members: Vec<_> = self.membership.members().map(|member| member.address).collect();
+        self.rng.shuffle(&mut members);
         self.membership.leave(now);
         self.note_members(now);
+        // It is said twice: there is no later time to make up for what is lost.
+        let told = members.iter().take(DIRECT_MEMBERS);
+        told.clone().chain(told).for_each(|&to| self.send(to, &Message::Leave));
+    }
+
+    fn forget(&mut self, node: NodeId) {
+        self.down.remove(&node);
+        self.store.forget(node);
     }
 
     fn send(&mut self, to: SocketAddr, message: &Message) {
@@ -226,6 +293,8 @@ impl Engine {
                 Action::Send { to, bytes } => self.send(to, &Message::Membership(bytes)),
                 Action::Up(peer) => {
                     self.down.remove(&peer.node);
+                    self.left.remove(&peer.node);
+                    self.news.push(News::Up(peer.clone()));
                     self.store.set_up(peer.node, true);
                     // It may have news for us, and we for it: in a small cluster there is no need to wait for the next second.
                     // In a large one so many come up at once that each would be told by all.
@@ -234,9 +303,15 @@ impl Engine {
                         self.send(peer.address, &Message::Hash(hash));
                     }
                 }
-                Action::Down(node) => {
-                    self.down.insert(node, now);
-                    self.store.set_up(node, false);
+                Action::Down(peer) => {
+                    self.store.set_up(peer.node, false);
+                    if self.left.remove(&peer.node) {
+                        self.forget(peer.node);
+                        self.news.push(News::Left(peer));
+                    } else {
+                        self.news.push(News::Down(peer.clone()));
+                        self.down.insert(peer.node, Down { since: now, peer: Some(peer) });
+                    }
                 }
             }
         }
@@ -286,16 +361,15 @@ impl Engine {
         }
     }
 
-    /// Asks for what is missing, once until the next sync.
-    fn ask(&mut self, to: SocketAddr, mut wants: Vec<Want>) {
-        wants.retain(|want| {
-            self.asked.get(&want.origin).is_none_or(|&until| until < want.from + want.changes)
-        });
+    /// Asks for what is missing, unless that has been done and is still being answered.
+    fn ask(&mut self, now: Duration, to: SocketAddr, mut wants: Vec<Want>) {
+        let until = |want: &Want| want.from.saturating_add(want.changes);
+        wants.retain(|want| self.asked.get(&want.origin).is_none_or(|asked| asked.until < until(want)));
         if wants.is_empty() {
             return;
         }
         for want in &wants {
-            self.asked.insert(want.origin, want.from + want.changes);
+            self.asked.insert(want.origin, Asked { until: until(want), expires: now + SYNC_PERIOD });
         }
         if wants.iter().map(|want| want.changes).sum::<u64>() <= FEW_CHANGES && wants.len() <= MAX_SUMMARIES {
             self.send(to, &Message::Want(wants));
@@ -316,13 +390,10 @@ impl Engine {
         let gone: Vec<_> = self
             .down
             .iter()
-            .filter(|(_, since)| now >= **since + FORGET_AFTER)
+            .filter(|(_, down)| now >= down.since + FORGET_AFTER)
             .map(|(&node, _)| node)
             .collect();
-        for node in gone {
-            self.down.remove(&node);
-            self.store.forget(node);
-        }
+        gone.into_iter().for_each(|node| self.forget(node));
         if self.heads.back().is_none_or(|(then, _)| now >= *then + Duration::from_secs(60)) {
             self.heads.push_back((now, own_head(&self.store)));
         }

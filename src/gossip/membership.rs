@@ -40,6 +40,9 @@ const ANNOUNCE_PERIOD: Duration = Duration::from_secs(1);
 /// The longest time between two tries to reach a seed.
 const MAX_SEED_BACKOFF: Duration = Duration::from_secs(16);
 
+/// Seeds at most; names may come to mean ever new addresses.
+const MAX_SEEDS: usize = 256;
+
 /// Members that are told at once of our new self.
 const MAX_ANNOUNCED: usize = 32;
 
@@ -59,7 +62,7 @@ pub enum Action {
     /// This node is up. It may be known already, under another address or as an earlier self.
     Up(Peer),
     /// This node is down: it has said so, or nobody has heard of it.
-    Down(NodeId),
+    Down(Peer),
 }
 
 /// The members of the cluster as this node knows them.
@@ -171,6 +174,14 @@ impl Membership {
             members: BTreeMap::new(),
             seeds,
             next_news: Duration::ZERO,
+        }
+    }
+
+    /// One more address to look for the cluster at, unless it is known.
+    pub fn add_seed(&mut self, address: SocketAddr) {
+        let known = self.seeds.iter().any(|seed| seed.address == address);
+        if !known && address != self.me().address && self.seeds.len() < MAX_SEEDS {
+            self.seeds.push(Seed { address, next: Duration::ZERO, backoff: ANNOUNCE_PERIOD });
         }
     }
 
@@ -298,7 +309,7 @@ impl Membership {
         // Of a node that has moved, only its old address is down.
         if self.members.get(&peer.node).is_some_and(|now| now.generation <= peer.generation) {
             self.members.remove(&peer.node);
-            self.effects.actions.push_back(Action::Down(peer.node));
+            self.effects.actions.push_back(Action::Down(peer.clone()));
         }
     }
 }

@@ -42,8 +42,10 @@ pub enum Message {
         /// It ends the exchange.
         is_answer: bool,
     },
-    /// Changes that the sender lacks, few enough to be sent in datagrams.
+    /// Changes that the sender lacks. In a datagram there are few.
     Want(Vec<Want>),
+    /// The sender goes for good: nobody needs to keep its records.
+    Leave,
 }
 
 mod kind {
@@ -52,6 +54,7 @@ mod kind {
     pub(super) const HASH: u8 = 2;
     pub(super) const DIGEST: u8 = 3;
     pub(super) const WANT: u8 = 4;
+    pub(super) const LEAVE: u8 = 5;
 }
 
 impl Message {
@@ -89,6 +92,7 @@ impl Message {
                     put_varint(&mut out, want.changes);
                 }
             }
+            Self::Leave => out.push(kind::LEAVE),
         }
         out
     }
@@ -125,6 +129,7 @@ impl Message {
                 }
                 Self::Want(wants)
             }
+            kind::LEAVE => Self::Leave,
             _ => return Ok((sender, None)),
         };
         Ok((sender, Some(message)))
@@ -149,6 +154,7 @@ mod tests {
             Message::Hash(7),
             Message::Digest { digest: store.digest(), is_answer: true },
             Message::Want(vec![Want { origin: me, from: 3, changes: 4 }]),
+            Message::Leave,
         ]
     }
 

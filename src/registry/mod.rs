@@ -1,10 +1,15 @@
 //! The ways in which names get into the server.
 //!
-//! So far: files, read at the start and whenever they change; those in the format of /etc/hosts for addresses, zone files
-//! for all kinds of records.
+//! Files, read at the start and whenever they change: those in the format of /etc/hosts for addresses, zone files for all
+//! kinds of records. And the control listener, an HTTP API.
 
+mod addition;
+pub mod control_address;
 pub mod files;
+pub mod http;
 pub mod names_file;
+pub mod rdata_text;
+pub mod request;
 pub mod watch;
 pub mod zone_file;
 mod zone_text;

@@ -9,6 +9,7 @@
 
 mod codec;
 mod digest;
+mod disk;
 mod index;
 mod log;
 mod record;
@@ -17,11 +18,12 @@ use std::collections::BTreeMap;
 
 pub use codec::{Malformed, Reader, put_bytes, put_varint};
 pub use digest::{Digest, Summary, Want};
+pub use disk::{Disk, DiskError, Found, Write};
 use index::{Index, Place};
 pub use log::Delta;
 use log::{Change, Log};
 pub use record::{
-    Attributes, Key, MAX_INSTANCE_LEN, MAX_RDATA_LEN, NodeId, Record, TooLong, encode, encode_to,
+    Attributes, Key, MAX_INSTANCE_LEN, MAX_RDATA_LEN, NodeId, Parts, Record, TooLong, encode, encode_to,
 };
 
 use crate::wire::record::rtype;
@@ -138,7 +140,7 @@ impl Store {
 
     /// Removes this node's registration with the bytes `key`. Returns whether there was one.
     pub fn remove_key(&mut self, key: &[u8]) -> bool {
-        let there = self.find(0, key).is_some_and(|(_, change)| change.is_live());
+        let there = self.has_own_key(key);
         if there {
             self.change(Change::removed(key));
         }
@@ -168,9 +170,38 @@ impl Store {
         self.log_mut(0).head = number;
     }
 
+    /// Whether this node has the registration with these bytes, attributes and all.
+    #[must_use]
+    pub fn has_own(&self, bytes: &[u8]) -> bool {
+        let own =
+            |key| self.find(0, key).is_some_and(|(_, change)| change.is_live() && change.bytes() == bytes);
+        Record::read(bytes).is_ok_and(|record| own(record.key))
+    }
+
+    /// Whether this node has a registration with the bytes `key`.
+    #[must_use]
+    pub fn has_own_key(&self, key: &[u8]) -> bool {
+        self.find(0, key).is_some_and(|(_, change)| change.is_live())
+    }
+
+    /// How many registrations of `origin` are known.
+    #[must_use]
+    pub fn count(&self, origin: NodeId) -> usize {
+        self.log(origin).map_or(0, Log::live)
+    }
+
     /// This node's registrations.
     pub fn registrations(&self) -> impl Iterator<Item = Record<'_>> {
         self.own().changes.values().filter(|change| change.is_live()).map(Change::record)
+    }
+
+    /// The registrations of `name`, in wire form and lower case, with their origins and whether these are up.
+    pub fn named<'a>(&'a self, name: &'a [u8]) -> impl Iterator<Item = (NodeId, bool, Record<'a>)> {
+        self.index.by_name(name).filter_map(move |place| {
+            let log = self.logs[usize::from(place.log())].as_ref()?;
+            let record = log.changes.get(&place.number()).filter(|change| change.is_live())?.record();
+            (record.name == name).then_some((log.origin, log.up, record))
+        })
     }
 
     /// All registrations, with their origins and whether these are up.

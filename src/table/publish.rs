@@ -164,7 +164,8 @@ mod tests {
         world.add("N500.x.example", rtype::A, 1, &[10, 0, 0, 2]);
         let after = world.publish();
         let differing = before.shards.iter().zip(&after.shards).filter(|(a, b)| !Arc::ptr_eq(a, b)).count();
-        assert_eq!(differing, 2, "those of the name and of the address's reverse name");
+        // Those of the name and of the address's reverse name, which by chance may be one.
+        assert!((1..=2).contains(&differing), "{differing}");
         let changed = after.get(&name("n500.x.example")).unwrap().get(rtype::A).unwrap();
         assert_eq!(changed.records[12..], [10, 0, 0, 2]);
         let pointer = after.get(&Name::reverse([10, 0, 0, 2].into())).unwrap().get(rtype::PTR).unwrap();

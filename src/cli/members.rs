@@ -1,0 +1,77 @@
+//! `redbreast members` and `status`: how a running node and its cluster are.
+//!
+//! Runs on the main thread.
+
+use comfy_table::{Table, presets};
+use hyper::Method;
+
+use super::Failure;
+use super::client::{ControlArgs, request};
+use super::names::tell;
+use crate::registry::request::{Member, Status};
+
+/// Arguments of `redbreast members`.
+#[derive(clap::Args)]
+pub(crate) struct MembersArgs {
+    #[command(flatten)]
+    control: ControlArgs,
+}
+
+/// Arguments of `redbreast status`.
+#[derive(clap::Args)]
+pub(crate) struct StatusArgs {
+    #[command(flatten)]
+    control: ControlArgs,
+}
+
+/// Tells who is in the cluster.
+pub(crate) fn members(args: &MembersArgs) -> Result<(), Failure> {
+    let members: Vec<Member> = request(&args.control.control, Method::GET, "/v1/members", None::<&()>)?;
+    tell(&args.control, &members, |out| {
+        let mut table = Table::new();
+        table.load_preset(presets::NOTHING);
+        table.set_header(["NODE", "STATE", "GOSSIP", "DNS", "REGISTRATIONS", "ID"]);
+        let shown = |address: Option<std::net::SocketAddr>| {
+            address.map_or_else(|| "-".into(), |address| address.to_string())
+        };
+        for it in &members {
+            let state = match it.down_s {
+                Some(down_s) => format!("{} for {down_s:.0} s", it.state),
+                None => it.state.clone(),
+            };
+            let count = it.registrations.to_string();
+            table.add_row([&it.name, &state, &shown(it.gossip), &shown(it.dns), &count, &it.id]);
+        }
+        writeln!(out, "{}", table.trim_fmt())
+    })
+}
+
+/// Tells how the node is.
+pub(crate) fn status(args: &StatusArgs) -> Result<(), Failure> {
+    let status: Status = request(&args.control.control, Method::GET, "/v1/status", None::<&()>)?;
+    tell(&args.control, &status, |out| {
+        let list = |items: &[String]| if items.is_empty() { "none".into() } else { items.join(" ") };
+        let dns: Vec<_> = status.dns.iter().map(ToString::to_string).collect();
+        let rows = [
+            ("node", format!("{}, {}, start {}", status.name, status.id, status.incarnation)),
+            ("release", status.version.clone()),
+            ("up for", format!("{:.0} s", status.uptime_s)),
+            ("domains", list(&status.domains)),
+            ("DNS", format!("{}, {} workers", list(&dns), status.workers)),
+            ("gossip", status.gossip.map_or_else(|| "none".into(), |address| address.to_string())),
+            ("data", status.data_dir.clone().unwrap_or_else(|| "in memory alone".into())),
+            ("members up", status.members.to_string()),
+            ("registrations", status.registrations.to_string()),
+            ("names", format!("{}, reverse ones included", status.names)),
+        ];
+        for (what, value) in rows {
+            writeln!(out, "{what:<14} {value}")?;
+        }
+        for (title, counters) in [("answers", &status.counters), ("gossip", &status.gossip_counters)] {
+            let counted: Vec<_> =
+                counters.iter().filter(|(_, n)| **n > 0).map(|(name, n)| format!("{name} {n}")).collect();
+            writeln!(out, "{title:<14} {}", list(&counted))?;
+        }
+        Ok(())
+    })
+}

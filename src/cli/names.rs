@@ -1,0 +1,152 @@
+//! `redbreast add`, `remove` and `names`: what is registered at a running node.
+//!
+//! Runs on the main thread.
+
+use std::io::{self, Write};
+use std::net::IpAddr;
+
+use comfy_table::{Table, presets};
+use hyper::Method;
+use serde::Serialize;
+
+use super::Failure;
+use super::client::{ControlArgs, escape, request};
+use crate::registry::request::{Added, Addition, Registration, Removed};
+
+/// Arguments of `redbreast add`.
+#[derive(clap::Args)]
+pub(crate) struct AddArgs {
+    /// Name to register; without a dot it is in the node's first domain
+    name: String,
+
+    /// Its addresses
+    #[arg(required = true, value_name = "ADDRESS")]
+    addresses: Vec<IpAddr>,
+
+    /// Seconds for which clients may keep the answer [default: the node's]
+    #[arg(long, value_name = "SECONDS")]
+    ttl: Option<u32>,
+
+    /// Port of its service, for an SRV record
+    #[arg(long, value_name = "PORT", requires = "service")]
+    port: Option<u16>,
+
+    /// The service, like _http._tcp or http (RFC 2782)
+    #[arg(long, value_name = "SERVICE", requires = "port")]
+    service: Option<String>,
+
+    /// What the addresses belong to, for example a container; several may register the same [default: manual]
+    #[arg(long, value_name = "NAME")]
+    instance: Option<String>,
+
+    #[command(flatten)]
+    control: ControlArgs,
+}
+
+/// Arguments of `redbreast remove`.
+#[derive(clap::Args)]
+pub(crate) struct RemoveArgs {
+    /// Name to remove; without a dot it is in the node's first domain
+    name: String,
+
+    /// Addresses to remove [default: all, and the name's services with them]
+    #[arg(value_name = "ADDRESS")]
+    addresses: Vec<IpAddr>,
+
+    /// What the addresses belong to [default: manual]
+    #[arg(long, value_name = "NAME")]
+    instance: Option<String>,
+
+    #[command(flatten)]
+    control: ControlArgs,
+}
+
+/// Arguments of `redbreast names`.
+#[derive(clap::Args)]
+pub(crate) struct NamesArgs {
+    /// One name [default: all]
+    name: Option<String>,
+
+    #[command(flatten)]
+    control: ControlArgs,
+}
+
+/// Registers.
+pub(crate) fn add(args: AddArgs) -> Result<(), Failure> {
+    let AddArgs { name, addresses, ttl: ttl_s, port, service, instance, control } = args;
+    let addition = Addition { name, addresses, instance, ttl_s, port, service };
+    let added: Added = request(&control.control, Method::POST, "/v1/names", Some(&addition))?;
+    tell(&control, &added, |out| {
+        let lost = if added.durable { "" } else { "; it ends with the node, which has no --data-dir" };
+        match added {
+            Added { added: 0, unchanged, .. } => writeln!(out, "nothing new: {unchanged} were there already"),
+            Added { added, .. } => writeln!(out, "{added} added{lost}"),
+        }
+    })
+}
+
+/// Removes; fails if there was nothing to remove.
+pub(crate) fn remove(args: &RemoveArgs) -> Result<(), Failure> {
+    let RemoveArgs { name, addresses, instance, control } = args;
+    let mut query = Vec::new();
+    if let Some(instance) = instance {
+        query.push(format!("instance={}", escape(instance)));
+    }
+    if !addresses.is_empty() {
+        let list: Vec<_> = addresses.iter().map(|address| escape(&address.to_string())).collect();
+        query.push(format!("address={}", list.join(",")));
+    }
+    let path = format!("/v1/names/{}?{}", escape(name), query.join("&"));
+    let removed: Removed = request(&control.control, Method::DELETE, &path, None::<&()>)?;
+    tell(control, &removed, |out| match removed.removed {
+        0 => Ok(()),
+        count => writeln!(out, "{count} removed"),
+    })?;
+    let mut left = Vec::new();
+    if removed.in_files > 0 {
+        left.push(format!("{} in the files of this node: change them there", removed.in_files));
+    }
+    if !removed.elsewhere.is_empty() {
+        left.push(format!("registered at {}: remove it there", removed.elsewhere.join(", ")));
+    }
+    match (removed.removed, left.is_empty()) {
+        (0, true) => Err(Failure::failed(format!("{name} has nothing to remove"))),
+        (0, false) => Err(Failure::failed(format!("nothing to remove here; {name} is {}", left.join("; ")))),
+        _ => Ok(()),
+    }
+}
+
+/// Tells what is registered.
+pub(crate) fn names(args: &NamesArgs) -> Result<(), Failure> {
+    let NamesArgs { name, control } = args;
+    let path = name.as_ref().map_or("/v1/names".into(), |name| format!("/v1/names/{}", escape(name)));
+    let mut found: Vec<Registration> = request(&control.control, Method::GET, &path, None::<&()>)?;
+    let key = |r: &Registration| (r.name.clone(), r.rtype.clone(), r.data.clone(), r.node.clone());
+    found.sort_by_cached_key(key);
+    tell(control, &found, |out| {
+        let mut table = Table::new();
+        table.load_preset(presets::NOTHING);
+        table.set_header(["NAME", "TYPE", "DATA", "TTL", "INSTANCE", "NODE", ""]);
+        for it in &found {
+            let ttl = it.ttl_s.map_or_else(String::new, |ttl_s| ttl_s.to_string());
+            let state = if it.up { "" } else { "down" };
+            table.add_row([&it.name, &it.rtype, &it.data, &ttl, &it.instance, &it.node, state]);
+        }
+        writeln!(out, "{}", table.trim_fmt())
+    })
+}
+
+/// Tells `value` as JSON if that is wanted, else with `human`.
+pub(super) fn tell(
+    control: &ControlArgs,
+    value: &impl Serialize,
+    human: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+) -> Result<(), Failure> {
+    let out = &mut io::stdout().lock();
+    let told = if control.json {
+        serde_json::to_writer_pretty(&mut *out, value).map_err(io::Error::from).and_then(|()| writeln!(out))
+    } else {
+        human(out)
+    };
+    told.map_err(|error| Failure::failed(format!("cannot write: {error}")))
+}

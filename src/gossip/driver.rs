@@ -1,0 +1,128 @@
+//! The cluster over real sockets, with a real clock.
+//!
+//! Runs on the control thread, whose event loop it is told by. Without an address to gossip at there are no sockets, and
+//! the node is a cluster of itself.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use mio::Registry;
+use mio::event::Event;
+use tracing::info;
+
+use super::engine::{Engine, News};
+use super::key_ring::KeyRing;
+use super::transport::{Traffic, Transport};
+
+/// An engine with its sockets and its clock.
+pub struct Driver {
+    engine: Engine,
+    transport: Option<Transport>,
+    registry: Registry,
+    begin: Instant,
+}
+
+impl Driver {
+    /// The node `engine`, which gossips over `transport` if there is one; the event loop is `registry`'s.
+    ///
+    /// # Errors
+    /// Those of the event loop.
+    pub fn new(engine: Engine, transport: Option<Transport>, registry: &Registry) -> io::Result<Self> {
+        Ok(Self { engine, transport, registry: registry.try_clone()?, begin: Instant::now() })
+    }
+
+    /// What the node knows.
+    #[must_use]
+    pub fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    /// The same, to be changed; [`advance`](Self::advance) then sends it out.
+    pub fn engine_mut(&mut self) -> &mut Engine {
+        &mut self.engine
+    }
+
+    /// Where it gossips.
+    #[must_use]
+    pub fn address(&self) -> Option<SocketAddr> {
+        self.transport.as_ref().map(Transport::address)
+    }
+
+    /// What has come and gone.
+    #[must_use]
+    pub fn traffic(&self) -> Option<&Traffic> {
+        self.transport.as_ref().map(Transport::traffic)
+    }
+
+    /// Other keys from now on.
+    pub fn set_ring(&mut self, ring: Option<KeyRing>) {
+        if let Some(transport) = &mut self.transport {
+            transport.set_ring(ring);
+        }
+    }
+
+    /// The node's own time, which begins with it.
+    #[must_use]
+    pub fn now(&self) -> Duration {
+        self.begin.elapsed()
+    }
+
+    /// How long the event loop may wait.
+    #[must_use]
+    pub fn patience(&self) -> Duration {
+        let Some(transport) = &self.transport else {
+            return self.engine.next_time().saturating_sub(self.now());
+        };
+        if transport.is_busy() {
+            return Duration::ZERO;
+        }
+        let next = transport.next_time().into_iter().fold(self.engine.next_time(), Duration::min);
+        next.saturating_sub(self.now())
+    }
+
+    /// Takes note of what the event loop tells.
+    pub fn note(&mut self, event: &Event) {
+        let now = self.now();
+        if let Some(transport) = &mut self.transport {
+            transport.note(now, event, &self.registry);
+        }
+    }
+
+    /// Takes what has come, does what is due, and sends what is to be sent, our own new changes among it.
+    pub fn advance(&mut self) {
+        let now = self.now();
+        if let Some(transport) = &mut self.transport {
+            transport.work(now, &self.registry, &mut self.engine);
+        }
+        self.engine.handle_time(now);
+        self.send();
+        for news in self.engine.take_news() {
+            match news {
+                News::Up(peer) => info!("{} at {} is up", peer.name, peer.address),
+                News::Down(peer) => {
+                    info!("{} at {} is down: its records are withheld", peer.name, peer.address)
+                }
+                News::Left(peer) => info!("{} at {} has left", peer.name, peer.address),
+            }
+        }
+    }
+
+    fn send(&mut self) {
+        let now = self.now();
+        match &mut self.transport {
+            Some(transport) => transport.send_all(now, &self.registry, &mut self.engine),
+            None => while self.engine.poll().is_some() {},
+        }
+    }
+
+    /// Tells the others that this node goes for good.
+    pub fn leave(&mut self) {
+        if self.transport.is_none() || self.engine.membership().members().len() == 0 {
+            return;
+        }
+        let now = self.now();
+        self.engine.leave(now);
+        self.send();
+    }
+}

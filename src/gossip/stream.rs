@@ -1,0 +1,211 @@
+//! One stream between two nodes: what is wanted goes one way in one frame, the changes the other way in many.
+//!
+//! Runs on the control thread and never waits. The side that answers has one frame of its answer in memory at a time, and
+//! makes the next only when the socket has taken that one: who reads slowly gets it slowly, at no cost to others.
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{Shutdown, SocketAddr};
+use std::time::Duration;
+
+use mio::net::TcpStream;
+
+use super::engine::{Bulk, Engine, MAX_STREAM_DELTA_LEN};
+use super::message::Message;
+use super::seal::Rejected;
+use super::stream_seal::{MAX_FRAME_LEN, StreamSeal};
+
+/// Frames that a stream takes or gives before others get their turn.
+const FRAMES_PER_TURN: usize = 8;
+
+/// How long a stream may stand still.
+const STALL: Duration = Duration::from_secs(10);
+
+/// How long a node may take to say what it wants. Until then it may be anybody.
+const REQUEST_TIME: Duration = Duration::from_secs(2);
+
+/// Bytes of a request at most.
+const MAX_REQUEST_LEN: usize = MAX_FRAME_LEN / 2;
+
+/// How a turn of a stream ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Turn {
+    /// There is nothing to do until the event loop tells of it.
+    Waits,
+    /// There is more to do, but others come first.
+    HasMore,
+    /// All has been said.
+    Ended,
+    /// The other end is gone, or said what makes no sense.
+    Broken,
+    /// What it said could not be opened.
+    Rejected(Rejected),
+}
+
+/// What a stream is for.
+enum Job {
+    /// To ask, and take the answer.
+    Fetch,
+    /// To answer; what, once that is known.
+    Serve(Option<Bulk>),
+}
+
+/// A stream.
+pub(super) struct Stream {
+    socket: TcpStream,
+    peer: SocketAddr,
+    seal: StreamSeal,
+    job: Job,
+    /// What has come and is not a whole frame yet.
+    input: Vec<u8>,
+    /// What is to be sent, from `sent` on.
+    output: Vec<u8>,
+    sent: usize,
+    /// When something last came or went.
+    moved: Duration,
+}
+
+impl Stream {
+    /// Begins to connect to `peer`, to say `request` there.
+    pub(super) fn fetch(
+        now: Duration,
+        peer: SocketAddr,
+        mut seal: StreamSeal,
+        request: &[u8],
+    ) -> io::Result<Self> {
+        let mut output = Vec::new();
+        seal.seal(request, &mut output);
+        let socket = TcpStream::connect(peer)?;
+        Ok(Self { output, ..Self::new(now, socket, peer, seal, Job::Fetch) })
+    }
+
+    /// A stream that `peer` has opened.
+    pub(super) fn serve(now: Duration, socket: TcpStream, peer: SocketAddr, seal: StreamSeal) -> Self {
+        Self::new(now, socket, peer, seal, Job::Serve(None))
+    }
+
+    fn new(now: Duration, socket: TcpStream, peer: SocketAddr, seal: StreamSeal, job: Job) -> Self {
+        // It is sent in large pieces; a failure costs a little time.
+        let _ = socket.set_nodelay(true);
+        Self { socket, peer, seal, job, input: Vec::new(), output: Vec::new(), sent: 0, moved: now }
+    }
+
+    pub(super) fn socket(&mut self) -> &mut TcpStream {
+        &mut self.socket
+    }
+
+    pub(super) fn peer(&self) -> SocketAddr {
+        self.peer
+    }
+
+    /// Whether this node has asked.
+    pub(super) fn is_fetch(&self) -> bool {
+        matches!(self.job, Job::Fetch)
+    }
+
+    /// Whether the other node, if it is one, has not said yet what it wants.
+    pub(super) fn is_unknown(&self) -> bool {
+        matches!(self.job, Job::Serve(None))
+    }
+
+    /// When it is closed if nothing comes or goes.
+    pub(super) fn deadline(&self) -> Duration {
+        self.moved + if self.is_unknown() { REQUEST_TIME } else { STALL }
+    }
+
+    /// Does what can be done now.
+    pub(super) fn work(&mut self, now: Duration, engine: &mut Engine) -> Turn {
+        match self.try_work(now, engine) {
+            Ok(turn) => turn,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => Turn::Waits,
+            Err(_) => Turn::Broken,
+        }
+    }
+
+    fn try_work(&mut self, now: Duration, engine: &mut Engine) -> io::Result<Turn> {
+        // A connection that is still being made says so when it is written to.
+        self.flush(now)?;
+        for _ in 0..FRAMES_PER_TURN {
+            if let Job::Serve(Some(bulk)) = &mut self.job {
+                let Some(delta) = bulk.next(engine.store(), MAX_STREAM_DELTA_LEN) else {
+                    let _ = self.socket.shutdown(Shutdown::Write);
+                    return Ok(Turn::Ended);
+                };
+                let message = Message::Changes { delta, share: (0, 0) };
+                self.output.clear();
+                self.seal.seal(&message.encode(engine.store().me()), &mut self.output);
+                self.sent = 0;
+                self.flush(now)?;
+            } else if let Some(end) = self.take_frame(now, engine)? {
+                return Ok(end);
+            }
+        }
+        Ok(Turn::HasMore)
+    }
+
+    fn flush(&mut self, now: Duration) -> io::Result<()> {
+        while self.sent < self.output.len() {
+            match self.socket.write(&self.output[self.sent..]) {
+                Ok(0) => return Err(ErrorKind::WriteZero.into()),
+                Ok(len) => {
+                    self.sent += len;
+                    // Before it is known who it is, only what it says in time counts.
+                    self.moved = if self.is_unknown() { self.moved } else { now };
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::NotConnected => {
+                    return Err(ErrorKind::WouldBlock.into());
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes the next frame, and reads on for it if need be. Returns how the stream ends, if it does.
+    fn take_frame(&mut self, now: Duration, engine: &mut Engine) -> io::Result<Option<Turn>> {
+        loop {
+            match self.seal.open(&mut self.input) {
+                Err(rejected) => return Ok(Some(Turn::Rejected(rejected))),
+                Ok(Some((frame, taken))) => {
+                    self.input.drain(..taken);
+                    return Ok(self.take_message(now, engine, &frame));
+                }
+                Ok(None) => {}
+            }
+            let limit = if self.is_fetch() { MAX_FRAME_LEN } else { MAX_REQUEST_LEN } + 128;
+            let len = self.input.len();
+            if len >= limit {
+                return Ok(Some(Turn::Broken));
+            }
+            self.input.resize(limit, 0);
+            let read = self.socket.read(&mut self.input[len..]);
+            self.input.truncate(len + read.as_ref().map_or(0, |&read| read));
+            match read {
+                Ok(0) => {
+                    return Ok(Some(if len == 0 && self.is_fetch() { Turn::Ended } else { Turn::Broken }));
+                }
+                Ok(_) if self.is_unknown() => {}
+                Ok(_) => self.moved = now,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    fn take_message(&mut self, now: Duration, engine: &mut Engine, frame: &[u8]) -> Option<Turn> {
+        match (&mut self.job, Message::decode(frame)) {
+            (Job::Fetch, Ok((_, Some(Message::Changes { delta, .. })))) => {
+                engine.handle_delta(now, &delta);
+                None
+            }
+            (Job::Serve(bulk), Ok((_, Some(Message::Want(wants))))) => {
+                *bulk = Some(Bulk::new(wants));
+                self.moved = now;
+                None
+            }
+            // What a later release says besides.
+            (_, Ok((_, None))) => None,
+            _ => Some(Turn::Broken),
+        }
+    }
+}

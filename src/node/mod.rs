@@ -1,0 +1,343 @@
+//! The composition root of a server: its threads, the queues between them, start and stop.
+//!
+//! Runs on the main thread, which is also the control thread: it takes registrations, gossips them, builds tables and
+//! publishes them. The workers are the only other threads that matter; they share nothing with this one but the published
+//! table.
+
+mod inbox;
+mod journal;
+mod requests;
+mod run;
+mod seeds;
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+pub use inbox::{ControlSender, Inbox};
+use journal::Journal;
+use requests::Mutations;
+use tracing::warn;
+
+use crate::config::{Gossip, Settings, cookie_secrets};
+use crate::dataplane::answer::{Answerer, Service};
+use crate::dataplane::counters::Event;
+use crate::dataplane::identity::Identity;
+use crate::dataplane::worker::{Handle, Listeners, Worker};
+use crate::dataplane::{self, ListenError};
+use crate::gossip::driver::Driver;
+use crate::gossip::engine::Engine;
+use crate::gossip::key_ring::KeyRing;
+use crate::gossip::peer::Peer;
+use crate::gossip::transport::{Transport, TransportError};
+use crate::registry::files::{Conflict, Names, Registrations};
+use crate::registry::http::{HttpError, Listener};
+use crate::registry::request::{RESERVED_INSTANCES, Request};
+use crate::snapshot::Current;
+use crate::store::{Attributes, Disk, DiskError, Found, Key, NameSet, NodeId, Store, encode};
+use crate::table::{Publisher, Table, name_server};
+use crate::text_file::FileError;
+use crate::wire::cookie::Secrets;
+
+/// The instance that a node's own addresses belong to.
+const NODE_INSTANCE: &str = RESERVED_INSTANCES[1];
+
+/// What the control thread is asked to do.
+pub enum Control {
+    /// Read the files again.
+    Reload,
+    /// Look for the cluster at this address, too.
+    Seed(SocketAddr),
+    /// Do what the control listener was asked for.
+    Request(Request),
+    /// What was to be made durable is, or the disk says why not.
+    Committed(Result<(), String>),
+    /// Answer what has been received, then end.
+    Stop,
+}
+
+/// Why a server did not start, or did not take new names.
+#[derive(Debug)]
+pub enum NodeError {
+    /// An address cannot be listened on.
+    Listen(ListenError),
+    /// The address of the gossip cannot be had.
+    Gossip(TransportError),
+    /// The address of the control listener cannot be had.
+    Control(HttpError),
+    /// The data directory cannot be used.
+    Disk(DiskError),
+    /// A file was refused.
+    File(FileError),
+    /// What the files say cannot be served together.
+    Conflict(Conflict),
+    /// The kernel refused a thread or an event queue.
+    Worker(io::Error),
+    /// The same, for the control thread and its helpers.
+    Thread(io::Error),
+}
+
+impl fmt::Display for NodeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Listen(error) => error.fmt(f),
+            Self::Gossip(error) => error.fmt(f),
+            Self::Control(error) => error.fmt(f),
+            Self::Disk(error) => error.fmt(f),
+            Self::File(error) => error.fmt(f),
+            Self::Conflict(conflict) => conflict.fmt(f),
+            Self::Worker(error) => write!(f, "cannot start a worker: {error}; try fewer with --workers"),
+            Self::Thread(error) => write!(f, "cannot start a thread or an event queue: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for NodeError {}
+
+/// A running server.
+pub struct Node {
+    settings: Settings,
+    addresses: Vec<SocketAddr>,
+    inbox: Inbox,
+    /// What files have said last.
+    files: Registrations,
+    /// The keys that gossip is sealed with, as the file had them last.
+    ring: Option<KeyRing>,
+    /// The registrations of all nodes, and the other nodes.
+    cluster: Driver,
+    /// Requests that change registrations.
+    mutations: Mutations,
+    journal: Journal,
+    publisher: Publisher,
+    /// Names whose records are others than in the published table.
+    unpublished: NameSet,
+    /// Not before then.
+    next_publication: Instant,
+    /// When files are to be read again.
+    reload_at: Option<Instant>,
+    /// What has been told about gossip that was rejected.
+    told: run::Told,
+    secrets: Current<Secrets>,
+    workers: Vec<Handle>,
+    control: Option<Listener>,
+}
+
+impl Node {
+    /// Reads the files, binds the addresses, starts the threads. The first packet is answered from all names that this
+    /// node has; those of others come when it has found them.
+    ///
+    /// # Errors
+    /// [`NodeError`]; nothing is left running then.
+    pub fn start(settings: Settings, inbox: Inbox) -> Result<Self, NodeError> {
+        let names = read_names(&settings)?;
+        let secrets = read_secrets(&settings)?.unwrap_or_else(Secrets::random);
+        let ring = read_ring(&settings)?;
+        let mut listeners: Vec<_> = (0..settings.workers).map(|_| Listeners::default()).collect();
+        let mut addresses = Vec::new();
+        for &listen in &settings.listen {
+            addresses.push(dataplane::bind(listen, &mut listeners).map_err(NodeError::Listen)?);
+        }
+        let publisher = Publisher::new(&settings.domains, settings.zone);
+        let (store, journal) = open_store(&settings, &inbox)?;
+        let mutations = Mutations::new(&store);
+        let cluster = join(&settings, &addresses, ring.clone(), store, &inbox)?;
+        let secrets = Current::new(secrets);
+        let mut node = Self {
+            settings,
+            addresses,
+            inbox,
+            files: Registrations::default(),
+            ring,
+            cluster,
+            mutations,
+            journal,
+            publisher,
+            unpublished: NameSet::default(),
+            next_publication: Instant::now(),
+            reload_at: None,
+            told: run::Told::default(),
+            secrets,
+            workers: Vec::new(),
+            control: None,
+        };
+        node.register_name_servers();
+        node.replace(&names)?;
+        match node.start_threads(listeners) {
+            Ok(()) => Ok(node),
+            Err(error) => {
+                node.stop();
+                Err(error)
+            }
+        }
+    }
+
+    fn start_threads(&mut self, listeners: Vec<Listeners>) -> Result<(), NodeError> {
+        let service = Arc::new(Service {
+            access: self.settings.access.clone(),
+            rate_limit: self.settings.rate_limit,
+            udp_len: self.settings.udp_len,
+            identity: Identity::new(
+                (!self.settings.hide_identity).then_some(self.settings.node_name.as_str()),
+            ),
+        });
+        for (index, listeners) in listeners.into_iter().enumerate() {
+            let answerer = Answerer::new(Arc::clone(&service), self.secrets.reader(), fastrand::Rng::new());
+            let worker = Worker::start(index, listeners, self.publisher.reader(), answerer);
+            self.workers.push(worker.map_err(NodeError::Worker)?);
+        }
+        if let Some(address) = &self.settings.control {
+            let sender = self.inbox.sender();
+            let ask = move |request| sender.send(Control::Request(request));
+            let domains = self.settings.domains.clone();
+            match Listener::start(address, domains, ask) {
+                Ok(control) => self.control = Some(control),
+                Err(error) if self.settings.control_is_default => {
+                    warn!("{error}; going on without a control listener");
+                }
+                Err(error) => return Err(NodeError::Control(error)),
+            }
+        }
+        if let Some(gossip) = &self.settings.gossip {
+            seeds::look_up(&gossip.join, self.inbox.sender()).map_err(NodeError::Thread)?;
+        }
+        Ok(())
+    }
+
+    /// Where it answers; with port 0 asked for, the ports that the kernel picked.
+    #[must_use]
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// Where it gossips, if it does.
+    #[must_use]
+    pub fn gossip_address(&self) -> Option<SocketAddr> {
+        self.cluster.address()
+    }
+
+    /// Where its control listener is, as it is given with `--control`.
+    #[must_use]
+    pub fn control_address(&self) -> Option<String> {
+        self.control.as_ref().map(|control| control.address().to_string())
+    }
+
+    /// Asks things of it from other threads.
+    #[must_use]
+    pub fn sender(&self) -> ControlSender {
+        self.inbox.sender()
+    }
+
+    /// Publishes `names` in place of all that files gave before.
+    ///
+    /// # Errors
+    /// [`NodeError::Conflict`]; the old names stay.
+    pub fn replace(&mut self, names: &Names) -> Result<(), NodeError> {
+        let registrations = names.registrations().map_err(NodeError::Conflict)?;
+        let store = self.cluster.engine_mut().store_mut();
+        for gone in self.files.beyond(&registrations) {
+            store.remove_key(gone.key);
+        }
+        for new in registrations.beyond(&self.files) {
+            store.register_encoded(new.bytes);
+        }
+        self.files = registrations;
+        self.publish_all();
+        Ok(())
+    }
+
+    /// Each domain's name server is this node, where it is known under which addresses it is asked.
+    fn register_name_servers(&mut self) {
+        let attributes = Attributes { no_pointer: true, ..Attributes::default() };
+        for name in self.settings.domains.iter().filter_map(name_server) {
+            for ip in self.addresses.iter().map(SocketAddr::ip).filter(|ip| !ip.is_unspecified()) {
+                let bytes = encode(&Key::address(NODE_INSTANCE, &name, ip), &attributes);
+                self.cluster.engine_mut().store_mut().register_encoded(&bytes);
+            }
+        }
+    }
+
+    /// The table that answers come from now.
+    #[must_use]
+    pub fn table(&self) -> Arc<Table> {
+        self.publisher.current()
+    }
+
+    /// How often `event` happened, over all workers.
+    #[must_use]
+    pub fn count(&self, event: Event) -> u64 {
+        self.workers.iter().map(|worker| worker.counters().get(event)).sum()
+    }
+
+    /// How often each event happened.
+    #[must_use]
+    pub fn counts(&self) -> Vec<(Event, u64)> {
+        Event::ALL.iter().map(|&event| (event, self.count(event))).collect()
+    }
+
+    /// Leaves the cluster, answers what has been received, then ends the threads. Returns all that workers have counted.
+    pub fn stop(mut self) -> Vec<(Event, u64)> {
+        self.cluster.leave();
+        self.workers.iter().for_each(Handle::stop);
+        let counters: Vec<_> = self.workers.into_iter().map(Handle::join).collect();
+        if let Some(control) = self.control {
+            control.stop();
+        }
+        self.journal.close();
+        let total = |event: Event| counters.iter().map(|counters| counters.get(event)).sum();
+        Event::ALL.iter().map(|&event| (event, total(event))).collect()
+    }
+}
+
+/// The store with what this node has registered in earlier times, and where it keeps what it registers from now on.
+fn open_store(settings: &Settings, inbox: &Inbox) -> Result<(Store, Journal), NodeError> {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+    let Some(directory) = &settings.data_dir else {
+        // A new node each time: its incarnation can be any.
+        return Ok((Store::new(NodeId::random(), now), Journal::memory()));
+    };
+    let (disk, Found { node, incarnation, registrations }) =
+        Disk::open(directory, now).map_err(NodeError::Disk)?;
+    let mut store = Store::new(node, incarnation);
+    for bytes in &registrations {
+        store.register_encoded(bytes);
+    }
+    Ok((store, Journal::on(disk, inbox.sender())?))
+}
+
+/// Makes the node a member: of the cluster that its seeds are in, or of one of its own.
+fn join(
+    settings: &Settings,
+    addresses: &[SocketAddr],
+    ring: Option<KeyRing>,
+    store: Store,
+    inbox: &Inbox,
+) -> Result<Driver, NodeError> {
+    let registry = inbox.registry();
+    let transport = |gossip: &Gossip| Transport::bind(gossip.address, &gossip.cluster, ring, registry);
+    let transport = settings.gossip.as_ref().map(transport).transpose().map_err(NodeError::Gossip)?;
+    let me = Peer {
+        address: transport.as_ref().map_or(([0; 4], 0).into(), Transport::address),
+        node: store.me(),
+        generation: store.incarnation() << 16,
+        dns: addresses.iter().copied().find(|address| !address.ip().is_unspecified()),
+        name: settings.node_name.as_str().into(),
+    };
+    let engine = Engine::new(me, store, &[], fastrand::Rng::new());
+    Driver::new(engine, transport, registry).map_err(NodeError::Thread)
+}
+
+fn read_names(settings: &Settings) -> Result<Names, NodeError> {
+    let Settings { names, zones, domains, zone, .. } = settings;
+    Names::read(names, zones, domains, zone.ttl_s).map_err(NodeError::File)
+}
+
+fn read_secrets(settings: &Settings) -> Result<Option<Secrets>, NodeError> {
+    settings.cookie_secrets.as_deref().map(cookie_secrets::read).transpose().map_err(NodeError::File)
+}
+
+fn read_ring(settings: &Settings) -> Result<Option<KeyRing>, NodeError> {
+    let file = settings.gossip.as_ref().and_then(|gossip| gossip.key_file.as_deref());
+    file.map(KeyRing::read).transpose().map_err(NodeError::File)
+}

@@ -1,0 +1,208 @@
+//! The control thread's loop: what is asked for, what the cluster says, and when the workers get a new table.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use tracing::{error, info, warn};
+
+use super::{Control, Node, NodeError, read_names, read_ring, read_secrets};
+use crate::gossip::engine::Faults;
+use crate::gossip::seal::Rejected;
+use crate::store::NameSet;
+
+/// How long after the first sign of a change files are read, so that one change is one reading.
+const SETTLING: Duration = Duration::from_millis(5);
+
+/// Commands that are taken before the cluster gets its turn.
+const COMMANDS_PER_TURN: usize = 1_000;
+
+/// The shortest time between two publications.
+const PUBLICATION_PERIOD: Duration = Duration::from_millis(1);
+
+/// The longest time between two publications that is waited for to have more of them in one.
+const MAX_PUBLICATION_PERIOD: Duration = Duration::from_millis(20);
+
+/// A publication may take one part in so many of the thread's time: under load, more names go into each.
+const PUBLICATION_SHARE: u32 = 20;
+
+/// Names in one publication at most: more take several, so that the cluster is not kept waiting. A name's records always
+/// change as a whole.
+const MAX_PUBLISHED: usize = 10_000;
+
+/// How often it is told that others' gossip is rejected.
+const TELLING_PERIOD: Duration = Duration::from_secs(60);
+
+/// What has been told about gossip that was rejected.
+#[derive(Default)]
+pub(super) struct Told {
+    next: Option<Instant>,
+    rejected: u64,
+    faults: Faults,
+}
+
+impl Node {
+    /// Does what it is asked until it is asked to stop.
+    pub fn run(mut self) {
+        while self.turn() {}
+        info!("stopping: answering what has been received");
+        let totals = self.stop();
+        let told: Vec<_> =
+            totals.iter().filter(|(_, n)| *n > 0).map(|(event, n)| format!("{} {n}", event.name())).collect();
+        info!("stopped; counted: {}", if told.is_empty() { "nothing".into() } else { told.join(", ") });
+    }
+
+    /// Waits until there is something to do, and does it. Returns whether there will be more.
+    fn turn(&mut self) -> bool {
+        let patience = self.patience();
+        self.inbox.wait(patience, |event| self.cluster.note(event));
+        for _ in 0..COMMANDS_PER_TURN {
+            match self.inbox.take() {
+                Some(Control::Stop) => return false,
+                Some(Control::Reload) => {
+                    self.reload_at.get_or_insert_with(|| Instant::now() + SETTLING);
+                }
+                Some(Control::Seed(address)) => self.cluster.engine_mut().add_seed(address),
+                Some(Control::Committed(done)) => self.committed(done),
+                Some(Control::Request(request)) => self.obey(request),
+                None => break,
+            }
+        }
+        self.mutate();
+        if self.reload_at.is_some_and(|at| Instant::now() >= at) {
+            self.reload_at = None;
+            self.reload_and_tell();
+        }
+        self.cluster.advance();
+        self.publish_when_due();
+        self.tell_rejected();
+        true
+    }
+
+    fn patience(&self) -> Duration {
+        let now = Instant::now();
+        let publication = (!self.unpublished.is_empty()).then_some(self.next_publication);
+        let ours = [publication, self.reload_at].into_iter().flatten().min();
+        let cluster = self.cluster.patience();
+        ours.map_or(cluster, |at| cluster.min(at.saturating_duration_since(now)))
+    }
+
+    fn reload_and_tell(&mut self) {
+        let begin = Instant::now();
+        match self.reload() {
+            Ok(()) => {
+                let (names, took_ms) = (self.table().names(), begin.elapsed().as_secs_f64() * 1e3);
+                info!("names read again: {names} names, in {took_ms:.1} ms");
+            }
+            Err(refused) => error!("names not changed: {refused}"),
+        }
+    }
+
+    /// Reads the files again and takes what they say.
+    ///
+    /// # Errors
+    /// [`NodeError`]; names, secrets and keys are then as they were, all of them.
+    pub fn reload(&mut self) -> Result<(), NodeError> {
+        let names = read_names(&self.settings)?;
+        let secrets = read_secrets(&self.settings)?;
+        let ring = read_ring(&self.settings)?;
+        self.replace(&names)?;
+        if let Some(secrets) = secrets.filter(|secrets| *secrets != *self.secrets.load()) {
+            self.secrets.replace(secrets);
+        }
+        if ring != self.ring {
+            info!("gossip is sealed with the keys as they are in the file now");
+            self.cluster.set_ring(ring.clone());
+            self.ring = ring;
+        }
+        Ok(())
+    }
+
+    /// Publishes all that has changed, now.
+    pub(super) fn publish_all(&mut self) {
+        self.note_changed();
+        if !self.unpublished.is_empty() {
+            let changed = std::mem::take(&mut self.unpublished);
+            self.publisher.update(self.cluster.engine().store(), changed);
+        }
+    }
+
+    fn note_changed(&mut self) {
+        let changed = self.cluster.engine_mut().store_mut().take_changed();
+        if self.unpublished.is_empty() {
+            self.unpublished = changed;
+        } else {
+            self.unpublished.extend(changed);
+        }
+    }
+
+    fn publish_when_due(&mut self) {
+        self.note_changed();
+        let begin = Instant::now();
+        if self.unpublished.is_empty() || begin < self.next_publication {
+            return;
+        }
+        let changed: NameSet = if self.unpublished.len() <= MAX_PUBLISHED {
+            std::mem::take(&mut self.unpublished)
+        } else {
+            self.unpublished.extract_if(|_| true).take(MAX_PUBLISHED).collect()
+        };
+        self.publisher.update(self.cluster.engine().store(), changed);
+        let end = Instant::now();
+        let period = (end - begin) * PUBLICATION_SHARE;
+        self.next_publication = end + period.clamp(PUBLICATION_PERIOD, MAX_PUBLICATION_PERIOD);
+    }
+
+    /// Tells once a minute, if there is anything, what of others' gossip could not be taken.
+    fn tell_rejected(&mut self) {
+        let Some(traffic) = self.cluster.traffic() else { return };
+        let (rejected, faults) = (traffic.rejected.iter().sum::<u64>(), self.cluster.engine().faults());
+        if (rejected, faults) == (self.told.rejected, self.told.faults)
+            || self.told.next.is_some_and(|next| Instant::now() < next)
+        {
+            return;
+        }
+        let reasons = traffic.rejected.iter().zip(Rejected::ALL).filter(|(count, _)| **count > 0);
+        let reasons: Vec<_> = reasons.map(|(count, reason)| format!("{} {count}", reason.name())).collect();
+        if rejected > self.told.rejected {
+            warn!(
+                "gossip was rejected; since the start, by reason: {}. Nodes of one cluster need the same --cluster and \
+                 keys in common in their --key-file",
+                reasons.join(", ")
+            );
+        }
+        if faults.impostor > self.told.faults.impostor {
+            warn!(
+                "another node has the id of this one: a copy of its data directory is in use; make one of them begin \
+                 anew with an empty directory"
+            );
+        }
+        if faults.malformed > self.told.faults.malformed {
+            warn!("{} messages of other nodes could not be read since the start", faults.malformed);
+        }
+        self.told = Told { next: Some(Instant::now() + TELLING_PERIOD), rejected, faults };
+    }
+
+    /// What the gossip has counted, by name.
+    pub(super) fn gossip_counts(&self) -> BTreeMap<String, u64> {
+        let Some(traffic) = self.cluster.traffic() else { return BTreeMap::new() };
+        let faults = self.cluster.engine().faults();
+        let rejected = traffic.rejected.iter().zip(Rejected::ALL);
+        let rejected = rejected.map(|(&count, reason)| (format!("rejected_{}", reason.name()), count));
+        [
+            ("datagrams_in", traffic.datagrams_in),
+            ("bytes_in", traffic.bytes_in),
+            ("datagrams_out", traffic.datagrams_out),
+            ("bytes_out", traffic.bytes_out),
+            ("datagrams_unsent", traffic.datagrams_unsent),
+            ("streams_in", traffic.streams_in),
+            ("streams_out", traffic.streams_out),
+            ("streams_broken", traffic.streams_broken),
+            ("malformed", faults.malformed),
+            ("impostor", faults.impostor),
+        ]
+        .map(|(name, count)| (name.to_owned(), count))
+        .into_iter()
+        .chain(rejected)
+        .collect()
+    }
+}

@@ -1,0 +1,175 @@
+//! What the control listener asks of the node, and what it is told: the same words on both sides of the HTTP API, and in
+//! the command line that speaks it.
+//!
+//! Requests are made on the `control` thread, and answered by the control thread through the channel that each brings.
+
+use std::net::{IpAddr, SocketAddr};
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::oneshot;
+
+use crate::store::{Attributes, Key};
+use crate::wire::name::Name;
+
+/// The instance of registrations that are made by hand.
+pub const DEFAULT_INSTANCE: &str = "manual";
+
+/// Instances that a node keeps for what it registers itself.
+pub const RESERVED_INSTANCES: [&str; 2] = ["files", "node"];
+
+/// Registrations in one request at most.
+pub const MAX_ADDITIONS: usize = 1_000;
+
+/// Where an answer goes. Whoever asked may have gone meanwhile.
+pub type Reply<T> = oneshot::Sender<T>;
+
+/// What is asked.
+pub enum Request {
+    /// Register these, all or none.
+    Add(Vec<(Key, Attributes)>, Reply<Result<Added, Refused>>),
+    /// Remove what was registered by a request.
+    Remove(Removal, Reply<Result<Removed, Refused>>),
+    /// Tell the registrations of all nodes, or of one name.
+    Names(Option<Name>, Reply<Vec<Registration>>),
+    /// Tell who is in the cluster.
+    Members(Reply<Vec<Member>>),
+    /// Tell how the node is.
+    Status(Reply<Box<Status>>),
+}
+
+/// Which registrations are to go.
+#[derive(Clone, Debug)]
+pub struct Removal {
+    /// Of this name.
+    pub name: Name,
+    /// Of this instance.
+    pub instance: Box<str>,
+    /// With these addresses; all if there are none.
+    pub addresses: Vec<IpAddr>,
+}
+
+/// Why nothing was changed, in the node's words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refused(pub String);
+
+/// Something to register, as it is asked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Addition {
+    /// The name; without a dot it is in the node's first domain.
+    pub name: String,
+    /// Its addresses.
+    pub addresses: Vec<IpAddr>,
+    /// What they belong to, for example a container.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instance: Option<String>,
+    /// Seconds for which clients may keep the answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ttl_s: Option<u32>,
+    /// The port of its service.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
+    /// The service as `_http._tcp`, `http/tcp` or `http` (RFC 2782).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<String>,
+}
+
+/// What came of an addition.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Added {
+    /// Registrations that are new, or say something else than before.
+    pub added: usize,
+    /// Registrations that were there already.
+    pub unchanged: usize,
+    /// Whether they survive the end of the node: it has a data directory.
+    pub durable: bool,
+}
+
+/// What came of a removal.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Removed {
+    /// Registrations that are gone.
+    pub removed: usize,
+    /// Nodes that have registered the name, too, and that alone can remove it.
+    pub elsewhere: Vec<String>,
+    /// Registrations of the name in this node's files, where they have to be removed.
+    pub in_files: usize,
+}
+
+/// A registration, as it is told.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Registration {
+    /// Its name, with a dot at the end.
+    pub name: String,
+    /// The type of its record.
+    #[serde(rename = "type")]
+    pub rtype: String,
+    /// The data of its record, as in a zone file.
+    pub data: String,
+    /// What it belongs to.
+    pub instance: String,
+    /// Seconds for which clients may keep it, if that is its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ttl_s: Option<u32>,
+    /// The name of the node that has registered it.
+    pub node: String,
+    /// That node's id.
+    pub node_id: String,
+    /// Whether that node is up: its registrations are withheld from answers if not.
+    pub up: bool,
+}
+
+/// A member of the cluster.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Member {
+    /// What it calls itself.
+    pub name: String,
+    /// Its id.
+    pub id: String,
+    /// Whether it is `self`, `up` or `down`.
+    pub state: String,
+    /// Where it gossips.
+    pub gossip: Option<SocketAddr>,
+    /// Where it answers DNS queries, if that is known.
+    pub dns: Option<SocketAddr>,
+    /// Its registrations, as far as they are known here.
+    pub registrations: usize,
+    /// Since when it has been down, in seconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub down_s: Option<f64>,
+}
+
+/// How a node is.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// The release.
+    pub version: String,
+    /// What it calls itself.
+    pub name: String,
+    /// Its id.
+    pub id: String,
+    /// Which start of it this is.
+    pub incarnation: u64,
+    /// Since when it runs, in seconds.
+    pub uptime_s: f64,
+    /// Domains that it answers for.
+    pub domains: Vec<String>,
+    /// Where it answers DNS queries.
+    pub dns: Vec<SocketAddr>,
+    /// Where it gossips, if it does.
+    pub gossip: Option<SocketAddr>,
+    /// Where its own registrations are kept, if they are.
+    pub data_dir: Option<String>,
+    /// Threads that answer.
+    pub workers: usize,
+    /// Members that are up, this one among them.
+    pub members: usize,
+    /// Registrations of all nodes that are known.
+    pub registrations: usize,
+    /// Names with records that it answers, reverse ones included.
+    pub names: usize,
+    /// What its workers have counted.
+    pub counters: std::collections::BTreeMap<String, u64>,
+    /// What its gossip has counted.
+    pub gossip_counters: std::collections::BTreeMap<String, u64>,
+}
