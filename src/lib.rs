@@ -8,10 +8,11 @@
 //! 4. [`table`] is the immutable name table that the answer comes from, handed over by [`snapshot`],
 //! 5. [`policy`] says which addresses go into it and in which order.
 //!
-//! Around that: [`store`] holds the registrations that tables are made of, [`gossip`] will keep it the same on all nodes,
-//! [`registry`] is how names get in, [`node`] puts the parts together, [`config`] and [`cli`] are what a
-//! person meets, [`text_file`] what tells them where a file of theirs is wrong. [`mod@bench`] is the load generator, which knows nothing of the server but DNS; [`report`] tells what it
-//! measured, and [`perf`] has what to compare it with.
+//! Around that: [`store`] holds the registrations that tables are made of, [`gossip`] keeps it the same on all nodes,
+//! [`registry`] is how names get in, [`node`] puts the parts together, [`config`] and [`cli`] are what a person meets,
+//! [`text_file`] what tells them where a file of theirs is wrong. [`mod@bench`] is the load generator, which knows nothing of
+//! the server but DNS; [`report`] tells what it measured, [`perf`] has what to compare it with, and [`testbed`] runs whole
+//! clusters on this machine.
 
 pub mod bench;
 pub mod cli;
@@ -27,5 +28,6 @@ pub mod report;
 pub mod snapshot;
 pub mod store;
 pub mod table;
+pub mod testbed;
 pub mod text_file;
 pub mod wire;

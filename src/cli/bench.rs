@@ -18,7 +18,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 
 use super::Failure;
-use super::sample::{self, Sample};
+use super::sample;
 use crate::bench::{self, BenchError, Edns, End, Outcome, Progress, QueryFile, Settings, Tally};
 use crate::report::json::{Circumstances, Report};
 use crate::report::text;
@@ -113,7 +113,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let to_stdout = args.json.as_deref() == Some(Path::new("-"));
     let json = args.json.as_deref().filter(|_| !to_stdout).map(create).transpose()?;
     let self_test = args.self_test.then(sample::start).transpose()?;
-    let queries = args.read_queries(self_test.as_ref())?;
+    let queries = args.read_queries()?;
     let server = match &self_test {
         Some(server) => server.address(),
         None => resolve(&args.server, args.port, args.family).map_err(Failure::failed)?,
@@ -155,11 +155,11 @@ impl Args {
         (self.edns || self.dnssec_ok).then_some(Edns { dnssec_ok: self.dnssec_ok })
     }
 
-    fn read_queries(&self, self_test: Option<&Sample>) -> Result<QueryFile, Failure> {
-        let queries = match (&self.queries, self_test) {
+    fn read_queries(&self) -> Result<QueryFile, Failure> {
+        let queries = match (&self.queries, self.self_test) {
             (Some(path), _) => QueryFile::open(path, self.edns()),
-            (None, Some(server)) => QueryFile::read(server.queries().as_bytes(), "self-test", self.edns()),
-            (None, None) => {
+            (None, true) => QueryFile::read(sample::queries().as_bytes(), "self-test", self.edns()),
+            (None, false) => {
                 if io::stdin().is_terminal() {
                     let _ =
                         writeln!(io::stderr(), "reading queries, `name type` a line, from standard input");

@@ -1,8 +1,9 @@
 //! `redbreast demo`: the main job in one command, with no root and no set-up.
 //!
-//! Runs on the main thread: starts a server in this process, asks it some questions, puts it under load for a few
-//! seconds, and tells what was measured.
+//! Runs on the main thread: starts a cluster of three nodes, each a process of its own, registers names at one and asks the
+//! others, kills one and starts it again, then puts a node under load for a few seconds, and tells what was measured.
 
+use std::fs;
 use std::io::{self, Write};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -10,14 +11,17 @@ use std::time::Duration;
 use clap::builder::RangedU64ValueParser;
 use comfy_table::{CellAlignment, Table, presets};
 use indicatif::{ProgressBar, ProgressStyle};
+use tempfile::TempDir;
 
 use super::Failure;
 use super::ask::ask;
 use super::bench::stop_on_signals;
-use super::sample::{self, SERVICES, Sample};
+use super::sample;
 use crate::bench::latency::{Latencies, Summary};
 use crate::bench::{self, End, Outcome, Progress, QueryFile, Settings};
 use crate::config::DEFAULT_DOMAIN;
+use crate::registry::request::Addition;
+use crate::testbed::{Node, Plan, start_cluster, wait_until};
 use crate::wire::name::Name;
 use crate::wire::record::rtype;
 
@@ -30,64 +34,157 @@ pub(crate) struct Args {
     seconds: u64,
 }
 
+/// The nodes, each with the address that it registers `web` with.
+const NODES: [(&str, [u8; 4]); 3] =
+    [("robin", [10, 0, 0, 1]), ("wren", [10, 0, 0, 2]), ("finch", [10, 0, 0, 3])];
+
+/// The name that all of them register.
+const WEB: &str = "web";
+
 /// Runs the demo.
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
+    let failed = |error: io::Error| Failure::failed(error);
     let out = &mut io::stdout();
-    let unwritable = |error| Failure::failed(format!("cannot write: {error}"));
-    let sample = sample::start()?;
-    writeln!(out, "A server in this process: {} names, at {} over UDP.\n", sample.names(), sample.address())
-        .map_err(unwritable)?;
-    show_lookups(out, sample.address()).map_err(unwritable)??;
+    let directory = TempDir::with_prefix("redbreast-demo-").map_err(failed)?;
+    let mut nodes = begin(out, &directory)?;
+    show_lookups(out, &nodes)?;
+    kill_and_restart(out, &mut nodes)?;
     let time = Duration::from_secs(args.seconds);
     writeln!(
         out,
-        "\nLoad for {} s, 100 queries outstanding, half of them for names that do not exist:\n",
+        "\nLoad on {} for {} s, 100 queries outstanding, half of them for names that do not exist:\n",
+        nodes[1].name(),
         time.as_secs()
     )
-    .map_err(unwritable)?;
-    let outcome = load(&sample, time)?;
-    writeln!(out, "{}\n", measured(&outcome)).map_err(unwritable)?;
+    .map_err(failed)?;
+    let outcome = load(nodes[1].dns(), time)?;
+    writeln!(out, "{}\n", measured(&outcome)).map_err(failed)?;
     judge(&outcome)?;
     writeln!(out, "Next: serve names of your own with `redbreast serve`; the README shows how.")
-        .map_err(unwritable)
+        .map_err(failed)
+}
+
+/// Starts the nodes; the first has names from a file, and each registers one address of a common name.
+fn begin(out: &mut dyn Write, directory: &TempDir) -> Result<Vec<Node>, Failure> {
+    let names = directory.path().join("names");
+    fs::write(&names, sample::names_file()).map_err(Failure::failed)?;
+    let plan = |(i, (name, _)): (usize, &(&str, [u8; 4]))| Plan {
+        names: if i == 0 { vec![names.clone()] } else { Vec::new() },
+        durable: true,
+        ..Plan::new(name)
+    };
+    let plans = NODES.iter().enumerate().map(plan).collect();
+    let nodes = start_cluster(plans, directory.path()).map_err(Failure::failed)?;
+    let mut table = plain_table();
+    for node in &nodes {
+        table.add_row([node.name().to_owned(), format!("answers at {} over UDP and TCP", node.dns())]);
+    }
+    let told = writeln!(
+        out,
+        "Three nodes, each a process of its own, in one cluster; {} has {} names from a file:\n{table}\n",
+        nodes[0].name(),
+        sample::NAMES
+    );
+    told.map_err(Failure::failed)?;
+    for (node, (_, address)) in nodes.iter().zip(NODES) {
+        let addition = Addition { name: WEB.into(), addresses: vec![address.into()], ..Addition::default() };
+        node.add(&[addition])?;
+        let address = IpAddr::from(address);
+        writeln!(out, "  {}$ redbreast add {WEB} {address}", node.name()).map_err(Failure::failed)?;
+    }
+    wait_until_all_have(&nodes, NODES.len())?;
+    Ok(nodes)
+}
+
+/// Waits until all nodes answer the common name with so many addresses; returns how long that took.
+fn wait_until_all_have(nodes: &[Node], count: usize) -> Result<Duration, Failure> {
+    let name = in_domain(WEB);
+    wait_until(&format!("all nodes answer {WEB} with {count} addresses"), || {
+        nodes
+            .iter()
+            .filter(|node| node.pid().is_some())
+            .all(|node| ask(node.dns(), &name, rtype::A).is_ok_and(|addresses| addresses.len() == count))
+    })
+    .map_err(Failure::failed)
+}
+
+fn in_domain(label: &str) -> Name {
+    Name::from_text(&format!("{label}.{DEFAULT_DOMAIN}")).expect("made of names")
+}
+
+fn plain_table() -> Table {
+    let mut table = Table::new();
+    table.load_preset(presets::NOTHING);
+    table
 }
 
 /// Asks for what a new user would ask for, and shows the answers as they come.
-fn show_lookups(out: &mut dyn Write, server: SocketAddr) -> io::Result<Result<(), Failure>> {
-    let [one, .., many] = SERVICES;
-    let address = IpAddr::from([10, 1, 0, 7]);
-    let in_domain = |label: &str| format!("{label}.{DEFAULT_DOMAIN}");
+fn show_lookups(out: &mut dyn Write, nodes: &[Node]) -> Result<(), Failure> {
+    let host = IpAddr::from([10, 1, 0, 7]);
     let lookups = [
-        (in_domain(one), rtype::A, "A", "one address"),
-        (in_domain(many), rtype::A, "A", "all addresses, in random order"),
-        (in_domain(&many.to_uppercase()), rtype::A, "A", "the same in capitals: another order"),
-        (in_domain(many), rtype::AAAA, "AAAA", "the name exists, but not with this type"),
-        (in_domain("nobody"), rtype::A, "A", "no such name: told at once"),
-        (Name::reverse(address).to_string(), rtype::PTR, "PTR", "an address's name"),
+        (0, in_domain(WEB), rtype::A, "A", "registered at three nodes, answered by each"),
+        (1, in_domain(WEB), rtype::A, "A", "all addresses, in random order"),
+        (2, in_domain(&WEB.to_uppercase()), rtype::A, "A", "the same in capitals"),
+        (2, in_domain("host-7"), rtype::A, "A", "from the other node's file"),
+        (1, in_domain(WEB), rtype::AAAA, "AAAA", "the name exists, but not with this type"),
+        (1, in_domain("nobody"), rtype::A, "A", "no such name: told at once"),
+        (2, Name::reverse(host), rtype::PTR, "PTR", "an address's name"),
     ];
-    let mut table = Table::new();
-    table.load_preset(presets::NOTHING);
-    for (text, qtype, mnemonic, remark) in lookups {
-        let name = Name::from_text(&text).expect("made of names");
-        match ask(server, &name, qtype) {
-            Ok(answer) => table.add_row([text, mnemonic.into(), answer.join(" "), remark.into()]),
-            Err(error) => {
-                return Ok(Err(Failure::failed(format!("no answer for {text} {mnemonic}: {error}"))));
-            }
-        };
+    let mut table = plain_table();
+    for (node, name, qtype, mnemonic, remark) in lookups {
+        let node = &nodes[node];
+        let answer = ask(node.dns(), &name, qtype).map_err(|error| {
+            Failure::failed(format!("no answer of {} for {name} {mnemonic}: {error}", node.name()))
+        })?;
+        table.add_row([
+            format!("{}$", node.name()),
+            name.to_string(),
+            mnemonic.into(),
+            answer.join(" "),
+            remark.into(),
+        ]);
     }
-    writeln!(out, "{table}")?;
-    Ok(Ok(()))
+    writeln!(out, "\n{table}").map_err(Failure::failed)
+}
+
+/// Shows that a node's addresses go and come with it.
+fn kill_and_restart(out: &mut dyn Write, nodes: &mut [Node]) -> Result<(), Failure> {
+    let [first, .., last] = nodes else { return Err(Failure::failed("a cluster has several nodes")) };
+    let seeds: Vec<_> = first.gossip().into_iter().collect();
+    last.kill();
+    let name = last.name().to_owned();
+    let gone = wait_until_all_have(nodes, NODES.len() - 1)?;
+    let left = ask(nodes[0].dns(), &in_domain(WEB), rtype::A).map_err(Failure::failed)?;
+    writeln!(
+        out,
+        "\n{name} is killed: after {:.1} s its address is gone everywhere: {}",
+        gone.as_secs_f64(),
+        left.join(" ")
+    )
+    .map_err(Failure::failed)?;
+    let begin = std::time::Instant::now();
+    if let [.., last] = nodes {
+        last.restart(&seeds).map_err(Failure::failed)?;
+    }
+    wait_until_all_have(nodes, NODES.len())?;
+    let back = ask(nodes[0].dns(), &in_domain(WEB), rtype::A).map_err(Failure::failed)?;
+    writeln!(
+        out,
+        "{name} is started again: after {:.1} s it is back everywhere, from its own disk: {}",
+        begin.elapsed().as_secs_f64(),
+        back.join(" ")
+    )
+    .map_err(Failure::failed)
 }
 
 /// Runs the load with a bar on a terminal, and nothing in a pipe.
-fn load(sample: &Sample, time: Duration) -> Result<Outcome, Failure> {
-    let queries = QueryFile::read(sample.queries().as_bytes(), "demo", None).map_err(Failure::failed)?;
+fn load(target: SocketAddr, time: Duration) -> Result<Outcome, Failure> {
+    let queries = QueryFile::read(sample::queries().as_bytes(), "demo", None).map_err(Failure::failed)?;
     let settings = Settings {
         time_limit: Some(time),
         clients: 4,
         progress_interval: Duration::from_millis(100),
-        ..Settings::new(sample.address())
+        ..Settings::new(target)
     };
     let stop =
         stop_on_signals().map_err(|error| Failure::failed(format!("cannot catch signals: {error}")))?;

@@ -5,9 +5,9 @@
 use comfy_table::{Table, presets};
 use hyper::Method;
 
-use super::Failure;
-use super::client::{ControlArgs, request};
 use super::names::tell;
+use super::{ControlArgs, Failure};
+use crate::registry::client::request;
 use crate::registry::request::{Member, Status};
 
 /// Arguments of `redbreast members`.

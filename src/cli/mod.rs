@@ -7,9 +7,11 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use crate::registry::client::ClientError;
+use crate::registry::control_address::ControlAddress;
+
 mod ask;
 mod bench;
-mod client;
 mod demo;
 mod members;
 mod names;
@@ -68,6 +70,27 @@ impl Failure {
     pub(crate) fn failed(message: impl ToString) -> Self {
         Self { message: message.to_string(), status: 1 }
     }
+}
+
+impl From<ClientError> for Failure {
+    fn from(error: ClientError) -> Self {
+        match error {
+            ClientError::Wrong(_) => Self::usage(error),
+            ClientError::Failed(_) => Self::failed(error),
+        }
+    }
+}
+
+/// Which node to talk to, and how to tell what it says.
+#[derive(clap::Args, Clone, Debug)]
+struct ControlArgs {
+    /// The node's control address
+    #[arg(long, value_name = "ADDR:PORT|unix:PATH", default_value_t = ControlAddress::DEFAULT)]
+    control: ControlAddress,
+
+    /// Tell it as JSON
+    #[arg(long)]
+    json: bool,
 }
 
 /// Parses the command line, does what it says, returns the exit status.

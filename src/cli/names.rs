@@ -9,8 +9,8 @@ use comfy_table::{Table, presets};
 use hyper::Method;
 use serde::Serialize;
 
-use super::Failure;
-use super::client::{ControlArgs, escape, request};
+use super::{ControlArgs, Failure};
+use crate::registry::client::{escape, request};
 use crate::registry::request::{Added, Addition, Registration, Removed};
 
 /// Arguments of `redbreast add`.

@@ -1,4 +1,4 @@
-//! A server in this process with made-up names, for `demo` and `bench --self-test`.
+//! Made-up names, for `demo`; and a server in this process that has them, for `bench --self-test`.
 //!
 //! Started by the main thread; its workers are its own.
 
@@ -15,18 +15,14 @@ use crate::registry::files::Names;
 use crate::registry::names_file::Host;
 use crate::wire::name::Name;
 
-/// Services, each with as many addresses as its place in the list.
-pub(super) const SERVICES: [&str; 4] = ["db", "cache", "web", "api"];
-
-/// Other names, with one address each.
-const HOSTS: u16 = 4_000;
+/// Names, with one address each.
+pub(super) const NAMES: u16 = 4_000;
 
 /// A running server, which stops when it goes out of scope.
 pub(super) struct Sample {
     /// `None` only while it is being dropped.
     node: Option<Node>,
     address: SocketAddr,
-    names: usize,
 }
 
 /// Starts the server on a free port of 127.0.0.1, with half of the cores for its workers: the other half is the load's.
@@ -39,9 +35,8 @@ pub(super) fn start() -> Result<Sample, Failure> {
     let inbox = Inbox::new().map_err(|error| Failure::failed(format!("cannot start: {error}")))?;
     let mut node = Node::start(settings, inbox).map_err(Failure::failed)?;
     let sampled = Names { hosts: hosts(&domain), records: Vec::new() };
-    let names = SERVICES.len() + usize::from(HOSTS);
     node.replace(&sampled).map_err(Failure::failed)?;
-    Ok(Sample { address: node.addresses()[0], node: Some(node), names })
+    Ok(Sample { address: node.addresses()[0], node: Some(node) })
 }
 
 fn hosts(domain: &Name) -> Vec<Host> {
@@ -49,40 +44,37 @@ fn hosts(domain: &Name) -> Vec<Host> {
         let name = Name::from_text(label).expect("made of letters, digits and hyphens");
         Host { address, names: smallvec![name.below(domain).expect("short")] }
     };
-    let services = SERVICES
-        .iter()
-        .zip(1u8..)
-        .flat_map(|(service, count)| (1..=count).map(move |i| named(service, [10, 0, count, i].into())));
-    let others = (0..HOSTS).map(|i| {
-        let [high, low] = i.to_be_bytes();
-        named(&host_label(i), [10, 1, high, low].into())
-    });
-    services.chain(others).collect()
+    (0..NAMES).map(|i| named(&host_label(i), host_address(i))).collect()
 }
 
 fn host_label(i: u16) -> String {
     format!("host-{i}")
 }
 
+fn host_address(i: u16) -> IpAddr {
+    let [high, low] = i.to_be_bytes();
+    [10, 1, high, low].into()
+}
+
+/// The names as a file in the format of hosts(5).
+pub(super) fn names_file() -> String {
+    (0..NAMES).map(|i| format!("{} {}\n", host_address(i), host_label(i))).collect()
+}
+
+/// A query file for a server that has them: each once, and as many names that do not exist.
+pub(super) fn queries() -> String {
+    (0..NAMES).fold(String::new(), |mut text, i| {
+        let host = host_label(i);
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "{host}.{DEFAULT_DOMAIN} A\nno-{host}.{DEFAULT_DOMAIN} A");
+        text
+    })
+}
+
 impl Sample {
     /// Where it answers.
     pub(super) fn address(&self) -> SocketAddr {
         self.address
-    }
-
-    /// How many names it has.
-    pub(super) fn names(&self) -> usize {
-        self.names
-    }
-
-    /// A query file for it: each host once, and as many names that do not exist.
-    pub(super) fn queries(&self) -> String {
-        (0..HOSTS).fold(String::new(), |mut text, i| {
-            let host = host_label(i);
-            // Writing to a string cannot fail.
-            let _ = writeln!(text, "{host}.{DEFAULT_DOMAIN} A\nno-{host}.{DEFAULT_DOMAIN} A");
-            text
-        })
     }
 }
 

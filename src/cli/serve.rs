@@ -87,6 +87,10 @@ pub(crate) struct Args {
     #[arg(long)]
     hide_identity: bool,
 
+    /// Stop when standard input ends: so a node that another program has started does not outlive it
+    #[arg(long, hide = true)]
+    until_eof: bool,
+
     #[command(flatten)]
     cluster: ClusterArgs,
 
@@ -234,10 +238,14 @@ fn parse_domain(text: &str) -> Result<Name, String> {
 pub(crate) fn run(args: Args) -> Result<(), Failure> {
     let terminal = io::stderr().is_terminal();
     tracing_subscriber::fmt().with_writer(io::stderr).with_ansi(terminal).with_target(false).init();
+    let until_eof = args.until_eof;
     let settings = args.settings()?;
     let inbox = Inbox::new().map_err(|error| Failure::failed(format!("cannot start: {error}")))?;
     // Before the node starts: a signal during the start is then obeyed after it.
     obey_signals(inbox.sender())?;
+    if until_eof {
+        stop_at_eof(inbox.sender())?;
+    }
     let node = Node::start(settings.clone(), inbox).map_err(Failure::usage)?;
     let _watch = watch_files(&settings, node.sender());
     for address in node.addresses() {
@@ -277,6 +285,16 @@ fn obey_signals(sender: ControlSender) -> Result<(), Failure> {
     };
     thread::Builder::new().name("signals".into()).spawn(listener).map_err(cannot)?;
     Ok(())
+}
+
+fn stop_at_eof(sender: ControlSender) -> Result<(), Failure> {
+    let wait = move || {
+        // An error is an end, too.
+        let _ = io::copy(&mut io::stdin(), &mut io::sink());
+        sender.send(Control::Stop);
+    };
+    let spawned = thread::Builder::new().name("stdin".into()).spawn(wait);
+    spawned.map(drop).map_err(|error| Failure::failed(format!("cannot wait for standard input: {error}")))
 }
 
 fn watch_files(settings: &Settings, sender: ControlSender) -> Option<watch::FileWatch> {

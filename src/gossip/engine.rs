@@ -244,6 +244,8 @@ impl Engine {
                 if self.membership.member(sender).is_some() {
                     self.left.insert(sender);
                 } else {
+                    let peer = self.down.get(&sender).and_then(|down| down.peer.clone());
+                    self.news.extend(peer.map(News::Left));
                     self.forget(sender);
                 }
             }
@@ -269,11 +271,12 @@ impl Engine {
     pub fn leave(&mut self, now: Duration) {
         let mut members: Vec<_> = self.membership.members().map(|member| member.address).collect();
         self.rng.shuffle(&mut members);
-        self.membership.leave(now);
-        self.note_members(now);
-        // It is said twice: there is no later time to make up for what is lost.
+        // It is said twice: there is no later time to make up for what is lost. And before the membership protocol says
+        // that this node is down, so that nobody takes that for an accident.
         let told = members.iter().take(DIRECT_MEMBERS);
         told.clone().chain(told).for_each(|&to| self.send(to, &Message::Leave));
+        self.membership.leave(now);
+        self.note_members(now);
     }
 
     fn forget(&mut self, node: NodeId) {

@@ -4,6 +4,7 @@
 //! kinds of records. And the control listener, an HTTP API.
 
 mod addition;
+pub mod client;
 pub mod control_address;
 pub mod files;
 pub mod http;

@@ -6,6 +6,7 @@
 
 mod bench_command;
 mod bench_dnsperf;
+mod cluster;
 mod demo;
 mod harness;
 mod hostile_packets;

@@ -26,7 +26,9 @@ pub(crate) struct Server {
 impl Server {
     /// Starts on a free port of 127.0.0.1 and waits until it serves.
     pub(crate) fn start(args: &[&str]) -> Self {
-        Self::spawn(redbreast().args(["serve", "--listen", "127.0.0.1:0"]).args(args))
+        Self::spawn(
+            redbreast().args(["serve", "--listen", "127.0.0.1:0", "--control", "127.0.0.1:0"]).args(args),
+        )
     }
 
     /// Starts with one names file.

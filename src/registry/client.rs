@@ -1,7 +1,8 @@
-//! Talks to a node's control listener.
+//! Talks to a node's control listener, from another process.
 //!
-//! Runs on the main thread, for one request.
+//! Runs on the thread that asks, for one request at a time.
 
+use std::fmt;
 use std::time::Duration;
 
 use http_body_util::{BodyExt, Full};
@@ -13,26 +14,32 @@ use serde::de::DeserializeOwned;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 
-use super::Failure;
-use crate::registry::control_address::ControlAddress;
+use super::control_address::ControlAddress;
 
 /// How long a node may take: it answers at once, but for what has to get to a slow disk first.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Which node to talk to, and how to tell what it says.
-#[derive(clap::Args, Clone, Debug)]
-pub(super) struct ControlArgs {
-    /// The node's control address
-    #[arg(long, value_name = "ADDR:PORT|unix:PATH", default_value_t = ControlAddress::DEFAULT)]
-    pub(super) control: ControlAddress,
-
-    /// Tell it as JSON
-    #[arg(long)]
-    pub(super) json: bool,
+/// Why a node did not do what it was asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ClientError {
+    /// What was asked makes no sense to it.
+    Wrong(String),
+    /// It cannot be reached, or cannot do it.
+    Failed(String),
 }
 
+impl fmt::Display for ClientError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (Self::Wrong(what) | Self::Failed(what)) = self;
+        f.write_str(what)
+    }
+}
+
+impl std::error::Error for ClientError {}
+
 /// Part of a path, with what is special there escaped.
-pub(super) fn escape(text: &str) -> String {
+#[must_use]
+pub fn escape(text: &str) -> String {
     let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~".contains(byte);
     text.bytes()
         .map(|byte| if plain(&byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") })
@@ -42,23 +49,22 @@ pub(super) fn escape(text: &str) -> String {
 /// Sends a request and reads what is answered.
 ///
 /// # Errors
-/// A failure that tells what the node refused and why (exit status 2 if the request was wrong), or that it cannot be
-/// reached.
-pub(super) fn request<T: DeserializeOwned>(
+/// [`ClientError`].
+pub fn request<T: DeserializeOwned>(
     address: &ControlAddress,
     method: Method,
     path: &str,
     body: Option<&impl Serialize>,
-) -> Result<T, Failure> {
+) -> Result<T, ClientError> {
     let unreachable = |why: &dyn std::fmt::Display| {
-        Failure::failed(format!(
+        ClientError::Failed(format!(
             "cannot reach a node at {address}: {why}; is one running with that --control?"
         ))
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(|error| Failure::failed(format!("cannot start: {error}")))?;
+    let runtime = runtime.map_err(|error| ClientError::Failed(format!("cannot start: {error}")))?;
     let body = match body {
-        Some(body) => serde_json::to_vec(body).map_err(|error| Failure::failed(error.to_string()))?,
+        Some(body) => serde_json::to_vec(body).map_err(|error| ClientError::Failed(error.to_string()))?,
         None => Vec::new(),
     };
     let request = Request::builder()
@@ -67,7 +73,7 @@ pub(super) fn request<T: DeserializeOwned>(
         .header(header::HOST, "redbreast")
         .header(header::CONTENT_TYPE, "application/json")
         .body(Full::new(Bytes::from(body)))
-        .map_err(|error| Failure::usage(error.to_string()))?;
+        .map_err(|error| ClientError::Wrong(error.to_string()))?;
     let answered = runtime.block_on(async {
         let answered = async {
             match address {
@@ -86,9 +92,9 @@ pub(super) fn request<T: DeserializeOwned>(
         let problem: serde_json::Value = serde_json::from_slice(&bytes).unwrap_or_default();
         let detail = problem["detail"].as_str().unwrap_or("it does not say why");
         return Err(if status.is_client_error() {
-            Failure::usage(detail)
+            ClientError::Wrong(detail.into())
         } else {
-            Failure::failed(format!("the node at {address} refused: {detail}"))
+            ClientError::Failed(format!("the node at {address} refused: {detail}"))
         });
     }
     serde_json::from_slice(&bytes)
