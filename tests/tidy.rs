@@ -28,7 +28,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ),
     ("bench", &["mmsg", "wire"]),
     ("testbed", &["registry"]),
-    ("perf", &["mmsg"]),
+    ("perf", &["bench", "mmsg", "registry", "testbed", "wire"]),
     ("report", &["bench", "wire"]),
     (
         "cli",

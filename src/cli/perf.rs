@@ -2,11 +2,15 @@
 //!
 //! Runs on the main thread.
 
+use std::fs;
+use std::io::{self, Write};
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
-use clap::Subcommand;
+use clap::{Subcommand, ValueEnum};
 
 use super::Failure;
+use crate::perf::cluster::{self, Measurement};
 use crate::perf::floor;
 
 /// Arguments of `redbreast perf`.
@@ -20,6 +24,27 @@ pub(crate) struct Args {
 enum Command {
     /// Run the echo floor: send each datagram back as it came, QR bit set, with no DNS done at all
     Floor(FloorArgs),
+    /// Measure clusters of nodes on this machine: how fast changes spread, what they cost, what a record weighs
+    Cluster(ClusterArgs),
+}
+
+#[derive(clap::Args)]
+struct ClusterArgs {
+    /// What to measure [default: all of it]
+    #[arg(long, value_enum)]
+    only: Vec<Measurement>,
+
+    /// How long names are changed 10,000 times a second
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u32).range(10..=3600))]
+    seconds: u32,
+
+    /// Records for the measurement of memory
+    #[arg(long, value_name = "N", default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(1000..=10_000_000))]
+    records: u32,
+
+    /// Write the figures to this file, too, as JSON
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
 }
 
 #[derive(clap::Args)]
@@ -31,8 +56,35 @@ struct FloorArgs {
 
 /// Runs the subcommand asked for.
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
-    let Command::Floor(FloorArgs { listen }) = &args.command;
-    run_floor(*listen)
+    match &args.command {
+        Command::Floor(FloorArgs { listen }) => run_floor(*listen),
+        Command::Cluster(args) => run_cluster(args),
+    }
+}
+
+/// Measures and tells each figure as it is there. Fails if one is not as asked.
+fn run_cluster(args: &ClusterArgs) -> Result<(), Failure> {
+    let out = &mut io::stdout();
+    let all = Measurement::value_variants();
+    let chosen = if args.only.is_empty() { all } else { &args.only };
+    let mut figures = Vec::new();
+    for &what in chosen {
+        for figure in cluster::measure(what, args.seconds, args.records).map_err(Failure::failed)? {
+            let verdict = if figure.holds { "holds" } else { "MISSED" };
+            writeln!(out, "{verdict:<7} {}: {}\n        asked: {}", figure.what, figure.seen, figure.asked)
+                .map_err(Failure::failed)?;
+            figures.push(figure);
+        }
+    }
+    if let Some(path) = &args.json {
+        let text = serde_json::to_string_pretty(&figures).map_err(Failure::failed)?;
+        fs::write(path, text + "\n")
+            .map_err(|error| Failure::failed(format!("cannot write {}: {error}", path.display())))?;
+    }
+    match figures.iter().filter(|figure| !figure.holds).count() {
+        0 => Ok(()),
+        missed => Err(Failure::failed(format!("{missed} figures are not as asked"))),
+    }
 }
 
 /// Echoes until the process is killed; returns only when the socket cannot be had or fails.

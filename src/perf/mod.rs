@@ -2,4 +2,5 @@
 //!
 //! Runs in the process that measures, never inside a serving one.
 
+pub mod cluster;
 pub mod floor;

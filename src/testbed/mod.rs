@@ -14,7 +14,7 @@ use hyper::Method;
 
 use crate::registry::client::{ClientError, escape, request};
 use crate::registry::control_address::ControlAddress;
-use crate::registry::request::{Added, Addition, Member, Removed, Status};
+use crate::registry::request::{Added, Addition, Member, Registration, Removed, Status};
 
 /// How long a node may take to start, or to find the others.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -162,6 +162,14 @@ impl Node {
     /// [`ClientError`].
     pub fn members(&self) -> Result<Vec<Member>, ClientError> {
         self.get("/v1/members")
+    }
+
+    /// What it knows to be registered.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub fn names(&self) -> Result<Vec<Registration>, ClientError> {
+        self.get("/v1/names")
     }
 
     /// Registers something at it.
