@@ -20,14 +20,17 @@ const COMMANDS_PER_TURN: usize = 1_000;
 const PUBLICATION_PERIOD: Duration = Duration::from_millis(1);
 
 /// The longest time between two publications that is waited for to have more of them in one.
-const MAX_PUBLICATION_PERIOD: Duration = Duration::from_millis(20);
+const MAX_PUBLICATION_PERIOD: Duration = Duration::from_millis(100);
 
 /// A publication may take one part in so many of the thread's time: under load, more names go into each.
-const PUBLICATION_SHARE: u32 = 20;
+const PUBLICATION_SHARE: u32 = 40;
 
-/// Names in one publication at most: more take several, so that the cluster is not kept waiting. A name's records always
-/// change as a whole.
+/// Names in one publication, where many are waiting: more take several, so that the cluster is not kept waiting. A name's
+/// records always change as a whole.
 const MAX_PUBLISHED: usize = 10_000;
+
+/// Of large tables it may be this part: nearly every shard is written anew then, as it is for fewer names.
+const MAX_PUBLISHED_SHARE: usize = 16;
 
 /// How often it is told that others' gossip is rejected.
 const TELLING_PERIOD: Duration = Duration::from_secs(60);
@@ -141,10 +144,12 @@ impl Node {
         if self.unpublished.is_empty() || begin < self.next_publication {
             return;
         }
-        let changed: NameSet = if self.unpublished.len() <= MAX_PUBLISHED {
+        let most =
+            (self.table().names().max(self.unpublished.len()) / MAX_PUBLISHED_SHARE).max(MAX_PUBLISHED);
+        let changed: NameSet = if self.unpublished.len() <= most {
             std::mem::take(&mut self.unpublished)
         } else {
-            self.unpublished.extract_if(|_| true).take(MAX_PUBLISHED).collect()
+            self.unpublished.extract_if(|_| true).take(most).collect()
         };
         self.publisher.update(self.cluster.engine().store(), changed);
         let end = Instant::now();

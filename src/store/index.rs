@@ -1,12 +1,13 @@
-//! Where in the logs a registration stands, by its key and by the names that its records have.
+//! Where in the logs the changes stand, by the names of their records.
 //!
-//! Pure. Runs on the control thread. Eight bytes an entry: the bytes that are looked for stand in the logs.
+//! Pure. Runs on the control thread. Twelve bytes an entry: the bytes that are looked for stand in the logs. A registration
+//! is found by its own name, which is part of its key, and by its address's reverse name; a tombstone by its own name.
 
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 use std::hash::BuildHasher;
 
-use super::log::Change;
+use super::changes::Change;
 
 /// A change, by the place of its log and its number there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,73 +30,89 @@ impl Place {
     }
 }
 
-/// Both ways to look a change up. What is found by a hash has to be compared by whoever has the logs.
+/// Parts of the index. They have shares of the names from one to nearly two, so that they double one after the other and not
+/// all at a time: half of the room would be empty right after that, and the thread busy with it for long.
+const PARTS: usize = 16;
+
+/// The index. What is found by a hash has to be compared by whoever has the logs.
 #[derive(Default)]
 pub(super) struct Index {
     hasher: RandomState,
-    by_key: HashTable<Entry>,
-    by_name: HashTable<Entry>,
+    parts: [HashTable<Entry>; PARTS],
 }
 
-/// The hash stands beside the place, so that the table can grow without the logs.
+/// A place and a hash, packed. The hash stands beside the place so that the table can grow without the logs.
 #[derive(Clone, Copy)]
 struct Entry {
-    place: Place,
+    place: [u32; 2],
     hash: u32,
 }
 
-impl Index {
-    fn hash(&self, bytes: &[u8]) -> u64 {
-        spread(short(self.hasher.hash_one(bytes)))
+impl Entry {
+    fn new(place: Place, hash: u32) -> Self {
+        Self { place: [(place.0 >> 32) as u32, short_low(place.0)], hash }
     }
 
-    pub(super) fn insert(&mut self, place: Place, change: &Change) {
-        let record = change.record();
-        let hash = self.hash(record.key);
-        self.by_key.insert_unique(hash, Entry { place, hash: short(hash) }, |entry| spread(entry.hash));
-        self.each_name(change, |table, hash| {
-            table.insert_unique(hash, Entry { place, hash: short(hash) }, |entry| spread(entry.hash));
+    fn place(self) -> Place {
+        Place(u64::from(self.place[0]) << 32 | u64::from(self.place[1]))
+    }
+}
+
+impl Index {
+    /// The part that names with this hash are in, and the hash.
+    fn find(&self, name: &[u8]) -> (usize, u32) {
+        let hash = self.hasher.hash_one(name);
+        (part_of(hash), short(hash))
+    }
+
+    pub(super) fn insert(&mut self, place: Place, change: Change<'_>) {
+        self.each_name(change, |part, hash| {
+            part.insert_unique(spread(hash), Entry::new(place, hash), |entry| spread(entry.hash));
         });
     }
 
-    pub(super) fn remove(&mut self, place: Place, change: &Change) {
-        let hash = self.hash(change.record().key);
-        let drop_from = |table: &mut HashTable<Entry>, hash| {
-            if let Ok(found) = table.find_entry(hash, |entry| entry.place == place) {
+    pub(super) fn remove(&mut self, place: Place, change: Change<'_>) {
+        self.each_name(change, |part, hash| {
+            if let Ok(found) = part.find_entry(spread(hash), |entry| entry.place() == place) {
                 found.remove();
             }
-        };
-        drop_from(&mut self.by_key, hash);
-        self.each_name(change, drop_from);
+        });
     }
 
-    /// Calls `with` for each name that the change is found under; tombstones are under none.
-    fn each_name(&mut self, change: &Change, mut with: impl FnMut(&mut HashTable<Entry>, u64)) {
-        if !change.is_live() {
-            return;
-        }
+    /// Calls `with` for each name that the change is found under.
+    fn each_name(&mut self, change: Change<'_>, mut with: impl FnMut(&mut HashTable<Entry>, u32)) {
         let record = change.record();
-        let hash = self.hash(record.name);
-        with(&mut self.by_name, hash);
-        if let Some(reverse) = record.reverse_name() {
-            let hash = self.hash(reverse.as_wire());
-            with(&mut self.by_name, hash);
+        let (part, hash) = self.find(record.name);
+        with(&mut self.parts[part], hash);
+        if let Some(reverse) = change.is_live().then(|| record.reverse_name()).flatten() {
+            let (part, hash) = self.find(reverse.as_wire());
+            with(&mut self.parts[part], hash);
         }
     }
 
-    pub(super) fn by_key(&self, key: &[u8]) -> impl Iterator<Item = Place> {
-        let hash = self.hash(key);
-        self.by_key.iter_hash(hash).filter(move |entry| entry.hash == short(hash)).map(|entry| entry.place)
-    }
-
+    /// Where there may be changes that are found under `name`.
     pub(super) fn by_name(&self, name: &[u8]) -> impl Iterator<Item = Place> {
-        let hash = self.hash(name);
-        self.by_name.iter_hash(hash).filter(move |entry| entry.hash == short(hash)).map(|entry| entry.place)
+        let (part, hash) = self.find(name);
+        let found = self.parts[part].iter_hash(spread(hash));
+        found.filter(move |entry| entry.hash == hash).map(|entry| entry.place())
     }
 
     pub(super) fn heap_len(&self) -> usize {
-        self.by_key.allocation_size() + self.by_name.allocation_size()
+        self.parts.iter().map(HashTable::allocation_size).sum()
     }
+}
+
+/// The low 16 bits of a hash as a number from 0 up to 1, raised onto a scale on which each part is by the sixteenth root of
+/// two wider than the one before.
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // below `PARTS`
+fn part_of(hash: u64) -> usize {
+    let fraction = (hash & 0xffff) as f32 / 65_536.0;
+    ((1.0 + fraction).log2() * PARTS as f32) as usize % PARTS
+}
+
+#[allow(clippy::cast_possible_truncation)] // the low half is what is wanted
+fn short_low(value: u64) -> u32 {
+    value as u32
 }
 
 #[allow(clippy::cast_possible_truncation)] // its upper half is as good as any
@@ -106,4 +123,24 @@ fn short(hash: u64) -> u32 {
 /// A hash that a table can use, of 32 bits: it takes the top seven and the low ones.
 fn spread(short: u32) -> u64 {
     u64::from(short) << 32 | u64::from(short)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_parts_double_one_after_the_other() {
+        let mut counts = [0usize; PARTS];
+        (0..65_536u64).for_each(|hash| counts[part_of(hash)] += 1);
+        let widest = counts.iter().max().unwrap();
+        let narrowest = counts.iter().min().unwrap();
+        assert!((1.8..2.0).contains(&(*widest as f64 / *narrowest as f64)), "{counts:?}");
+        for pair in counts.windows(2) {
+            assert!((1.02..1.07).contains(&(pair[1] as f64 / pair[0] as f64)), "{counts:?}");
+        }
+        assert_eq!(size_of::<Entry>(), 12);
+        let place = Place::new(65_535, (1 << NUMBER_BITS) - 1);
+        assert_eq!(Entry::new(place, 7).place(), place);
+    }
 }

@@ -4,45 +4,10 @@
 //! Pure. Runs on the control thread. An origin numbers its changes densely from 1; for each registration the log keeps the
 //! latest change alone, which either says what is registered or that it is no more (a tombstone).
 
-use std::collections::BTreeMap;
-
+use super::changes::{Change, Changes};
 use super::codec::{Malformed, Reader, put_bytes, put_varint, varint_len};
 use super::digest::Summary;
-use super::record::{MAX_RECORD_LEN, NodeId, Record};
-
-/// A change: a flag, then the registration's bytes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Change(Box<[u8]>);
-
-const LIVE: u8 = 1;
-const TOMBSTONE: u8 = 0;
-
-impl Change {
-    pub(super) fn registered(record: &[u8]) -> Self {
-        Self([&[LIVE], record].concat().into())
-    }
-
-    /// That the registration with the bytes `key` is no more.
-    pub(super) fn removed(key: &[u8]) -> Self {
-        Self([&[TOMBSTONE], key].concat().into())
-    }
-
-    pub(super) fn is_live(&self) -> bool {
-        self.0.first() == Some(&LIVE)
-    }
-
-    pub(super) fn bytes(&self) -> &[u8] {
-        &self.0[1..]
-    }
-
-    pub(super) fn record(&self) -> Record<'_> {
-        Record::read(self.bytes()).expect("checked when it was made or decoded")
-    }
-
-    pub(super) fn heap_len(&self) -> usize {
-        self.0.len()
-    }
-}
+use super::record::{MAX_RECORD_LEN, NodeId};
 
 /// One origin's changes, as far as they are known here.
 #[derive(Clone, Debug)]
@@ -54,34 +19,22 @@ pub(super) struct Log {
     pub(super) head: u64,
     /// Tombstones up to this number have been dropped. Who knows less than that has to take the whole log.
     pub(super) floor: u64,
-    pub(super) changes: BTreeMap<u64, Change>,
-    pub(super) tombstones: usize,
+    pub(super) changes: Changes,
     /// The origin is a live member: its records are in answers.
     pub(super) up: bool,
 }
 
 impl Log {
     pub(super) fn new(origin: NodeId, incarnation: u64) -> Self {
-        Self { origin, incarnation, head: 0, floor: 0, changes: BTreeMap::new(), tombstones: 0, up: true }
+        Self { origin, incarnation, head: 0, floor: 0, changes: Changes::default(), up: true }
     }
 
     pub(super) fn live(&self) -> usize {
-        self.changes.len() - self.tombstones
+        self.changes.len() - self.changes.tombstones()
     }
 
     pub(super) fn summary(&self) -> (NodeId, Summary) {
         (self.origin, Summary { incarnation: self.incarnation, head: self.head })
-    }
-
-    pub(super) fn insert(&mut self, number: u64, change: Change) {
-        self.tombstones += usize::from(!change.is_live());
-        self.changes.insert(number, change);
-    }
-
-    pub(super) fn remove(&mut self, number: u64) -> Option<Change> {
-        let change = self.changes.remove(&number)?;
-        self.tombstones -= usize::from(!change.is_live());
-        Some(change)
     }
 
     /// The changes after `from`, as many as fit in `max_len` bytes and at least one.
@@ -93,16 +46,18 @@ impl Log {
             head: self.head,
             from,
             to: self.head,
-            changes: Vec::new(),
+            numbers: Vec::new(),
+            bytes: Vec::new(),
         };
         let mut len = HEADER_LEN;
-        for (&number, change) in self.changes.range(from + 1..) {
-            len += change.heap_len() + 2 * varint_len(change.heap_len() as u64) + 4;
-            if len > max_len && !delta.changes.is_empty() {
-                delta.to = delta.changes.last().map_or(from, |(last, _)| *last);
+        for (number, change) in self.changes.range(from + 1..) {
+            let change_len = change.as_bytes().len();
+            len += change_len + 2 * varint_len(change_len as u64) + 4;
+            if len > max_len && !delta.is_empty() {
+                delta.to = delta.numbers.last().map_or(from, |(last, _)| *last);
                 break;
             }
-            delta.changes.push((number, change.clone()));
+            delta.push(number, change);
         }
         delta
     }
@@ -126,26 +81,43 @@ pub struct Delta {
     pub from: u64,
     /// They go up to this number.
     pub to: u64,
-    pub(super) changes: Vec<(u64, Change)>,
+    /// The changes' numbers, and where each ends in `bytes`.
+    numbers: Vec<(u64, usize)>,
+    bytes: Vec<u8>,
 }
 
 impl Delta {
     /// The same range with nothing in it.
     #[must_use]
     pub fn without_changes(&self) -> Self {
-        Self { changes: Vec::new(), ..*self }
+        Self { numbers: Vec::new(), bytes: Vec::new(), ..*self }
     }
 
     /// How many changes there are.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.changes.len()
+        self.numbers.len()
     }
 
     /// Whether there are none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.changes.is_empty()
+        self.numbers.is_empty()
+    }
+
+    fn push(&mut self, number: u64, change: Change<'_>) {
+        self.bytes.extend_from_slice(change.as_bytes());
+        self.numbers.push((number, self.bytes.len()));
+    }
+
+    /// The changes with their numbers, in the order of these.
+    pub(super) fn changes(&self) -> impl Iterator<Item = (u64, Change<'_>)> {
+        let mut begin = 0;
+        self.numbers.iter().map(move |&(number, end)| {
+            let change = Change::known(&self.bytes[begin..end]);
+            begin = end;
+            (number, change)
+        })
     }
 
     /// Appends the delta.
@@ -156,12 +128,12 @@ impl Delta {
         }
         put_varint(out, self.to - self.from);
         put_varint(out, self.head - self.to);
-        put_varint(out, self.changes.len() as u64);
+        put_varint(out, self.numbers.len() as u64);
         let mut before = self.from;
-        for (number, change) in &self.changes {
+        for (number, change) in self.changes() {
             put_varint(out, number - before);
-            put_bytes(out, &change.0);
-            before = *number;
+            put_bytes(out, change.as_bytes());
+            before = number;
         }
     }
 
@@ -179,19 +151,18 @@ impl Delta {
             return Err(Malformed);
         }
         let count = reader.varint()?;
-        let mut changes = Vec::new();
+        let (numbers, bytes) = (Vec::new(), Vec::new());
+        let mut delta = Self { origin, incarnation, floor, head, from, to, numbers, bytes };
         let mut before = from;
         for _ in 0..count {
             let number = before.checked_add(reader.varint()?.max(1)).ok_or(Malformed)?;
-            let bytes = reader.bytes(1 + MAX_RECORD_LEN)?;
-            let (&flag, record) = bytes.split_first().ok_or(Malformed)?;
-            let key = Record::read(record)?.key;
-            if number > to || !(flag == LIVE || flag == TOMBSTONE && key.len() == record.len()) {
+            let change = Change::read(reader.bytes(1 + MAX_RECORD_LEN)?).ok_or(Malformed)?;
+            if number > to {
                 return Err(Malformed);
             }
-            changes.push((number, Change(bytes.into())));
+            delta.push(number, change);
             before = number;
         }
-        Ok(Self { origin, incarnation, floor, head, from, to, changes })
+        Ok(delta)
     }
 }

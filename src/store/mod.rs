@@ -7,6 +7,7 @@
 //! holds, so that merging is commutative, associative and idempotent, and no clocks are compared. `docs/gossip.md` has
 //! the invariants.
 
+mod changes;
 mod codec;
 mod digest;
 mod disk;
@@ -14,14 +15,15 @@ mod index;
 mod log;
 mod record;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
+use changes::Change;
 pub use codec::{Malformed, Reader, put_bytes, put_varint};
 pub use digest::{Digest, Summary, Want};
 pub use disk::{Disk, DiskError, Found, Write};
 use index::{Index, Place};
 pub use log::Delta;
-use log::{Change, Log};
+use log::Log;
 pub use record::{
     Attributes, Key, MAX_INSTANCE_LEN, MAX_RDATA_LEN, NodeId, Parts, Record, TooLong, encode, encode_to,
 };
@@ -130,10 +132,10 @@ impl Store {
     /// If it is none.
     pub fn register_encoded(&mut self, bytes: &[u8]) -> bool {
         let change = Change::registered(bytes);
-        let before = self.find(0, change.record().key);
-        let new = before.is_none_or(|(_, before)| *before != change);
+        let key = Record::read(bytes).expect("an encoding").key;
+        let new = self.find(0, key).is_none_or(|(_, before)| before.as_bytes() != &*change);
         if new {
-            self.change(change);
+            self.change(&change);
         }
         new
     }
@@ -142,7 +144,7 @@ impl Store {
     pub fn remove_key(&mut self, key: &[u8]) -> bool {
         let there = self.has_own_key(key);
         if there {
-            self.change(Change::removed(key));
+            self.change(&Change::removed(key));
         }
         there
     }
@@ -150,31 +152,33 @@ impl Store {
     /// Removes those of this node's registrations that `which` says. Returns their keys.
     pub fn remove(&mut self, mut which: impl FnMut(&Record<'_>) -> bool) -> Vec<Key> {
         let own = self.own();
-        let live = own.changes.values().filter(|change| change.is_live());
-        let gone: Vec<_> = live
+        let gone: Vec<_> = own
+            .changes
+            .live()
             .map(Change::record)
             .filter(|record| which(record))
             .map(|record| (record.to_key(), Change::removed(record.key)))
             .collect();
         gone.into_iter()
             .map(|(key, change)| {
-                self.change(change);
+                self.change(&change);
                 key
             })
             .collect()
     }
 
-    fn change(&mut self, change: Change) {
+    fn change(&mut self, change: &[u8]) {
         let number = self.own().head + 1;
-        self.put(0, number, change);
+        self.put(0, number, Change::known(change));
         self.log_mut(0).head = number;
     }
 
     /// Whether this node has the registration with these bytes, attributes and all.
     #[must_use]
     pub fn has_own(&self, bytes: &[u8]) -> bool {
-        let own =
-            |key| self.find(0, key).is_some_and(|(_, change)| change.is_live() && change.bytes() == bytes);
+        let own = |key| {
+            self.find(0, key).is_some_and(|(_, change)| change.is_live() && change.record_bytes() == bytes)
+        };
         Record::read(bytes).is_ok_and(|record| own(record.key))
     }
 
@@ -192,24 +196,24 @@ impl Store {
 
     /// This node's registrations.
     pub fn registrations(&self) -> impl Iterator<Item = Record<'_>> {
-        self.own().changes.values().filter(|change| change.is_live()).map(Change::record)
+        self.own().changes.live().map(Change::record)
     }
 
     /// The registrations of `name`, in wire form and lower case, with their origins and whether these are up.
     pub fn named<'a>(&'a self, name: &'a [u8]) -> impl Iterator<Item = (NodeId, bool, Record<'a>)> {
         self.index.by_name(name).filter_map(move |place| {
             let log = self.logs[usize::from(place.log())].as_ref()?;
-            let record = log.changes.get(&place.number()).filter(|change| change.is_live())?.record();
+            let record = log.changes.get(place.number()).filter(|change| change.is_live())?.record();
             (record.name == name).then_some((log.origin, log.up, record))
         })
     }
 
     /// All registrations, with their origins and whether these are up.
     pub fn all(&self) -> impl Iterator<Item = (NodeId, bool, Record<'_>)> {
-        self.logs.iter().flatten().flat_map(|log| {
-            let live = log.changes.values().filter(|change| change.is_live());
-            live.map(|change| (log.origin, log.up, change.record()))
-        })
+        self.logs
+            .iter()
+            .flatten()
+            .flat_map(|log| log.changes.live().map(|change| (log.origin, log.up, change.record())))
     }
 
     /// How many registrations there are, over all origins.
@@ -228,49 +232,37 @@ impl Store {
         self.logs[usize::from(place)].as_mut().expect("the place of a log")
     }
 
-    fn find(&self, place: u16, key: &[u8]) -> Option<(u64, &Change)> {
-        self.index.by_key(key).filter(|found| found.log() == place).find_map(|found| {
-            let change = self.at(found)?;
-            (change.record().key == key).then_some((found.number(), change))
-        })
-    }
-
-    fn at(&self, place: Place) -> Option<&Change> {
-        self.logs.get(usize::from(place.log()))?.as_ref()?.changes.get(&place.number())
+    /// The change to the registration with the bytes `key` in one log, and its number.
+    fn find(&self, place: u16, key: &[u8]) -> Option<(u64, Change<'_>)> {
+        let name = Record::read(key).ok()?.name;
+        let here = self.index.by_name(name).filter(|found| found.log() == place);
+        let log = self.logs[usize::from(place)].as_ref()?;
+        let mut here = here.filter_map(|found| Some((found.number(), log.changes.get(found.number())?)));
+        here.find(|(_, change)| change.record().key == key)
     }
 
     /// Puts a change into a log in place of what it makes void.
-    fn put(&mut self, place: u16, number: u64, change: Change) {
-        let key = change.record().key;
-        let void = self.find(place, key).map(|(number, _)| number);
+    fn put(&mut self, place: u16, number: u64, change: Change<'_>) {
+        let void = self.find(place, change.record().key).map(|(number, _)| number);
         let before = void.and_then(|number| self.take(place, number));
         let up = self.logs[usize::from(place)].as_ref().is_some_and(|log| log.up);
-        if up && before.as_ref() != Some(&change) {
-            before
-                .iter()
-                .chain([&change])
-                .filter(|change| change.is_live())
-                .for_each(|change| self.note(change));
+        if up && before.as_deref() != Some(change.as_bytes()) {
+            let both = before.as_deref().map(Change::known).into_iter().chain([change]);
+            both.filter(|change| change.is_live()).for_each(|change| self.note(change));
         }
-        self.index.insert(Place::new(place, number), &change);
-        self.log_mut(place).insert(number, change);
+        self.index.insert(Place::new(place, number), change);
+        self.log_mut(place).changes.insert(number, change);
     }
 
-    fn take(&mut self, place: u16, number: u64) -> Option<Change> {
-        let change = self.log_mut(place).remove(number)?;
-        self.index.remove(Place::new(place, number), &change);
-        Some(change)
+    fn take(&mut self, place: u16, number: u64) -> Option<Box<[u8]>> {
+        let bytes = self.log_mut(place).changes.remove(number)?;
+        self.index.remove(Place::new(place, number), Change::known(&bytes));
+        Some(bytes)
     }
 
     /// Notes the names whose records depend on `change`.
-    fn note(&mut self, change: &Change) {
-        let record = change.record();
-        if !self.changed.contains(record.name) {
-            self.changed.insert(record.name.into());
-        }
-        if let Some(reverse) = record.reverse_name() {
-            self.changed.insert(reverse.as_wire().into());
-        }
+    fn note(&mut self, change: Change<'_>) {
+        note(&mut self.changed, change);
     }
 
     /// Names, in wire form and lower case, whose records have changed since this was last called.
@@ -283,7 +275,7 @@ impl Store {
     pub fn answers<'a>(&'a self, name: &'a [u8]) -> impl Iterator<Item = Answer<'a>> {
         self.index.by_name(name).filter_map(move |place| {
             let log = self.logs[usize::from(place.log())].as_ref().filter(|log| log.up)?;
-            let record = log.changes.get(&place.number()).filter(|change| change.is_live())?.record();
+            let record = log.changes.get(place.number()).filter(|change| change.is_live())?.record();
             let ttl_s = record.attributes().ok()?.ttl_s;
             if record.name == name {
                 return Some(Answer { rtype: record.rtype, ttl_s, rdata: record.rdata });
@@ -299,14 +291,14 @@ impl Store {
             let later = delta.incarnation > self.incarnation();
             return if later { Applied::Impostor } else { Applied::Known };
         }
-        let Some((incarnation, head)) = self.log(delta.origin).map(|log| (log.incarnation, log.head)) else {
-            return self.stage(delta, None);
-        };
+        let Some(log) = self.log(delta.origin) else { return self.begin(delta) };
+        let (incarnation, head, floor) = (log.incarnation, log.head, log.floor);
         if (delta.incarnation, delta.head) <= (incarnation, head) {
             return Applied::Known;
         }
-        // Behind the floor a tombstone may be missing: only the whole log tells what is gone.
-        if incarnation != delta.incarnation || head < delta.floor {
+        // Behind the floor a tombstone may be missing: only the whole log tells what is gone. But where the log was begun
+        // under that floor, nothing that it has can be gone.
+        if incarnation != delta.incarnation || head < delta.floor && floor != delta.floor {
             return self.stage(delta, None);
         }
         if delta.from > head {
@@ -319,11 +311,25 @@ impl Store {
         Applied::News
     }
 
+    /// Begins the log of an origin that nothing is known of: there is nothing to be replaced, and so nothing to wait for.
+    fn begin(&mut self, delta: &Delta) -> Applied {
+        if delta.from > 0 {
+            return Applied::Gap(0);
+        }
+        let Some(place) = self.new_place() else { return Applied::Known };
+        let mut log = Log::new(delta.origin, delta.incarnation);
+        log.floor = delta.floor;
+        self.logs[usize::from(place)] = Some(log);
+        self.places.insert(delta.origin, place);
+        self.append(delta, 0);
+        Applied::News
+    }
+
     /// Applies a delta that follows on what is known up to `head`.
     fn append(&mut self, delta: &Delta, head: u64) {
         let place = self.places[&delta.origin];
-        for (number, change) in delta.changes.iter().filter(|(number, _)| *number > head) {
-            self.put(place, *number, change.clone());
+        for (number, change) in delta.changes().filter(|(number, _)| *number > head) {
+            self.put(place, number, change);
         }
         self.log_mut(place).head = delta.to;
         self.raise_floor(place, delta.floor);
@@ -351,8 +357,8 @@ impl Store {
         }
         let log = self.staged.get_mut(&delta.origin).expect("begun just now or before");
         let head = log.head;
-        for (number, change) in delta.changes.iter().filter(|(number, _)| *number > head) {
-            log.insert(*number, change.clone());
+        for (number, change) in delta.changes().filter(|(number, _)| *number > head) {
+            log.changes.insert(number, change);
         }
         log.head = head.max(delta.to);
         log.floor = log.floor.max(delta.floor);
@@ -375,38 +381,43 @@ impl Store {
             },
         };
         self.places.insert(origin, place);
-        let old = self.logs[usize::from(place)].take();
-        let mut before: BTreeMap<Box<[u8]>, Change> = BTreeMap::new();
-        for (number, change) in old.into_iter().flat_map(|log| log.changes) {
-            self.index.remove(Place::new(place, number), &change);
-            if change.is_live() {
-                before.insert(change.record().key.into(), change);
-            }
+        let old = self.logs[usize::from(place)].take().unwrap_or_else(|| Log::new(origin, 0));
+        for (number, change) in old.changes.iter() {
+            self.index.remove(Place::new(place, number), change);
         }
         let mut log = Log::new(origin, staged.incarnation);
         (log.head, log.up) = (staged.head, up);
         self.logs[usize::from(place)] = Some(log);
-        // Within a staged log a later part may make void what an earlier one had.
-        let mut latest: BTreeMap<Box<[u8]>, (u64, Change)> = BTreeMap::new();
-        for (number, change) in staged.changes {
-            latest.insert(change.record().key.into(), (number, change));
+        // Within a staged log a later part may have made void what an earlier one had.
+        for (number, change) in staged.changes.iter() {
+            let void = self.find(place, change.record().key).map(|(number, _)| number);
+            void.and_then(|number| self.take(place, number));
+            self.index.insert(Place::new(place, number), change);
+            self.log_mut(place).changes.insert(number, change);
         }
-        for (key, (number, change)) in latest {
-            let was = before.remove(&key);
-            if up && was.as_ref() != Some(&change) {
-                was.iter()
-                    .chain([&change])
-                    .filter(|change| change.is_live())
-                    .for_each(|change| self.note(change));
-            }
-            self.index.insert(Place::new(place, number), &change);
-            self.log_mut(place).insert(number, change);
-        }
-        for gone in before.values().filter(|_| up) {
-            self.note(gone);
+        if up {
+            self.note_difference(place, &old);
         }
         self.raise_floor(place, staged.floor);
         true
+    }
+
+    /// Notes the names of what only one of the two has: the `old` log, or the one at `place`.
+    fn note_difference(&mut self, place: u16, old: &Log) {
+        let mut changed = std::mem::take(&mut self.changed);
+        let mut kept: HashSet<&[u8]> = HashSet::new();
+        for change in old.changes.live() {
+            let now = self.find(place, change.record().key).map(|(_, now)| now);
+            if now == Some(change) {
+                kept.insert(change.record().key);
+            } else {
+                note(&mut changed, change);
+            }
+        }
+        let new = self.logs[usize::from(place)].iter().flat_map(|log| log.changes.live());
+        new.filter(|change| !kept.contains(change.record().key))
+            .for_each(|change| note(&mut changed, change));
+        self.changed = changed;
     }
 
     fn new_place(&mut self) -> Option<u16> {
@@ -428,12 +439,7 @@ impl Store {
             return;
         }
         log.floor = floor;
-        let void: Vec<u64> = log
-            .changes
-            .range(..=floor)
-            .filter(|(_, change)| !change.is_live())
-            .map(|(&number, _)| number)
-            .collect();
+        let void: Vec<u64> = tombstones(log).take_while(|&number| number <= floor).collect();
         for number in void {
             self.take(place, number);
         }
@@ -444,14 +450,12 @@ impl Store {
     pub fn compact(&mut self, acknowledged: u64) {
         let own = self.own();
         let mut floor = acknowledged.min(own.head);
-        if own.tombstones > MIN_TOMBSTONES.max(own.live()) {
-            let tombstones = own.changes.iter().filter(|(_, change)| !change.is_live());
-            let middle = tombstones.map(|(&number, _)| number).nth(own.tombstones / 2);
-            floor = floor.max(middle.unwrap_or_default());
+        let count = own.changes.tombstones();
+        if count > MIN_TOMBSTONES.max(own.live()) {
+            floor = floor.max(tombstones(own).nth(count / 2).unwrap_or_default());
         }
         // A floor that drops nothing would send those who are behind it the full log for nothing.
-        let drops = own.changes.range(..=floor).any(|(_, change)| !change.is_live());
-        if floor > own.floor && drops {
+        if floor > own.floor && tombstones(own).next().is_some_and(|first| first <= floor) {
             self.raise_floor(0, floor);
         }
     }
@@ -493,15 +497,16 @@ impl Store {
             self.note_all(place);
         }
         let log = self.logs[usize::from(place)].take();
-        for (number, change) in log.into_iter().flat_map(|log| log.changes) {
-            self.index.remove(Place::new(place, number), &change);
+        for (number, change) in log.iter().flat_map(|log| log.changes.iter()) {
+            self.index.remove(Place::new(place, number), change);
         }
     }
 
     fn note_all(&mut self, place: u16) {
-        let live = |change: &&Change| change.is_live();
-        let changes: Vec<_> = self.log_mut(place).changes.values().filter(live).cloned().collect();
-        changes.iter().for_each(|change| self.note(change));
+        let mut changed = std::mem::take(&mut self.changed);
+        let live = self.logs[usize::from(place)].iter().flat_map(|log| log.changes.live());
+        live.for_each(|change| note(&mut changed, change));
+        self.changed = changed;
     }
 
     /// What is known of the origins that are up: the same on all nodes once they have talked to each other.
@@ -519,7 +524,22 @@ impl Store {
     /// Bytes on the heap, but for what the allocator adds.
     #[must_use]
     pub fn heap_len(&self) -> usize {
-        let changes = self.logs.iter().flatten().flat_map(|log| log.changes.values());
-        self.index.heap_len() + changes.map(|change| change.heap_len() + 24).sum::<usize>()
+        self.index.heap_len() + self.logs.iter().flatten().map(|log| log.changes.heap_len()).sum::<usize>()
     }
+}
+
+/// Adds the names whose records depend on `change`.
+fn note(changed: &mut NameSet, change: Change<'_>) {
+    let record = change.record();
+    if !changed.contains(record.name) {
+        changed.insert(record.name.into());
+    }
+    if let Some(reverse) = record.reverse_name() {
+        changed.insert(reverse.as_wire().into());
+    }
+}
+
+/// The numbers of a log's tombstones.
+fn tombstones(log: &Log) -> impl Iterator<Item = u64> {
+    log.changes.iter().filter(|(_, change)| !change.is_live()).map(|(number, _)| number)
 }
