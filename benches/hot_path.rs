@@ -42,8 +42,8 @@ fn publisher() -> Publisher {
     let settings = ZoneSettings { ttl_s: 1, negative_ttl_s: 1 };
     let mut publisher = Publisher::new(&[name("redbreast.internal")], settings);
     let mut store = fill();
-    let changed = store.take_changed();
-    publisher.update(&store, changed);
+    publisher.note(&store.take_changed());
+    publisher.publish(&store, usize::MAX);
     publisher
 }
 
@@ -92,15 +92,20 @@ fn publish(c: &mut Criterion) {
     let mut publisher = publisher();
     let mut store = fill();
     let all = store.take_changed();
-    c.bench_function("publish 10,000 names", |b| b.iter(|| publisher.update(&store, all.clone())));
+    c.bench_function("publish 10,000 names", |b| {
+        b.iter(|| {
+            publisher.note(&all);
+            publisher.publish(&store, usize::MAX);
+        });
+    });
     let key = Key::address("", &name("host-4711.redbreast.internal"), [10, 0, 18, 103].into());
     let mut ttl_s = 0;
     c.bench_function("publish one of them", |b| {
         b.iter(|| {
             ttl_s += 1;
             store.register(&key, &Attributes::with_ttl_s(ttl_s)).expect("short");
-            let changed = store.take_changed();
-            publisher.update(&store, changed);
+            publisher.note(&store.take_changed());
+            publisher.publish(&store, usize::MAX);
         });
     });
 }

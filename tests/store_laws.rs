@@ -294,8 +294,8 @@ proptest! {
             for (store, published) in world.stores.iter_mut().zip(&mut published) {
                 let changed = store.take_changed();
                 let now = answers(store);
-                for name in changed {
-                    let found = now.get(&name[..]).cloned().unwrap_or_default();
+                for name in changed.iter() {
+                    let found = now.get(name).cloned().unwrap_or_default();
                     published.insert(name.to_vec(), found);
                 }
                 prop_assert_eq!(&now, &*published, "after {:?}", step);

@@ -36,7 +36,7 @@ use crate::registry::files::{Conflict, Names, Registrations};
 use crate::registry::http::{HttpError, Listener};
 use crate::registry::request::{RESERVED_INSTANCES, Request};
 use crate::snapshot::Current;
-use crate::store::{Attributes, Disk, DiskError, Found, Key, NameSet, NodeId, Store, encode};
+use crate::store::{Attributes, Disk, DiskError, Found, Key, NodeId, Store, encode};
 use crate::table::{Publisher, Table, name_server};
 use crate::text_file::FileError;
 use crate::wire::cookie::Secrets;
@@ -111,8 +111,6 @@ pub struct Node {
     mutations: Mutations,
     journal: Journal,
     publisher: Publisher,
-    /// Names whose records are others than in the published table.
-    unpublished: NameSet,
     /// Not before then.
     next_publication: Instant,
     /// When files are to be read again.
@@ -154,7 +152,6 @@ impl Node {
             mutations,
             journal,
             publisher,
-            unpublished: NameSet::default(),
             next_publication: Instant::now(),
             reload_at: None,
             told: run::Told::default(),

@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use rustix::time::{ClockId, clock_gettime};
 use tracing::{error, info, warn};
 
 use super::{Control, Node, NodeError, read_names, read_ring, read_secrets};
 use crate::gossip::engine::Faults;
 use crate::gossip::seal::Rejected;
-use crate::store::NameSet;
 
 /// How long after the first sign of a change files are read, so that one change is one reading.
 const SETTLING: Duration = Duration::from_millis(5);
@@ -25,12 +25,8 @@ const MAX_PUBLICATION_PERIOD: Duration = Duration::from_millis(100);
 /// A publication may take one part in so many of the thread's time: under load, more names go into each.
 const PUBLICATION_SHARE: u32 = 40;
 
-/// Names in one publication, where many are waiting: more take several, so that the cluster is not kept waiting. A name's
-/// records always change as a whole.
+/// Names in one publication, where many are waiting: more take several, so that the cluster is not kept waiting.
 const MAX_PUBLISHED: usize = 10_000;
-
-/// Of large tables it may be this part: nearly every shard is written anew then, as it is for fewer names.
-const MAX_PUBLISHED_SHARE: usize = 16;
 
 /// How often it is told that others' gossip is rejected.
 const TELLING_PERIOD: Duration = Duration::from_secs(60);
@@ -83,7 +79,7 @@ impl Node {
 
     fn patience(&self) -> Duration {
         let now = Instant::now();
-        let publication = (!self.unpublished.is_empty()).then_some(self.next_publication);
+        let publication = (self.publisher.pending() > 0).then_some(self.next_publication);
         let ours = [publication, self.reload_at].into_iter().flatten().min();
         let cluster = self.cluster.patience();
         ours.map_or(cluster, |at| cluster.min(at.saturating_duration_since(now)))
@@ -123,38 +119,29 @@ impl Node {
     /// Publishes all that has changed, now.
     pub(super) fn publish_all(&mut self) {
         self.note_changed();
-        if !self.unpublished.is_empty() {
-            let changed = std::mem::take(&mut self.unpublished);
-            self.publisher.update(self.cluster.engine().store(), changed);
+        if self.publisher.pending() > 0 {
+            self.publisher.publish(self.cluster.engine().store(), usize::MAX);
         }
     }
 
     fn note_changed(&mut self) {
         let changed = self.cluster.engine_mut().store_mut().take_changed();
-        if self.unpublished.is_empty() {
-            self.unpublished = changed;
-        } else {
-            self.unpublished.extend(changed);
-        }
+        self.publisher.note(&changed);
     }
 
     fn publish_when_due(&mut self) {
         self.note_changed();
         let begin = Instant::now();
-        if self.unpublished.is_empty() || begin < self.next_publication {
+        if self.publisher.pending() == 0 || begin < self.next_publication {
             return;
         }
-        let most =
-            (self.table().names().max(self.unpublished.len()) / MAX_PUBLISHED_SHARE).max(MAX_PUBLISHED);
-        let changed: NameSet = if self.unpublished.len() <= most {
-            std::mem::take(&mut self.unpublished)
-        } else {
-            self.unpublished.extract_if(|_| true).take(most).collect()
-        };
-        self.publisher.update(self.cluster.engine().store(), changed);
-        let end = Instant::now();
-        let period = (end - begin) * PUBLICATION_SHARE;
-        self.next_publication = end + period.clamp(PUBLICATION_PERIOD, MAX_PUBLICATION_PERIOD);
+        let cpu_before = thread_cpu_time();
+        self.publisher.publish(self.cluster.engine().store(), MAX_PUBLISHED);
+        // What others did on this CPU meanwhile does not count.
+        let took = thread_cpu_time().saturating_sub(cpu_before);
+        let longest = if self.publisher.pending() > MAX_PUBLISHED { took } else { MAX_PUBLICATION_PERIOD };
+        let period = (took * PUBLICATION_SHARE).clamp(PUBLICATION_PERIOD, longest.max(PUBLICATION_PERIOD));
+        self.next_publication = Instant::now() + period;
     }
 
     /// Tells once a minute, if there is anything, what of others' gossip could not be taken.
@@ -210,4 +197,10 @@ impl Node {
         .chain(rejected)
         .collect()
     }
+}
+
+/// How long this thread has had a CPU.
+fn thread_cpu_time() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec.try_into().unwrap_or_default(), time.tv_nsec.try_into().unwrap_or_default())
 }

@@ -8,13 +8,13 @@ use std::fs;
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::path::Path;
+use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-use crate::bench::{self, QueryFile, Settings};
 use crate::registry::request::Addition;
 use crate::testbed::{Node, Plan, start_cluster, wait_until};
 use crate::wire::name::Name;
@@ -128,21 +128,48 @@ fn addition(label: &str, address: [u8; 4], ttl_s: u32) -> Addition {
     }
 }
 
-/// Runs `work` while the first node is asked as fast as it answers. Returns what `work` does and the queries a second.
-fn under_load<T>(target: SocketAddr, work: impl FnOnce() -> io::Result<T>) -> io::Result<(T, f64)> {
-    let text = format!("base.{DOMAIN} A\nnobody.{DOMAIN} A\n");
-    let queries = QueryFile::read(text.as_bytes(), "perf", None).map_err(io::Error::other)?;
-    // It is stopped when the work is done.
-    let time_limit = Some(Duration::from_secs(3600));
-    let settings = Settings { clients: 4, time_limit, ..Settings::new(target) };
-    let stop = AtomicBool::new(false);
-    thread::scope(|scope| {
-        let load = scope.spawn(|| bench::run(&settings, &queries, &stop, &mut |_| {}));
-        let done = work();
-        stop.store(true, Ordering::Relaxed);
-        let outcome = load.join().map_err(|_| io::Error::other("the load has panicked"))?;
-        Ok((done?, outcome.map_err(io::Error::other)?.qps()))
-    })
+/// A load on one node as fast as it answers, in a process of its own, which yields to the nodes that share its CPU: they
+/// would have CPUs of their own.
+struct Load(Child);
+
+impl Load {
+    fn start(target: SocketAddr, directory: &Path) -> io::Result<Self> {
+        let queries = directory.join("queries");
+        fs::write(&queries, format!("base.{DOMAIN} A\nnobody.{DOMAIN} A\n"))?;
+        let mut command = Command::new("nice");
+        command.args(["-n", "19"]).arg(std::env::current_exe()?).args(["bench", "-c", "4", "-l", "3600"]);
+        command.args(["-s", &target.ip().to_string(), "-p", &target.port().to_string(), "-d"]).arg(queries);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let load = Self(command.spawn()?);
+        // Until it is at full speed.
+        thread::sleep(Duration::from_millis(500));
+        Ok(load)
+    }
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        // It fails only if the process has ended already.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Runs `work` while the node is asked as fast as it answers. Returns what `work` does and the queries a second.
+fn under_load<T>(
+    node: &Node,
+    directory: &Path,
+    work: impl FnOnce() -> io::Result<T>,
+) -> io::Result<(T, f64)> {
+    let answered = || -> io::Result<u64> {
+        let counters = node.status().map_err(io::Error::other)?.counters;
+        Ok(["positive", "nxdomain"].iter().filter_map(|name| counters.get(*name)).sum())
+    };
+    let _load = Load::start(node.dns(), directory)?;
+    let (before, begin) = (answered()?, Instant::now());
+    let done = work()?;
+    let qps = (answered()? - before) as f64 / begin.elapsed().as_secs_f64();
+    Ok((done, qps))
 }
 
 fn propagation(directory: &Path) -> io::Result<Vec<Figure>> {
@@ -166,7 +193,7 @@ fn propagation(directory: &Path) -> io::Result<Vec<Figure>> {
         from_reply.sort_by(f64::total_cmp);
         Ok((from_request, from_reply))
     };
-    let ((from_request, from_reply), qps) = under_load(nodes[0].dns(), spread)?;
+    let ((from_request, from_reply), qps) = under_load(&nodes[0], directory, spread)?;
     let p99 = percentile(&from_reply, 99);
     Ok(vec![Figure {
         what: "registration accepted to answered by all 5 nodes, one of them under full load",
@@ -291,10 +318,10 @@ fn cpu_s(pid: u32) -> io::Result<(f64, f64)> {
 }
 
 /// What the first node does under load for a while: queries a second, and the share of its CPU that is left for workers.
-fn load_for(node: &Node, time: Duration) -> io::Result<(f64, f64)> {
+fn load_for(node: &Node, directory: &Path, time: Duration) -> io::Result<(f64, f64)> {
     let pid = node.pid().ok_or_else(|| io::Error::other("the node has ended"))?;
     let before = cpu_s(pid)?;
-    let ((), qps) = under_load(node.dns(), || {
+    let ((), qps) = under_load(node, directory, || {
         thread::sleep(time);
         Ok(())
     })?;
@@ -343,13 +370,13 @@ fn churn(directory: &Path, seconds: u32) -> io::Result<Vec<Figure>> {
     for part in fill.chunks(500) {
         nodes[1].add(part).map_err(io::Error::other)?;
     }
-    let (quiet_qps, quiet_share) = load_for(&nodes[0], SLICE)?;
+    let (quiet_qps, quiet_share) = load_for(&nodes[0], directory, SLICE)?;
     let stop = AtomicBool::new(false);
     let begin = Instant::now();
     let (made, ttls, busy) = thread::scope(|scope| -> io::Result<_> {
         let registrar = scope.spawn(|| make_changes(&nodes[1], NAMES, &stop));
         thread::sleep(Duration::from_secs(1));
-        let busy = load_for(&nodes[0], SLICE);
+        let busy = load_for(&nodes[0], directory, SLICE);
         thread::sleep(Duration::from_secs(seconds.into()).saturating_sub(begin.elapsed()));
         stop.store(true, Ordering::Relaxed);
         let (made, ttls) = registrar.join().map_err(|_| io::Error::other("the registrar has panicked"))??;

@@ -13,6 +13,7 @@ mod digest;
 mod disk;
 mod index;
 mod log;
+mod name_set;
 mod record;
 
 use std::collections::{BTreeMap, HashSet};
@@ -24,6 +25,7 @@ pub use disk::{Disk, DiskError, Found, Write};
 use index::{Index, Place};
 pub use log::Delta;
 use log::Log;
+pub use name_set::NameSet;
 pub use record::{
     Attributes, Key, MAX_INSTANCE_LEN, MAX_RDATA_LEN, NodeId, Parts, Record, TooLong, encode, encode_to,
 };
@@ -35,9 +37,6 @@ const MIN_TOMBSTONES: usize = 10_000;
 
 /// Origins at most: their places in the indexes have 16 bits.
 pub const MAX_ORIGINS: usize = 1 << 16;
-
-/// Names in wire form and lower case.
-pub type NameSet = hashbrown::HashSet<Box<[u8]>, foldhash::fast::RandomState>;
 
 /// What [`Store::apply`] did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -531,11 +530,9 @@ impl Store {
 /// Adds the names whose records depend on `change`.
 fn note(changed: &mut NameSet, change: Change<'_>) {
     let record = change.record();
-    if !changed.contains(record.name) {
-        changed.insert(record.name.into());
-    }
+    changed.insert(record.name);
     if let Some(reverse) = record.reverse_name() {
-        changed.insert(reverse.as_wire().into());
+        changed.insert(reverse.as_wire());
     }
 }
 

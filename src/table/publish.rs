@@ -7,10 +7,10 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use super::update::{Below, Update, between};
-use super::{Table, ZoneSettings, name_server};
+use super::{Table, ZoneSettings, name_server, shard_of};
 use crate::snapshot::{Current, Reader};
 use crate::store::{NameSet, Store};
-use crate::wire::name::{HashSeed, Name};
+use crate::wire::name::{HashSeed, Name, QueryName};
 use crate::wire::record::rtype;
 
 /// The one writer of tables.
@@ -19,7 +19,15 @@ pub struct Publisher {
     domains: Vec<Name>,
     settings: ZoneSettings,
     below: Below,
+    /// Names that have changed since they were published, by the part of the table that they are in.
+    pending: [NameSet; PARTS],
+    /// The part whose turn is next, where there is too much for one publication.
+    next_part: usize,
 }
+
+/// Parts of the table that are published one after the other where much has changed: each writes its own shards anew, and
+/// the others wait for their turn.
+const PARTS: usize = 64;
 
 impl Publisher {
     /// Begins with a table that has the `domains` and no other names.
@@ -31,9 +39,12 @@ impl Publisher {
             domains: domains.to_vec(),
             settings,
             below: Below::default(),
+            pending: std::array::from_fn(|_| NameSet::default()),
+            next_part: 0,
         };
-        let apexes = domains.iter().map(|domain| domain.to_lower_case().as_wire().into()).collect();
-        publisher.update(&Store::new(crate::store::NodeId([0; 16]), 0), apexes);
+        let apexes: Vec<_> = domains.iter().map(Name::to_lower_case).collect();
+        publisher.note(&apexes.iter().map(Name::as_wire).collect());
+        publisher.publish(&Store::new(crate::store::NodeId([0; 16]), 0), usize::MAX);
         publisher
     }
 
@@ -49,14 +60,49 @@ impl Publisher {
         self.current.load()
     }
 
-    /// Makes a table in which the `changed` names, in wire form and lower case, have the records that `store` has now, and
-    /// lets the workers have it, each with its next batch.
-    pub fn update(&mut self, store: &Store, changed: NameSet) {
+    /// Notes that the records of these names are others now.
+    pub fn note(&mut self, changed: &NameSet) {
+        let mut folded = QueryName::default();
+        let seed = self.current.load().seed();
+        for name in changed.iter() {
+            folded.fold_wire(name, seed).expect("names are valid");
+            self.pending[shard_of(folded.hash(), PARTS)].insert(name);
+        }
+    }
+
+    /// How many names have changed and are not published yet.
+    #[must_use]
+    pub fn pending(&self) -> usize {
+        self.pending.iter().map(NameSet::len).sum()
+    }
+
+    /// Takes names whose turn it is: all, or parts of the table until there are `most`.
+    fn take_pending(&mut self, most: usize) -> NameSet {
+        let mut taken = NameSet::default();
+        for _ in 0..PARTS {
+            let part = std::mem::take(&mut self.pending[self.next_part]);
+            self.next_part = (self.next_part + 1) % PARTS;
+            if taken.is_empty() {
+                taken = part;
+            } else {
+                taken.extend(part.iter());
+            }
+            if taken.len() >= most {
+                break;
+            }
+        }
+        taken
+    }
+
+    /// Makes a table in which names that have changed, `most` or somewhat more of them, have the records that `store` has
+    /// now, and lets the workers have it, each with its next batch. A name's records always change as a whole.
+    pub fn publish(&mut self, store: &Store, most: usize) {
+        let changed = self.take_pending(most);
         let old = self.current.load();
         let mut counts = old.counts();
         let mut update = Update::new(old.seed());
         let mut bare = Vec::new();
-        for name in &changed {
+        for name in changed.iter() {
             // Every apex has a name server: those it was given, or ours (RFC 1035 §5.2).
             let server = self.own_name_server(name);
             let answers = store.answers(name);
@@ -79,14 +125,13 @@ impl Publisher {
                 counts.entries += usize::from(before.is_none());
                 update.push(name, &mut records, true);
             } else {
-                bare.push(name.clone());
+                bare.push(name);
             }
         }
         // Names without records exist if others stand below them, which is known only now.
         let above = changed.iter().flat_map(|name| between(name, &old.zones));
-        let bare: NameSet =
-            above.filter(|name| !changed.contains(*name)).map(Box::from).chain(bare).collect();
-        for name in &bare {
+        let bare: NameSet = above.filter(|name| !changed.contains(name)).chain(bare).collect();
+        for name in bare.iter() {
             let before = old.get_wire(name);
             if before.is_some_and(|before| before.sets().next().is_some()) && !changed.contains(name) {
                 continue;
@@ -146,8 +191,8 @@ mod tests {
         }
 
         fn publish(&mut self) -> Arc<Table> {
-            let changed = self.store.take_changed();
-            self.publisher.update(&self.store, changed);
+            self.publisher.note(&self.store.take_changed());
+            self.publisher.publish(&self.store, usize::MAX);
             self.publisher.current()
         }
     }

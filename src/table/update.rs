@@ -177,9 +177,9 @@ impl Update {
 
     /// Adds what the old table has and this does not change.
     fn take_over(&mut self, old: &Table) {
-        let changed: NameSet = self.entries.iter().map(|entry| self.name(entry).into()).collect();
+        let changed: NameSet = self.entries.iter().map(|entry| self.name(entry)).collect();
         for shard in &old.shards {
-            for (name, sets) in shard.entries().filter(|(name, _)| !changed.contains(*name)) {
+            for (name, sets) in shard.entries().filter(|(name, _)| !changed.contains(name)) {
                 let at = self.begin(name);
                 self.arena.extend_from_slice(sets);
                 self.end(name, at);
