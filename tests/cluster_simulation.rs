@@ -179,7 +179,7 @@ impl World {
             self.now = self.now.max(time);
             let event = self.queued[slot].take().expect("each once");
             self.happen(event);
-            if self.events.is_empty() || self.queued.len() > 100_000 {
+            if self.queued.len() > 100_000 + 2 * self.events.len() {
                 self.compact_queue();
             }
         }
@@ -473,4 +473,71 @@ fn a_quiet_cluster_sends_little() {
     let per_second = (world.sent_bytes - before) / 600 / 5;
     println!("a node of five with nothing to tell sends {per_second} bytes a second");
     assert!(per_second <= 2_000, "{per_second}");
+}
+
+/// A hundred nodes; `scripts/simulate-1000` takes a thousand, and some minutes.
+#[test]
+fn many_nodes_hear_of_everything_soon_and_say_little() {
+    let nodes = std::env::var("NODES").ok().and_then(|text| text.parse().ok()).unwrap_or(100);
+    let mut world = World::new(nodes, 1);
+    world.max_latency_ms = 1;
+    let all_know_all = |world: &World| {
+        world.places.iter().all(|place| {
+            place.engine.as_ref().is_some_and(|engine| engine.membership().members().len() == nodes - 1)
+        })
+    };
+    while !all_know_all(&world) {
+        world.run(world.now + Duration::from_millis(500));
+        assert!(world.now < Duration::from_secs(180), "they do not find each other");
+    }
+    println!("{nodes} nodes that start at once know each other after {:?}", world.now);
+
+    world.run(world.now + Duration::from_secs(60));
+    let before = world.sent_bytes;
+    world.run(world.now + Duration::from_secs(20));
+    let bytes_per_s = (world.sent_bytes - before) / 20 / nodes as u64;
+    println!("a node with nothing to tell sends {bytes_per_s} bytes a second");
+    assert!(bytes_per_s <= 10_000);
+
+    let mut times = Vec::new();
+    for round in 0..100 {
+        let place = world.rng.usize(..nodes);
+        let name = u8::try_from(round % 4).unwrap();
+        world.change(place, name);
+        let begin = world.now;
+        let wire = key(0, name).name.as_wire().to_vec();
+        let expected = world.expected()[&name].len();
+        let has = |world: &World, place: usize| {
+            world.places[place]
+                .engine
+                .as_ref()
+                .is_some_and(|engine| engine.store().answers(&wire).count() == expected)
+        };
+        let mut late: Vec<usize> = (0..nodes).collect();
+        while !late.is_empty() {
+            world.run(world.now + Duration::from_micros(250));
+            late.retain(|&place| !has(&world, place));
+            assert!(world.now < begin + Duration::from_secs(10), "{} nodes have not heard of it", late.len());
+        }
+        times.push(world.now - begin);
+        world.run(world.now + Duration::from_millis(50));
+    }
+    let (p50, p99) = (percentile(times.clone(), 50), percentile(times, 99));
+    println!("a change is at all nodes after p50 {p50:?}, p99 {p99:?}; a round trip takes 1 to 2 ms");
+    assert!(p99 <= Duration::from_millis(12 * 2), "{p99:?}");
+
+    world.sides = (0..nodes).map(|place| u8::from(place % 2 == 0)).collect();
+    world.run(world.now + Duration::from_secs(60));
+    for place in 0..10 {
+        world.change(place * nodes / 10, 5);
+    }
+    world.run(world.now + Duration::from_secs(2));
+    world.sides = vec![0; nodes];
+    let begin = world.now;
+    while !world.agree() {
+        world.run(world.now + Duration::from_millis(100));
+        assert!(world.now < begin + Duration::from_secs(120), "it does not heal");
+    }
+    println!("a partition in halves has healed after {:?}", world.now - begin);
+    assert!(world.now - begin <= Duration::from_secs(10));
 }

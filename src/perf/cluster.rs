@@ -355,6 +355,15 @@ fn make_changes(node: &Node, names: u32, stop: &AtomicBool) -> io::Result<(u64, 
     Ok((made, ttls))
 }
 
+/// Whether a node knows the last change of each name that `owner` has changed, and all of these names.
+fn has_last_changes(node: &Node, owner: &str, ttls: &[u32]) -> bool {
+    let Ok(names) = node.names() else { return false };
+    let number = |name: &str| name.strip_prefix('c')?.split('.').next()?.parse::<usize>().ok();
+    let changed = names.iter().filter(|it| it.node == owner);
+    let changed: Vec<_> = changed.filter_map(|it| Some((number(&it.name)?, it.ttl_s))).collect();
+    changed.len() == ttls.len() && changed.iter().all(|(number, ttl_s)| ttls.get(*number).copied() == *ttl_s)
+}
+
 fn churn(directory: &Path, seconds: u32) -> io::Result<Vec<Figure>> {
     const NAMES: u32 = 10_000;
     const SLICE: Duration = Duration::from_secs(5);
@@ -384,21 +393,7 @@ fn churn(directory: &Path, seconds: u32) -> io::Result<Vec<Figure>> {
     })?;
     let rate = made as f64 / begin.elapsed().as_secs_f64();
     let (busy_qps, busy_share) = busy;
-    let complete = |node: &Node| -> bool {
-        let Ok(names) = node.names() else { return false };
-        let mut seen = 0;
-        for it in names.iter().filter(|it| it.node == nodes[1].name()) {
-            let number =
-                it.name.strip_prefix('c').and_then(|rest| rest.split('.').next()?.parse::<usize>().ok());
-            if let Some(number) = number {
-                seen += 1;
-                if ttls.get(number).copied() != it.ttl_s {
-                    return false;
-                }
-            }
-        }
-        seen == NAMES as usize
-    };
+    let complete = |node: &Node| has_last_changes(node, nodes[1].name(), &ttls);
     let caught_up = wait_until("all nodes have the last of all changes", || nodes.iter().all(complete));
     let ratio = busy_share / quiet_share;
     Ok(vec![

@@ -17,7 +17,8 @@ pub(super) struct Log {
     pub(super) incarnation: u64,
     /// The number of the latest change that is known here, and all before it are.
     pub(super) head: u64,
-    /// Tombstones up to this number have been dropped. Who knows less than that has to take the whole log.
+    /// Tombstones up to this number have been dropped. Who knows less than that has to take the whole log. It is over the
+    /// head while that is being done where there was nothing of the origin before.
     pub(super) floor: u64,
     pub(super) changes: Changes,
     /// The origin is a live member: its records are in answers.
@@ -42,7 +43,7 @@ impl Log {
         let mut delta = Delta {
             origin: self.origin,
             incarnation: self.incarnation,
-            floor: self.floor,
+            floor: self.floor.min(self.head),
             head: self.head,
             from,
             to: self.head,

@@ -6,6 +6,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -14,7 +15,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::harness::{Server, ask, query, redbreast, run, wait_until};
+use crate::harness::{Server, ask, has, query, redbreast, run, stdout, wait_until};
 
 const A: u16 = 1;
 const SRV: u16 = 33;
@@ -502,4 +503,19 @@ fn a_node_answers_without_a_pause_while_others_come_and_go() {
         let (asked, slowest) = watch.join().unwrap();
         assert!(asked > 1000 && slowest < Duration::from_secs(1), "{asked} asked, slowest {slowest:?}");
     });
+}
+
+/// Partitions, loss, one-way links, kills, flapping, leaving and changing keys, among network namespaces: a script does it
+/// and tells what was wrong.
+#[test]
+fn five_nodes_in_network_namespaces_answer_right_whatever_the_network_does() {
+    let unshare = ["--net", "--mount", "--pid", "--fork", "true"];
+    let tools =
+        has("unshare", &unshare) && has("ip", &["-V"]) && has("nft", &["--version"]) && has("dig", &["-v"]);
+    if !tools {
+        return;
+    }
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/cluster-namespaces");
+    let told = stdout(Command::new(script).arg(env!("CARGO_BIN_EXE_redbreast")).env("PATIENCE", "4"));
+    assert!(told.contains("with the new one it is back"), "{told}");
 }
