@@ -388,3 +388,26 @@ fn who_claims_to_be_us_in_a_later_incarnation_is_told() {
         assert_eq!(store.apply(&other.delta(id(0), 0, 100).unwrap()), expected);
     }
 }
+
+#[test]
+fn what_others_register_has_an_end() {
+    let mut flooding = Store::new(id(0), 1);
+    let mut store = Store::new(id(1), 1).with_max_foreign_len(100_000);
+    let (mut from, mut full) = (0, 0);
+    for i in 0..20_000u32 {
+        let name = Name::from_text(&format!("n{i}.example")).unwrap();
+        flooding.register(&Key::address("", &name, i.to_be_bytes().into()), &attributes(1)).unwrap();
+        if i % 100 == 0 {
+            let delta = flooding.delta(id(0), from, usize::MAX).unwrap();
+            from = delta.to;
+            full += usize::from(store.apply(&delta) == Applied::Full);
+        }
+    }
+    assert!(full > 100 && store.heap_len() < 300_000, "{full} {}", store.heap_len());
+    // Its own are another matter, and those that are removed make room.
+    assert!(store.register(&key(1), &attributes(1)).unwrap());
+    store.forget(id(0));
+    flooding.remove(|_| true);
+    flooding.compact(u64::MAX);
+    assert_ne!(store.apply(&flooding.delta(id(0), 0, usize::MAX).unwrap()), Applied::Full);
+}

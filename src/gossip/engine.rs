@@ -63,6 +63,8 @@ pub struct Faults {
     pub malformed: u64,
     /// Changes that claim to be our own, of a later start: another node has our data.
     pub impostor: u64,
+    /// Changes for which there is no room.
+    pub full: u64,
 }
 
 /// A request that is under way.
@@ -256,6 +258,7 @@ impl Engine {
     pub fn handle_delta(&mut self, now: Duration, delta: &Delta) -> Applied {
         let applied = self.store.apply(delta);
         self.faults.impostor += u64::from(applied == Applied::Impostor);
+        self.faults.full += u64::from(applied == Applied::Full);
         if let Some(asked) = self.asked.get_mut(&delta.origin) {
             asked.expires = now + SYNC_PERIOD;
         }

@@ -3,7 +3,7 @@
 //! Sans-I/O: it takes the time and bytes, and returns what to send and what has changed. Runs on the control thread.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap, VecDeque};
+use std::collections::{BTreeMap, BinaryHeap, HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::num::{NonZeroU8, NonZeroUsize};
 use std::time::Duration;
@@ -71,6 +71,8 @@ pub struct Membership {
     effects: Effects,
     /// The live members, by node; of several that one node has had, the latest.
     members: BTreeMap<NodeId, Peer>,
+    /// Where they are.
+    addresses: HashMap<SocketAddr, NodeId>,
     seeds: Vec<Seed>,
     next_news: Duration,
 }
@@ -172,6 +174,7 @@ impl Membership {
             foca: Foca::new(me, config, SmallRng::seed_from_u64(rng_seed), PeerCodec),
             effects: Effects::default(),
             members: BTreeMap::new(),
+            addresses: HashMap::new(),
             seeds,
             next_news: Duration::ZERO,
         }
@@ -247,7 +250,7 @@ impl Membership {
     }
 
     fn is_member(&self, address: SocketAddr) -> bool {
-        self.members.values().any(|member| member.address == address)
+        self.addresses.contains_key(&address)
     }
 
     fn announce_to_seeds(&mut self, now: Duration) {
@@ -301,14 +304,26 @@ impl Membership {
             seed.backoff = ANNOUNCE_PERIOD;
             seed.next = self.effects.now + ANNOUNCE_PERIOD;
         }
-        self.members.insert(peer.node, peer.clone());
+        if let Some(before) = self.members.insert(peer.node, peer.clone()) {
+            self.forget_address(&before);
+        }
+        self.addresses.insert(peer.address, peer.node);
         self.effects.actions.push_back(Action::Up(peer));
+    }
+
+    /// Another node may be at its address by now.
+    fn forget_address(&mut self, peer: &Peer) {
+        if self.addresses.get(&peer.address) == Some(&peer.node) {
+            self.addresses.remove(&peer.address);
+        }
     }
 
     fn note_down(&mut self, peer: &Peer) {
         // Of a node that has moved, only its old address is down.
         if self.members.get(&peer.node).is_some_and(|now| now.generation <= peer.generation) {
-            self.members.remove(&peer.node);
+            if let Some(before) = self.members.remove(&peer.node) {
+                self.forget_address(&before);
+            }
             self.effects.actions.push_back(Action::Down(peer.clone()));
         }
     }

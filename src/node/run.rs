@@ -9,6 +9,7 @@ use tracing::{error, info, warn};
 use super::{Control, Node, NodeError, read_names, read_ring, read_secrets};
 use crate::gossip::engine::Faults;
 use crate::gossip::seal::Rejected;
+use crate::store::MAX_FOREIGN_LEN;
 
 /// How long after the first sign of a change files are read, so that one change is one reading.
 const SETTLING: Duration = Duration::from_millis(5);
@@ -168,6 +169,12 @@ impl Node {
                  anew with an empty directory"
             );
         }
+        if faults.full > self.told.faults.full {
+            warn!(
+                "other nodes have registered more than {} GiB: what is over that is left out here, and answers differ",
+                MAX_FOREIGN_LEN >> 30
+            );
+        }
         if faults.malformed > self.told.faults.malformed {
             warn!("{} messages of other nodes could not be read since the start", faults.malformed);
         }
@@ -191,6 +198,7 @@ impl Node {
             ("streams_broken", traffic.streams_broken),
             ("malformed", faults.malformed),
             ("impostor", faults.impostor),
+            ("full", faults.full),
         ]
         .map(|(name, count)| (name.to_owned(), count))
         .into_iter()

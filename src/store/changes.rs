@@ -69,6 +69,7 @@ pub(super) struct Changes {
     blocks: BTreeMap<u64, Block>,
     len: usize,
     tombstones: usize,
+    bytes: usize,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -114,6 +115,11 @@ impl Changes {
         self.tombstones
     }
 
+    /// Bytes of all changes.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     pub(super) fn get(&self, number: u64) -> Option<Change<'_>> {
         let block = self.blocks.get(&(number / BLOCK)).filter(|block| block.has(number % BLOCK))?;
         Some(Change(block.at(block.offset(number % BLOCK))))
@@ -137,6 +143,7 @@ impl Changes {
             block.bytes.shrink_to_fit();
         }
         self.len += 1;
+        self.bytes += change.0.len();
         self.tombstones += usize::from(!change.is_live());
     }
 
@@ -152,6 +159,7 @@ impl Changes {
             self.blocks.remove(&(number / BLOCK));
         }
         self.len -= 1;
+        self.bytes -= bytes.len();
         self.tombstones -= usize::from(!Change(&bytes).is_live());
         Some(bytes)
     }
@@ -217,6 +225,7 @@ mod tests {
                 let found = changes.range(from..).map(|(number, change)| (number, change.as_bytes()));
                 assert!(found.eq(model.range(from..).map(|(&number, bytes)| (number, &**bytes))));
                 assert_eq!(changes.len(), model.len());
+                assert_eq!(changes.bytes(), model.values().map(|bytes| bytes.len()).sum::<usize>());
                 assert_eq!(changes.tombstones() + changes.live().count(), model.len());
             }
         }

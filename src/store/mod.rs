@@ -52,7 +52,13 @@ pub enum Applied {
     /// Nothing: it claims to come from this node, in a later incarnation than this one. Two nodes have the same id, or an
     /// old copy of our data was started.
     Impostor,
+    /// Nothing: other nodes have registered more than there may be.
+    Full,
 }
+
+/// Bytes of changes that are held for other nodes at most. With what the indexes and the table add that is some three times
+/// as much memory.
+pub const MAX_FOREIGN_LEN: usize = 4 << 30;
 
 /// A record for the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,6 +83,7 @@ pub struct Store {
     /// Names, in wire form and lower case, whose records are others than when [`take_changed`](Self::take_changed) was
     /// last called.
     changed: NameSet,
+    max_foreign_len: usize,
 }
 
 impl Store {
@@ -93,7 +100,20 @@ impl Store {
             staged: BTreeMap::new(),
             index: Index::default(),
             changed: NameSet::default(),
+            max_foreign_len: MAX_FOREIGN_LEN,
         }
+    }
+
+    /// The same with another limit for what other nodes have registered.
+    #[must_use]
+    pub fn with_max_foreign_len(self, max_foreign_len: usize) -> Self {
+        Self { max_foreign_len, ..self }
+    }
+
+    /// Bytes of changes that are held for other nodes.
+    fn foreign_len(&self) -> usize {
+        let held = self.logs.iter().skip(1).flatten().chain(self.staged.values());
+        held.map(|log| log.changes.bytes()).sum()
     }
 
     /// This node.
@@ -290,11 +310,15 @@ impl Store {
             let later = delta.incarnation > self.incarnation();
             return if later { Applied::Impostor } else { Applied::Known };
         }
-        let Some(log) = self.log(delta.origin) else { return self.begin(delta) };
-        let (incarnation, head, floor) = (log.incarnation, log.head, log.floor);
-        if (delta.incarnation, delta.head) <= (incarnation, head) {
+        let known = self.log(delta.origin).map(|log| (log.incarnation, log.head, log.floor));
+        if known.is_some_and(|(incarnation, head, _)| (delta.incarnation, delta.head) <= (incarnation, head))
+        {
             return Applied::Known;
         }
+        if !delta.is_empty() && self.foreign_len() >= self.max_foreign_len {
+            return Applied::Full;
+        }
+        let Some((incarnation, head, floor)) = known else { return self.begin(delta) };
         // Behind the floor a tombstone may be missing: only the whole log tells what is gone. But where the log was begun
         // under that floor, nothing that it has can be gone.
         if incarnation != delta.incarnation || head < delta.floor && floor != delta.floor {
