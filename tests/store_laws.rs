@@ -411,3 +411,14 @@ fn what_others_register_has_an_end() {
     flooding.compact(u64::MAX);
     assert_ne!(store.apply(&flooding.delta(id(0), 0, usize::MAX).unwrap()), Applied::Full);
 }
+
+#[test]
+fn the_hash_of_a_digest_is_told_without_making_it() {
+    let mut store = Store::new(id(0), 1);
+    for (i, up) in [(3, true), (1, true), (2, false)] {
+        let other = Store::new(id(i), 7);
+        store.apply(&other.delta(id(i), 0, usize::MAX).unwrap());
+        store.set_up(id(i), up);
+        assert_eq!(store.digest_hash(), store.digest().hash());
+    }
+}

@@ -223,9 +223,8 @@ impl Engine {
                 _ => {}
             },
             Message::Hash(hash) => {
-                let digest = self.store.digest();
-                if digest.hash() != hash {
-                    for digest in digest.parts(MAX_SUMMARIES) {
+                if self.store.digest_hash() != hash {
+                    for digest in self.store.digest().parts(MAX_SUMMARIES) {
                         self.send(from, &Message::Digest { digest, is_answer: false });
                     }
                 }
@@ -305,7 +304,7 @@ impl Engine {
                     // It may have news for us, and we for it: in a small cluster there is no need to wait for the next second.
                     // In a large one so many come up at once that each would be told by all.
                     if self.membership.members().len() <= DIRECT_MEMBERS {
-                        let hash = self.store.digest().hash();
+                        let hash = self.store.digest_hash();
                         self.send(peer.address, &Message::Hash(hash));
                     }
                 }
@@ -362,7 +361,7 @@ impl Engine {
         let count = self.membership.members().len();
         if count > 0 {
             let chosen = self.membership.members().nth(self.rng.usize(..count)).map(|member| member.address);
-            let hash = self.store.digest().hash();
+            let hash = self.store.digest_hash();
             chosen.into_iter().for_each(|to| self.send(to, &Message::Hash(hash)));
         }
     }

@@ -38,6 +38,17 @@ pub struct Want {
     pub changes: u64,
 }
 
+/// The hash of a digest with these summaries, which are in the order of their origins.
+pub(super) fn hash(summaries: impl Iterator<Item = (NodeId, Summary)>) -> u64 {
+    let mut bytes = Vec::new();
+    for (origin, summary) in summaries {
+        bytes.extend_from_slice(&origin.0);
+        bytes.extend_from_slice(&summary.incarnation.to_be_bytes());
+        bytes.extend_from_slice(&summary.head.to_be_bytes());
+    }
+    SipHasher24::new().hash(&bytes)
+}
+
 const LOWEST: NodeId = NodeId([0; 16]);
 const HIGHEST: NodeId = NodeId([0xff; 16]);
 
@@ -49,13 +60,7 @@ impl Digest {
     /// A hash of all of it, the same on all machines.
     #[must_use]
     pub fn hash(&self) -> u64 {
-        let mut bytes = Vec::with_capacity(self.summaries.len() * 32);
-        for (origin, summary) in &self.summaries {
-            bytes.extend_from_slice(&origin.0);
-            bytes.extend_from_slice(&summary.incarnation.to_be_bytes());
-            bytes.extend_from_slice(&summary.head.to_be_bytes());
-        }
-        SipHasher24::new().hash(&bytes)
+        hash(self.summaries.iter().map(|(&origin, &summary)| (origin, summary)))
     }
 
     /// What is known of `origin`.

@@ -538,6 +538,13 @@ impl Store {
         Digest::new(self.logs.iter().flatten().filter(|log| log.up).map(Log::summary))
     }
 
+    /// The hash of that, which is all that travels while nothing changes.
+    #[must_use]
+    pub fn digest_hash(&self) -> u64 {
+        let logs = self.places.values().filter_map(|&place| self.logs[usize::from(place)].as_ref());
+        digest::hash(logs.filter(|log| log.up).map(Log::summary))
+    }
+
     /// What is known of all origins, up or not: nobody needs to tell us of that.
     #[must_use]
     pub fn known(&self) -> Digest {
