@@ -37,6 +37,9 @@ const FORGET_AFTER: Duration = Duration::from_secs(30 * 60);
 /// How long our own tombstones are kept at most.
 const TOMBSTONE_AGE: Duration = Duration::from_secs(30 * 60);
 
+/// Nodes that one message asks about.
+const MAX_STRANGERS: usize = 64;
+
 /// What to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Output {
@@ -230,6 +233,13 @@ impl Engine {
                 }
             }
             Message::Digest { digest, is_answer } => {
+                // Whose records others answer with is a member, of whom the news did not come here.
+                let (me, members) = (self.store.me(), &self.membership);
+                let strangers = digest.origins().filter(|&node| node != me && members.member(node).is_none());
+                let strangers: Vec<_> = strangers.collect();
+                for strangers in strangers.chunks(MAX_STRANGERS) {
+                    self.send(from, &Message::Who(strangers.to_vec()));
+                }
                 let wants = self.store.known().wants(&digest);
                 if !wants.is_empty() {
                     self.ask(now, from, wants);
@@ -240,6 +250,16 @@ impl Engine {
                 }
             }
             Message::Want(wants) => self.answer(from, &wants),
+            Message::Who(nodes) => {
+                let nodes: BTreeSet<_> = nodes.into_iter().take(MAX_STRANGERS).collect();
+                for bytes in self.membership.describe(&nodes, MAX_DELTA_LEN) {
+                    self.send(from, &Message::Members(bytes));
+                }
+            }
+            Message::Members(bytes) => {
+                self.faults.malformed += u64::from(!self.membership.learn(now, &bytes));
+                self.note_members(now);
+            }
             Message::Leave => {
                 // Its being down is told by the membership protocol, which may come later.
                 if self.membership.member(sender).is_some() {

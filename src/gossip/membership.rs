@@ -3,12 +3,12 @@
 //! Sans-I/O: it takes the time and bytes, and returns what to send and what has changed. Runs on the control thread.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::num::{NonZeroU8, NonZeroUsize};
 use std::time::Duration;
 
-use foca::{Config, Foca, NoCustomBroadcast, Notification, PeriodicParams, Runtime, Timer};
+use foca::{Codec, Config, Foca, NoCustomBroadcast, Notification, PeriodicParams, Runtime, Timer};
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 
@@ -211,6 +211,38 @@ impl Membership {
         let taken = self.foca.handle_data(bytes, &mut self.effects).is_ok();
         self.note_changes();
         taken
+    }
+
+    /// The members among `nodes` with what is known of them, in messages for those who do not know them.
+    #[must_use]
+    pub fn describe(&self, nodes: &BTreeSet<NodeId>, max_len: usize) -> Vec<Vec<u8>> {
+        let mut messages = vec![Vec::new()];
+        for member in self.foca.iter_members().filter(|member| nodes.contains(&member.id().node)) {
+            let mut bytes = Vec::new();
+            if PeerCodec.encode_member(member, &mut bytes).is_err() {
+                continue; // memory has room for every member
+            }
+            match messages.last_mut() {
+                Some(last) if last.len() + bytes.len() <= max_len => last.extend_from_slice(&bytes),
+                _ => messages.push(bytes),
+            }
+        }
+        messages.retain(|message| !message.is_empty());
+        messages
+    }
+
+    /// Takes such a message. Returns whether it was one.
+    pub fn learn(&mut self, now: Duration, mut bytes: &[u8]) -> bool {
+        self.effects.now = now;
+        let mut members = Vec::new();
+        while !bytes.is_empty() {
+            let Ok(member) = PeerCodec.decode_member(&mut bytes) else { return false };
+            members.push(member);
+        }
+        // They are no news to the others.
+        let learnt = self.foca.apply_many(members.into_iter(), false, &mut self.effects).is_ok();
+        self.note_changes();
+        learnt
     }
 
     /// Does what is due.

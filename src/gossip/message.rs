@@ -46,6 +46,10 @@ pub enum Message {
     Want(Vec<Want>),
     /// The sender goes for good: nobody needs to keep its records.
     Leave,
+    /// Nodes that the sender has heard of and does not know as members.
+    Who(Vec<NodeId>),
+    /// Members, as the membership protocol writes them.
+    Members(Vec<u8>),
 }
 
 mod kind {
@@ -55,6 +59,8 @@ mod kind {
     pub(super) const DIGEST: u8 = 3;
     pub(super) const WANT: u8 = 4;
     pub(super) const LEAVE: u8 = 5;
+    pub(super) const WHO: u8 = 6;
+    pub(super) const MEMBERS: u8 = 7;
 }
 
 impl Message {
@@ -93,6 +99,15 @@ impl Message {
                 }
             }
             Self::Leave => out.push(kind::LEAVE),
+            Self::Who(nodes) => {
+                out.push(kind::WHO);
+                put_varint(&mut out, nodes.len() as u64);
+                nodes.iter().for_each(|node| out.extend_from_slice(&node.0));
+            }
+            Self::Members(bytes) => {
+                out.push(kind::MEMBERS);
+                put_bytes(&mut out, bytes);
+            }
         }
         out
     }
@@ -130,6 +145,14 @@ impl Message {
                 Self::Want(wants)
             }
             kind::LEAVE => Self::Leave,
+            kind::WHO => {
+                let mut nodes = Vec::new();
+                for _ in 0..reader.varint()? {
+                    nodes.push(NodeId(reader.array()?));
+                }
+                Self::Who(nodes)
+            }
+            kind::MEMBERS => Self::Members(reader.bytes(usize::MAX)?.to_vec()),
             _ => return Ok((sender, None)),
         };
         Ok((sender, Some(message)))
@@ -155,6 +178,8 @@ mod tests {
             Message::Digest { digest: store.digest(), is_answer: true },
             Message::Want(vec![Want { origin: me, from: 3, changes: 4 }]),
             Message::Leave,
+            Message::Who(vec![me]),
+            Message::Members(b"bytes".to_vec()),
         ]
     }
 

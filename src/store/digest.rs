@@ -69,6 +69,11 @@ impl Digest {
         self.summaries.get(&origin).copied()
     }
 
+    /// The origins that it tells of.
+    pub fn origins(&self) -> impl Iterator<Item = NodeId> {
+        self.summaries.keys().copied()
+    }
+
     /// The same in parts with at most `origins` origins each, that together have all of it.
     #[must_use]
     pub fn parts(&self, origins: usize) -> Vec<Self> {
