@@ -42,7 +42,7 @@ fn publisher() -> Publisher {
     let settings = ZoneSettings { ttl_s: 1, negative_ttl_s: 1 };
     let mut publisher = Publisher::new(&[name("redbreast.internal")], settings);
     let mut store = fill();
-    publisher.note(&store.take_changed());
+    publisher.note(store.take_changed());
     publisher.publish(&store, usize::MAX);
     publisher
 }
@@ -94,7 +94,7 @@ fn publish(c: &mut Criterion) {
     let all = store.take_changed();
     c.bench_function("publish 10,000 names", |b| {
         b.iter(|| {
-            publisher.note(&all);
+            publisher.note(all.clone());
             publisher.publish(&store, usize::MAX);
         });
     });
@@ -104,7 +104,7 @@ fn publish(c: &mut Criterion) {
         b.iter(|| {
             ttl_s += 1;
             store.register(&key, &Attributes::with_ttl_s(ttl_s)).expect("short");
-            publisher.note(&store.take_changed());
+            publisher.note(store.take_changed());
             publisher.publish(&store, usize::MAX);
         });
     });

@@ -68,7 +68,7 @@ fn publisher() -> Publisher {
         let key = Key { instance: "".into(), name: local(owner), rtype, rdata: data.into() };
         store.register(&key, &Attributes::with_ttl_s(30)).unwrap();
     }
-    publisher.note(&store.take_changed());
+    publisher.note(store.take_changed());
     publisher.publish(&store, usize::MAX);
     publisher
 }

@@ -62,7 +62,7 @@ fn a_record_weighs_at_most_250_bytes_above_its_name() {
         let mut bytes = Vec::new();
         delta.encode(&mut bytes);
         store.apply(&Delta::decode(&mut Reader(&bytes)).unwrap());
-        publisher.note(&store.take_changed());
+        publisher.note(store.take_changed());
         publisher.publish(&store, usize::MAX);
     }
     assert_eq!(publisher.current().names(), 2 * records as usize + 1);

@@ -24,7 +24,7 @@ const PUBLICATION_PERIOD: Duration = Duration::from_millis(1);
 const MAX_PUBLICATION_PERIOD: Duration = Duration::from_millis(100);
 
 /// A publication may take one part in so many of the thread's time: under load, more names go into each.
-const PUBLICATION_SHARE: u32 = 40;
+const PUBLICATION_SHARE: u32 = 80;
 
 /// Names in one publication, where many are waiting: more take several, so that the cluster is not kept waiting.
 const MAX_PUBLISHED: usize = 10_000;
@@ -80,7 +80,7 @@ impl Node {
 
     fn patience(&self) -> Duration {
         let now = Instant::now();
-        let publication = (self.publisher.pending() > 0).then_some(self.next_publication);
+        let publication = (self.unpublished() > 0).then_some(self.next_publication);
         let ours = [publication, self.reload_at].into_iter().flatten().min();
         let cluster = self.cluster.patience();
         ours.map_or(cluster, |at| cluster.min(at.saturating_duration_since(now)))
@@ -125,17 +125,24 @@ impl Node {
         }
     }
 
+    /// Names that have changed since they were published; some may be counted twice.
+    fn unpublished(&self) -> usize {
+        self.cluster.engine().store().changed() + self.publisher.pending()
+    }
+
     fn note_changed(&mut self) {
         let changed = self.cluster.engine_mut().store_mut().take_changed();
-        self.publisher.note(&changed);
+        if !changed.is_empty() {
+            self.publisher.note(changed);
+        }
     }
 
     fn publish_when_due(&mut self) {
-        self.note_changed();
         let begin = Instant::now();
-        if self.publisher.pending() == 0 || begin < self.next_publication {
+        if self.unpublished() == 0 || begin < self.next_publication {
             return;
         }
+        self.note_changed();
         let cpu_before = thread_cpu_time();
         self.publisher.publish(self.cluster.engine().store(), MAX_PUBLISHED);
         // What others did on this CPU meanwhile does not count.

@@ -263,14 +263,24 @@ impl Store {
     /// Puts a change into a log in place of what it makes void.
     fn put(&mut self, place: u16, number: u64, change: Change<'_>) {
         let void = self.find(place, change.record().key).map(|(number, _)| number);
-        let before = void.and_then(|number| self.take(place, number));
-        let up = self.logs[usize::from(place)].as_ref().is_some_and(|log| log.up);
-        if up && before.as_deref() != Some(change.as_bytes()) {
-            let both = before.as_deref().map(Change::known).into_iter().chain([change]);
-            both.filter(|change| change.is_live()).for_each(|change| self.note(change));
+        let log = self.log_mut(place);
+        let before = void.and_then(|number| log.changes.remove(number));
+        log.changes.insert(number, change);
+        let (up, now) = (log.up, Place::new(place, number));
+        let was_live = before.as_deref().map(|bytes| Change::known(bytes).is_live());
+        match void.map(|number| Place::new(place, number)) {
+            // The key is the same, and so are the names that it is found under.
+            Some(void) if was_live == Some(change.is_live()) => self.index.move_to(now, void, change),
+            Some(void) => {
+                self.index.remove(void, before.as_deref().map_or(change, Change::known));
+                self.index.insert(now, change);
+            }
+            None => self.index.insert(now, change),
         }
-        self.index.insert(Place::new(place, number), change);
-        self.log_mut(place).changes.insert(number, change);
+        let matters = was_live == Some(true) || change.is_live();
+        if up && matters && before.as_deref() != Some(change.as_bytes()) {
+            self.note(change);
+        }
     }
 
     fn take(&mut self, place: u16, number: u64) -> Option<Box<[u8]>> {
@@ -286,7 +296,14 @@ impl Store {
 
     /// Names, in wire form and lower case, whose records have changed since this was last called.
     pub fn take_changed(&mut self) -> NameSet {
-        std::mem::take(&mut self.changed)
+        let room = self.changed.room();
+        std::mem::replace(&mut self.changed, room)
+    }
+
+    /// How many names that would be.
+    #[must_use]
+    pub fn changed(&self) -> usize {
+        self.changed.len()
     }
 
     /// The records of `name`, in wire form and lower case, of all origins that are up: what is registered, and pointers

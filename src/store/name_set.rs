@@ -18,7 +18,22 @@ pub struct NameSet {
     begins: HashTable<(usize, u64)>,
 }
 
+/// Names that room is kept for, when as many have just been in a set.
+const MAX_ROOM: usize = 4_096;
+
 impl NameSet {
+    /// An empty set with room for about what is in this one.
+    pub(super) fn room(&self) -> Self {
+        if self.is_empty() || self.len() > MAX_ROOM {
+            return Self::default();
+        }
+        Self {
+            hasher: self.hasher.clone(),
+            bytes: Vec::with_capacity(self.bytes.len()),
+            begins: HashTable::with_capacity(self.len()),
+        }
+    }
+
     /// Adds `name`. Returns whether it is new.
     pub fn insert(&mut self, name: &[u8]) -> bool {
         let hash = self.hasher.hash_one(name);

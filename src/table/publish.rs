@@ -19,10 +19,28 @@ pub struct Publisher {
     domains: Vec<Name>,
     settings: ZoneSettings,
     below: Below,
-    /// Names that have changed since they were published, by the part of the table that they are in.
+    /// Names that have changed since they were published, as long as all of them fit one publication.
+    fresh: NameSet,
+    /// If they do not: by the part of the table that they are in.
     pending: [NameSet; PARTS],
     /// The part whose turn is next, where there is too much for one publication.
     next_part: usize,
+}
+
+/// Names that are published at once, as they were noted: no name is in two parts.
+#[derive(Default)]
+struct Changed {
+    parts: Vec<NameSet>,
+}
+
+impl Changed {
+    fn iter(&self) -> impl Iterator<Item = &[u8]> {
+        self.parts.iter().flat_map(NameSet::iter)
+    }
+
+    fn contains(&self, name: &[u8]) -> bool {
+        self.parts.iter().any(|part| part.contains(name))
+    }
 }
 
 /// Parts of the table that are published one after the other where much has changed: each writes its own shards anew, and
@@ -39,11 +57,12 @@ impl Publisher {
             domains: domains.to_vec(),
             settings,
             below: Below::default(),
+            fresh: NameSet::default(),
             pending: std::array::from_fn(|_| NameSet::default()),
             next_part: 0,
         };
         let apexes: Vec<_> = domains.iter().map(Name::to_lower_case).collect();
-        publisher.note(&apexes.iter().map(Name::as_wire).collect());
+        publisher.note(apexes.iter().map(Name::as_wire).collect());
         publisher.publish(&Store::new(crate::store::NodeId([0; 16]), 0), usize::MAX);
         publisher
     }
@@ -61,7 +80,16 @@ impl Publisher {
     }
 
     /// Notes that the records of these names are others now.
-    pub fn note(&mut self, changed: &NameSet) {
+    pub fn note(&mut self, changed: NameSet) {
+        if self.pending() == 0 {
+            self.fresh = changed;
+        } else {
+            self.spread(&changed);
+        }
+    }
+
+    /// Notes names by their part of the table.
+    fn spread(&mut self, changed: &NameSet) {
         let mut folded = QueryName::default();
         let seed = self.current.load().seed();
         for name in changed.iter() {
@@ -73,21 +101,25 @@ impl Publisher {
     /// How many names have changed and are not published yet.
     #[must_use]
     pub fn pending(&self) -> usize {
-        self.pending.iter().map(NameSet::len).sum()
+        self.fresh.len() + self.pending.iter().map(NameSet::len).sum::<usize>()
     }
 
     /// Takes names whose turn it is: all, or parts of the table until there are `most`.
-    fn take_pending(&mut self, most: usize) -> NameSet {
-        let mut taken = NameSet::default();
+    fn take_pending(&mut self, most: usize) -> Changed {
+        let mut taken = Changed::default();
+        let fresh = std::mem::take(&mut self.fresh);
+        if self.pending() == 0 && fresh.len() <= most {
+            taken.parts.push(fresh);
+            return taken;
+        }
+        self.spread(&fresh);
+        let mut len = 0;
         for _ in 0..PARTS {
             let part = std::mem::take(&mut self.pending[self.next_part]);
             self.next_part = (self.next_part + 1) % PARTS;
-            if taken.is_empty() {
-                taken = part;
-            } else {
-                taken.extend(part.iter());
-            }
-            if taken.len() >= most {
+            len += part.len();
+            taken.parts.push(part);
+            if len >= most {
                 break;
             }
         }
@@ -100,7 +132,7 @@ impl Publisher {
         let changed = self.take_pending(most);
         let old = self.current.load();
         let mut counts = old.counts();
-        let mut update = Update::new(old.seed());
+        let mut update = Update::new(old.seed(), changed.iter().count());
         let mut bare = Vec::new();
         for name in changed.iter() {
             // Every apex has a name server: those it was given, or ours (RFC 1035 §5.2).
@@ -191,7 +223,7 @@ mod tests {
         }
 
         fn publish(&mut self) -> Arc<Table> {
-            self.publisher.note(&self.store.take_changed());
+            self.publisher.note(self.store.take_changed());
             self.publisher.publish(&self.store, usize::MAX);
             self.publisher.current()
         }

@@ -20,6 +20,9 @@ const NAMES_PER_SHARD: usize = 64;
 /// Shards of the smallest and of the largest table. The pointers to the latter take 128 KiB.
 pub(super) const SHARDS: std::ops::RangeInclusive<usize> = 64..=16_384;
 
+/// What a name and its records take, as a guess.
+const LIKELY_LEN: usize = 64;
+
 /// A record of a name: its type, how long others may keep it, and its data.
 pub(super) type NameRecord<'a> = (u16, u32, &'a [u8]);
 
@@ -55,8 +58,14 @@ struct Entry {
 }
 
 impl Update {
-    pub(super) fn new(seed: HashSeed) -> Self {
-        Self { seed, folded: QueryName::default(), entries: Vec::new(), arena: Vec::new() }
+    /// With room for so many names.
+    pub(super) fn new(seed: HashSeed, names: usize) -> Self {
+        Self {
+            seed,
+            folded: QueryName::default(),
+            entries: Vec::with_capacity(names),
+            arena: Vec::with_capacity(names * LIKELY_LEN),
+        }
     }
 
     fn name(&self, entry: &Entry) -> &[u8] {
