@@ -14,7 +14,7 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 pub use inbox::{ControlSender, Inbox};
 use journal::Journal;
@@ -113,6 +113,9 @@ pub struct Node {
     publisher: Publisher,
     /// Not before then.
     next_publication: Instant,
+    /// When names were published last, and the CPU time that publications are ahead of their share.
+    published_at: Instant,
+    publication_debt: Duration,
     /// When files are to be read again.
     reload_at: Option<Instant>,
     /// What has been told about gossip that was rejected.
@@ -153,6 +156,8 @@ impl Node {
             journal,
             publisher,
             next_publication: Instant::now(),
+            published_at: Instant::now(),
+            publication_debt: Duration::ZERO,
             reload_at: None,
             told: run::Told::default(),
             secrets,

@@ -23,8 +23,11 @@ const PUBLICATION_PERIOD: Duration = Duration::from_millis(1);
 /// The longest time between two publications that is waited for to have more of them in one.
 const MAX_PUBLICATION_PERIOD: Duration = Duration::from_millis(100);
 
-/// A publication may take one part in so many of the thread's time: under load, more names go into each.
+/// Publications may take one part in so many of the time: under load, more names go into each.
 const PUBLICATION_SHARE: u32 = 80;
+
+/// CPU time that publications may be ahead of their share: what changes now and then is published at once.
+const PUBLICATION_CREDIT: Duration = Duration::from_millis(50);
 
 /// Names in one publication, where many are waiting: more take several, so that the cluster is not kept waiting.
 const MAX_PUBLISHED: usize = 10_000;
@@ -147,8 +150,13 @@ impl Node {
         self.publisher.publish(self.cluster.engine().store(), MAX_PUBLISHED);
         // What others did on this CPU meanwhile does not count.
         let took = thread_cpu_time().saturating_sub(cpu_before);
+        let paid = begin.saturating_duration_since(self.published_at) / PUBLICATION_SHARE;
+        let most = PUBLICATION_CREDIT + MAX_PUBLICATION_PERIOD / PUBLICATION_SHARE;
+        self.publication_debt = (self.publication_debt.saturating_sub(paid) + took).min(most);
+        self.published_at = begin;
         let longest = if self.publisher.pending() > MAX_PUBLISHED { took } else { MAX_PUBLICATION_PERIOD };
-        let period = (took * PUBLICATION_SHARE).clamp(PUBLICATION_PERIOD, longest.max(PUBLICATION_PERIOD));
+        let wait = self.publication_debt.saturating_sub(PUBLICATION_CREDIT) * PUBLICATION_SHARE;
+        let period = wait.clamp(PUBLICATION_PERIOD, longest.max(PUBLICATION_PERIOD));
         self.next_publication = Instant::now() + period;
     }
 
