@@ -81,6 +81,30 @@ pub fn report_local_address(socket: BorrowedFd<'_>, address: &SocketAddr) -> io:
     if set == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// How many datagrams the kernel has dropped because the socket had no room for them: the count that SO_RXQ_OVFL tells
+/// with each datagram, asked for once instead.
+///
+/// # Errors
+/// Those of getsockopt(2).
+pub fn receive_drops(socket: BorrowedFd<'_>) -> io::Result<u32> {
+    /// Of the values that SO_MEMINFO gives, `SK_MEMINFO_DROPS` is the last.
+    const DROPS: usize = 8;
+    let mut values = [0u32; DROPS + 1];
+    #[allow(clippy::cast_possible_truncation)] // 36
+    let mut len = size_of_val(&values) as libc::socklen_t;
+    // SAFETY: the kernel writes at most `len` bytes to the array behind the pointer, which has as many.
+    let got = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_MEMINFO,
+            values.as_mut_ptr().cast(),
+            &raw mut len,
+        )
+    };
+    if got == 0 { Ok(values[DROPS]) } else { Err(io::Error::last_os_error()) }
+}
+
 /// What [`Batch::receive`] does when nothing has arrived.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wait {

@@ -70,7 +70,7 @@ fn queries(count: u32) -> QueryFile {
 }
 
 fn run(settings: &Settings, count: u32) -> Result<Outcome, BenchError> {
-    bench::run(settings, &queries(count), &AtomicBool::new(false), &mut |_| ())
+    bench::run(settings, &queries(count), None, &AtomicBool::new(false), &mut |_| ())
 }
 
 /// For servers that leave queries unanswered: the time that each lost one costs, and yet long for a busy machine.
@@ -103,7 +103,7 @@ fn every_query_of_every_pass_is_sent_and_answered() {
         let outcome = run(&settings, 1_001).unwrap();
         let totals = &outcome.tally.totals;
         assert_eq!((totals.sent, totals.completed, totals.lost), (3_003, 3_003, 0), "{clients} {threads}");
-        assert_eq!((totals.late, totals.duplicate, totals.wrong, totals.refused), (0, 0, 0, 0));
+        assert_eq!((totals.late, totals.duplicate, totals.mismatched, totals.refused), (0, 0, 0, 0));
         assert_eq!(totals.rcodes[0] + totals.rcodes[3], 3_003);
         assert_eq!(outcome.tally.positive.count() + outcome.tally.negative.count(), 3_003);
         assert_eq!(totals.request_bytes, totals.response_bytes);
@@ -127,7 +127,7 @@ fn all_clients_are_used_alike_and_no_more_is_outstanding_than_allowed() {
     };
     let stop = AtomicBool::new(false);
     thread::scope(|scope| {
-        let outcome = scope.spawn(|| bench::run(&settings, &queries(100), &stop, &mut |_| ()).unwrap());
+        let outcome = scope.spawn(|| bench::run(&settings, &queries(100), None, &stop, &mut |_| ()).unwrap());
         // Nothing is answered: the first 20 queries must come, five from each client, and no more.
         let mut by_peer = std::collections::BTreeMap::<_, u32>::new();
         let mut buffer = [0; 512];
@@ -161,7 +161,7 @@ fn a_second_answer_is_a_duplicate() {
         send(answer, Duration::ZERO);
     });
     let totals = run(&patient(&server), 2_000).unwrap().tally.totals;
-    assert_eq!((totals.sent, totals.completed, totals.lost, totals.wrong), (2_000, 2_000, 0, 0));
+    assert_eq!((totals.sent, totals.completed, totals.lost, totals.mismatched), (2_000, 2_000, 0, 0));
     // Those of the last answers may come after the end.
     assert!((1_900..=2_000).contains(&totals.duplicate), "{}", totals.duplicate);
 }
@@ -181,7 +181,7 @@ fn an_answer_after_the_timeout_is_late_and_its_query_lost() {
     let totals = outcome.tally.totals;
     assert_eq!(totals.sent, totals.completed + totals.lost);
     assert!(totals.late > 0 && totals.late <= totals.lost, "{totals:?}");
-    assert_eq!((totals.duplicate, totals.wrong), (0, 0));
+    assert_eq!((totals.duplicate, totals.mismatched), (0, 0));
     assert_eq!(outcome.end, End::TimeLimit);
 }
 
@@ -194,7 +194,7 @@ fn an_answer_to_another_question_is_wrong() {
         send(answer, Duration::ZERO);
     });
     let totals = run(&settings(&server), 400).unwrap().tally.totals;
-    assert_eq!((totals.sent, totals.completed, totals.lost, totals.wrong), (400, 300, 100, 100));
+    assert_eq!((totals.sent, totals.completed, totals.lost, totals.mismatched), (400, 300, 100, 100));
 }
 
 #[test]
@@ -238,13 +238,7 @@ fn a_fixed_rate_is_kept() {
     let server = Server::start(honest);
     let time_limit = Some(Duration::from_secs(1));
     for threads in [1, 3] {
-        let settings = Settings {
-            clients: 3,
-            threads,
-            rate_qps: NonZeroU32::new(2_000),
-            time_limit,
-            ..patient(&server)
-        };
+        let settings = Settings { clients: 3, threads, time_limit, ..patient(&server) }.at_rate(2_000.0);
         let totals = run(&settings, 100).unwrap().tally.totals;
         let sent = totals.sent + totals.overdue;
         assert_eq!(sent, 2_000, "what is due in a second has been sent or is overdue: {totals:?}");
@@ -257,11 +251,11 @@ fn a_fixed_rate_is_kept() {
 fn a_slow_server_does_not_slow_a_fixed_rate_down() {
     let server = Server::start(|_, answer, send| send(answer, Duration::from_millis(100)));
     let settings = Settings {
-        rate_qps: NonZeroU32::new(1_000),
         time_limit: Some(Duration::from_millis(500)),
         timeout: Duration::from_secs(10),
         ..settings(&server)
-    };
+    }
+    .at_rate(1_000.0);
     let outcome = run(&settings, 100).unwrap();
     let totals = &outcome.tally.totals;
     assert_eq!(totals.sent + totals.overdue, 500);
@@ -280,11 +274,16 @@ fn a_raised_flag_ends_the_run_and_says_what_was_under_way() {
             send(answer, Duration::ZERO);
         }
     });
-    let settings = Settings { time_limit: Some(Duration::from_secs(60)), ..patient(&server) };
+    let settings = Settings {
+        time_limit: Some(Duration::from_secs(60)),
+        progress_interval: Duration::from_millis(100),
+        ..patient(&server)
+    };
     let stop = AtomicBool::new(false);
     let start = Instant::now();
-    let mut stop_when_answered = |progress: Progress| stop.store(progress.completed == 50, Relaxed);
-    let outcome = bench::run(&settings, &queries(10), &stop, &mut stop_when_answered).unwrap();
+    let mut stop_when_answered =
+        |progress: Progress<'_>| stop.store(progress.totals.completed == 50, Relaxed);
+    let outcome = bench::run(&settings, &queries(10), None, &stop, &mut stop_when_answered).unwrap();
     assert!(start.elapsed() < Duration::from_secs(10));
     assert_eq!(outcome.end, End::Interrupted);
     let totals = outcome.tally.totals;
@@ -301,13 +300,16 @@ fn progress_is_reported_while_it_is_made() {
         ..patient(&server)
     };
     let mut reports = Vec::new();
-    let outcome =
-        bench::run(&settings, &queries(10), &AtomicBool::new(false), &mut |progress| reports.push(progress))
-            .unwrap();
+    let outcome = bench::run(&settings, &queries(10), None, &AtomicBool::new(false), &mut |progress| {
+        reports.push((progress.point.clone(), progress.totals.completed));
+    })
+    .unwrap();
     assert!((2..=6).contains(&reports.len()), "{reports:?}");
-    assert!(reports.is_sorted_by_key(|&Progress { elapsed, completed, .. }| (elapsed, completed)));
-    let last = reports.last().unwrap();
-    assert!(last.qps > 0.0 && last.completed > 0 && last.completed <= outcome.tally.totals.completed);
+    assert!(reports.is_sorted_by_key(|(point, completed)| (point.start, *completed)));
+    let (last, completed) = reports.last().unwrap();
+    assert!(last.qps() > 0.0 && *completed > 0 && *completed <= outcome.tally.totals.completed);
+    let in_points: u64 = outcome.series.iter().map(|point| point.totals.completed).sum();
+    assert_eq!(in_points, outcome.tally.totals.completed);
 }
 
 #[test]
@@ -315,11 +317,11 @@ fn a_rate_without_limit_uses_every_id_and_never_one_twice() {
     // Nothing is answered for a while, at a rate that asks for more ids than there are.
     let server = Server::start(|_, _, _| ());
     let settings = Settings {
-        rate_qps: NonZeroU32::new(400_000),
         time_limit: Some(Duration::from_millis(600)),
         timeout: Duration::from_millis(1_500),
         ..settings(&server)
-    };
+    }
+    .at_rate(400_000.0);
     let totals = run(&settings, 3).unwrap().tally.totals;
     assert!(totals.sent <= 65_536, "{totals:?}");
     assert_eq!((totals.completed, totals.lost), (0, totals.sent));

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from . import Fault, table
-from .load import Asking, Dnsperf, DnsperfTcp, Generator, RedbreastBench
+from .load import Asking, BareLoop, Dnsperf, DnsperfTcp, Generator, RedbreastBench
 from .names import COUNT_MAX, Names
 from .rounds import interleave, sample, show_progress, summary
 from .servers import SERVERS, Floor, Redbreast, Server, Setting
@@ -144,7 +144,8 @@ def run(options: argparse.Namespace) -> int:
         results = describe(options, servers)
         results["servers"] = compare_servers(servers, generators[0], asking, options.rounds)
         if options.generators:
-            results["generators"] = compare_generators(servers[0], generators, asking, options.rounds)
+            bare = [BareLoop(directory)] if BareLoop.installed() else []
+            results["generators"] = compare_generators(servers[0], [*generators, *bare], asking, options.rounds)
         if options.tcp:
             results["tcp"] = compare_tcp(servers, asking, options.rounds)
         if options.updates:
@@ -259,7 +260,9 @@ def compare_generators(
     """Both generators against the same server, with each of the settings."""
     rows = {}
     for clients, outstanding in GENERATOR_SETTINGS:
-        rows |= generator_rows(server, generators, replace(asking, clients=clients, outstanding=outstanding), rounds)
+        # The bare loop has one socket.
+        fitting = [generator for generator in generators if clients == 1 or not isinstance(generator, BareLoop)]
+        rows |= generator_rows(server, fitting, replace(asking, clients=clients, outstanding=outstanding), rounds)
     return rows
 
 

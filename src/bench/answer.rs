@@ -1,39 +1,49 @@
-//! What a received datagram is to the queries in flight: pure, called by the sending threads for each one.
+//! What a received message is to the queries in flight: pure, called by the sending threads for each one.
 
 use super::in_flight::{Arrival, InFlight};
-use super::query_file::QueryFile;
 use super::tally::Tally;
+use super::workload::QueryFile;
 use crate::wire::header::{self, rcode};
 
-/// Books one received datagram. Returns whether a query in flight is thereby completed.
+/// A query that was answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Completed {
+    pub(crate) query: u32,
+    pub(crate) service_ns: u64,
+}
+
+/// Books one received message. Returns the query in flight that is thereby completed, if one is.
 #[inline]
 pub(crate) fn account(
-    datagram: &[u8],
+    message: &[u8],
     now_ns: u64,
     queries: &QueryFile,
     table: &mut InFlight,
     tally: &mut Tally,
-) -> bool {
+) -> Option<Completed> {
     let totals = &mut tally.totals;
-    if datagram.len() < header::LEN || datagram[2] & header::QR == 0 {
-        totals.wrong += 1;
-        return false;
+    if message.len() < header::LEN || message[2] & header::QR == 0 {
+        totals.mismatched += 1;
+        return None;
     }
-    let id = u16::from_be_bytes([datagram[0], datagram[1]]);
-    if !table.asked(id).is_some_and(|query| answers(datagram, queries.question(query))) {
-        totals.wrong += 1;
-        return false;
-    }
+    let id = u16::from_be_bytes([message[0], message[1]]);
+    let Some(query) = table.asked(id).filter(|&query| answers(message, queries.question(query))) else {
+        totals.mismatched += 1;
+        return None;
+    };
     match table.answer(id) {
-        Arrival::Completed { sent_ns } => {
-            complete(datagram, now_ns.saturating_sub(sent_ns), tally);
-            return true;
+        Arrival::Completed { sent_ns, due_ns } => {
+            complete(message, now_ns.saturating_sub(sent_ns), tally);
+            if let Some(due_ns) = due_ns {
+                tally.response.record(now_ns.saturating_sub(due_ns));
+            }
+            return Some(Completed { query, service_ns: now_ns.saturating_sub(sent_ns) });
         }
         Arrival::Late => totals.late += 1,
         Arrival::Duplicate => totals.duplicate += 1,
-        Arrival::Unasked => totals.wrong += 1,
+        Arrival::Unasked => totals.mismatched += 1,
     }
-    false
+    None
 }
 
 fn complete(answer: &[u8], latency_ns: u64, tally: &mut Tally) {
@@ -77,6 +87,7 @@ fn same_but_for_case(echoed: &[u8], question: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bench::in_flight::IDS;
 
     fn queries() -> QueryFile {
         QueryFile::read(&b"www.Example.com A\nother.example A"[..], "test", None).unwrap()
@@ -92,9 +103,9 @@ mod tests {
 
     /// Books `answer` against one query, sent at 10 with id 0, at the time 30.
     fn book(answer: &[u8]) -> (bool, Tally) {
-        let (queries, mut table, mut tally) = (queries(), InFlight::new(), Tally::default());
-        table.begin(0, 10);
-        let completed = account(answer, 30, &queries, &mut table, &mut tally);
+        let (queries, mut table, mut tally) = (queries(), InFlight::new(IDS, false), Tally::default());
+        table.begin(0, 10, 0);
+        let completed = account(answer, 30, &queries, &mut table, &mut tally).is_some();
         (completed, tally)
     }
 
@@ -141,7 +152,7 @@ mod tests {
         for change in changes {
             let (completed, tally) = book(&answer_to(&query, |answer| change(answer, last)));
             assert!(!completed);
-            assert_eq!((tally.totals.wrong, tally.totals.completed), (1, 0));
+            assert_eq!((tally.totals.mismatched, tally.totals.completed), (1, 0));
         }
     }
 
@@ -159,17 +170,20 @@ mod tests {
 
     #[test]
     fn a_second_answer_is_a_duplicate_and_one_after_the_timeout_is_late() {
-        let (queries, mut table, mut tally) = (queries(), InFlight::new(), Tally::default());
-        table.begin(0, 10);
-        table.begin(1, 11);
+        let (queries, mut table, mut tally) = (queries(), InFlight::new(IDS, false), Tally::default());
+        table.begin(0, 10, 0);
+        table.begin(1, 11, 0);
         let first = answer_to(queries.packet(0), |_| ());
         let second = answer_to(queries.packet(1), |answer| answer[1] = 1);
-        assert!(account(&first, 20, &queries, &mut table, &mut tally));
-        assert!(!account(&first, 21, &queries, &mut table, &mut tally));
-        table.expire(30);
-        assert!(!account(&second, 40, &queries, &mut table, &mut tally));
-        assert!(!account(&second, 41, &queries, &mut table, &mut tally));
+        assert_eq!(
+            account(&first, 20, &queries, &mut table, &mut tally),
+            Some(Completed { query: 0, service_ns: 10 })
+        );
+        assert_eq!(account(&first, 21, &queries, &mut table, &mut tally), None);
+        table.expire(30, |_, _, _| ());
+        assert_eq!(account(&second, 40, &queries, &mut table, &mut tally), None);
+        assert_eq!(account(&second, 41, &queries, &mut table, &mut tally), None);
         let totals = tally.totals;
-        assert_eq!((totals.completed, totals.late, totals.duplicate, totals.wrong), (1, 1, 2, 0));
+        assert_eq!((totals.completed, totals.late, totals.duplicate, totals.mismatched), (1, 1, 2, 0));
     }
 }

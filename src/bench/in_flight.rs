@@ -2,7 +2,7 @@
 //!
 //! Pure; owned by the sending thread that owns the socket.
 //!
-//! Each of the 65,536 ids has a slot of 16 bytes. The slots of ids in flight form a list in the order of sending,
+//! Each of the ids, up to 65,536, has a slot of 16 bytes, and on a schedule the time when its query was due beside it. The slots of ids in flight form a list in the order of sending,
 //! linked through the slots themselves, so that the oldest is found at once however the answers were ordered. The
 //! other ids wait in a ring, first in, first out: the id given out next is the one unused for longest, which leaves
 //! the most time to recognise an answer that comes late or twice.
@@ -59,6 +59,8 @@ pub(crate) enum Arrival {
     Completed {
         /// When that query was sent.
         sent_ns: u64,
+        /// When it was due, if there is a schedule.
+        due_ns: Option<u64>,
     },
     /// The first answer to a query that had been given up.
     Late,
@@ -70,23 +72,29 @@ pub(crate) enum Arrival {
 
 /// The table of all ids of one socket.
 pub(crate) struct InFlight {
-    slots: Box<[Slot; IDS]>,
-    /// Ring of the ids not in flight: `IDS - len` of them from `free_head` on.
-    free: Box<[u16; IDS]>,
-    free_head: u16,
+    slots: Box<[Slot]>,
+    /// When the queries were due, by id; empty without a schedule.
+    due_ns: Box<[u64]>,
+    /// Ring of the ids not in flight, from `free_head` on.
+    free: Box<[u16]>,
+    free_head: usize,
     oldest: u16,
     newest: u16,
     len: usize,
 }
 
 impl InFlight {
-    pub(crate) fn new() -> Self {
+    /// The ids below `ids`, a power of two up to [`IDS`], all unused; with a place for the times when queries are due if
+    /// they are `scheduled`.
+    #[allow(clippy::cast_possible_truncation)] // checked
+    pub(crate) fn new(ids: usize, scheduled: bool) -> Self {
+        assert!(ids.is_power_of_two() && ids <= IDS);
         let unused = Slot { state_and_time: 0, query: 0, older: 0, newer: 0 };
-        let slots = vec![unused; IDS].into_boxed_slice().try_into();
-        let free: Box<[u16]> = (0..=u16::MAX).collect();
         Self {
-            slots: slots.unwrap_or_else(|_| unreachable!("made with that length")),
-            free: free.try_into().unwrap_or_else(|_| unreachable!("made with that length")),
+            slots: vec![unused; ids].into(),
+            // Not of zeros, whose memory the kernel would give page by page while the run goes on.
+            due_ns: vec![u64::MAX; if scheduled { ids } else { 0 }].into(),
+            free: (0..ids).map(|id| id as u16).collect(),
             free_head: 0,
             oldest: 0,
             newest: 0,
@@ -94,25 +102,32 @@ impl InFlight {
         }
     }
 
+    /// How many ids there are.
+    pub(crate) fn ids(&self) -> usize {
+        self.slots.len()
+    }
+
     /// Queries in flight.
     pub(crate) fn len(&self) -> usize {
         self.len
     }
 
-    /// The id that the `k`-th [`begin`](Self::begin) from now will take, `k` being less than `IDS - len`.
+    /// The id that the `k`-th [`begin`](Self::begin) from now will take, `k` being less than `ids - len`.
     ///
     /// Packets are built with these ids; only those that the kernel took are then begun, so nothing has to be undone.
-    #[allow(clippy::cast_possible_truncation)] // the ring has as many entries as a u16 has values
     pub(crate) fn upcoming(&self, k: usize) -> u16 {
-        debug_assert!(k < IDS - self.len);
-        self.free[usize::from(self.free_head.wrapping_add(k as u16))]
+        debug_assert!(k < self.ids() - self.len);
+        self.free[(self.free_head + k) & (self.ids() - 1)]
     }
 
-    /// Takes the next id for `query`, sent now; the caller has seen that one is free.
-    pub(crate) fn begin(&mut self, query: u32, now_ns: u64) {
-        assert!(self.len < IDS, "an id in flight is never reused");
+    /// Takes the next id for `query`, sent now and due at `due_ns`; the caller has seen that one is free.
+    pub(crate) fn begin(&mut self, query: u32, now_ns: u64, due_ns: u64) {
+        assert!(self.len < self.ids(), "an id in flight is never reused");
         let id = self.upcoming(0);
-        self.free_head = self.free_head.wrapping_add(1);
+        if let Some(due) = self.due_ns.get_mut(usize::from(id)) {
+            *due = due_ns;
+        }
+        self.free_head = (self.free_head + 1) & (self.ids() - 1);
         let slot = &mut self.slots[usize::from(id)];
         slot.set(State::InFlight, now_ns);
         slot.query = query;
@@ -128,19 +143,19 @@ impl InFlight {
 
     /// The query last asked with `id`, if any.
     pub(crate) fn asked(&self, id: u16) -> Option<u32> {
-        let slot = self.slots[usize::from(id)];
+        let slot = self.slots.get(usize::from(id))?;
         (slot.state() != State::Unused).then_some(slot.query)
     }
 
     /// An answer to the query last asked with `id` has come.
     pub(crate) fn answer(&mut self, id: u16) -> Arrival {
-        let slot = &mut self.slots[usize::from(id)];
+        let Some(slot) = self.slots.get_mut(usize::from(id)) else { return Arrival::Unasked };
         let (state, sent_ns) = (slot.state(), slot.sent_ns());
         match state {
             State::InFlight => {
                 slot.set(State::Answered, sent_ns);
                 self.release(id);
-                Arrival::Completed { sent_ns }
+                Arrival::Completed { sent_ns, due_ns: self.due_ns.get(usize::from(id)).copied() }
             }
             State::Expired => {
                 slot.set(State::Answered, sent_ns);
@@ -151,17 +166,17 @@ impl InFlight {
         }
     }
 
-    /// Gives up the queries sent at or before `sent_ns`, and returns how many that were.
-    pub(crate) fn expire(&mut self, sent_ns: u64) -> u64 {
-        let mut expired = 0;
+    /// Gives up the queries sent at or before `sent_ns`, and calls `lost` with each, and the times when it was sent and
+    /// due.
+    pub(crate) fn expire(&mut self, sent_ns: u64, mut lost: impl FnMut(u32, u64, Option<u64>)) {
         while self.oldest_sent_ns().is_some_and(|oldest_ns| oldest_ns <= sent_ns) {
             let id = self.oldest;
             let slot = &mut self.slots[usize::from(id)];
-            slot.set(State::Expired, slot.sent_ns());
+            let (query, sent_ns) = (slot.query, slot.sent_ns());
+            slot.set(State::Expired, sent_ns);
             self.release(id);
-            expired += 1;
+            lost(query, sent_ns, self.due_ns.get(usize::from(id)).copied());
         }
-        expired
     }
 
     /// When the oldest query in flight was sent.
@@ -182,9 +197,9 @@ impl InFlight {
         } else {
             self.slots[usize::from(newer)].older = older;
         }
-        #[allow(clippy::cast_possible_truncation)] // the ring has as many entries as a u16 has values
-        let free_len = (IDS - self.len) as u16;
-        self.free[usize::from(self.free_head.wrapping_add(free_len))] = id;
+        let free_len = self.ids() - self.len;
+        let end = (self.free_head + free_len) & (self.ids() - 1);
+        self.free[end] = id;
         self.len -= 1;
     }
 }
@@ -197,26 +212,33 @@ mod tests {
 
     #[test]
     fn every_id_is_given_out_once_before_any_is_again() {
-        let mut table = InFlight::new();
-        for i in 0..IDS {
-            let id = table.upcoming(0);
-            assert_eq!(usize::from(id), i);
-            table.begin(7, 1);
-            table.answer(id);
+        for ids in [256, IDS] {
+            let mut table = InFlight::new(ids, false);
+            for i in 0..ids {
+                let id = table.upcoming(0);
+                assert_eq!(usize::from(id), i);
+                table.begin(7, 1, 0);
+                table.answer(id);
+            }
+            assert_eq!(table.upcoming(0), 0);
         }
-        assert_eq!(table.upcoming(0), 0);
+        assert_eq!(InFlight::new(256, false).answer(256), Arrival::Unasked);
     }
 
     #[test]
     fn a_full_table_has_its_ids_back_after_they_expire() {
-        let mut table = InFlight::new();
+        let mut table = InFlight::new(IDS, true);
         for i in 0..IDS {
-            table.begin(0, i as u64);
+            table.begin(0, i as u64, i as u64 / 2);
         }
         assert_eq!(table.len(), IDS);
-        assert_eq!(table.expire(9), 10);
+        let mut lost = Vec::new();
+        table.expire(9, |_, sent_ns, due_ns| lost.push((sent_ns, due_ns)));
+        assert!(lost.into_iter().eq((0..10).map(|i| (i, Some(i / 2)))));
         assert_eq!(table.upcoming(9), 9);
-        assert_eq!(table.expire(u64::MAX), IDS as u64 - 10);
+        let mut rest = 0;
+        table.expire(u64::MAX, |_, _, _| rest += 1);
+        assert_eq!(rest, IDS - 10);
         assert_eq!(table.oldest_sent_ns(), None);
         assert_eq!(table.answer(3), Arrival::Late);
         assert_eq!(table.answer(3), Arrival::Duplicate);
@@ -240,7 +262,7 @@ mod tests {
             let slot = &mut self.slots[usize::from(id)];
             let arrival = match slot.0 {
                 State::Unused => return Arrival::Unasked,
-                State::InFlight => Arrival::Completed { sent_ns: slot.1 },
+                State::InFlight => Arrival::Completed { sent_ns: slot.1, due_ns: Some(slot.1 + 5) },
                 State::Expired => Arrival::Late,
                 State::Answered => Arrival::Duplicate,
             };
@@ -284,7 +306,7 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(64))]
         #[test]
         fn behaves_as_the_plain_model(steps in steps()) {
-            let mut table = InFlight::new();
+            let mut table = InFlight::new(IDS, true);
             let mut model = Model {
                 slots: vec![(State::Unused, 0, 0); IDS],
                 in_flight: VecDeque::new(),
@@ -296,7 +318,7 @@ mod tests {
                 match step {
                     Step::Begin(count) => for _ in 0..count {
                         prop_assert_eq!(table.upcoming(0), model.free[0]);
-                        table.begin(query, now_ns);
+                        table.begin(query, now_ns, now_ns + 5);
                         model.begin(query, now_ns);
                     },
                     Step::Answer(id) => {
@@ -305,7 +327,11 @@ mod tests {
                         prop_assert_eq!(table.asked(id), asked);
                         prop_assert_eq!(table.answer(id), model.answer(id));
                     }
-                    Step::Expire(age) => prop_assert_eq!(table.expire(now_ns - age), model.expire(now_ns - age)),
+                    Step::Expire(age) => {
+                        let mut expired = 0;
+                        table.expire(now_ns - age, |_, _, _| expired += 1);
+                        prop_assert_eq!(expired, model.expire(now_ns - age));
+                    }
                 }
                 prop_assert_eq!(table.len(), model.in_flight.len());
                 let oldest = model.in_flight.front().map(|&id| model.slots[usize::from(id)].1);

@@ -1,7 +1,11 @@
 //! Latency statistics: percentiles from an HDR histogram; least, greatest, mean and standard deviation exactly.
 //!
-//! Each sending thread records into its own and the main thread merges them when the run is over. Within a run the
-//! unit is the nanosecond; summaries speak in microseconds.
+//! Each sending thread records into its own and the main thread merges them. Within a run the unit is the nanosecond;
+//! summaries speak in microseconds.
+//!
+//! A query that was not answered has a latency, too: more than the time that was waited for it. It is a *censored*
+//! sample. Left out, the slowest queries would be missing from the percentiles; so it is in them, as a lower bound. The
+//! mean and the standard deviation are those of the answers alone, as dnsperf's are.
 
 use hdrhistogram::Histogram;
 
@@ -12,56 +16,92 @@ const HIGHEST_NS: u64 = 3_600_000_000_000;
 /// Significant decimal digits of percentiles: within 0.1% of the truth.
 const DIGITS: u8 = 3;
 
-/// Latencies of one kind of answer.
+/// Latencies of one kind of query.
 #[derive(Clone)]
 pub struct Latencies {
+    /// Of all, answered or not.
     histogram: Histogram<u64>,
+    answered: u64,
     min_ns: u64,
     max_ns: u64,
     sum_ns: u128,
     /// Wide enough for 10^18 answers of 10 seconds each.
     sum_of_squares: u128,
+    /// Of those not answered: the shortest and the longest time that was waited.
+    least_censored_ns: u64,
+    most_censored_ns: u64,
 }
 
 /// Statistics of [`Latencies`] in microseconds.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Summary {
-    /// The least.
+    /// The least of the answers.
     pub min_us: f64,
-    /// The mean.
+    /// The mean of the answers.
     pub mean_us: f64,
-    /// The sample standard deviation, which a single answer does not have.
+    /// The sample standard deviation of the answers, which a single one does not have.
     pub stddev_us: Option<f64>,
-    /// The median.
+    /// The median of all.
     pub p50_us: f64,
-    /// The 90th percentile.
+    /// The 90th percentile of all.
     pub p90_us: f64,
-    /// The 99th percentile.
+    /// The 99th percentile of all.
     pub p99_us: f64,
-    /// The 99.9th percentile.
+    /// The 99.9th percentile of all.
     pub p99_9_us: f64,
-    /// The 99.99th percentile.
+    /// The 99.99th percentile of all.
     pub p99_99_us: f64,
-    /// The greatest.
+    /// The greatest of the answers.
     pub max_us: f64,
+    /// The greatest of all.
+    pub worst_us: f64,
+    /// How many were not answered.
+    pub censored: u64,
+    /// From here on percentiles are lower bounds, because some were not answered.
+    pub bounds_from_us: Option<f64>,
+}
+
+impl Summary {
+    /// Whether a value among the percentiles is only known to be at least that.
+    #[must_use]
+    pub fn is_bound(&self, value_us: f64) -> bool {
+        self.bounds_from_us.is_some_and(|from_us| value_us >= from_us)
+    }
 }
 
 impl Default for Latencies {
     fn default() -> Self {
         let histogram = Histogram::new_with_bounds(1, HIGHEST_NS, DIGITS).expect("the bounds are in order");
-        Self { histogram, min_ns: u64::MAX, max_ns: 0, sum_ns: 0, sum_of_squares: 0 }
+        Self {
+            histogram,
+            answered: 0,
+            min_ns: u64::MAX,
+            max_ns: 0,
+            sum_ns: 0,
+            sum_of_squares: 0,
+            least_censored_ns: u64::MAX,
+            most_censored_ns: 0,
+        }
     }
 }
 
 impl Latencies {
-    /// Adds one.
+    /// Adds that of an answer.
     #[inline]
     pub fn record(&mut self, latency_ns: u64) {
         self.histogram.saturating_record(latency_ns);
+        self.answered += 1;
         self.min_ns = self.min_ns.min(latency_ns);
         self.max_ns = self.max_ns.max(latency_ns);
         self.sum_ns += u128::from(latency_ns);
         self.sum_of_squares += u128::from(latency_ns) * u128::from(latency_ns);
+    }
+
+    /// Adds one that was not answered while it was waited for, so long.
+    pub fn censor(&mut self, waited_ns: u64) {
+        self.histogram.saturating_record(waited_ns);
+        self.least_censored_ns = self.least_censored_ns.min(waited_ns);
+        self.most_censored_ns = self.most_censored_ns.max(waited_ns);
     }
 
     /// Adds all of `other`.
@@ -69,52 +109,100 @@ impl Latencies {
     /// # Panics
     /// Never: all histograms have the same bounds.
     pub fn merge(&mut self, other: &Self) {
+        if other.is_empty() {
+            return;
+        }
         self.histogram.add(&other.histogram).expect("all histograms have the same bounds");
+        self.answered += other.answered;
         self.min_ns = self.min_ns.min(other.min_ns);
         self.max_ns = self.max_ns.max(other.max_ns);
         self.sum_ns += other.sum_ns;
         self.sum_of_squares += other.sum_of_squares;
+        self.least_censored_ns = self.least_censored_ns.min(other.least_censored_ns);
+        self.most_censored_ns = self.most_censored_ns.max(other.most_censored_ns);
     }
 
-    /// How many there are.
+    /// Empties it and keeps its memory.
+    pub(crate) fn clear(&mut self) {
+        if self.is_empty() {
+            return;
+        }
+        self.histogram.reset();
+        (self.answered, self.sum_ns, self.sum_of_squares) = (0, 0, 0);
+        (self.min_ns, self.max_ns) = (u64::MAX, 0);
+        (self.least_censored_ns, self.most_censored_ns) = (u64::MAX, 0);
+    }
+
+    /// How many were answered.
     #[must_use]
     pub fn count(&self) -> u64 {
-        self.histogram.len()
+        self.answered
     }
 
-    /// Their statistics; `None` when there are none.
+    /// How many were not.
+    #[must_use]
+    pub fn censored(&self) -> u64 {
+        self.histogram.len() - self.answered
+    }
+
+    /// Whether there are none, answered or not.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.histogram.is_empty()
+    }
+
+    /// All of them, in nanoseconds.
+    #[must_use]
+    pub fn histogram(&self) -> &Histogram<u64> {
+        &self.histogram
+    }
+
+    /// From here on percentiles are lower bounds: the shortest time that was waited in vain.
+    #[must_use]
+    pub fn bounds_from_ns(&self) -> Option<u64> {
+        (self.censored() > 0).then_some(self.least_censored_ns)
+    }
+
+    /// The value that so many of all are at or below, in microseconds.
+    #[must_use]
+    pub fn quantile_us(&self, quantile: f64) -> f64 {
+        // A bucket speaks by its upper end, which may lie above the greatest value in it.
+        let greatest_ns = self.max_ns.max(self.most_censored_ns);
+        self.histogram.value_at_quantile(quantile).min(greatest_ns) as f64 / 1e3
+    }
+
+    /// Their statistics; `None` when none was answered.
     #[must_use]
     pub fn summary(&self) -> Option<Summary> {
-        if self.count() == 0 {
+        if self.answered == 0 {
             return None;
         }
-        let percentile_us = |quantile| {
-            // A bucket speaks by its upper end, which may lie above the greatest value in it.
-            self.histogram.value_at_quantile(quantile).min(self.max_ns) as f64 / 1e3
-        };
         Some(Summary {
             min_us: self.min_ns as f64 / 1e3,
-            mean_us: self.sum_ns as f64 / self.count() as f64 / 1e3,
+            mean_us: self.sum_ns as f64 / self.answered as f64 / 1e3,
             stddev_us: self.stddev_ns().map(|stddev_ns| stddev_ns / 1e3),
-            p50_us: percentile_us(0.5),
-            p90_us: percentile_us(0.9),
-            p99_us: percentile_us(0.99),
-            p99_9_us: percentile_us(0.999),
-            p99_99_us: percentile_us(0.9999),
+            p50_us: self.quantile_us(0.5),
+            p90_us: self.quantile_us(0.9),
+            p99_us: self.quantile_us(0.99),
+            p99_9_us: self.quantile_us(0.999),
+            p99_99_us: self.quantile_us(0.9999),
             max_us: self.max_ns as f64 / 1e3,
+            worst_us: self.max_ns.max(self.most_censored_ns) as f64 / 1e3,
+            censored: self.censored(),
+            bounds_from_us: self.bounds_from_ns().map(|from_ns| from_ns as f64 / 1e3),
         })
     }
 
     /// Sample standard deviation, as dnsperf computes it.
     fn stddev_ns(&self) -> Option<f64> {
-        let count = self.count() as f64;
+        let count = self.answered as f64;
         if count < 2.0 {
             return None;
         }
         // n Σx² - (Σx)² in integers while they are wide enough: the two terms nearly cancel, and floating point would
         // keep only what is left of its 53 bits. Past that there are so many samples that it does not show.
         let exact = (|| {
-            let squares = u128::from(self.count()).checked_mul(self.sum_of_squares)?;
+            let squares = u128::from(self.answered).checked_mul(self.sum_of_squares)?;
             squares.checked_sub(self.sum_ns.checked_mul(self.sum_ns)?)
         })();
         let scaled = exact.map_or_else(
@@ -179,6 +267,21 @@ mod tests {
         merged.merge(&Latencies::default());
         assert_eq!(merged.summary(), of(1..1_000).summary());
         assert_eq!(merged.count(), 999);
+    }
+
+    #[test]
+    fn what_was_not_answered_is_in_the_percentiles_as_a_bound_and_not_in_the_mean() {
+        let mut latencies = of((1..=90).map(|i| i * 1_000));
+        (0..10).for_each(|_| latencies.censor(5_000_000));
+        let summary = latencies.summary().unwrap();
+        assert_eq!((latencies.count(), latencies.censored(), summary.censored), (90, 10, 10));
+        assert_eq!((summary.mean_us, summary.max_us, summary.worst_us), (45.5, 90.0, 5_000.0));
+        assert_eq!((summary.p50_us.round(), summary.p99_us), (50.0, 5_000.0));
+        assert!(summary.is_bound(summary.p99_us) && !summary.is_bound(summary.p90_us));
+        latencies.clear();
+        assert!(latencies.is_empty() && latencies.summary().is_none());
+        latencies.record(3_000);
+        assert_eq!(latencies.summary(), of([3_000]).summary());
     }
 
     #[test]

@@ -5,52 +5,68 @@
 //! position in the query file and a stop flag, so none of them waits for another.
 //!
 //! ```text
-//! query_file ─▶ supply ─▶ sender ◀─▶ sockets          sender: the loop of one thread
-//!                          │  ▲
-//!              pacer: how many are due     in_flight: which id asks what, since when
-//!                          ▼
-//!              answer: what a datagram is ─▶ tally, latency
+//! workload ─▶ supply ─▶ load ◀─▶ sender (UDP), stream (TCP, TLS)     load: what each thread keeps
+//!                        ▲ │
+//!   schedule: what is due │ ▼ in_flight: which id asks what, since when
+//!                          answer: what a message is ─▶ tally, latency, verify ─▶ series ─▶ verdict
 //! ```
+//!
+//! On top of single runs: `search` finds the highest rate that holds an objective, `contest` compares two servers.
 //!
 //! Of this crate it stands on `wire` and `mmsg` alone: it must be an independent judge of the server.
 
 mod answer;
+pub mod contest;
 mod in_flight;
 pub mod latency;
-mod pacer;
-pub mod query_file;
+mod load;
+mod message;
+pub mod objective;
+pub mod schedule;
+pub mod search;
 mod sender;
+pub mod series;
 mod settings;
+mod socket;
+pub mod statistics;
+mod stream;
 mod supply;
 pub mod tally;
+mod tls;
+pub mod usage;
+pub mod verdict;
+pub mod verify;
+pub mod workload;
 
 use std::fmt;
 use std::io;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::{Barrier, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crossbeam_channel::{Receiver, Sender, unbounded};
 use crossbeam_utils::CachePadded;
-use socket2::{Domain, Protocol, Socket, Type};
 
-pub use query_file::{Edns, QueryFile, QueryFileError};
-pub use settings::{MAX_CLIENTS, Settings, SettingsError};
+pub use series::Point;
+use series::{Collector, Part};
+pub use settings::{MAX_CLIENTS, Settings, SettingsError, Source, Transport};
 pub use tally::{Tally, Totals};
+pub use tls::Tls;
+pub use usage::Usage;
+pub use verify::{Expectations, Verification};
+pub use workload::{Edns, QueryFile, QueryFileError};
 
-/// Socket buffers asked for when no size is set. The kernel grants at most `net.core.rmem_max` and `wmem_max`.
-const SOCKET_BUFFER_LEN: usize = 4 << 20;
-
-/// How a run stands.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Progress {
-    /// Since its start.
-    pub elapsed: Duration,
-    /// Queries completed so far.
-    pub completed: u64,
-    /// Queries completed a second since the last report.
-    pub qps: f64,
+/// How a run stands, at the end of an interval.
+#[derive(Clone, Copy)]
+pub struct Progress<'a> {
+    /// The interval.
+    pub point: &'a Point,
+    /// What was measured in it.
+    pub tally: &'a Tally,
+    /// What was counted since the start.
+    pub totals: &'a Totals,
 }
 
 /// Why a run ended.
@@ -74,9 +90,31 @@ pub struct Outcome {
     pub run_time: Duration,
     /// Why it ended.
     pub end: End,
+    /// Its course.
+    pub series: Vec<Point>,
+    /// What the sending threads did with their time.
+    pub usage: Vec<Usage>,
+    /// Answers that the kernel dropped because our own sockets had no room for them.
+    pub drops: u64,
+    /// What was found when answers were compared with what was expected of them.
+    pub verification: Option<Verification>,
 }
 
 impl Outcome {
+    /// Nothing was measured.
+    #[must_use]
+    pub fn nothing() -> Self {
+        Self {
+            tally: Tally::default(),
+            run_time: Duration::ZERO,
+            end: End::Interrupted,
+            series: Vec::new(),
+            usage: Vec::new(),
+            drops: 0,
+            verification: None,
+        }
+    }
+
     /// Queries completed a second.
     #[must_use]
     pub fn qps(&self) -> f64 {
@@ -114,7 +152,7 @@ impl fmt::Display for BenchError {
             Self::Settings(error) => error.fmt(f),
             Self::Open { server, error } => write!(f, "cannot open a socket to {server}: {error}"),
             Self::Unreachable { server, error } if error.kind() == io::ErrorKind::ConnectionRefused => {
-                write!(f, "nobody listens at {server} (UDP): {error}")
+                write!(f, "nobody listens at {server}: {error}")
             }
             Self::Unreachable { server, error } => write!(f, "cannot reach {server}: {error}"),
             Self::Failed(error) => write!(f, "sending or receiving failed: {error}"),
@@ -128,15 +166,28 @@ impl std::error::Error for BenchError {}
 struct Job<'a> {
     settings: &'a Settings,
     queries: &'a QueryFile,
-    /// Position in the passes through the file: the next query that no thread has claimed.
+    expected: Option<&'a Expectations>,
+    /// Position in the passes through the queries: the next that no thread has claimed.
     position: AtomicU64,
     /// Raised by the caller.
     stop: &'a AtomicBool,
     /// Raised when a thread fails: the others need not go on.
     abort: AtomicBool,
-    start: Instant,
+    /// Waited at by all threads until each is ready, so that no query is late because memory was made ready.
+    ready: Barrier,
+    /// When they were.
+    start: OnceLock<Instant>,
     /// Queries completed, by thread; each is written by that thread alone.
     completed: Box<[CachePadded<AtomicU64>]>,
+    /// Where the threads hand in what they counted, and tallies that can be used again.
+    news: Sender<News>,
+    spare: Receiver<Box<Tally>>,
+}
+
+/// What a sending thread tells the main thread.
+enum News {
+    Part(Part),
+    Ended(u32, Result<ThreadOutcome, BenchError>),
 }
 
 impl Job<'_> {
@@ -144,98 +195,155 @@ impl Job<'_> {
         self.completed.iter().map(|count| count.load(Relaxed)).sum()
     }
 
+    /// Waits until all threads are ready, and tells when that was.
+    fn start(&self) -> Instant {
+        self.ready.wait();
+        *self.start.get_or_init(Instant::now)
+    }
+
+    fn elapsed(&self) -> Duration {
+        self.start.get().map_or(Duration::ZERO, Instant::elapsed)
+    }
+
     fn should_stop(&self) -> bool {
         self.stop.load(Relaxed) || self.abort.load(Relaxed)
     }
+
+    fn report(&self, part: Part) {
+        // The receiver lives until all threads have ended.
+        let _ = self.news.send(News::Part(part));
+    }
+
+    fn spare(&self) -> Box<Tally> {
+        self.spare.try_recv().unwrap_or_default()
+    }
 }
 
-/// What one sending thread brings home.
+/// What one sending thread brings home besides its tallies.
 struct ThreadOutcome {
-    tally: Tally,
     /// When it had sent its last query or had its last answer, whichever came later.
     ended_ns: u64,
     /// Why it stopped sending.
     end: End,
+    usage: Usage,
+    verification: Option<Verification>,
+}
+
+/// A thread's sockets, if it has any before it begins.
+enum Means {
+    Udp(Vec<socket::Client>),
+    Streams(u32),
 }
 
 /// Sends `queries` as `settings` say until they are through, the time is up or `stop` is raised.
 ///
-/// Meanwhile `progress` is called by the calling thread every `settings.progress_interval`.
+/// Answers are compared with what is `expected` of them, if that is given. Meanwhile `progress` is called by the calling
+/// thread for every `settings.progress_interval` that has passed.
 ///
 /// # Errors
 /// A [`BenchError`]. Lost queries are no error, nor is a server that goes away after it has answered.
 pub fn run(
     settings: &Settings,
     queries: &QueryFile,
+    expected: Option<&Expectations>,
     stop: &AtomicBool,
-    progress: &mut dyn FnMut(Progress),
+    progress: &mut dyn FnMut(Progress<'_>),
 ) -> Result<Outcome, BenchError> {
     settings.check().map_err(BenchError::Settings)?;
     let threads = settings.effective_threads();
-    let mut sockets = Vec::new();
-    for thread in 0..threads {
-        sockets.push(open_sockets(settings, share(settings.clients, threads, thread))?);
-    }
+    let means = open(settings, queries, threads)?;
+    let (news, told) = unbounded();
+    let (give_back, spare) = unbounded();
     let job = Job {
         settings,
         queries,
+        expected,
         position: AtomicU64::new(0),
         stop,
         abort: AtomicBool::new(false),
-        start: Instant::now(),
+        ready: Barrier::new(threads as usize),
+        start: OnceLock::new(),
         completed: (0..threads).map(|_| CachePadded::new(AtomicU64::new(0))).collect(),
+        news,
+        spare,
     };
+    let mut collector = Collector::new(settings.progress_interval, threads);
     let outcomes = thread::scope(|scope| {
-        let (done, finished) = mpsc::channel();
-        for (thread, sockets) in (0..threads).zip(&sockets) {
-            let (job, done) = (&job, done.clone());
+        for (thread, means) in (0..threads).zip(&means) {
+            let job = &job;
             scope.spawn(move || {
-                let outcome = sender::run(job, thread, threads, sockets);
+                let outcome = match means {
+                    Means::Udp(clients) => sender::run(job, thread, threads, clients),
+                    Means::Streams(count) => stream::run(job, thread, threads, *count),
+                };
                 if outcome.is_err() {
                     job.abort.store(true, Relaxed);
                 }
-                // The receiver lives until all threads have reported.
-                let _ = done.send(outcome);
+                let _ = job.news.send(News::Ended(thread, outcome));
             });
         }
-        drop(done);
-        supervise(&job, &finished, progress)
+        supervise(&job, &told, &give_back, &mut collector, progress)
     })?;
-    Ok(add_up(&outcomes, settings))
+    let clients = means.iter().flat_map(|means| match means {
+        Means::Udp(clients) => clients.as_slice(),
+        Means::Streams(_) => &[],
+    });
+    let drops = clients.map(socket::Client::drops).sum();
+    Ok(add_up(outcomes, collector, settings, drops))
 }
 
-/// Waits for all threads and reports progress meanwhile. The first thread's error wins.
-fn supervise(
-    job: &Job<'_>,
-    finished: &mpsc::Receiver<Result<ThreadOutcome, BenchError>>,
-    progress: &mut dyn FnMut(Progress),
-) -> Result<Vec<ThreadOutcome>, BenchError> {
-    let mut results = Vec::new();
-    let mut next = job.start.checked_add(job.settings.progress_interval);
-    let (mut last_elapsed, mut last_completed) = (Duration::ZERO, 0);
-    loop {
-        let result = match next {
-            Some(at) => finished.recv_timeout(at.saturating_duration_since(Instant::now())),
-            None => finished.recv().map_err(RecvTimeoutError::from),
-        };
-        match result {
-            Ok(result) => results.push(result),
-            Err(RecvTimeoutError::Disconnected) => return results.into_iter().collect(),
-            Err(RecvTimeoutError::Timeout) => {
-                let (elapsed, completed) = (job.start.elapsed(), job.completed());
-                let qps = (completed - last_completed) as f64 / (elapsed - last_elapsed).as_secs_f64();
-                progress(Progress { elapsed, completed, qps });
-                (last_elapsed, last_completed) = (elapsed, completed);
-                // From the schedule, not from now: the reports of a long run do not drift.
-                next = next.and_then(|at| at.checked_add(job.settings.progress_interval));
-            }
+fn open(settings: &Settings, queries: &QueryFile, threads: u32) -> Result<Vec<Means>, BenchError> {
+    if !settings.transport.is_udp() {
+        return Ok((0..threads)
+            .map(|thread| Means::Streams(share(settings.clients, threads, thread)))
+            .collect());
+    }
+    let mut clients = socket::open_all(settings, threads)?;
+    if let Some(options_len) = queries.options_len().filter(|_| settings.cookies) {
+        for client in clients.iter_mut().flatten() {
+            client.cookie = workload::cookie::CookieJar::fill(&client.socket, queries.packet(0), options_len)
+                .map_err(BenchError::Failed)?;
         }
     }
+    Ok(clients.into_iter().map(Means::Udp).collect())
 }
 
-fn add_up(outcomes: &[ThreadOutcome], settings: &Settings) -> Outcome {
-    let mut tally = Tally::default();
-    outcomes.iter().for_each(|outcome| tally.merge(&outcome.tally));
+/// Takes what the threads hand in until all have ended, and reports progress. The first thread's error wins.
+fn supervise(
+    job: &Job<'_>,
+    told: &Receiver<News>,
+    give_back: &Sender<Box<Tally>>,
+    collector: &mut Collector,
+    progress: &mut dyn FnMut(Progress<'_>),
+) -> Result<Vec<ThreadOutcome>, BenchError> {
+    let mut results = Vec::new();
+    while results.len() < job.completed.len() {
+        let Ok(news) = told.recv() else { break };
+        let mut spare = None;
+        match news {
+            News::Part(part) => spare = collector.take(part),
+            News::Ended(thread, result) => {
+                collector.ended(thread);
+                results.push(result);
+            }
+        }
+        let mut done = spare.into_iter().collect::<Vec<_>>();
+        while let Some((point, tally)) = collector.complete(job.elapsed()) {
+            // Of the last bit of a run there would be more to be told than it says.
+            if point.length == job.settings.progress_interval {
+                progress(Progress { point: &point, tally: &tally, totals: &collector.total.totals });
+            }
+            done.push(tally);
+        }
+        for mut tally in done {
+            tally.clear();
+            let _ = give_back.send(tally);
+        }
+    }
+    results.into_iter().collect()
+}
+
+fn add_up(outcomes: Vec<ThreadOutcome>, collector: Collector, settings: &Settings, drops: u64) -> Outcome {
     // The strongest reason of any thread: one that found the file at its end says nothing about the others.
     let ended_by = |end| outcomes.iter().any(|outcome| outcome.end == end);
     let reasons = [End::Interrupted, End::TimeLimit];
@@ -245,28 +353,19 @@ fn add_up(outcomes: &[ThreadOutcome], settings: &Settings) -> Outcome {
     if end == End::TimeLimit {
         run_time = run_time.max(settings.time_limit.unwrap_or(Duration::ZERO));
     }
-    Outcome { tally, run_time, end }
+    let usage = outcomes.iter().map(|outcome| outcome.usage).collect();
+    let found = outcomes.into_iter().filter_map(|outcome| outcome.verification);
+    let verification = found.reduce(|mut all, found| {
+        all.merge(found);
+        all
+    });
+    let (tally, series) = collector.finish();
+    Outcome { tally, run_time, end, series, usage, drops, verification }
 }
 
 /// The `index`-th of `parts` nearly equal parts of `total`.
 fn share(total: u32, parts: u32, index: u32) -> u32 {
     total / parts + u32::from(index < total % parts)
-}
-
-fn open_sockets(settings: &Settings, count: u32) -> Result<Vec<UdpSocket>, BenchError> {
-    let server = settings.server;
-    (0..count).map(|_| open_socket(settings).map_err(|error| BenchError::Open { server, error })).collect()
-}
-
-fn open_socket(settings: &Settings) -> io::Result<UdpSocket> {
-    let socket = Socket::new(Domain::for_address(settings.server), Type::DGRAM, Some(Protocol::UDP))?;
-    let buffer_len = settings.buffer_len.unwrap_or(SOCKET_BUFFER_LEN);
-    socket.set_recv_buffer_size(buffer_len)?;
-    socket.set_send_buffer_size(buffer_len)?;
-    // Connected, so that the kernel passes on that nobody listens, drops what others send, and looks up the route once.
-    socket.connect(&settings.server.into())?;
-    socket.set_nonblocking(true)?;
-    Ok(socket.into())
 }
 
 #[cfg(test)]

@@ -1,11 +1,13 @@
 //! What a run is asked to do, and which requests make no sense. Read-only once the run has begun.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
 use std::time::Duration;
 
 use super::in_flight::IDS;
+use super::schedule::{Arrivals, Plan, Rate};
+use super::tls::Tls;
 
 /// Sockets of a run at most. Each has a table of its ids, about 1.2 MiB.
 pub const MAX_CLIENTS: u32 = 1_024;
@@ -13,12 +15,100 @@ pub const MAX_CLIENTS: u32 = 1_024;
 /// Queries outstanding when neither their number nor a rate is set, as in dnsperf.
 const DEFAULT_OUTSTANDING: u64 = 100;
 
+/// How queries travel.
+#[derive(Clone, Debug, Default)]
+pub enum Transport {
+    /// A datagram each.
+    #[default]
+    Udp,
+    /// Many over one connection (RFC 7766).
+    Tcp,
+    /// The same, encrypted (RFC 7858).
+    Tls(Tls),
+}
+
+impl Transport {
+    /// Its name on the command line.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Udp => "udp",
+            Self::Tcp => "tcp",
+            Self::Tls(_) => "dot",
+        }
+    }
+
+    /// Whether each query is a datagram.
+    #[must_use]
+    pub fn is_udp(&self) -> bool {
+        matches!(self, Self::Udp)
+    }
+}
+
+/// Addresses to send from: those of a prefix, one after the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Source {
+    /// The first.
+    pub first: IpAddr,
+    /// How many there are.
+    pub count: u32,
+}
+
+impl Source {
+    /// Reads `ADDRESS` or `ADDRESS/LENGTH`. Of a prefix its host addresses are meant: neither the first nor the last of
+    /// an IPv4 prefix, not the first of an IPv6 one.
+    ///
+    /// # Errors
+    /// What is wrong with the text.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let expected =
+            || format!("`{text}` is no address or prefix; expected one like 127.0.0.1 or 127.0.5.0/24");
+        let (address, len) = text.split_once('/').map_or((text, None), |(address, len)| (address, Some(len)));
+        let first: IpAddr = address.parse().map_err(|_| expected())?;
+        let Some(len) = len else { return Ok(Self { first, count: 1 }) };
+        let bits = if first.is_ipv4() { 32 } else { 128 };
+        let len: u32 = len.parse().map_err(|_| expected())?;
+        if len > bits {
+            return Err(expected());
+        }
+        let reserved = match bits - len {
+            0 | 1 => 0,
+            _ if first.is_ipv4() => 2,
+            _ => 1,
+        };
+        let count = 1u32.checked_shl(bits - len).unwrap_or(u32::MAX) - reserved;
+        let mut source = Self { first, count: u32::MAX };
+        if reserved > 0 {
+            source.first = source.address(1);
+        }
+        Ok(Self { count, ..source })
+    }
+
+    /// The address of client number `number`.
+    #[must_use]
+    pub fn address(&self, number: u32) -> IpAddr {
+        let offset = number % self.count;
+        match self.first {
+            IpAddr::V4(first) => IpAddr::V4(u32::from(first).wrapping_add(offset).into()),
+            IpAddr::V6(first) => IpAddr::V6(u128::from(first).wrapping_add(offset.into()).into()),
+        }
+    }
+}
+
 /// What to send, where to, how fast and how long.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// The server.
     pub server: SocketAddr,
-    /// Sockets to send from.
+    /// How queries travel.
+    pub transport: Transport,
+    /// Addresses to send from, instead of the one that the kernel chooses.
+    pub source: Option<Source>,
+    /// Queries that one connection carries before another takes its place.
+    pub queries_per_connection: Option<NonZeroU32>,
+    /// Queries carry DNS cookies (RFC 7873); they have to have an OPT record.
+    pub cookies: bool,
+    /// Sockets to send from: ports of UDP, connections of TCP.
     pub clients: u32,
     /// Threads to send from; more than there are clients or queries outstanding would have nothing to do and are
     /// not started.
@@ -28,15 +118,19 @@ pub struct Settings {
     /// Stop sending after this long.
     pub time_limit: Option<Duration>,
     /// Queries in flight at most, in all threads and clients together. If unset: 100 in a closed loop; as many as
-    /// there are ids at a fixed rate, because there a limit would let a slow server slow the load down.
+    /// there are ids on a schedule, because there a limit would let a slow server slow the load down.
     pub outstanding: Option<NonZeroU32>,
-    /// Queries a second: a fixed schedule instead of a closed loop.
-    pub rate_qps: Option<NonZeroU32>,
+    /// A schedule instead of a closed loop.
+    pub plan: Option<Plan>,
+    /// Where the random numbers of the schedule begin.
+    pub seed: u64,
     /// A query not answered within this time is lost.
     pub timeout: Duration,
     /// Socket buffer size in bytes; if unset, generous.
     pub buffer_len: Option<usize>,
-    /// How often progress is reported.
+    /// Print a line for each query on standard output.
+    pub verbose: bool,
+    /// How often progress is reported, and how far apart the points of the run's course are.
     pub progress_interval: Duration,
 }
 
@@ -58,15 +152,36 @@ impl Settings {
     pub fn new(server: SocketAddr) -> Self {
         Self {
             server,
+            transport: Transport::Udp,
+            source: None,
+            queries_per_connection: None,
+            cookies: false,
             clients: 1,
             threads: 1,
             runs: None,
             time_limit: None,
             outstanding: None,
-            rate_qps: None,
+            plan: None,
+            seed: 0,
             timeout: Duration::from_secs(5),
             buffer_len: None,
-            progress_interval: Duration::from_millis(100),
+            verbose: false,
+            progress_interval: Duration::from_secs(1),
+        }
+    }
+
+    /// Evenly spaced queries at this rate.
+    #[must_use]
+    pub fn at_rate(self, qps: f64) -> Self {
+        Self { plan: Some(Plan::Rate(Rate::Constant { qps }, Arrivals::Constant)), ..self }
+    }
+
+    /// Queries a second that are asked for, if that is one number.
+    #[must_use]
+    pub fn rate_qps(&self) -> Option<f64> {
+        match self.plan {
+            Some(Plan::Rate(Rate::Constant { qps }, _)) => Some(qps),
+            _ => None,
         }
     }
 
@@ -79,7 +194,7 @@ impl Settings {
     /// Queries in flight at most.
     #[must_use]
     pub fn effective_outstanding(&self) -> u64 {
-        match (self.outstanding, self.rate_qps) {
+        match (self.outstanding, &self.plan) {
             (Some(limit), _) => limit.get().into(),
             (None, Some(_)) => self.ids(),
             (None, None) => DEFAULT_OUTSTANDING,
@@ -112,6 +227,14 @@ impl Settings {
                 self.effective_outstanding(),
                 self.clients
             )
+        } else if self.threads > 1 && matches!(self.plan, Some(Plan::Recorded { .. })) {
+            format!("{} threads; expected 1 where queries are sent at the times of a capture", self.threads)
+        } else if self.source.is_some_and(|source| source.first.is_ipv4() != self.server.is_ipv4()) {
+            "addresses to send from of another family than the server's; expected the same".into()
+        } else if self.queries_per_connection.is_some() && self.transport.is_udp() {
+            "queries per connection, over UDP; expected TCP or TLS, where there are connections".into()
+        } else if self.cookies && !self.transport.is_udp() {
+            "cookies over TCP or TLS; expected UDP, where they tell who asks".into()
         } else if self.timeout.is_zero() {
             "a timeout of 0 seconds; expected more".into()
         } else if self.time_limit.is_some_and(|limit| limit.is_zero()) {
@@ -146,10 +269,33 @@ mod tests {
 
     #[test]
     fn a_fixed_rate_is_limited_by_ids_unless_told_otherwise() {
-        let settings = Settings { rate_qps: NonZeroU32::new(5), clients: 2, ..sensible() };
+        let settings = Settings { clients: 2, ..sensible() }.at_rate(5.0);
         assert_eq!(settings.effective_outstanding(), 131_072);
         let limited = Settings { outstanding: NonZeroU32::new(7), ..settings };
         assert_eq!(limited.effective_outstanding(), 7);
+    }
+
+    #[test]
+    fn sources_are_the_hosts_of_a_prefix_one_after_the_other() {
+        let addresses = |text: &str, number| Source::parse(text).unwrap().address(number).to_string();
+        assert_eq!(
+            (addresses("127.0.0.5", 0), addresses("127.0.0.5", 9)),
+            ("127.0.0.5".into(), "127.0.0.5".into())
+        );
+        assert_eq!(addresses("127.0.5.0/24", 0), "127.0.5.1");
+        assert_eq!(addresses("127.0.5.0/24", 253), "127.0.5.254");
+        assert_eq!(addresses("127.0.5.0/24", 254), "127.0.5.1");
+        assert_eq!(
+            (addresses("10.0.0.2/31", 0), addresses("10.0.0.2/31", 1)),
+            ("10.0.0.2".into(), "10.0.0.3".into())
+        );
+        assert_eq!(
+            (addresses("2001:db8::/64", 0), addresses("::1/128", 7)),
+            ("2001:db8::1".into(), "::1".into())
+        );
+        for bad in ["localhost", "127.0.0.1/33", "::1/", "::1/x", "/8"] {
+            assert!(Source::parse(bad).unwrap_err().contains("expected"), "{bad}");
+        }
     }
 
     #[test]
@@ -169,6 +315,18 @@ mod tests {
             (Settings { time_limit: Some(Duration::ZERO), ..sensible() }, "time limit of 0"),
             (Settings { progress_interval: Duration::ZERO, ..sensible() }, "interval of 0"),
             (Settings::new("127.0.0.1:0".parse().unwrap()), "port 0"),
+            (
+                Settings {
+                    plan: Some(Plan::Recorded { at_ns: [0].into(), pass_ns: 1 }),
+                    threads: 2,
+                    clients: 2,
+                    ..sensible()
+                },
+                "2 threads",
+            ),
+            (Settings { source: Some(Source::parse("::1").unwrap()), ..sensible() }, "another family"),
+            (Settings { queries_per_connection: NonZeroU32::new(5), ..sensible() }, "over UDP"),
+            (Settings { cookies: true, transport: Transport::Tcp, ..sensible() }, "over TCP"),
         ] {
             let error = settings.check().unwrap_err().to_string();
             assert!(error.contains(value) && error.contains("expected"), "{error}");

@@ -192,7 +192,8 @@ fn load(target: SocketAddr, time: Duration) -> Result<Outcome, Failure> {
     if let Ok(style) = ProgressStyle::with_template("  {bar:40} {msg}") {
         bar.set_style(style);
     }
-    let outcome = bench::run(&settings, &queries, &stop, &mut |Progress { elapsed, completed, qps }| {
+    let outcome = bench::run(&settings, &queries, None, &stop, &mut |Progress { point, totals, .. }| {
+        let (elapsed, completed, qps) = (point.start + point.length, totals.completed, point.qps());
         bar.set_position(elapsed.as_millis().try_into().unwrap_or(u64::MAX));
         bar.set_message(format!("{completed} answered, {qps:.0} a second"));
     });
@@ -235,7 +236,7 @@ fn judge(outcome: &Outcome) -> Result<(), Failure> {
     match outcome.end {
         End::Interrupted => Err(Failure::failed("interrupted")),
         _ if totals.completed == 0 => Err(Failure::failed("no query was answered")),
-        _ if totals.wrong > 0 => Err(Failure::failed(format!("{} wrong answers", totals.wrong))),
+        _ if totals.mismatched > 0 => Err(Failure::failed(format!("{} wrong answers", totals.mismatched))),
         _ => Ok(()),
     }
 }

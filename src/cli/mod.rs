@@ -56,11 +56,6 @@ pub(crate) struct Failure {
 }
 
 impl Failure {
-    /// What it says to a person.
-    pub(crate) fn message(&self) -> &str {
-        &self.message
-    }
-
     /// The command line or a file is wrong, or asks for something that this machine cannot give.
     pub(crate) fn usage(message: impl ToString) -> Self {
         Self { message: message.to_string(), status: 2 }

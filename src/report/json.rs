@@ -1,17 +1,22 @@
 //! A measurement as JSON, the form in which results are kept and compared.
 //!
-//! Built by the main thread after a run. Fields are only ever added; a reader ignores those it does not know. Units
-//! stand in the names; a number that was not measured is `null`.
+//! Built by the main thread after a run. Fields are only ever added; a reader ignores those it does not know, and does
+//! without those that an earlier release did not write. Units stand in the names; a number that was not measured is `null`.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::machine::Machine;
+use super::comparison::{ContestRecord, SearchRecord};
+use super::machine::{Machine, UdpCounters};
+use super::neighbour::ServerProcess;
 use super::text::reason;
 use crate::bench::latency::Latencies;
-use crate::bench::{End, Outcome, Settings};
+use crate::bench::schedule::{Arrivals, Plan, Rate};
+use crate::bench::statistics::evenness;
+use crate::bench::verdict::Fault;
+use crate::bench::{End, Outcome, Point, Settings, Totals, Usage, Verification};
 use crate::wire::header::rcode;
 
 /// One measurement.
@@ -33,10 +38,37 @@ pub struct Report {
     pub run_time_s: f64,
     /// Queries completed a second.
     pub qps: f64,
-    /// Latencies by kind of answer.
+    /// Service times, from when a query was sent, by kind of answer.
     pub latency_us: LatencyRecord,
+    /// Response times, from when a query was due. In a closed loop they are the service times.
+    #[serde(default)]
+    pub response_us: Percentiles,
+    /// How long after they were due queries were sent; all `null` in a closed loop.
+    #[serde(default)]
+    pub slip_us: Percentiles,
+    /// Response times by percentile: pairs of a percentile (0 to 100) and microseconds.
+    #[serde(default)]
+    pub curve: Vec<(f64, f64)>,
+    /// Response times by how many there were: pairs of an upper end in microseconds and a count.
+    #[serde(default)]
+    pub histogram: Vec<(f64, u64)>,
+    /// The course of the run.
+    #[serde(default)]
+    pub series: Vec<PointRecord>,
     /// Completed queries by response code, those that occurred.
     pub rcodes: BTreeMap<String, u64>,
+    /// What the generator itself did.
+    #[serde(default)]
+    pub generator: GeneratorRecord,
+    /// What was found when answers were compared with what was expected.
+    #[serde(default)]
+    pub verification: Option<VerificationRecord>,
+    /// The search for the highest rate, if that was asked for; the rest of the report is of its last trial.
+    #[serde(default)]
+    pub search: Option<SearchRecord>,
+    /// The comparison with another server, if that was asked for; the rest of the report is of all rounds together.
+    #[serde(default)]
+    pub contest: Option<ContestRecord>,
     /// Whether the run was what was asked for.
     pub verdict: Verdict,
 }
@@ -48,26 +80,29 @@ pub struct Target {
     pub server: String,
     /// Its address and port.
     pub address: String,
-    /// How queries travelled: `udp`.
+    /// How queries travelled: `udp`, `tcp` or `dot`.
     pub transport: String,
 }
 
 /// What was asked for, defaults filled in.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct SettingsRecord {
     /// The query file; `-` for standard input.
     pub queries: String,
     /// Queries in it.
     pub queries_in_file: u32,
-    /// Sockets.
+    /// Sockets, or connections.
     pub clients: u32,
     /// Threads that had something to do.
     pub threads: u32,
     /// Queries in flight at most.
     pub outstanding: u64,
     /// The fixed rate, if any.
-    pub max_qps: Option<u32>,
-    /// Passes through the file at most.
+    pub max_qps: Option<f64>,
+    /// The schedule: `closed loop`, `constant`, `poisson`, `capture`, or a ramp like `10000..500000/60s`.
+    pub schedule: String,
+    /// Passes through the queries at most.
     pub runs: Option<u32>,
     /// Seconds of sending at most.
     pub time_limit_s: Option<f64>,
@@ -81,17 +116,24 @@ pub struct SettingsRecord {
 
 /// Counts; see [`crate::bench::Totals`].
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 #[allow(missing_docs)] // named as there
 pub struct TotalsRecord {
     pub sent: u64,
     pub completed: u64,
     pub lost: u64,
     pub late: u64,
+    /// Mismatched answers and those from elsewhere, together.
     pub wrong: u64,
+    pub mismatched: u64,
+    pub wrong_source: u64,
     pub duplicate: u64,
     pub interrupted: u64,
     pub refused: u64,
+    pub connections: u64,
+    pub broken: u64,
     pub overdue: u64,
+    pub held_back: u64,
     pub request_bytes: u64,
     pub response_bytes: u64,
 }
@@ -99,7 +141,7 @@ pub struct TotalsRecord {
 /// Latencies by kind of answer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LatencyRecord {
-    /// Of all completed queries.
+    /// Of all queries.
     pub all: Percentiles,
     /// Of answers that bring records.
     pub positive: Percentiles,
@@ -107,8 +149,10 @@ pub struct LatencyRecord {
     pub negative: Percentiles,
 }
 
-/// Statistics of latencies in microseconds; all `null` when there are none.
+/// Statistics of latencies in microseconds; all `null` when there are none. Percentiles include the queries that were not
+/// answered, as lower bounds; minimum, mean, deviation and maximum are those of the answers.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 #[allow(missing_docs)] // statistics by their usual names
 pub struct Percentiles {
     pub min: Option<f64>,
@@ -120,6 +164,80 @@ pub struct Percentiles {
     pub p99_9: Option<f64>,
     pub p99_99: Option<f64>,
     pub max: Option<f64>,
+    /// How many were not answered.
+    pub censored: u64,
+    /// From here on percentiles are lower bounds.
+    pub bounds_from: Option<f64>,
+}
+
+/// One interval of a run.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PointRecord {
+    /// When it began, and how long it was.
+    pub start_s: f64,
+    /// How long it was.
+    pub length_s: f64,
+    /// Queries a second that the schedule called for.
+    pub offered_qps: Option<f64>,
+    /// Queries sent, answered, and given up in it.
+    pub sent: u64,
+    /// Queries answered.
+    pub completed: u64,
+    /// Queries given up: sent a timeout before.
+    pub lost: u64,
+    /// Response times, in microseconds.
+    pub p50_us: f64,
+    /// The 99th percentile.
+    pub p99_us: f64,
+    /// The greatest.
+    pub max_us: f64,
+}
+
+/// What the generator itself did.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct GeneratorRecord {
+    /// Its sending threads.
+    pub threads: Vec<ThreadRecord>,
+    /// Answers that the kernel dropped because the generator's sockets had no room.
+    pub drops: u64,
+    /// What the kernel counted of UDP meanwhile, for all programs of this machine or container.
+    pub kernel_udp: Option<UdpCounters>,
+    /// The server's process, where it runs on this machine and can be seen.
+    pub server_process: Option<ServerProcess>,
+}
+
+/// One sending thread: parts of its time, 0 to 1.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ThreadRecord {
+    /// In which it had something to do.
+    pub busy: f64,
+    /// In which others had the CPU that it needed.
+    pub delayed: f64,
+    /// CPU seconds.
+    pub cpu_s: Option<f64>,
+}
+
+/// What was found when answers were compared with what was expected; see [`Verification`].
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+#[allow(missing_docs)] // named as there
+pub struct VerificationRecord {
+    pub checked: u64,
+    pub right: u64,
+    pub wrong_code: u64,
+    pub unexpected: u64,
+    pub missing: u64,
+    pub truncated: u64,
+    pub unchecked: u64,
+    pub examples: Vec<String>,
+    /// Whether each datum came first equally often: the statistic, degrees of freedom, and how probable that or more is if
+    /// they do.
+    pub first_chi_squared: Option<f64>,
+    pub first_degrees: Option<u64>,
+    pub first_p: Option<f64>,
 }
 
 /// Whether the run was what was asked for.
@@ -131,43 +249,68 @@ pub struct Verdict {
     pub interrupted: bool,
     /// Why it ended: `end of file`, `time limit`, `interruption`, or the error that ended it.
     pub reason: String,
+    /// The result stands for the server, and not for the generator.
+    #[serde(default)]
+    pub valid: bool,
+    /// Why it does not.
+    #[serde(default)]
+    pub faults: Vec<FaultRecord>,
+    /// What else a reader should know.
+    #[serde(default)]
+    pub notes: Vec<String>,
+}
+
+/// A reason why a result does not stand for the server.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FaultRecord {
+    /// A word for programs.
+    pub name: String,
+    /// What was seen, and what to do.
+    pub text: String,
 }
 
 /// What a report says besides what the run itself knows.
-#[derive(Clone, Debug)]
-pub struct Circumstances<'a> {
+#[derive(Clone, Debug, Default)]
+pub struct Circumstances {
     /// The server as named on the command line.
-    pub server: &'a str,
+    pub server: String,
     /// The query file as named on the command line; `-` for standard input.
-    pub queries: &'a str,
+    pub queries: String,
     /// Queries in it.
     pub queries_in_file: u32,
     /// Queries carried an OPT record.
     pub edns: bool,
     /// And in it the DO bit.
     pub dnssec_ok: bool,
+    /// What the kernel counted of UDP during the run.
+    pub kernel_udp: Option<UdpCounters>,
+    /// The server's process.
+    pub server_process: Option<ServerProcess>,
+    /// What else a reader should know.
+    pub notes: Vec<String>,
 }
 
 impl Report {
     /// The report of a run. If an `error` ended it, `outcome` is an empty one.
     #[must_use]
     pub fn new(
-        circumstances: &Circumstances<'_>,
+        circumstances: &Circumstances,
         settings: &Settings,
         outcome: &Outcome,
+        faults: &[Fault],
         error: Option<&str>,
     ) -> Self {
         let tally = &outcome.tally;
+        let responses = tally.responses();
         let rcodes = (0u8..).zip(tally.totals.rcodes).filter(|&(_, count)| count > 0);
-        let interrupted = outcome.end == End::Interrupted && error.is_none();
         Self {
             tool: "redbreast bench".into(),
             version: env!("CARGO_PKG_VERSION").into(),
             machine: Machine::current(),
             target: Target {
-                server: circumstances.server.into(),
+                server: circumstances.server.clone(),
                 address: settings.server.to_string(),
-                transport: "udp".into(),
+                transport: settings.transport.name().into(),
             },
             settings: SettingsRecord::new(circumstances, settings),
             totals: TotalsRecord::new(&tally.totals),
@@ -178,25 +321,60 @@ impl Report {
                 positive: Percentiles::new(&tally.positive),
                 negative: Percentiles::new(&tally.negative),
             },
+            response_us: Percentiles::new(&responses),
+            slip_us: Percentiles::new(&tally.slip),
+            curve: curve(&responses),
+            histogram: histogram(&responses),
+            series: outcome.series.iter().map(|point| PointRecord::new(point, settings)).collect(),
             rcodes: rcodes.map(|(code, count)| (rcode::mnemonic(code).into(), count)).collect(),
-            verdict: Verdict {
-                complete: error.is_none() && !interrupted && tally.totals.completed > 0,
-                interrupted,
-                reason: error.unwrap_or(reason(outcome.end)).into(),
+            generator: GeneratorRecord {
+                threads: outcome.usage.iter().map(ThreadRecord::new).collect(),
+                drops: outcome.drops,
+                kernel_udp: circumstances.kernel_udp,
+                server_process: circumstances.server_process.clone(),
             },
+            verification: outcome.verification.as_ref().map(VerificationRecord::new),
+            search: None,
+            contest: None,
+            verdict: Verdict::new(circumstances, outcome, faults, error),
+        }
+    }
+}
+
+impl Verdict {
+    fn new(circumstances: &Circumstances, outcome: &Outcome, faults: &[Fault], error: Option<&str>) -> Self {
+        let interrupted = outcome.end == End::Interrupted && error.is_none();
+        let complete = error.is_none() && !interrupted && outcome.tally.totals.completed > 0;
+        let record = |fault: &Fault| FaultRecord { name: fault.name.into(), text: fault.text.clone() };
+        Self {
+            complete,
+            interrupted,
+            reason: error.unwrap_or(reason(outcome.end)).into(),
+            valid: complete && faults.is_empty(),
+            faults: faults.iter().map(record).collect(),
+            notes: circumstances.notes.clone(),
         }
     }
 }
 
 impl SettingsRecord {
-    fn new(circumstances: &Circumstances<'_>, settings: &Settings) -> Self {
+    fn new(circumstances: &Circumstances, settings: &Settings) -> Self {
         Self {
-            queries: circumstances.queries.into(),
+            queries: circumstances.queries.clone(),
             queries_in_file: circumstances.queries_in_file,
             clients: settings.clients,
             threads: settings.effective_threads(),
             outstanding: settings.effective_outstanding(),
-            max_qps: settings.rate_qps.map(Into::into),
+            max_qps: settings.rate_qps(),
+            schedule: match &settings.plan {
+                None => "closed loop".into(),
+                Some(Plan::Recorded { .. }) => "capture".into(),
+                Some(Plan::Rate(Rate::Ramp { from_qps, to_qps, over }, _)) => {
+                    format!("{from_qps}..{to_qps}/{}s", over.as_secs_f64())
+                }
+                Some(Plan::Rate(_, Arrivals::Constant)) => "constant".into(),
+                Some(Plan::Rate(_, Arrivals::Poisson)) => "poisson".into(),
+            },
             runs: settings.effective_runs().map(Into::into),
             time_limit_s: settings.time_limit.as_ref().map(Duration::as_secs_f64),
             timeout_s: settings.timeout.as_secs_f64(),
@@ -207,17 +385,22 @@ impl SettingsRecord {
 }
 
 impl TotalsRecord {
-    fn new(totals: &crate::bench::Totals) -> Self {
+    fn new(totals: &Totals) -> Self {
         Self {
             sent: totals.sent,
             completed: totals.completed,
             lost: totals.lost,
             late: totals.late,
-            wrong: totals.wrong,
+            wrong: totals.mismatched + totals.wrong_source,
+            mismatched: totals.mismatched,
+            wrong_source: totals.wrong_source,
             duplicate: totals.duplicate,
             interrupted: totals.interrupted,
             refused: totals.refused,
+            connections: totals.connections,
+            broken: totals.broken,
             overdue: totals.overdue,
+            held_back: totals.held_back,
             request_bytes: totals.request_bytes,
             response_bytes: totals.response_bytes,
         }
@@ -228,7 +411,12 @@ impl Percentiles {
     /// Statistics of `latencies`.
     #[must_use]
     pub fn new(latencies: &Latencies) -> Self {
-        latencies.summary().map_or_else(Self::default, |summary| Self {
+        let nothing = Self {
+            censored: latencies.censored(),
+            bounds_from: latencies.bounds_from_ns().map(|from_ns| from_ns as f64 / 1e3),
+            ..Self::default()
+        };
+        latencies.summary().map_or(nothing, |summary| Self {
             min: Some(summary.min_us),
             mean: Some(summary.mean_us),
             stddev: summary.stddev_us,
@@ -238,27 +426,107 @@ impl Percentiles {
             p99_9: Some(summary.p99_9_us),
             p99_99: Some(summary.p99_99_us),
             max: Some(summary.max_us),
+            censored: summary.censored,
+            bounds_from: summary.bounds_from_us,
         })
     }
 }
 
+impl PointRecord {
+    fn new(point: &Point, settings: &Settings) -> Self {
+        let offered_qps = match &settings.plan {
+            Some(Plan::Rate(rate, _)) => Some(rate.qps_at(point.start + point.length / 2)),
+            _ => None,
+        };
+        Self {
+            start_s: point.start.as_secs_f64(),
+            length_s: point.length.as_secs_f64(),
+            offered_qps,
+            sent: point.totals.sent,
+            completed: point.totals.completed,
+            lost: point.totals.lost,
+            p50_us: point.p50_us,
+            p99_us: point.p99_us,
+            max_us: point.max_us,
+        }
+    }
+}
+
+impl ThreadRecord {
+    fn new(usage: &Usage) -> Self {
+        Self {
+            busy: usage.busy_share(),
+            delayed: usage.delayed_share(),
+            cpu_s: usage.cpu_ns.map(|cpu_ns| cpu_ns as f64 / 1e9),
+        }
+    }
+}
+
+impl VerificationRecord {
+    fn new(found: &Verification) -> Self {
+        let first = evenness(found.first.values().map(Vec::as_slice));
+        Self {
+            checked: found.checked,
+            right: found.right,
+            wrong_code: found.wrong_code,
+            unexpected: found.unexpected,
+            missing: found.missing,
+            truncated: found.truncated,
+            unchecked: found.unchecked,
+            examples: found.examples.clone(),
+            first_chi_squared: first.map(|test| test.value),
+            first_degrees: first.map(|test| test.degrees),
+            first_p: first.map(|test| test.p),
+        }
+    }
+}
+
+/// Percentiles closer and closer to 100, and the latencies there.
+fn curve(latencies: &Latencies) -> Vec<(f64, f64)> {
+    let mut points: Vec<(f64, f64)> = latencies
+        .histogram()
+        .iter_quantiles(5)
+        .map(|step| (step.quantile_iterated_to() * 100.0, latencies.quantile_us(step.quantile_iterated_to())))
+        .collect();
+    points.dedup();
+    points
+}
+
+/// Counts of latencies between ends that grow by a quarter each.
+fn histogram(latencies: &Latencies) -> Vec<(f64, u64)> {
+    let mut bars: Vec<(f64, u64)> = Vec::new();
+    let mut end_us = 1.0;
+    for step in latencies.histogram().iter_recorded() {
+        let value_us = step.value_iterated_to() as f64 / 1e3;
+        while value_us > end_us {
+            end_us *= 1.25;
+        }
+        match bars.last_mut() {
+            Some((last_us, count)) if *last_us == end_us => *count += step.count_since_last_iteration(),
+            _ => bars.push((end_us, step.count_since_last_iteration())),
+        }
+    }
+    bars
+}
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::bench::Tally;
     use serde_json::{Value, json};
 
-    const CIRCUMSTANCES: Circumstances<'_> = Circumstances {
-        server: "localhost",
-        queries: "q.txt",
-        queries_in_file: 7,
-        edns: true,
-        dnssec_ok: false,
-    };
+    fn circumstances() -> Circumstances {
+        Circumstances {
+            server: "localhost".into(),
+            queries: "q.txt".into(),
+            queries_in_file: 7,
+            edns: true,
+            ..Circumstances::default()
+        }
+    }
 
     fn report(outcome: &Outcome, error: Option<&str>) -> Value {
         let settings = Settings::new("127.0.0.1:5300".parse().unwrap());
-        let report = Report::new(&CIRCUMSTANCES, &settings, outcome, error);
+        let report = Report::new(&circumstances(), &settings, outcome, &[], error);
         let text = serde_json::to_string(&report).unwrap();
         assert_eq!(serde_json::from_str::<Report>(&text).unwrap(), report);
         serde_json::from_str(&text).unwrap()
@@ -272,7 +540,8 @@ mod tests {
         tally.positive.record(5_000);
         tally.negative.record(7_000);
         tally.negative.record(9_000);
-        let outcome = Outcome { tally, run_time: Duration::from_millis(1_500), end: End::TimeLimit };
+        let run_time = Duration::from_millis(1_500);
+        let outcome = Outcome { tally, run_time, end: End::TimeLimit, ..Outcome::nothing() };
         let report = report(&outcome, None);
         assert_eq!(report["tool"], "redbreast bench");
         assert_eq!(report["target"]["address"], "127.0.0.1:5300");
@@ -283,26 +552,28 @@ mod tests {
         }
         assert_eq!((&report["run_time_s"], &report["qps"]), (&json!(1.5), &json!(2.0)));
         let positive = json!({"min": 5.0, "mean": 5.0, "stddev": null, "p50": 5.0, "p90": 5.0, "p99": 5.0,
-            "p99_9": 5.0, "p99_99": 5.0, "max": 5.0});
+            "p99_9": 5.0, "p99_99": 5.0, "max": 5.0, "censored": 0, "bounds_from": null});
         assert_eq!(report["latency_us"]["positive"], positive);
         assert_eq!(report["latency_us"]["all"]["mean"], 7.0);
         assert_eq!(report["rcodes"], json!({"NOERROR": 1, "NXDOMAIN": 2}));
-        let verdict = json!({"complete": true, "interrupted": false, "reason": "time limit"});
+        let verdict = json!({"complete": true, "interrupted": false, "reason": "time limit",
+            "valid": true, "faults": [], "notes": []});
         assert_eq!(report["verdict"], verdict);
     }
 
     #[test]
     fn what_was_not_measured_is_null() {
-        let nothing = Outcome { tally: Tally::default(), run_time: Duration::ZERO, end: End::Interrupted };
+        let nothing = Outcome::nothing();
         let interrupted = report(&nothing, None);
         for kind in ["all", "positive", "negative"] {
             let statistics = interrupted["latency_us"][kind].as_object().unwrap();
-            assert_eq!(statistics.len(), 9);
-            assert!(statistics.values().all(Value::is_null));
+            assert_eq!(statistics.len(), 11);
+            assert!(statistics.iter().all(|(name, value)| value.is_null() || name == "censored"));
         }
         assert_eq!(interrupted["verdict"]["interrupted"], true);
         let failed = report(&nothing, Some("nobody listens"));
-        let verdict = json!({"complete": false, "interrupted": false, "reason": "nobody listens"});
+        let verdict = json!({"complete": false, "interrupted": false, "reason": "nobody listens",
+            "valid": false, "faults": [], "notes": []});
         assert_eq!(failed["verdict"], verdict);
     }
 }

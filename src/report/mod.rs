@@ -2,6 +2,11 @@
 //!
 //! Runs on the main thread before and after a measurement, never during one.
 
+pub mod comparison;
+pub mod hdr;
+pub mod html;
 pub mod json;
 pub mod machine;
+pub mod neighbour;
+mod svg;
 pub mod text;

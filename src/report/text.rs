@@ -9,7 +9,9 @@ use std::num::NonZeroU32;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::bench::latency::{Latencies, Summary};
-use crate::bench::{End, Outcome, Settings, Totals};
+use crate::bench::statistics::evenness;
+use crate::bench::verdict::Fault;
+use crate::bench::{End, Outcome, Point, Settings, Totals, Verification};
 use crate::wire::header::rcode;
 
 /// Writes what stands before a run: the tool, the command line, what will be done.
@@ -104,9 +106,13 @@ fn write_additions(out: &mut dyn Write, outcome: &Outcome) -> io::Result<()> {
     let counts = [
         ("Answers late:", totals.late),
         ("Answers duplicate:", totals.duplicate),
-        ("Answers wrong:", totals.wrong),
+        ("Answers mismatched:", totals.mismatched),
+        ("Wrong source:", totals.wrong_source),
         ("Refused by host:", totals.refused),
+        ("Connections:", totals.connections),
+        ("Connections broken:", totals.broken),
         ("Queries overdue:", totals.overdue),
+        ("Queries held back:", totals.held_back),
     ];
     for (label, count) in counts.into_iter().filter(|&(_, count)| count > 0) {
         writeln!(out, "  {label:<21} {count}")?;
@@ -120,18 +126,121 @@ fn write_additions(out: &mut dyn Write, outcome: &Outcome) -> io::Result<()> {
     let heads = ["p50", "p90", "p99", "p99.9", "p99.99", "max"];
     let heads: String = heads.iter().map(|head| format!("{head:>12}")).collect();
     writeln!(out, "  {:<16}{:>12}{heads}", "Latency (us)", "answers")?;
-    write_percentiles(out, "all", &tally.all())?;
+    if !tally.response.is_empty() {
+        write_percentiles(out, "response", &tally.response)?;
+    }
+    write_percentiles(out, if tally.response.is_empty() { "all" } else { "service" }, &tally.all())?;
     write_percentiles(out, "positive", &tally.positive)?;
     write_percentiles(out, "negative", &tally.negative)?;
+    if !tally.slip.is_empty() {
+        write_percentiles(out, "sent after due", &tally.slip)?;
+    }
+    let censored = tally.responses().censored();
+    if censored > 0 {
+        writeln!(
+            out,
+            "\n  > at least: {censored} queries were not answered, and count with the time waited for them"
+        )?;
+    }
     writeln!(out)
+}
+
+/// Writes what was found when answers were compared with what was expected.
+///
+/// # Errors
+/// Those of `out`.
+pub fn write_verification(out: &mut dyn Write, found: &Verification) -> io::Result<()> {
+    let counts = [
+        ("Answers checked:", found.checked),
+        ("  as expected:", found.right),
+        ("  unexpected data:", found.unexpected),
+        ("  data missing:", found.missing),
+        ("  wrong code:", found.wrong_code),
+        ("  truncated:", found.truncated),
+        ("Answers unchecked:", found.unchecked),
+    ];
+    for (label, count) in counts {
+        writeln!(out, "  {label:<21} {count}")?;
+    }
+    for example in &found.examples {
+        writeln!(out, "    {example}")?;
+    }
+    if let Some(test) = evenness(found.first.values().map(Vec::as_slice)) {
+        writeln!(
+            out,
+            "  First address:        chi-squared {:.1} with {} degrees of freedom, p {:.4}{}",
+            test.value,
+            test.degrees,
+            test.p,
+            if test.p < 0.001 { ": not each equally often" } else { "" }
+        )?;
+    }
+    writeln!(out)
+}
+
+/// Writes whether the result stands for the server, and what else a reader should know.
+///
+/// # Errors
+/// Those of `out`.
+pub fn write_verdict(
+    out: &mut dyn Write,
+    outcome: &Outcome,
+    faults: &[Fault],
+    notes: &[String],
+) -> io::Result<()> {
+    if outcome.end == End::Interrupted {
+        writeln!(out, "[Verdict] interrupted: this is what was measured up to then")?;
+    } else if faults.is_empty() {
+        writeln!(out, "[Verdict] valid")?;
+    }
+    for fault in faults {
+        writeln!(out, "[Verdict] INVALID, {}: {}", fault.name, fault.text)?;
+    }
+    notes.iter().try_for_each(|note| writeln!(out, "[Note] {note}"))
+}
+
+/// Writes the course of a ramp: what was offered and what was answered, and the most that was answered.
+///
+/// # Errors
+/// Those of `out`.
+pub fn write_ramp(
+    out: &mut dyn Write,
+    series: &[Point],
+    offered_qps: &dyn Fn(&Point) -> f64,
+) -> io::Result<()> {
+    writeln!(
+        out,
+        "  {:>8}{:>12}{:>12}{:>12}{:>12}",
+        "time (s)", "offered/s", "answered/s", "p50 (us)", "p99 (us)"
+    )?;
+    let whole: Vec<_> = series.iter().filter(|point| point.totals.sent > 0).collect();
+    for point in &whole {
+        let (offered, answered) = (offered_qps(point), point.qps());
+        writeln!(
+            out,
+            "  {:>8.1}{offered:>12.0}{answered:>12.0}{:>12.1}{:>12.1}",
+            point.start.as_secs_f64(),
+            point.p50_us,
+            point.p99_us
+        )?;
+    }
+    if let Some(best) = whole.iter().max_by(|a, b| a.qps().total_cmp(&b.qps())) {
+        let (offered, answered) = (offered_qps(best), best.qps());
+        let lost = percent_of((offered - answered).max(0.0), offered);
+        writeln!(out, "\n  Maximum throughput:   {answered:.0} qps")?;
+        writeln!(out, "  Unanswered then:      {lost} of {offered:.0} qps offered\n")?;
+    }
+    Ok(())
 }
 
 fn write_percentiles(out: &mut dyn Write, kind: &str, latencies: &Latencies) -> io::Result<()> {
     write!(out, "  {kind:<16}{:>12}", latencies.count())?;
     match latencies.summary() {
-        Some(Summary { p50_us, p90_us, p99_us, p99_9_us, p99_99_us, max_us, .. }) => {
-            for value_us in [p50_us, p90_us, p99_us, p99_9_us, p99_99_us, max_us] {
-                write!(out, "{value_us:>12.1}")?;
+        Some(summary) => {
+            let Summary { p50_us, p90_us, p99_us, p99_9_us, p99_99_us, worst_us, .. } = summary;
+            for value_us in [p50_us, p90_us, p99_us, p99_9_us, p99_99_us, worst_us] {
+                let bound = if summary.is_bound(value_us) { ">" } else { "" };
+                write!(out, "{:>12}", format!("{bound}{value_us:.1}"))?;
             }
         }
         None => write!(out, "{}", format!("{:>12}", "-").repeat(6))?,
@@ -140,7 +249,11 @@ fn write_percentiles(out: &mut dyn Write, kind: &str, latencies: &Latencies) -> 
 }
 
 fn percent(part: u64, whole: u64) -> String {
-    let percent = if whole == 0 { 0.0 } else { 100.0 * part as f64 / whole as f64 };
+    percent_of(part as f64, whole as f64)
+}
+
+fn percent_of(part: f64, whole: f64) -> String {
+    let percent = if whole == 0.0 { 0.0 } else { 100.0 * part / whole };
     format!("{percent:.2}%")
 }
 
@@ -195,7 +308,7 @@ mod tests {
         let mut tally = Tally { totals, ..Tally::default() };
         (1..=1_000).for_each(|i| tally.positive.record(i * 1_000));
         (1..=999).for_each(|i| tally.negative.record(i * 2_000));
-        Outcome { tally, run_time: Duration::from_micros(500_012), end: End::EndOfFile }
+        Outcome { tally, run_time: Duration::from_micros(500_012), end: End::EndOfFile, ..Outcome::nothing() }
     }
 
     fn written(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> String {
@@ -234,15 +347,14 @@ Statistics:
 
     #[test]
     fn a_run_without_answers_divides_by_nothing() {
-        let mut nothing =
-            Outcome { tally: Tally::default(), run_time: Duration::ZERO, end: End::Interrupted };
+        let mut nothing = Outcome::nothing();
         nothing.tally.totals.interrupted = 3;
-        nothing.tally.totals.wrong = 2;
+        nothing.tally.totals.mismatched = 2;
         let text = written(|out| write_end(out, &nothing));
         assert!(text.contains("  Queries completed:    0 (0.00%)\n"), "{text}");
         assert!(text.contains("  Queries interrupted:  3 (0.00%)\n\n  Response codes:       \n"), "{text}");
         assert!(text.contains("  Average Latency (s):  0.000000 (min 0.000000, max 0.000000)\n\n"), "{text}");
-        assert!(text.ends_with("\n  Answers wrong:        2\n\n"), "{text}");
+        assert!(text.ends_with("\n  Answers mismatched:   2\n\n"), "{text}");
     }
 
     #[test]

@@ -48,7 +48,7 @@ fn a_result_is_written_as_json_to_a_file_or_to_standard_output() {
     let queries = query_file(folder.path(), "a.example A\nb.example A\n");
     let json = folder.path().join("result.json");
     let port = start_server();
-    let options = ["-p", &port, "--queries", &queries, "--runs", "5", "--json"];
+    let options = ["-p", &port, "--queries", &queries, "--runs", "5", "--accept-invalid", "--json"];
     let output = bench(&[&options[..], &[json.to_str().unwrap()]].concat());
     assert!(output.status.success());
     assert!(String::from_utf8(output.stdout).unwrap().contains("  Queries completed:    10 (100.00%)\n"));

@@ -6,6 +6,7 @@
 
 mod bench_command;
 mod bench_dnsperf;
+mod bench_modes;
 mod cluster;
 mod demo;
 mod harness;

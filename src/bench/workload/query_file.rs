@@ -23,10 +23,32 @@ const EDNS_PAYLOAD_LEN: u16 = 1_232;
 const OPT_LEN: usize = 11;
 
 /// The OPT record that queries carry.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Edns {
     /// Set the DO bit (RFC 3225): ask for DNSSEC records.
     pub dnssec_ok: bool,
+    /// Options by code, in this order.
+    pub options: Vec<(u16, Vec<u8>)>,
+}
+
+impl Edns {
+    /// The option that asks a server for its name (RFC 5001).
+    pub const NSID: (u16, Vec<u8>) = (3, Vec::new());
+
+    fn opt_record(&self) -> Vec<u8> {
+        let len = self.options.iter().map(|(_, value)| 4 + value.len()).sum::<usize>();
+        let mut opt = vec![0]; // the root
+        opt.extend_from_slice(&rtype::OPT.to_be_bytes());
+        opt.extend_from_slice(&EDNS_PAYLOAD_LEN.to_be_bytes());
+        opt.extend_from_slice(&[0, 0, if self.dnssec_ok { 0x80 } else { 0 }, 0]); // extended code, version, flags
+        opt.extend_from_slice(&u16::try_from(len).unwrap_or(u16::MAX).to_be_bytes());
+        for (code, value) in &self.options {
+            opt.extend_from_slice(&code.to_be_bytes());
+            opt.extend_from_slice(&u16::try_from(value.len()).unwrap_or(u16::MAX).to_be_bytes());
+            opt.extend_from_slice(value);
+        }
+        opt
+    }
 }
 
 /// The queries of a run as packets, each with the id 0.
@@ -34,8 +56,10 @@ pub struct QueryFile {
     packets: Vec<u8>,
     /// Where each packet begins, and where the last one ends.
     starts: Vec<usize>,
-    /// Bytes that follow the question in each packet.
-    opt_len: usize,
+    /// What follows the question in each packet.
+    opt: Vec<u8>,
+    /// Where packets are not made alike: bytes that follow the question, by packet.
+    tails: Vec<u16>,
 }
 
 /// Why a query file was refused. Nothing has been sent.
@@ -59,6 +83,8 @@ pub enum QueryFileError {
         file: String,
         /// The line's number, from 1.
         line: u64,
+        /// How many queries before it were good.
+        good: u64,
         /// What is wrong, with the value, and what was expected.
         fault: String,
     },
@@ -71,7 +97,9 @@ impl fmt::Display for QueryFileError {
             Self::Empty { file } => {
                 write!(f, "{file}: holds no query; expected lines `name type`, like `www.example.com AAAA`")
             }
-            Self::BadLine { file, line, fault } => write!(f, "{file}:{line}: {fault}"),
+            Self::BadLine { file, line, good, fault } => {
+                write!(f, "{file}:{line}: {fault} ({good} good queries stand before it)")
+            }
         }
     }
 }
@@ -83,7 +111,7 @@ impl QueryFile {
     ///
     /// # Errors
     /// A [`QueryFileError`].
-    pub fn open(path: &Path, edns: Option<Edns>) -> Result<Self, QueryFileError> {
+    pub fn open(path: &Path, edns: Option<&Edns>) -> Result<Self, QueryFileError> {
         let file = path.display().to_string();
         match File::open(path) {
             Ok(source) => Self::read(BufReader::with_capacity(1 << 18, source), &file, edns),
@@ -95,9 +123,8 @@ impl QueryFile {
     ///
     /// # Errors
     /// A [`QueryFileError`].
-    pub fn read(mut source: impl BufRead, file: &str, edns: Option<Edns>) -> Result<Self, QueryFileError> {
-        let opt_len = if edns.is_some() { OPT_LEN } else { 0 };
-        let mut queries = Self { packets: Vec::new(), starts: vec![0], opt_len };
+    pub fn read(mut source: impl BufRead, file: &str, edns: Option<&Edns>) -> Result<Self, QueryFileError> {
+        let mut queries = Self::begin(edns);
         let mut text = Vec::new();
         for line in 1.. {
             text.clear();
@@ -106,20 +133,83 @@ impl QueryFile {
             match read.map_err(|error| QueryFileError::Unreadable { file: file.into(), error })? {
                 0 => break,
                 len if len > MAX_LINE_LEN => Err(format!("a line of more than {MAX_LINE_LEN} bytes")),
-                _ => queries.add_line(&text, edns),
+                _ if queries.add_plain_line(&text) => Ok(()),
+                _ => queries.add_line(&text),
             }
-            .map_err(|fault| QueryFileError::BadLine { file: file.into(), line, fault })?;
+            .map_err(|fault| QueryFileError::BadLine {
+                file: file.into(),
+                line,
+                good: queries.count().into(),
+                fault,
+            })?;
         }
-        if queries.starts.len() == 1 {
+        queries.end(file)
+    }
+
+    /// No queries yet.
+    pub(super) fn begin(edns: Option<&Edns>) -> Self {
+        let opt = edns.map_or_else(Vec::new, Edns::opt_record);
+        Self { packets: Vec::new(), starts: vec![0], opt, tails: Vec::new() }
+    }
+
+    /// All queries are there; refused if there are none.
+    pub(super) fn end(mut self, file: &str) -> Result<Self, QueryFileError> {
+        if self.starts.len() == 1 {
             return Err(QueryFileError::Empty { file: file.into() });
         }
-        queries.packets.shrink_to_fit();
-        queries.starts.shrink_to_fit();
-        Ok(queries)
+        self.packets.shrink_to_fit();
+        self.starts.shrink_to_fit();
+        Ok(self)
+    }
+
+    /// Adds the query of a line that is written as nearly all are: a name of letters, digits, `-`, `_` and `*`, one space,
+    /// and A or AAAA. Returns whether it is such a line; any other is left to [`add_line`](Self::add_line).
+    fn add_plain_line(&mut self, text: &[u8]) -> bool {
+        let text = text.strip_suffix(b"\n").unwrap_or(text);
+        let (name, query_type) = if let Some(name) = text.strip_suffix(b" A") {
+            (name, rtype::A)
+        } else if let Some(name) = text.strip_suffix(b" AAAA") {
+            (name, rtype::AAAA)
+        } else {
+            return false;
+        };
+        let name = name.strip_suffix(b".").unwrap_or(name);
+        if name.is_empty() || name.len() > 253 || self.starts.len() > u32::MAX as usize {
+            return false;
+        }
+        let begin = self.packets.len();
+        self.push_header();
+        let mut len_at = self.packets.len();
+        self.packets.push(0);
+        self.packets.extend_from_slice(name);
+        self.packets.push(b'.');
+        // Each dot becomes the length of the label behind it; the first length stands before the name.
+        for at in len_at + 1..self.packets.len() {
+            match self.packets[at] {
+                b'.' => match u8::try_from(at - len_at - 1) {
+                    Ok(len @ 1..64) => {
+                        self.packets[len_at] = len;
+                        len_at = at;
+                    }
+                    _ => {
+                        self.packets.truncate(begin);
+                        return false;
+                    }
+                },
+                b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'*' => {}
+                _ => {
+                    self.packets.truncate(begin);
+                    return false;
+                }
+            }
+        }
+        self.packets[len_at] = 0;
+        self.push_rest(query_type);
+        true
     }
 
     /// Adds the query of one line, if there is one.
-    fn add_line(&mut self, text: &[u8], edns: Option<Edns>) -> Result<(), String> {
+    fn add_line(&mut self, text: &[u8]) -> Result<(), String> {
         let text = std::str::from_utf8(text).map_err(|_| {
             let lossy = String::from_utf8_lossy(text);
             format!("`{}` is not UTF-8; bytes other than letters are written \\DDD", lossy.trim_end())
@@ -137,28 +227,53 @@ impl QueryFile {
         if let Some(extra) = fields.next().filter(|field| !is_comment(field)) {
             return Err(format!("`{extra}` follows the type; expected `name type` and no more"));
         }
-        if self.starts.len() > u32::MAX as usize {
-            return Err(format!("there are more than the {} queries that a run can hold", u32::MAX));
-        }
-        self.push(&name, query_type, edns);
+        self.push(name.as_wire(), query_type)
+    }
+
+    /// Adds a query for a name in wire form.
+    pub(super) fn push(&mut self, name: &[u8], query_type: u16) -> Result<(), String> {
+        self.make_room()?;
+        self.push_header();
+        self.packets.extend_from_slice(name);
+        self.push_rest(query_type);
         Ok(())
     }
 
-    fn push(&mut self, name: &Name, query_type: u16, edns: Option<Edns>) {
-        let additional = u8::from(edns.is_some());
+    fn make_room(&self) -> Result<(), String> {
+        if self.starts.len() > u32::MAX as usize {
+            return Err(format!("there are more than the {} queries that a run can hold", u32::MAX));
+        }
+        Ok(())
+    }
+
+    fn push_header(&mut self) {
+        let additional = u8::from(!self.opt.is_empty());
         // As dnsperf does, recursion is desired: a resolver is asked to resolve, an authority does not mind.
         self.packets.extend_from_slice(&[0, 0, header::RD, 0, 0, 1, 0, 0, 0, 0, 0, additional]);
-        self.packets.extend_from_slice(name.as_wire());
+    }
+
+    fn push_rest(&mut self, query_type: u16) {
         self.packets.extend_from_slice(&query_type.to_be_bytes());
         self.packets.extend_from_slice(&CLASS_IN.to_be_bytes());
-        if let Some(Edns { dnssec_ok }) = edns {
-            let flags = if dnssec_ok { 0x80 } else { 0 };
-            self.packets.push(0); // the root
-            self.packets.extend_from_slice(&rtype::OPT.to_be_bytes());
-            self.packets.extend_from_slice(&EDNS_PAYLOAD_LEN.to_be_bytes());
-            self.packets.extend_from_slice(&[0, 0, flags, 0, 0, 0]); // extended code, version, flags, no options
-        }
+        self.packets.extend_from_slice(&self.opt);
         self.starts.push(self.packets.len());
+    }
+
+    /// Adds a whole query as it was captured, with `tail_len` bytes behind its question, for a run of such alone.
+    pub(super) fn push_packet(&mut self, packet: &[u8], tail_len: u16) -> Result<(), String> {
+        self.make_room()?;
+        self.packets.extend_from_slice(packet);
+        let begin = self.packets.len() - packet.len();
+        self.packets[begin..begin + 2].fill(0);
+        self.starts.push(self.packets.len());
+        self.tails.push(tail_len);
+        Ok(())
+    }
+
+    /// Bytes of options in the OPT record of each query; none if they have no such record.
+    #[must_use]
+    pub fn options_len(&self) -> Option<usize> {
+        self.opt.len().checked_sub(OPT_LEN)
     }
 
     /// Queries in the file.
@@ -186,7 +301,8 @@ impl QueryFile {
     #[must_use]
     pub fn question(&self, index: u32) -> &[u8] {
         let index = index as usize;
-        &self.packets[self.starts[index] + header::LEN..self.starts[index + 1] - self.opt_len]
+        let tail_len = self.tails.get(index).map_or(self.opt.len(), |&len| len.into());
+        &self.packets[self.starts[index] + header::LEN..self.starts[index + 1] - tail_len]
     }
 }
 
@@ -198,7 +314,7 @@ fn is_comment(field: &str) -> bool {
 mod tests {
     use super::*;
 
-    fn read(text: &[u8], edns: Option<Edns>) -> Result<QueryFile, QueryFileError> {
+    fn read(text: &[u8], edns: Option<&Edns>) -> Result<QueryFile, QueryFileError> {
         QueryFile::read(text, "queries.txt", edns)
     }
 
@@ -219,7 +335,7 @@ mod tests {
     fn edns_adds_an_opt_record_behind_the_question() {
         let plain = read(b"a.b PTR", None).unwrap();
         for (dnssec_ok, flags) in [(false, 0), (true, 0x80)] {
-            let queries = read(b"a.b PTR", Some(Edns { dnssec_ok })).unwrap();
+            let queries = read(b"a.b PTR", Some(&Edns { dnssec_ok, options: Vec::new() })).unwrap();
             assert_eq!(queries.question(0), plain.question(0));
             let packet = queries.packet(0);
             assert_eq!(packet[header::ARCOUNT..header::LEN], [0, 1]);
@@ -243,8 +359,53 @@ mod tests {
             let text = [b"ok.example A\n; fine\n", bad, b"\nalso.ok A\n"].concat();
             let error = read(&text, None).err().unwrap().to_string();
             assert!(error.starts_with("queries.txt:3: "), "{error}");
+            assert!(error.ends_with("(1 good queries stand before it)"), "{error}");
             assert!(error.contains(value) && error.contains(expected), "{error}");
         }
+    }
+
+    #[test]
+    fn options_follow_in_the_opt_record() {
+        let edns = Edns { dnssec_ok: false, options: vec![Edns::NSID, (65_001, b"hello".to_vec())] };
+        let queries = read(b"a.b A\na.b PTR", Some(&edns)).unwrap();
+        for i in 0..2 {
+            assert!(
+                queries.packet(i).ends_with(b"\0\0\x29\x04\xd0\0\0\0\0\0\x0d\0\x03\0\0\xfd\xe9\0\x05hello")
+            );
+            assert!(queries.question(i).starts_with(b"\x01a\x01b\0"));
+        }
+        assert_eq!(queries.options_len(), Some(13));
+    }
+
+    #[test]
+    fn plain_lines_become_what_they_would_by_the_long_way() {
+        let long = format!("{0}.{0}.{0}.{1}", "a".repeat(63), "b".repeat(61));
+        let too_long = format!("{long}b");
+        for name in [
+            "www.Example.com",
+            "www.example.com.",
+            "a",
+            "*.x_y-z.0",
+            ".",
+            "..",
+            ".a",
+            "a..b",
+            "a.b..",
+            "",
+            &long,
+            &too_long,
+        ] {
+            for rest in [" A", " AAAA", " A\n", "  A", " A ", " NS", " AAAA\r\n"] {
+                let line = format!("{name}{rest}");
+                let (mut quick, mut slow) = (QueryFile::begin(None), QueryFile::begin(None));
+                let taken = quick.add_plain_line(line.as_bytes());
+                let added = slow.add_line(line.as_bytes());
+                assert!(!taken || added.is_ok(), "{line:?}");
+                assert!(!taken || quick.packets == slow.packets && quick.starts == slow.starts, "{line:?}");
+                assert!(taken || quick.packets.is_empty() && quick.starts == [0], "{line:?}");
+            }
+        }
+        assert!(QueryFile::begin(None).add_plain_line(b"www.example.com A\n"));
     }
 
     #[test]

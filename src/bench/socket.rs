@@ -1,0 +1,86 @@
+//! The UDP sockets of the clients: opened by the main thread, each then used by one sending thread.
+//!
+//! A client has a port of its own and two sockets on it. One is connected, so that the kernel passes on that nobody
+//! listens, drops what others send, and looks up the route once. The other gets what others send, which is only counted.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::os::fd::AsFd;
+
+use socket2::{Domain, Protocol, Socket, Type};
+
+use super::settings::Settings;
+use super::workload::cookie::CookieJar;
+use super::{BenchError, share};
+use crate::mmsg;
+
+/// Socket buffers asked for when no size is set. The kernel grants at most `net.core.rmem_max` and `wmem_max`.
+const SOCKET_BUFFER_LEN: usize = 4 << 20;
+
+/// A client's sockets.
+pub(super) struct Client {
+    pub(super) socket: UdpSocket,
+    strays: UdpSocket,
+    pub(super) cookie: CookieJar,
+}
+
+impl Client {
+    /// How many datagrams have come from elsewhere than the server since this was last asked.
+    pub(super) fn count_strays(&self) -> u64 {
+        let mut buffer = [0; 1];
+        let mut count = 0;
+        while self.strays.recv_from(&mut buffer).is_ok() {
+            count += 1;
+        }
+        count
+    }
+
+    /// How many answers the kernel has dropped because the socket had no room.
+    pub(super) fn drops(&self) -> u64 {
+        mmsg::receive_drops(self.socket.as_fd()).unwrap_or(0).into()
+    }
+}
+
+/// Opens the sockets of all clients, by thread.
+pub(super) fn open_all(settings: &Settings, threads: u32) -> Result<Vec<Vec<Client>>, BenchError> {
+    let failed = |error| BenchError::Open { server: settings.server, error };
+    let mut number = 0;
+    let mut open = || {
+        let source = source(settings, number);
+        number += 1;
+        open(settings, source)
+    };
+    (0..threads)
+        .map(|thread| (0..share(settings.clients, threads, thread)).map(|_| open()).collect())
+        .collect::<io::Result<_>>()
+        .map_err(failed)
+}
+
+/// The address that client number `number` sends from.
+pub(super) fn source(settings: &Settings, number: u32) -> IpAddr {
+    let any = match settings.server {
+        SocketAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        SocketAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+    };
+    settings.source.map_or(any, |source| source.address(number))
+}
+
+fn open(settings: &Settings, source: IpAddr) -> io::Result<Client> {
+    let strays = bind(settings, SocketAddr::new(source, 0))?;
+    let port = strays.local_addr()?.as_socket().map_or(0, |address| address.port());
+    let socket = bind(settings, SocketAddr::new(source, port))?;
+    socket.connect(&settings.server.into())?;
+    Ok(Client { socket: socket.into(), strays: strays.into(), cookie: CookieJar::default() })
+}
+
+fn bind(settings: &Settings, address: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
+    let buffer_len = settings.buffer_len.unwrap_or(SOCKET_BUFFER_LEN);
+    socket.set_recv_buffer_size(buffer_len)?;
+    socket.set_send_buffer_size(buffer_len)?;
+    socket.set_nonblocking(true)?;
+    // Both sockets of a client have its port. What the server sends goes to the connected one, as the closer match.
+    socket.set_reuse_port(true)?;
+    socket.bind(&address.into())?;
+    Ok(socket)
+}
