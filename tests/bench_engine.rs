@@ -327,3 +327,30 @@ fn a_rate_without_limit_uses_every_id_and_never_one_twice() {
     assert_eq!((totals.completed, totals.lost), (0, totals.sent));
     assert_eq!(totals.sent + totals.overdue, 240_000);
 }
+
+#[test]
+fn very_many_clients_are_served_within_little_memory() {
+    let server = Server::start(honest);
+    let settings = Settings {
+        clients: 1_024,
+        outstanding: NonZeroU32::new(150),
+        runs: NonZeroU32::new(2),
+        ..patient(&server)
+    };
+    let totals = run(&settings, 5_000).unwrap().tally.totals;
+    assert_eq!((totals.sent, totals.completed), (10_000, 10_000));
+}
+
+#[test]
+fn ipv6_is_measured_as_ipv4_is() {
+    let socket = UdpSocket::bind("[::1]:0").unwrap();
+    let settings = Settings { clients: 2, ..Settings::new(socket.local_addr().unwrap()) };
+    thread::spawn(move || {
+        let mut buffer = [0; 512];
+        while let Ok((len, peer)) = socket.recv_from(&mut buffer) {
+            buffer[2] |= 0x80;
+            let _ = socket.send_to(&buffer[..len], peer);
+        }
+    });
+    assert_eq!(run(&settings, 300).unwrap().tally.totals.completed, 300);
+}

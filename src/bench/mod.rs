@@ -48,6 +48,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use crossbeam_utils::CachePadded;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 pub use series::Point;
 use series::{Collector, Part};
@@ -98,6 +99,8 @@ pub struct Outcome {
     pub drops: u64,
     /// What was found when answers were compared with what was expected of them.
     pub verification: Option<Verification>,
+    /// The part of its CPUs' time that the server took, where the caller can tell and has set it.
+    pub server_share: Option<f64>,
 }
 
 impl Outcome {
@@ -112,6 +115,7 @@ impl Outcome {
             usage: Vec::new(),
             drops: 0,
             verification: None,
+            server_share: None,
         }
     }
 
@@ -251,6 +255,7 @@ pub fn run(
 ) -> Result<Outcome, BenchError> {
     settings.check().map_err(BenchError::Settings)?;
     let threads = settings.effective_threads();
+    raise_file_limit();
     let means = open(settings, queries, threads)?;
     let (news, told) = unbounded();
     let (give_back, spare) = unbounded();
@@ -290,6 +295,13 @@ pub fn run(
     });
     let drops = clients.map(socket::Client::drops).sum();
     Ok(add_up(outcomes, collector, settings, drops))
+}
+
+/// Has as many files open at once as the system lets this process have: two for each client, and the usual limit is
+/// 1,024. If it is too low all the same, opening will say so.
+fn raise_file_limit() {
+    let limits = getrlimit(Resource::Nofile);
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limits.maximum, ..limits });
 }
 
 fn open(settings: &Settings, queries: &QueryFile, threads: u32) -> Result<Vec<Means>, BenchError> {
@@ -360,7 +372,7 @@ fn add_up(outcomes: Vec<ThreadOutcome>, collector: Collector, settings: &Setting
         all
     });
     let (tally, series) = collector.finish();
-    Outcome { tally, run_time, end, series, usage, drops, verification }
+    Outcome { tally, run_time, end, series, usage, drops, verification, server_share: None }
 }
 
 /// The `index`-th of `parts` nearly equal parts of `total`.

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use super::in_flight::{IDS, InFlight};
+use super::in_flight::InFlight;
 use super::load::Load;
 use super::socket::Client as Sockets;
 use super::{BenchError, Job, ThreadOutcome};
@@ -60,11 +60,11 @@ pub(super) fn run(
 ) -> Result<ThreadOutcome, BenchError> {
     let load = Load::new(job, thread, threads);
     let fair = usize::try_from(load.limit).unwrap_or(BATCH_LEN) / clients.len();
-    let scheduled = load.is_scheduled();
+    let (ids, scheduled) = (job.settings.ids_per_client(), load.is_scheduled());
     let mut sender = Sender {
         clients: clients
             .iter()
-            .map(|sockets| Client { sockets, table: InFlight::new(IDS, scheduled) })
+            .map(|sockets| Client { sockets, table: InFlight::new(ids, scheduled) })
             .collect(),
         polled: clients.iter().map(|client| PollFd::new(&client.socket, PollFlags::IN)).collect(),
         batch: Batch::new(Addressing::Connected),
@@ -181,7 +181,8 @@ impl Sender<'_> {
         while full < self.clients.len() {
             let client = self.next_client;
             self.next_client = if client + 1 == self.clients.len() { 0 } else { client + 1 };
-            let free = IDS - self.clients[client].table.len();
+            let table = &self.clients[client].table;
+            let free = table.ids() - table.len();
             if free == 0 {
                 full += 1;
                 continue;

@@ -9,8 +9,11 @@ use super::in_flight::IDS;
 use super::schedule::{Arrivals, Plan, Rate};
 use super::tls::Tls;
 
-/// Sockets of a run at most. Each has a table of its ids, about 1.2 MiB.
+/// Clients of a run at most: sockets, two for each, or connections.
 pub const MAX_CLIENTS: u32 = 1_024;
+
+/// Ids of all clients together at most, some 26 bytes each.
+const MAX_IDS: usize = 1 << 22;
 
 /// Queries outstanding when neither their number nor a rate is set, as in dnsperf.
 const DEFAULT_OUTSTANDING: u64 = 100;
@@ -209,7 +212,14 @@ impl Settings {
     }
 
     fn ids(&self) -> u64 {
-        u64::from(self.clients) * IDS as u64
+        u64::from(self.clients) * self.ids_per_client() as u64
+    }
+
+    /// Ids of each client: all that there are, or, where there are very many clients, as many as keep their tables within
+    /// [`MAX_IDS`] together.
+    pub(super) fn ids_per_client(&self) -> usize {
+        let fair = MAX_IDS / self.clients.max(1) as usize;
+        if fair >= IDS { IDS } else { 1 << fair.ilog2() }
     }
 
     /// Whether the settings make sense.
@@ -223,8 +233,9 @@ impl Settings {
             "0 threads; expected at least 1".into()
         } else if self.effective_outstanding() > self.ids() {
             format!(
-                "{} queries outstanding; expected at most {IDS} for each of the {} clients, which is as many as there are ids",
+                "{} queries outstanding; expected at most {} for each of the {} clients, which is as many as there are ids",
                 self.effective_outstanding(),
+                self.ids_per_client(),
                 self.clients
             )
         } else if self.threads > 1 && matches!(self.plan, Some(Plan::Recorded { .. })) {
@@ -271,6 +282,8 @@ mod tests {
     fn a_fixed_rate_is_limited_by_ids_unless_told_otherwise() {
         let settings = Settings { clients: 2, ..sensible() }.at_rate(5.0);
         assert_eq!(settings.effective_outstanding(), 131_072);
+        let many = Settings { clients: MAX_CLIENTS, ..settings.clone() };
+        assert_eq!((many.ids_per_client(), many.effective_outstanding()), (4_096, 4_194_304));
         let limited = Settings { outstanding: NonZeroU32::new(7), ..settings };
         assert_eq!(limited.effective_outstanding(), 7);
     }

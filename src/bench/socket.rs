@@ -66,21 +66,23 @@ pub(super) fn source(settings: &Settings, number: u32) -> IpAddr {
 }
 
 fn open(settings: &Settings, source: IpAddr) -> io::Result<Client> {
-    let strays = bind(settings, SocketAddr::new(source, 0))?;
-    let port = strays.local_addr()?.as_socket().map_or(0, |address| address.port());
-    let socket = bind(settings, SocketAddr::new(source, port))?;
+    // Only a socket that would share no port gets one that no other client has; the second one then shares it. What the
+    // server sends goes to the connected one, as the closer match.
+    let strays = new_socket(settings)?;
+    strays.bind(&SocketAddr::new(source, 0).into())?;
+    strays.set_reuse_port(true)?;
+    let socket = new_socket(settings)?;
+    socket.set_reuse_port(true)?;
+    socket.bind(&strays.local_addr()?)?;
     socket.connect(&settings.server.into())?;
     Ok(Client { socket: socket.into(), strays: strays.into(), cookie: CookieJar::default() })
 }
 
-fn bind(settings: &Settings, address: SocketAddr) -> io::Result<Socket> {
-    let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
+fn new_socket(settings: &Settings) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(settings.server), Type::DGRAM, Some(Protocol::UDP))?;
     let buffer_len = settings.buffer_len.unwrap_or(SOCKET_BUFFER_LEN);
     socket.set_recv_buffer_size(buffer_len)?;
     socket.set_send_buffer_size(buffer_len)?;
     socket.set_nonblocking(true)?;
-    // Both sockets of a client have its port. What the server sends goes to the connected one, as the closer match.
-    socket.set_reuse_port(true)?;
-    socket.bind(&address.into())?;
     Ok(socket)
 }

@@ -13,6 +13,9 @@ const MAX_OVERDUE_SHARE: f64 = 0.001;
 /// In a closed loop: the part of its time in which a thread that is not the bottleneck has something to do.
 pub const MAX_BUSY_SHARE: f64 = 0.98;
 
+/// A server that takes this part of its CPUs' time is at its own limit, whoever else is at theirs.
+const SATURATED_SERVER_SHARE: f64 = 0.97;
+
 /// The part of its time for which a thread may have had to wait for a CPU.
 pub const MAX_DELAYED_SHARE: f64 = 0.05;
 
@@ -61,7 +64,8 @@ pub fn judge(settings: &Settings, outcome: &Outcome) -> Vec<Fault> {
     }
     let usage = || outcome.usage.iter().filter(|usage| usage.elapsed_ns >= SHORTEST_NS);
     let busiest = usage().map(super::Usage::busy_share).fold(0.0, f64::max);
-    if settings.plan.is_none() && busiest > MAX_BUSY_SHARE {
+    let server_is_saturated = outcome.server_share.is_some_and(|share| share >= SATURATED_SERVER_SHARE);
+    if settings.plan.is_none() && busiest > MAX_BUSY_SHARE && !server_is_saturated {
         fault(
             "CPU saturated",
             format!(
@@ -169,6 +173,10 @@ mod tests {
         busy.usage[0].idle_ns = 5_000_000;
         assert_eq!(names(&settings(), &busy), ["CPU saturated"]);
         assert_eq!(names(&settings().at_rate(1_000.0), &busy), [""; 0], "on a schedule slip tells it");
+        busy.server_share = Some(0.9);
+        assert_eq!(names(&settings(), &busy), ["CPU saturated"]);
+        busy.server_share = Some(0.99);
+        assert_eq!(names(&settings(), &busy), [""; 0], "the server cannot do more either");
     }
 
     #[test]

@@ -320,8 +320,10 @@ fn machines(html: &mut String, reports: &[(String, Report)]) {
             ("kernel", &|report| report.machine.kernel.clone()),
             ("server's process, and its cores", &|report| {
                 let process = report.generator.server_process.as_ref();
+                let share =
+                    report.generator.server_share.map(|share| format!(", {:.0}% busy", share * 100.0));
                 process.map_or("not seen on this machine".into(), |process| {
-                    format!("{}, {}", process.name, process.cpus)
+                    format!("{}, {}{}", process.name, process.cpus, share.unwrap_or_default())
                 })
             }),
             ("generator busy, waiting for a CPU", &|report| {

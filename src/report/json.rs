@@ -206,6 +206,8 @@ pub struct GeneratorRecord {
     pub kernel_udp: Option<UdpCounters>,
     /// The server's process, where it runs on this machine and can be seen.
     pub server_process: Option<ServerProcess>,
+    /// The part of its CPUs' time that it took, 0 to 1.
+    pub server_share: Option<f64>,
 }
 
 /// One sending thread: parts of its time, 0 to 1.
@@ -332,6 +334,7 @@ impl Report {
                 drops: outcome.drops,
                 kernel_udp: circumstances.kernel_udp,
                 server_process: circumstances.server_process.clone(),
+                server_share: outcome.server_share,
             },
             verification: outcome.verification.as_ref().map(VerificationRecord::new),
             search: None,

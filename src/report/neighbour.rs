@@ -5,6 +5,7 @@
 
 use std::fs;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -15,6 +16,9 @@ pub struct ServerProcess {
     pub name: String,
     /// CPUs that it may run on, like `0-3`.
     pub cpus: String,
+    /// Its number.
+    #[serde(skip)]
+    pid: String,
 }
 
 impl ServerProcess {
@@ -47,7 +51,25 @@ impl ServerProcess {
             let line = status.lines().find_map(|line| line.strip_prefix(name));
             line.map(|value| value.trim().to_owned()).unwrap_or_default()
         };
-        Some(Self { name: field("Name:"), cpus: field("Cpus_allowed_list:") })
+        let pid = process.file_name().to_str()?.to_owned();
+        Some(Self { name: field("Name:"), cpus: field("Cpus_allowed_list:"), pid })
+    }
+
+    /// CPU time that it has taken up to now, all of its threads together.
+    #[must_use]
+    pub fn cpu_time(&self) -> Option<Duration> {
+        let threads = fs::read_dir(format!("/proc/{}/task", self.pid)).ok()?.flatten();
+        let times = threads.filter_map(|thread| {
+            let text = fs::read_to_string(thread.path().join("schedstat")).ok()?;
+            text.split_ascii_whitespace().next()?.parse::<u64>().ok()
+        });
+        Some(Duration::from_nanos(times.sum()))
+    }
+
+    /// How many CPUs it may run on.
+    #[must_use]
+    pub fn cpu_count(&self) -> usize {
+        cpu_list(&self.cpus).len()
     }
 
     /// Whether it and a process on `cpus` may run on the same ones.
@@ -90,12 +112,13 @@ mod tests {
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
         let found = ServerProcess::find(socket.local_addr().unwrap()).unwrap();
         assert!(!found.name.is_empty() && !cpu_list(&found.cpus).is_empty(), "{found:?}");
-        assert!(found.shares_with(&found.cpus));
+        assert!(found.shares_with(&found.cpus) && found.cpu_count() > 0);
+        assert!(found.cpu_time().is_some_and(|time| time > Duration::ZERO));
     }
 
     #[test]
     fn cpus_are_compared_as_lists() {
-        let server = ServerProcess { name: String::new(), cpus: "0-2,7".into() };
+        let server = ServerProcess { cpus: "0-2,7".into(), ..ServerProcess::default() };
         assert!(server.shares_with("7") && server.shares_with("2-5") && !server.shares_with("3-6,8"));
         assert!(!server.shares_with(""));
     }

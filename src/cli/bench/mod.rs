@@ -14,7 +14,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
@@ -102,9 +102,19 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
 
 impl Task<'_> {
     fn run(&self, outputs: &mut Outputs, settings: &Settings) -> Result<Outcome, BenchError> {
-        bench::run(settings, &self.queries.file, self.expected.as_ref(), &self.stop, &mut |progress| {
+        // Where the server runs here, its own CPU time tells whether it was at its limit.
+        let server = ServerProcess::find(settings.server).filter(|_| !self.args.self_test);
+        let (begin, before) = (Instant::now(), server.as_ref().and_then(ServerProcess::cpu_time));
+        let expected = self.expected.as_ref();
+        let outcome = bench::run(settings, &self.queries.file, expected, &self.stop, &mut |progress| {
             outputs.progress(settings, progress);
-        })
+        })?;
+        let share = |server: ServerProcess| {
+            let took = server.cpu_time()?.checked_sub(before?)?;
+            let cpus = server.cpu_count().max(1) as f64;
+            Some(took.as_secs_f64() / begin.elapsed().as_secs_f64() / cpus)
+        };
+        Ok(Outcome { server_share: server.and_then(share), ..outcome })
     }
 
     /// One run.
