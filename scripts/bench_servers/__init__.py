@@ -5,6 +5,7 @@
     process   one process started here: pinned, logged, its CPU time read, ended by its id
     servers   a class per server: its configuration, its command, whether it is ready
     load      the load generators
+    latency   what they say of latency in an open loop
     rounds    who is measured when, and what is kept of it
     table     the results as text
     cli       the command line

@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import NoReturn
 
 from . import Fault, table
+from .latency import COMPARED_QPS, compare_latency
+from .latency import render as render_latency
 from .load import Asking, BareLoop, Dnsperf, DnsperfTcp, Generator, RedbreastBench
 from .names import COUNT_MAX, Names
 from .rounds import interleave, sample, show_progress, summary
@@ -88,6 +90,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     option("--server-cpu", type=partial(within, int, 0, 4095), default=0, metavar="CPU", help="default: 0")
     option("--load-cpu", type=partial(within, int, 0, 4095), default=1, metavar="CPU", help="default: 1")
     option("--generators", action="store_true", help="compare redbreast bench with dnsperf as well")
+    option("--latency", action="store_true", help="compare as well what both say of each server's latency in an open loop")
     option("--updates", action="store_true", help="measure as well what ten updates of all names a second cost redbreast")
     option("--tcp", action="store_true", help="measure as well how many queries are answered over 100 TCP connections")
     option("--check", type=check, action="append", default=[], metavar="'SERVER>=RATIO'",
@@ -146,6 +149,9 @@ def run(options: argparse.Namespace) -> int:
         if options.generators:
             bare = [BareLoop(directory)] if BareLoop.installed() else []
             results["generators"] = compare_generators(servers[0], [*generators, *bare], asking, options.rounds)
+        if options.latency:
+            cpus = (options.server_cpu, options.load_cpu)
+            results["latency"] = compare_latency(servers, binary, asking, cpus, options.rounds)
         if options.tcp:
             results["tcp"] = compare_tcp(servers, asking, options.rounds)
         if options.updates:
@@ -217,12 +223,12 @@ def present_servers(options: argparse.Namespace) -> list[type[Server]]:
 
 def present_generators(options: argparse.Namespace, binary: Path) -> list[Generator]:
     """The load for the servers, and with --generators the one it is compared with."""
-    if not options.generators and not options.tcp:
+    if not (options.generators or options.tcp or options.latency):
         return [RedbreastBench(binary)]
     if options.install and not Dnsperf.installed():
         install([Dnsperf.package])
     if not Dnsperf.installed():
-        raise Fault("dnsperf, which --generators and --tcp need, is not installed (--install would install it)", 2)
+        raise Fault("dnsperf, which --generators, --latency and --tcp need, is not installed (--install would install it)", 2)
     return [RedbreastBench(binary), Dnsperf()]
 
 
@@ -322,6 +328,10 @@ def print_tables(results: dict) -> None:
     if "generators" in results:
         print("\nLoad generators against the floor; ratio is to dnsperf's rate in the same round.\n")
         print(table.render("load", results["generators"]))
+    if "latency" in results:
+        print(f"\nMean latency (us) in an open loop at {COMPARED_QPS:,}/s, by redbreast bench and by dnsperf, both on the load's "
+              "CPU; and by dnsperf on both CPUs. Slip: how late redbreast bench sends.\n")
+        print(render_latency(results["latency"]))
     if "tcp" in results:
         print(f"\nOver TCP, dnsperf with {TCP_CONNECTIONS} connections, {TCP_OUTSTANDING} outstanding; ratio is to redbreast's "
               "rate in the same round.\n")

@@ -27,10 +27,20 @@ pub struct Latencies {
     sum_ns: u128,
     /// Wide enough for 10^18 answers of 10 seconds each.
     sum_of_squares: u128,
-    /// Of those not answered: the shortest and the longest time that was waited.
-    least_censored_ns: u64,
+    /// Of those not answered: the longest time that was waited, and how many waited up to each power of two.
     most_censored_ns: u64,
+    censored_by_power: [u64; POWERS],
 }
+
+/// Powers of two that times are told apart by: up to some 39 hours.
+const POWERS: usize = 48;
+
+/// A percentile is a lower bound if among all at or below it there are unanswered ones, more than this part of those
+/// above it: they may belong there.
+const DOUBTFUL_SHARE: f64 = 0.1;
+
+/// The percentiles that are told.
+const TOLD: [f64; 6] = [0.5, 0.9, 0.99, 0.999, 0.9999, 1.0];
 
 /// Statistics of [`Latencies`] in microseconds.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -79,8 +89,8 @@ impl Default for Latencies {
             max_ns: 0,
             sum_ns: 0,
             sum_of_squares: 0,
-            least_censored_ns: u64::MAX,
             most_censored_ns: 0,
+            censored_by_power: [0; POWERS],
         }
     }
 }
@@ -100,7 +110,7 @@ impl Latencies {
     /// Adds one that was not answered while it was waited for, so long.
     pub fn censor(&mut self, waited_ns: u64) {
         self.histogram.saturating_record(waited_ns);
-        self.least_censored_ns = self.least_censored_ns.min(waited_ns);
+        self.censored_by_power[power(waited_ns)] += 1;
         self.most_censored_ns = self.most_censored_ns.max(waited_ns);
     }
 
@@ -118,8 +128,10 @@ impl Latencies {
         self.max_ns = self.max_ns.max(other.max_ns);
         self.sum_ns += other.sum_ns;
         self.sum_of_squares += other.sum_of_squares;
-        self.least_censored_ns = self.least_censored_ns.min(other.least_censored_ns);
         self.most_censored_ns = self.most_censored_ns.max(other.most_censored_ns);
+        for (sum, part) in self.censored_by_power.iter_mut().zip(other.censored_by_power) {
+            *sum += part;
+        }
     }
 
     /// Empties it and keeps its memory.
@@ -130,7 +142,7 @@ impl Latencies {
         self.histogram.reset();
         (self.answered, self.sum_ns, self.sum_of_squares) = (0, 0, 0);
         (self.min_ns, self.max_ns) = (u64::MAX, 0);
-        (self.least_censored_ns, self.most_censored_ns) = (u64::MAX, 0);
+        (self.most_censored_ns, self.censored_by_power) = (0, [0; POWERS]);
     }
 
     /// How many were answered.
@@ -157,10 +169,20 @@ impl Latencies {
         &self.histogram
     }
 
-    /// From here on percentiles are lower bounds: the shortest time that was waited in vain.
+    /// From this value on percentiles are lower bounds, since enough was not answered; none if there is no such.
     #[must_use]
-    pub fn bounds_from_ns(&self) -> Option<u64> {
-        (self.censored() > 0).then_some(self.least_censored_ns)
+    pub fn bounds_from_us(&self) -> Option<f64> {
+        if self.censored() == 0 {
+            return None;
+        }
+        let all = self.histogram.len() as f64;
+        TOLD.into_iter().find_map(|quantile| {
+            let value_us = self.quantile_us(quantile);
+            #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // it was an integer
+            let value_ns = (value_us * 1e3) as u64;
+            let below: u64 = self.censored_by_power[..=power(value_ns)].iter().sum();
+            (below as f64 > DOUBTFUL_SHARE * (1.0 - quantile) * all).then_some(value_us)
+        })
     }
 
     /// The value that so many of all are at or below, in microseconds.
@@ -189,7 +211,7 @@ impl Latencies {
             max_us: self.max_ns as f64 / 1e3,
             worst_us: self.max_ns.max(self.most_censored_ns) as f64 / 1e3,
             censored: self.censored(),
-            bounds_from_us: self.bounds_from_ns().map(|from_ns| from_ns as f64 / 1e3),
+            bounds_from_us: self.bounds_from_us(),
         })
     }
 
@@ -211,6 +233,10 @@ impl Latencies {
         );
         Some((scaled.max(0.0) / count / (count - 1.0)).sqrt())
     }
+}
+
+fn power(value_ns: u64) -> usize {
+    (value_ns.max(1).ilog2() as usize).min(POWERS - 1)
 }
 
 #[cfg(test)]
@@ -278,6 +304,12 @@ mod tests {
         assert_eq!((summary.mean_us, summary.max_us, summary.worst_us), (45.5, 90.0, 5_000.0));
         assert_eq!((summary.p50_us.round(), summary.p99_us), (50.0, 5_000.0));
         assert!(summary.is_bound(summary.p99_us) && !summary.is_bound(summary.p90_us));
+        // One that was still waited for when the run ended says next to nothing; of few that were lost all but the
+        // last percentiles are known.
+        let mut short = of((1..=9_999).map(|i| i * 1_000));
+        short.censor(500);
+        let summary = short.summary().unwrap();
+        assert!(!summary.is_bound(summary.p99_9_us) && summary.is_bound(summary.worst_us), "{summary:?}");
         latencies.clear();
         assert!(latencies.is_empty() && latencies.summary().is_none());
         latencies.record(3_000);

@@ -11,7 +11,10 @@ use super::{BenchError, End, Outcome, Settings};
 /// The interval is narrow enough when its end is so many times its beginning.
 const PRECISION: f64 = 1.03;
 
-/// Trials at the rate that was found, all of which have to hold; how far back if one does not, and how often.
+/// Trials at a rate until it has failed.
+const ATTEMPTS: u32 = 2;
+
+/// Trials at the rate that was found which have to hold, while one may fail; how far back if two do, and how often.
 const CONFIRMATIONS: u32 = 3;
 const STEP_BACK: f64 = 0.96;
 const MAX_STEPS_BACK: u32 = 8;
@@ -94,12 +97,22 @@ where
         Ok(holds)
     }
 
+    /// Whether a rate holds in one of its trials.
+    fn holds_once(&mut self, rate_qps: f64) -> Result<bool, BenchError> {
+        for _ in 0..ATTEMPTS {
+            if self.holds(rate_qps, false)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// The highest rate that held once, as closely as is asked.
     fn bracket(&mut self, start_qps: f64) -> Result<Option<f64>, BenchError> {
         let (mut good_qps, mut bad_qps) = (None, None);
         let mut rate_qps = start_qps;
         while bad_qps.is_none() && rate_qps <= MAX_QPS {
-            if self.holds(rate_qps, false)? {
+            if self.holds_once(rate_qps)? {
                 good_qps = Some(rate_qps);
                 rate_qps *= 2.0;
             } else {
@@ -109,14 +122,14 @@ where
         // Not even the first: downwards until one holds.
         while good_qps.is_none() && rate_qps > start_qps / 1_000.0 && rate_qps >= 2.0 {
             rate_qps /= 2.0;
-            *(if self.holds(rate_qps, false)? { &mut good_qps } else { &mut bad_qps }) = Some(rate_qps);
+            *(if self.holds_once(rate_qps)? { &mut good_qps } else { &mut bad_qps }) = Some(rate_qps);
         }
         while let (Some(good), Some(bad)) = (good_qps, bad_qps) {
             if bad / good <= PRECISION {
                 break;
             }
             let middle = (good * bad).sqrt();
-            *(if self.holds(middle, false)? { &mut good_qps } else { &mut bad_qps }) = Some(middle);
+            *(if self.holds_once(middle)? { &mut good_qps } else { &mut bad_qps }) = Some(middle);
         }
         Ok(good_qps)
     }
@@ -124,11 +137,11 @@ where
     /// The highest rate from this one on downwards that holds again and again.
     fn confirm(&mut self, mut rate_qps: f64) -> Result<Option<f64>, BenchError> {
         for _ in 0..=MAX_STEPS_BACK {
-            let mut confirmed = true;
-            for _ in 0..CONFIRMATIONS {
-                confirmed = confirmed && self.holds(rate_qps, true)?;
+            let (mut held, mut failed) = (0, 0);
+            while held < CONFIRMATIONS && failed < ATTEMPTS {
+                *(if self.holds(rate_qps, true)? { &mut held } else { &mut failed }) += 1;
             }
-            if confirmed {
+            if held == CONFIRMATIONS {
                 return Ok(Some(rate_qps));
             }
             rate_qps *= STEP_BACK;
@@ -153,11 +166,12 @@ pub fn search(
         None => None,
     };
     let Trials { made: trials, interrupted, .. } = trials;
-    // Of the trials above it that failed, the one closest to it says why.
+    // Of the trials above it that failed, those closest to it say why: the server, unless not one of them was judged.
     let above =
         trials.iter().filter(|trial| !trial.holds() && best_qps.is_none_or(|best| trial.rate_qps > best));
-    let closest = above.min_by(|a, b| a.rate_qps.total_cmp(&b.rate_qps));
-    let is_generator = closest.is_none_or(|trial| !trial.faults.is_empty());
+    let closest_qps = above.clone().map(|trial| trial.rate_qps).min_by(f64::total_cmp);
+    let is_generator =
+        above.filter(|trial| Some(trial.rate_qps) == closest_qps).all(|trial| !trial.faults.is_empty());
     let limit = if is_generator { Limit::Generator } else { Limit::Server };
     Ok(Found { best_qps, limit, trials, interrupted })
 }
@@ -190,7 +204,7 @@ mod tests {
             assert!((0.96..=1.0).contains(&(best_qps / 123_456.0)), "{best_qps}");
             assert_eq!(found.limit, Limit::Server);
             assert_eq!(found.trials.iter().filter(|trial| trial.is_confirmation).count(), 3);
-            assert!(found.trials.len() < 24, "{}", found.trials.len());
+            assert!(found.trials.len() < 32, "{}", found.trials.len());
         }
     }
 
@@ -199,6 +213,23 @@ mod tests {
         let found = find(1e9, 200_000.0, 10_000.0);
         assert_eq!(found.limit, Limit::Generator);
         assert!(found.best_qps.unwrap() <= 200_000.0);
+    }
+
+    #[test]
+    fn a_moment_of_noise_is_forgiven() {
+        let objectives = Objective::parse_all("p99<1ms").unwrap();
+        let mut trial = 0;
+        let run = |rate_qps: f64| {
+            trial += 1;
+            let mut outcome = Outcome { end: End::TimeLimit, ..Outcome::nothing() };
+            // Each third trial meets a busy machine; beyond 100,000 a second nothing holds.
+            let latency_ns = if rate_qps > 100_000.0 || trial % 3 == 0 { 10_000_000 } else { 100_000 };
+            outcome.tally.response.record(latency_ns);
+            Ok((Settings::new("127.0.0.1:53".parse().unwrap()).at_rate(rate_qps), outcome))
+        };
+        let found = search(1_000.0, &objectives, run, |_| ()).unwrap();
+        assert!(found.best_qps.is_some_and(|best_qps| best_qps > 90_000.0), "{:?}", found.best_qps);
+        assert_eq!(found.limit, Limit::Server);
     }
 
     #[test]

@@ -299,6 +299,8 @@ impl Streams<'_> {
             oldest_ns = oldest_ns.min(connection.table.oldest_sent_ns().unwrap_or(oldest_ns));
         }
         self.next_expiry_ns = oldest_ns.saturating_add(self.load.timeout_ns);
+        // One that waited for its last answers in vain has nothing left to wait for.
+        (0..self.connections.len()).for_each(|number| self.retire(number));
     }
 
     /// Sends what may be sent now, each connection in its turn.

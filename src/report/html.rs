@@ -144,15 +144,17 @@ fn latencies(html: &mut String, reports: &[(String, Report)]) {
             continue;
         }
         let _ = writeln!(html, "<h3>{title}</h3>");
-        let cells =
-            rows.map(|(label, value)| (label, move |report: &Report| show(of(report), value(of(report)))));
+        let cells = rows
+            .map(|(label, value)| (label, move |report: &Report| show(of(report), label, value(of(report)))));
         let cells: Vec<_> = cells.iter().map(|(label, cell)| (*label, cell as Cell<'_>)).collect();
         table(html, reports, &cells);
     }
 }
 
-fn show(of: &Percentiles, value: Option<f64>) -> String {
-    let bound = of.bounds_from.is_some_and(|from| value.is_some_and(|value| value >= from));
+/// A statistic; percentiles as bounds where they are. The others are those of the answers.
+fn show(of: &Percentiles, label: &str, value: Option<f64>) -> String {
+    let bound =
+        label.starts_with('p') && of.bounds_from.is_some_and(|from| value.is_some_and(|value| value >= from));
     value.map_or("-".into(), |value| format!("{}{value:.1}", if bound { "at least " } else { "" }))
 }
 

@@ -416,7 +416,7 @@ impl Percentiles {
     pub fn new(latencies: &Latencies) -> Self {
         let nothing = Self {
             censored: latencies.censored(),
-            bounds_from: latencies.bounds_from_ns().map(|from_ns| from_ns as f64 / 1e3),
+            bounds_from: latencies.bounds_from_us(),
             ..Self::default()
         };
         latencies.summary().map_or(nothing, |summary| Self {

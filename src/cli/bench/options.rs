@@ -180,7 +180,7 @@ pub(super) struct Judgement {
     #[arg(long, requires = "slo", conflicts_with_all = ["against", "ramp"])]
     pub(super) find_max: bool,
     /// What has to hold, like p99<1ms,loss<0.1%
-    #[arg(long, value_name = "OBJECTIVE,...", value_parser = Objectives::parse)]
+    #[arg(long, value_name = "OBJECTIVE,...", value_parser = Objectives::parse, conflicts_with = "against")]
     pub(super) slo: Option<Objectives>,
     /// Compare with another server, in rounds that take turns, or with a result that was saved as JSON
     #[arg(long, value_name = "ADDR:PORT|FILE", conflicts_with = "ramp")]
@@ -436,6 +436,7 @@ mod tests {
             ("--ramp 0..20k/5s", "'0..20k/5s'"),
             ("--ramp 1k..2k/5s -Q 5", "--ramp"),
             ("--find-max", "--slo"),
+            ("--slo p99<1ms --against ::1", "--against"),
             ("--find-max --slo p99", "'p99'"),
             ("--require qps>=1", "--against"),
             ("--against ::1 --require qps", "'qps'"),

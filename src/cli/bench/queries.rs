@@ -25,6 +25,10 @@ impl Queries {
         let workload = &args.workload;
         let edns = workload.edns();
         let name_of = |path: &Path| path.display().to_string();
+        if workload.pcap.is_some() && edns.is_some() {
+            let fault = "queries of a capture are sent as they are; expected no -e, -D, -E, --nsid or --cookie beside --pcap";
+            return Err(Failure::usage(fault));
+        }
         let plain = |file, name| Self { file, name, at_ns: None, passed_over: 0 };
         let made = if let Some(path) = &workload.pcap {
             capture::open(path, workload.pcap_port).map(|capture| Self {
