@@ -57,8 +57,12 @@ fn hot_path(c: &mut Criterion) {
     let identity = Identity::new(None);
     let service =
         Arc::new(Service { access: Access::default(), identity, rate_limit: 0, udp_len: DEFAULT_UDP_LEN });
-    let origin =
-        Origin { transport: Transport::Udp, client: IpAddr::from([127, 0, 0, 1]), now_s: 1_800_000_000 };
+    let origin = Origin {
+        transport: Transport::Udp,
+        client: IpAddr::from([127, 0, 0, 1]),
+        now_s: 1_800_000_000,
+        waited: false,
+    };
     let mut answerer =
         Answerer::new(service, Current::new(Secrets::random()).reader(), fastrand::Rng::with_seed(1));
     let mut buffer = vec![0; BUFFER_LEN];

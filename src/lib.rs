@@ -16,8 +16,10 @@
 
 pub mod bench;
 pub mod cli;
+pub mod compare;
 pub mod config;
 pub mod dataplane;
+pub mod design;
 pub mod gossip;
 pub mod mmsg;
 pub mod node;

@@ -98,10 +98,10 @@ impl Server {
         let mut buffer = vec![0; 65_535.max(MIN_BUFFER_LEN)];
         buffer[..packet.len()].copy_from_slice(packet);
         let client = IpAddr::from([10, 0, 0, 9]);
-        let origin = Origin { transport: Transport::Udp, client, now_s: 1_800_000_000 };
+        let origin = Origin { transport: Transport::Udp, client, now_s: 1_800_000_000, waited: false };
         match self.answerer.answer(&self.publisher.current(), &mut buffer, packet.len(), origin, |_| ()) {
             Verdict::Reply { len } => Some(buffer[..len].to_vec()),
-            Verdict::Drop => None,
+            Verdict::Drop | Verdict::Ask => None,
         }
     }
 

@@ -85,7 +85,8 @@ fn answer(publisher: &Publisher, packet: &[u8], transport: Transport) -> Option<
     let mut events = 0;
     let mut answerer =
         Answerer::new(service(), Current::new(Secrets::random()).reader(), fastrand::Rng::with_seed(3));
-    let origin = Origin { transport, client: IpAddr::from([10, 0, 0, 9]), now_s: 1_800_000_000 };
+    let origin =
+        Origin { transport, client: IpAddr::from([10, 0, 0, 9]), now_s: 1_800_000_000, waited: false };
     let verdict = answerer.answer(&publisher.current(), &mut buffer, packet.len(), origin, |_| events += 1);
     assert!((1..=2).contains(&events), "each packet is counted");
     match verdict {
@@ -93,7 +94,7 @@ fn answer(publisher: &Publisher, packet: &[u8], transport: Transport) -> Option<
             buffer.truncate(len);
             Some(buffer)
         }
-        Verdict::Drop => None,
+        Verdict::Drop | Verdict::Ask => None,
     }
 }
 

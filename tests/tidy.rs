@@ -19,23 +19,38 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("store", &["wire"]),
     ("gossip", &["store", "text_file", "wire"]),
     ("table", &["snapshot", "store", "wire"]),
-    ("dataplane", &["mmsg", "policy", "snapshot", "table", "wire"]),
+    ("design", &["table", "wire"]),
+    ("dataplane", &["design", "mmsg", "policy", "snapshot", "table", "wire"]),
     ("registry", &["store", "table", "text_file", "wire"]),
-    ("config", &["dataplane", "registry", "table", "text_file", "wire"]),
+    ("config", &["dataplane", "design", "registry", "table", "text_file", "wire"]),
     (
         "node",
-        &["config", "dataplane", "gossip", "registry", "snapshot", "store", "table", "text_file", "wire"],
+        &[
+            "config",
+            "dataplane",
+            "design",
+            "gossip",
+            "registry",
+            "snapshot",
+            "store",
+            "table",
+            "text_file",
+            "wire",
+        ],
     ),
     ("bench", &["mmsg", "wire"]),
     ("testbed", &["registry"]),
     ("perf", &["mmsg", "registry", "testbed", "wire"]),
     ("report", &["bench", "wire"]),
+    ("compare", &["registry", "report", "testbed", "wire"]),
     (
         "cli",
         &[
             "bench",
+            "compare",
             "config",
             "dataplane",
+            "design",
             "gossip",
             "node",
             "perf",
@@ -78,7 +93,8 @@ const BANNED_WHEN_HOT: &[&str] = &[
 ];
 
 /// The only files with `unsafe`.
-const UNSAFE: &[&str] = &["src/mmsg.rs", "tests/record_memory.rs", "tests/worker_allocations.rs"];
+const UNSAFE: &[&str] =
+    &["src/mmsg/mod.rs", "src/mmsg/options.rs", "tests/record_memory.rs", "tests/worker_allocations.rs"];
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))

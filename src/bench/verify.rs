@@ -17,9 +17,10 @@ use std::fs;
 use std::net::IpAddr;
 use std::path::Path;
 
-use super::message::{answers, expand_name, question_text, type_text};
+use super::message::{question_text, type_text};
 use super::workload::QueryFile;
 use crate::wire::header::{self, rcode};
+use crate::wire::message::{answers, expand_name};
 use crate::wire::name::Name;
 use crate::wire::record::{CLASS_IN, rtype};
 
@@ -269,7 +270,8 @@ impl<'a> Verifier<'a> {
                 for (i, record) in data.enumerate() {
                     let place = match query_type {
                         rtype::PTR | rtype::CNAME | rtype::NS => {
-                            let name = expand_name(answer, record.rdata_at);
+                            let name =
+                                expand_name(answer, record.rdata_at).map(|name| name.to_ascii_lowercase());
                             set.iter().position(|known| name.as_deref() == Some(known))
                         }
                         _ => set.iter().position(|known| **known == *record.rdata),

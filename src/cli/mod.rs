@@ -12,7 +12,9 @@ use crate::registry::control_address::ControlAddress;
 
 mod ask;
 mod bench;
+mod compare;
 mod demo;
+mod design;
 mod members;
 mod names;
 mod perf;
@@ -43,6 +45,8 @@ enum Command {
     Status(members::StatusArgs),
     /// Send queries to a DNS server and measure the answers; the letters are dnsperf's
     Bench(Box<bench::Args>),
+    /// Compare query-time broadcast, the same with a cache, and gossip: real clusters of each on the same work
+    Compare(Box<compare::Args>),
     /// See the main job done: a server on loopback, some look-ups, five seconds of load
     Demo(demo::Args),
     /// Measure what this machine and this build can do
@@ -99,6 +103,7 @@ pub fn main() -> ExitCode {
         Command::Members(args) => members::members(&args),
         Command::Status(args) => members::status(&args),
         Command::Bench(args) => bench::run(&args),
+        Command::Compare(args) => compare::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Perf(args) => perf::run(&args),
     };

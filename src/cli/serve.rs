@@ -15,11 +15,13 @@ use signal_hook::iterator::Signals;
 use tracing::{info, warn};
 
 use super::Failure;
+use super::design::DesignArgs;
 use crate::config::{
     DEFAULT_CLUSTER, DEFAULT_DOMAIN, DEFAULT_LISTEN, DEFAULT_TTL_S, GOSSIP_PORT, Gossip, MAX_DOMAINS,
     MAX_TTL_S, MAX_WORKERS, Settings,
 };
 use crate::dataplane::access::{Access, Prefix};
+use crate::design;
 use crate::gossip::peer::MAX_NODE_NAME_LEN;
 use crate::node::{Control, ControlSender, Inbox, Node};
 use crate::registry::control_address::ControlAddress;
@@ -53,10 +55,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = RangedU64ValueParser::<usize>::new().range(1..=MAX_WORKERS as u64))]
     workers: Option<usize>,
 
-    /// Seconds for which clients may keep an answer
-    #[arg(long, value_name = "SECONDS", allow_negative_numbers = true, default_value_t = DEFAULT_TTL_S,
+    /// Seconds for which clients may keep an answer [default: 1; 30 in the designs that ask, as in weaveDNS 1.0]
+    #[arg(long, value_name = "SECONDS", allow_negative_numbers = true,
           value_parser = RangedU64ValueParser::<u32>::new().range(0..=u64::from(MAX_TTL_S)))]
-    ttl: u32,
+    ttl: Option<u32>,
 
     /// Clients that may ask, by address or prefix; give it again for more [default: this machine and private networks]
     #[arg(long, value_name = "PREFIX")]
@@ -93,6 +95,9 @@ pub(crate) struct Args {
 
     #[command(flatten)]
     cluster: ClusterArgs,
+
+    #[command(flatten)]
+    design: DesignArgs,
 
     /// Directory for what is registered at this node, which then survives its end; made if it is not there [default:
     /// nothing survives]
@@ -154,6 +159,15 @@ impl Args {
                 self.domain.len()
             )));
         }
+        let design_ttl_s = if self.design.asks() { design::DEFAULT_TTL_S } else { DEFAULT_TTL_S };
+        let ttl_s = self.ttl.unwrap_or(design_ttl_s);
+        if self.design.asks() && self.cluster.gossip.is_some() {
+            return Err(Failure::usage(
+                "--gossip is of the design `gossip`: in the others nodes do not tell each other their names, but ask; \
+                 leave out --gossip or --design",
+            ));
+        }
+        let asking = self.design.settings(ttl_s, &self.listen)?;
         let workers = self.workers.unwrap_or_else(|| thread::available_parallelism().map_or(1, usize::from));
         Ok(Settings {
             listen: self.listen,
@@ -162,7 +176,8 @@ impl Args {
             zones: self.zone,
             cookie_secrets: self.cookie_secrets,
             workers: workers.min(MAX_WORKERS),
-            zone: ZoneSettings { ttl_s: self.ttl, negative_ttl_s: self.ttl },
+            zone: ZoneSettings { ttl_s, negative_ttl_s: ttl_s },
+            asking,
             udp_len: self.edns_size,
             access: if self.allow.is_empty() { Access::default() } else { Access::new(self.allow) },
             rate_limit: self.rate_limit,
@@ -256,6 +271,9 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
     }
     if let Some(address) = node.control_address() {
         info!("control at {address}");
+    }
+    if let Some(asking) = &settings.asking {
+        info!("{}", super::design::told(asking));
     }
     match &settings.data_dir {
         Some(directory) => info!("registrations are kept in {}", directory.display()),

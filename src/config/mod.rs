@@ -8,6 +8,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use crate::dataplane::access::Access;
+use crate::design::Asking;
 use crate::registry::control_address::ControlAddress;
 use crate::table::ZoneSettings;
 use crate::wire::name::Name;
@@ -81,6 +82,8 @@ pub struct Settings {
     pub hide_identity: bool,
     /// How it talks to the others of its cluster; `None` if it is alone.
     pub gossip: Option<Gossip>,
+    /// How it asks the others for names at query time; `None` in the `gossip` design.
+    pub asking: Option<Asking>,
     /// Where it keeps what it is told to register; `None` if that ends with it.
     pub data_dir: Option<PathBuf>,
     /// Where it is told what to do.
@@ -106,6 +109,7 @@ impl Default for Settings {
             node_name: "redbreast".into(),
             hide_identity: true,
             gossip: None,
+            asking: None,
             data_dir: None,
             control: None,
             control_is_default: false,

@@ -11,8 +11,9 @@ use super::counters::Event;
 use super::identity::{Identity, ShownCookie};
 use super::rate_limit::{Allowance, RateLimiter};
 use super::records::{add_additional, copy_answers, follow_alias};
+use crate::design::{Elsewhere, Finding};
 use crate::snapshot::Reader;
-use crate::table::{Entry, Table};
+use crate::table::{Entry, SOA_TTL, Table};
 use crate::wire::cookie::Secrets;
 use crate::wire::edns::{ExtendedError, Options};
 use crate::wire::header::{self, rcode};
@@ -31,6 +32,9 @@ pub enum Verdict {
     },
     /// Send nothing.
     Drop,
+    /// The other nodes have to be asked for the name that the answerer has [in hand](Answerer::name); the query is as it
+    /// was. Only in the designs that ask.
+    Ask,
 }
 
 /// Where a packet came from, and when.
@@ -42,6 +46,8 @@ pub struct Origin {
     pub client: IpAddr,
     /// Seconds since 1970, as of the batch that it came in: cookies have their age.
     pub now_s: u32,
+    /// It came a while ago and has waited for other nodes; it has had its share of the rate limit then.
+    pub waited: bool,
 }
 
 /// What all workers of a server have in common.
@@ -56,6 +62,16 @@ pub struct Service {
     pub udp_len: u16,
 }
 
+/// What an answer is looked up with.
+pub(super) struct Look<'a> {
+    pub(super) table: &'a Table,
+    /// The question's name.
+    pub(super) name: &'a mut QueryName,
+    pub(super) rng: &'a mut fastrand::Rng,
+    /// What is not in the table does not exist.
+    pub(super) complete: bool,
+}
+
 /// What one worker needs to answer, kept from packet to packet so that nothing has to be set up for each.
 pub struct Answerer {
     service: Arc<Service>,
@@ -63,6 +79,8 @@ pub struct Answerer {
     limiter: RateLimiter,
     name: QueryName,
     rng: fastrand::Rng,
+    /// Where names are looked for that are not in the table; in the `gossip` design nowhere.
+    elsewhere: Option<Elsewhere>,
 }
 
 impl Answerer {
@@ -70,7 +88,31 @@ impl Answerer {
     #[must_use]
     pub fn new(service: Arc<Service>, secrets: Reader<Secrets>, rng: fastrand::Rng) -> Self {
         let limiter = RateLimiter::new(service.rate_limit);
-        Self { service, secrets, limiter, name: QueryName::default(), rng }
+        Self { service, secrets, limiter, name: QueryName::default(), rng, elsewhere: None }
+    }
+
+    /// Has names that are not in the table looked for `elsewhere`.
+    pub fn look_elsewhere(&mut self, elsewhere: Elsewhere) {
+        self.elsewhere = Some(elsewhere);
+    }
+
+    /// What is known of names that are not in the table.
+    pub fn elsewhere(&mut self) -> Option<&mut Elsewhere> {
+        self.elsewhere.as_mut()
+    }
+
+    /// After [`Verdict::Ask`] the name to ask for, lower-cased in wire form.
+    #[must_use]
+    pub fn name(&self) -> &[u8] {
+        self.name.as_wire()
+    }
+
+    /// Turns the query in the first `len` bytes of `buffer` into a response that says that it cannot be answered now;
+    /// returns its length.
+    #[cold]
+    pub fn fail(&self, buffer: &mut [u8], len: usize, mut count: impl FnMut(Event)) -> usize {
+        count(Event::AskingFull);
+        refusal(buffer, len, rcode::SERVFAIL, self.service.udp_len)
     }
 
     /// Answers the query in the first `len` bytes of `buffer` from `table`, and says by `count` what it was.
@@ -86,23 +128,17 @@ impl Answerer {
         origin: Origin,
         mut count: impl FnMut(Event),
     ) -> Verdict {
-        let Self { service, secrets, limiter, name, rng } = self;
-        let Origin { transport, client, now_s } = origin;
+        let Self { service, secrets, limiter, name, rng, elsewhere } = self;
+        let Origin { transport, client, now_s, waited } = origin;
         let query = match Query::parse(buffer, len, name, table.seed()) {
             Ok(query) => query,
-            Err(fault) => {
-                // What is never answered takes nothing from what its sender's network may have: it may be forged.
-                let allowed = transport == Transport::Tcp
-                    || matches!(fault, Fault::Short | Fault::Response)
-                    || limiter.take(client, now_s) == Allowance::Answer;
-                return reject(fault, allowed, buffer, len, service.udp_len, count);
-            }
+            Err(fault) => return reject(fault, limiter, origin, buffer, len, service.udp_len, count),
         };
         let (options, shown) = match &query.edns {
             Some(edns) => service.identity.options(edns, secrets.load(), origin),
             None => (Options::default(), ShownCookie::None),
         };
-        let limited = transport == Transport::Udp && shown != ShownCookie::Good;
+        let limited = transport == Transport::Udp && shown != ShownCookie::Good && !waited;
         match if limited { limiter.take(client, now_s) } else { Allowance::Answer } {
             Allowance::Answer => {}
             Allowance::Truncate => {
@@ -131,14 +167,23 @@ impl Answerer {
         if !matches!(query.qclass, CLASS_IN | CLASS_ANY) || matches!(query.qtype, rtype::AXFR | rtype::IXFR) {
             return no_lookup(service, name, &query, response, count);
         }
-        if let Some(entry) = table.lookup(name) {
-            return found(table, name, rng, entry, &query, response, count);
+        let look = Look { table, name, rng, complete: elsewhere.is_none() };
+        if let Some(entry) = table.lookup(look.name) {
+            return found(look, entry, &query, response, count);
         }
-        let Some((apex, zone)) = table.zone_of(name) else {
-            return not_ours(table, name, rng, &query, response, count);
+        let Some((apex, zone)) = table.zone_of(look.name) else {
+            return not_ours(look, elsewhere.as_mut(), &query, response, count);
         };
+        let mut soa = zone.soa_record(header::LEN + apex);
+        if let Some(elsewhere) = elsewhere {
+            match elsewhere.find(look.name.as_wire()) {
+                Finding::Entry(entry) => return found(look, entry, &query, response, count),
+                Finding::Unknown => return Verdict::Ask,
+                Finding::Nobody { ttl_s } => soa[SOA_TTL].copy_from_slice(&ttl_s.to_be_bytes()),
+            }
+        }
         count(Event::NxDomain);
-        response.authority(&zone.soa_record(header::LEN + apex));
+        response.authority(&soa);
         reply(response, rcode::NXDOMAIN, is_authoritative(&query))
     }
 }
@@ -155,14 +200,13 @@ fn slip(buffer: &mut [u8], query: &Query, udp_len: u16, options: Options<'_>) ->
 /// Answers for a name that exists.
 #[inline]
 fn found(
-    table: &Table,
-    name: &mut QueryName,
-    rng: &mut fastrand::Rng,
+    look: Look<'_>,
     entry: Entry<'_>,
     query: &Query,
     mut response: Response<'_>,
     mut count: impl FnMut(Event),
 ) -> Verdict {
+    let Look { table, .. } = look;
     let qtype = query.qtype;
     let authoritative = is_authoritative(query);
     let set = if qtype == rtype::ANY {
@@ -173,27 +217,27 @@ fn found(
     if let Some(set) = set {
         count(Event::Positive);
         if matches!(set.rtype, rtype::A | rtype::AAAA) {
-            if !copy_answers(set, rng, None, &mut response) {
+            if !copy_answers(set, look.rng, None, &mut response) {
                 count(Event::TruncatedAnswer);
                 response.set_truncated();
             }
             return reply(response, rcode::NOERROR, authoritative);
         }
-        let (apex, zone) = table.zone_of_found(name);
+        let (apex, zone) = table.zone_of_found(look.name);
         let suffix = Suffix { name: zone.lower_case_wire(), at: header::LEN + apex };
-        if !copy_answers(set, rng, Some(suffix), &mut response) {
+        if !copy_answers(set, look.rng, Some(suffix), &mut response) {
             count(Event::TruncatedAnswer);
             response.set_truncated();
         } else if set.rtype == rtype::SRV {
-            add_additional(table, set, name, query.question_end, &mut response);
+            add_additional(table, set, look.name, query.question_end, &mut response);
         }
         return reply(response, rcode::NOERROR, authoritative);
     }
     if let Some(alias) = entry.get(rtype::CNAME) {
-        let code = follow_alias(table, name, rng, alias, qtype, &mut response, &mut count);
+        let code = follow_alias(look, alias, qtype, &mut response, &mut count);
         return reply(response, code, authoritative);
     }
-    let (apex, zone) = table.zone_of_found(name);
+    let (apex, zone) = table.zone_of_found(look.name);
     let soa = zone.soa_record(header::LEN + apex);
     if apex == 0 && qtype == rtype::SOA && soa.len() <= response.room() {
         count(Event::Positive);
@@ -211,24 +255,43 @@ fn found(
 /// client to the next server, or have it wait for one that does better; so as for all such names we speak for the root.
 #[cold]
 fn not_ours(
-    table: &Table,
-    name: &mut QueryName,
-    rng: &mut fastrand::Rng,
+    look: Look<'_>,
+    elsewhere: Option<&mut Elsewhere>,
     query: &Query,
     mut response: Response<'_>,
     mut count: impl FnMut(Event),
 ) -> Verdict {
-    if !name.is_single_label() {
+    if !look.name.is_single_label() {
+        // A reverse name is of the node that has its address.
+        match elsewhere
+            .filter(|_| look.name.is_reverse())
+            .map(|elsewhere| elsewhere.find(look.name.as_wire()))
+        {
+            Some(Finding::Entry(entry)) => return found(look, entry, query, response, count),
+            Some(Finding::Unknown) => return Verdict::Ask,
+            Some(Finding::Nobody { .. }) | None => {}
+        }
         count(Event::Refused);
         response.explain(ExtendedError::NotAuthoritative);
         return reply(response, rcode::REFUSED, false);
     }
-    if let Some(entry) = table.lookup_unqualified(name) {
-        return found(table, name, rng, entry, query, response, count);
+    let qualified = look.table.qualify(look.name);
+    if let Some(entry) = qualified.as_ref().and_then(|qualified| look.table.lookup(qualified)) {
+        return found(look, entry, query, response, count);
     }
-    response.authority(table.root_soa_record());
+    if let (Some(elsewhere), Some(qualified)) = (elsewhere, qualified) {
+        match elsewhere.find(qualified.as_wire()) {
+            Finding::Entry(entry) => return found(look, entry, query, response, count),
+            Finding::Nobody { .. } => {}
+            Finding::Unknown => {
+                *look.name = qualified;
+                return Verdict::Ask;
+            }
+        }
+    }
+    response.authority(look.table.root_soa_record());
     // What is above a domain exists, whatever it has (RFC 8020 §2).
-    let (event, code) = if table.is_above_a_zone(name) {
+    let (event, code) = if look.table.is_above_a_zone(look.name) {
         (Event::NoData, rcode::NOERROR)
     } else {
         (Event::NxDomain, rcode::NXDOMAIN)
@@ -280,12 +343,13 @@ fn reply(response: Response<'_>, code: u8, authoritative: bool) -> Verdict {
     Verdict::Reply { len: response.finish(code, authoritative) }
 }
 
-/// Answers the first `len` bytes of `buffer`, which are no query, by what can be said to them if that is `allowed`, or
-/// not at all.
+/// Answers the first `len` bytes of `buffer`, which are no query, by what can be said to them if the `limiter` allows that,
+/// or not at all.
 #[cold]
 fn reject(
     fault: Fault,
-    allowed: bool,
+    limiter: &mut RateLimiter,
+    origin: Origin,
     buffer: &mut [u8],
     len: usize,
     udp_len: u16,
@@ -303,7 +367,11 @@ fn reject(
         }
         Fault::Records => (Event::Records, Some(rcode::FORMERR)),
     };
-    if code.is_some() && !allowed {
+    // What is never answered takes nothing from what its sender's network may have: it may be forged.
+    let mut allowed = || {
+        origin.transport == Transport::Tcp || limiter.take(origin.client, origin.now_s) == Allowance::Answer
+    };
+    if code.is_some() && !allowed() {
         count(Event::RateDropped);
         return Verdict::Drop;
     }

@@ -21,6 +21,9 @@ const INPUT_LEN: usize = PREFIX_LEN + MESSAGE_LEN;
 /// and one more message; its queries are not even read then.
 const OUTPUT_LEN: usize = 64 * 1024;
 
+/// Queries of a connection that wait for other nodes at most: its next ones are not read before one of them is answered.
+const MAX_OUTSTANDING: usize = 1_024;
+
 /// How long a client may say nothing between two queries (RFC 7766 §6.2.3 wants seconds; gdnsd and Knot have 10).
 pub(super) const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -73,6 +76,8 @@ pub(super) struct Connection<S> {
     received: Vec<u8>,
     /// Answers that the stream would not take yet.
     unsent: Vec<u8>,
+    /// Queries that wait for other nodes.
+    outstanding: usize,
     awaiting: Awaiting,
     awaiting_since: Instant,
     /// The client will send no more, as the poll says.
@@ -81,12 +86,20 @@ pub(super) struct Connection<S> {
     ended: bool,
 }
 
+impl Buffers {
+    /// Room for one message.
+    pub(super) fn message(&mut self) -> &mut [u8] {
+        &mut self.message
+    }
+}
+
 impl<S: Read + Write> Connection<S> {
     pub(super) fn new(stream: S, now: Instant) -> Self {
         Self {
             stream,
             received: Vec::new(),
             unsent: Vec::new(),
+            outstanding: 0,
             awaiting: Awaiting::Query,
             awaiting_since: now,
             end_reported: false,
@@ -108,7 +121,17 @@ impl<S: Read + Write> Connection<S> {
 
     /// Whether nothing is open, so that it may be closed for another without harm (RFC 7766 §6.2.3).
     pub(super) fn is_idle(&self) -> bool {
-        self.awaiting == Awaiting::Query
+        self.awaiting == Awaiting::Query && self.outstanding == 0
+    }
+
+    /// Takes the answer to a query that has waited, to be sent in the next turn; none if it gets none.
+    pub(super) fn deliver(&mut self, answer: Option<&[u8]>) {
+        self.outstanding = self.outstanding.saturating_sub(1);
+        let Some(answer) = answer else { return };
+        if let Ok(prefix) = u16::try_from(answer.len()) {
+            self.unsent.extend_from_slice(&prefix.to_be_bytes());
+            self.unsent.extend_from_slice(answer);
+        }
     }
 
     /// Reads once and answers all queries that are complete, with one write for all of them where that will do.
@@ -121,7 +144,7 @@ impl<S: Read + Write> Connection<S> {
         if !self.flush() {
             return State::Closed;
         }
-        if !self.unsent.is_empty() {
+        if !self.unsent.is_empty() || self.outstanding >= MAX_OUTSTANDING {
             return State::Waiting;
         }
         let kept = self.received.len();
@@ -137,10 +160,11 @@ impl<S: Read + Write> Connection<S> {
         self.received.extend_from_slice(&buffers.input[used..len]);
         self.note(now, used > 0);
         let queries_left = first_message(&self.received).is_some();
-        if !self.unsent.is_empty() {
+        if !self.unsent.is_empty() || self.outstanding >= MAX_OUTSTANDING {
             State::Waiting
         } else if self.ended && !queries_left {
-            State::Closed
+            // Answers are still owed to a client that has said that it will ask no more.
+            if self.outstanding > 0 { State::Waiting } else { State::Closed }
         } else if queries_left || !reads || len == INPUT_LEN || self.end_reported {
             // The stream was not seen empty, and what it has will not be reported again.
             State::More
@@ -176,12 +200,21 @@ impl<S: Read + Write> Connection<S> {
         let Buffers { input, message, output } = buffers;
         output.clear();
         let mut at = 0;
-        while let Some(query) = first_message(&input[at..len]) {
+        while self.outstanding < MAX_OUTSTANDING
+            && let Some(query) = first_message(&input[at..len])
+        {
             message[..query.len()].copy_from_slice(query);
             let query_len = query.len();
             at += PREFIX_LEN + query_len;
-            // What gets no answer over UDP is no DNS client at all over TCP.
-            let Verdict::Reply { len: reply_len } = answer(message, query_len) else { return None };
+            let reply_len = match answer(message, query_len) {
+                Verdict::Reply { len } => len,
+                Verdict::Ask => {
+                    self.outstanding += 1;
+                    continue;
+                }
+                // What gets no answer over UDP is no DNS client at all over TCP.
+                Verdict::Drop => return None,
+            };
             let prefix = u16::try_from(reply_len).ok()?;
             output.extend_from_slice(&prefix.to_be_bytes());
             output.extend_from_slice(&message[..reply_len]);

@@ -67,6 +67,8 @@ events! {
     Records => "bad_records",
     /// Answered with a cookie, which was all that was asked for.
     CookieAlone => "cookie_alone",
+    /// SERVFAIL: too many queries wait for other nodes.
+    AskingFull => "asking_full",
     /// BADVERS: an EDNS version we do not know.
     BadVersion => "bad_edns_version",
     /// The answer did not fit and went out with TC set.
@@ -77,6 +79,16 @@ events! {
     ReceiveFailed => "receive_failed",
     /// A batch of packets was received.
     Batch => "batch",
+    /// A query has begun to wait for what other nodes say.
+    Asked => "asked",
+    /// Questions and answers sent to other nodes.
+    PeerDatagramsOut => "peer_datagrams_out",
+    /// Bytes of DNS in them.
+    PeerBytesOut => "peer_bytes_out",
+    /// Questions and answers received from other nodes.
+    PeerDatagramsIn => "peer_datagrams_in",
+    /// Bytes of DNS in them.
+    PeerBytesIn => "peer_bytes_in",
     /// A TCP connection was accepted.
     TcpAccepted => "tcp_accepted",
     /// A TCP connection was closed at once: its client has too many, or all there can be are busy.
@@ -89,17 +101,28 @@ events! {
 
 /// One worker's counters. They are plain stores of a single writer, not atomic additions, and share no cache line with
 /// anything that another thread writes.
-#[derive(Default)]
 pub struct Counters {
     counts: CachePadded<[AtomicU64; Event::ALL.len()]>,
+}
+
+impl Default for Counters {
+    fn default() -> Self {
+        Self { counts: CachePadded::new(std::array::from_fn(|_| AtomicU64::new(0))) }
+    }
 }
 
 impl Counters {
     /// Counts one event. Only the worker that owns these counters may call this.
     #[inline]
     pub fn count(&self, event: Event) {
+        self.add(event, 1);
+    }
+
+    /// Counts `n` of an event. Only the worker that owns these counters may call this.
+    #[inline]
+    pub fn add(&self, event: Event, n: u64) {
         let counter = &self.counts[event as usize];
-        counter.store(counter.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+        counter.store(counter.load(Ordering::Relaxed) + n, Ordering::Relaxed);
     }
 
     /// How often `event` was counted.

@@ -59,7 +59,7 @@ impl Identity {
     /// client has shown is worth.
     #[must_use]
     pub fn options(&self, edns: &Edns, secrets: &Secrets, origin: Origin) -> (Options<'_>, ShownCookie) {
-        let Origin { transport, client, now_s } = origin;
+        let Origin { transport, client, now_s, .. } = origin;
         let keepalive = edns.wants_keepalive && transport == Transport::Tcp;
         let mut options = Options {
             cookie: None,
@@ -121,7 +121,7 @@ mod tests {
     const SECRETS: Secrets = Secrets { current: [7; 16], previous: None };
 
     fn origin(transport: Transport) -> Origin {
-        Origin { transport, client: [10, 0, 0, 1].into(), now_s: 1000 }
+        Origin { transport, client: [10, 0, 0, 1].into(), now_s: 1000, waited: false }
     }
 
     #[test]

@@ -6,6 +6,8 @@
 
 pub mod access;
 pub mod answer;
+pub mod asking;
+pub mod asking_sockets;
 mod connection;
 pub mod counters;
 pub mod identity;

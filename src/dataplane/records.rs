@@ -3,6 +3,7 @@
 //! Runs on the workers, called by `answer` alone. The ways for addresses and for all else part early: the first is the
 //! one that has to be fast.
 
+use super::answer::Look;
 use super::counters::Event;
 use crate::policy;
 use crate::table::{RecordSet, Table};
@@ -72,20 +73,19 @@ fn records(set: RecordSet<'_>) -> impl Iterator<Item = &[u8]> {
 }
 
 /// Answers by the `alias` that the question's `name` is, and by what that leads to as long as it is in our domains
-/// (RFC 1034 §3.6.2, §4.3.2). Returns the response code, which is that of the last name (RFC 6604 §3). `name` is that
-/// one then.
+/// (RFC 1034 §3.6.2, §4.3.2). Returns the response code, which is that of the last name (RFC 6604 §3).
 ///
-/// A chain that leads out of our domains, back to where it was, or too far, is answered as far as it was followed.
+/// A chain that leads out of our domains, back to where it was, or too far, is answered as far as it was followed; and so is
+/// one that leads to a name that is not in the table, unless that is `complete`.
 #[cold]
 pub(super) fn follow_alias<'a>(
-    table: &'a Table,
-    name: &mut QueryName,
-    rng: &mut fastrand::Rng,
+    look: Look<'a>,
     mut alias: RecordSet<'a>,
     qtype: u16,
     response: &mut Response<'_>,
     count: &mut impl FnMut(Event),
 ) -> u8 {
+    let Look { table, name, rng, complete } = look;
     count(Event::Alias);
     let (apex, zone) = table.zone_of_found(name);
     let suffix = Suffix { name: zone.lower_case_wire(), at: header::LEN + apex };
@@ -118,7 +118,8 @@ pub(super) fn follow_alias<'a>(
             (alias, owner) = (next, target);
             continue;
         }
-        let Some((apex, zone)) = zone else { return rcode::NOERROR };
+        // Where names are asked for, what another node has under this one is for the client to ask.
+        let Some((apex, zone)) = zone.filter(|_| entry.is_some() || complete) else { return rcode::NOERROR };
         // In the zone of the question the target was shortened, and its apex stands in the question.
         let same = zone.lower_case_wire() == suffix.name;
         let apex_at = if same { suffix.at } else { target + apex };

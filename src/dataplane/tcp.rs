@@ -63,10 +63,21 @@ pub(super) fn bind(address: SocketAddr, workers: usize) -> io::Result<Vec<StdLis
     Ok(listeners.into_iter().map(StdListener::from).collect())
 }
 
+/// The client of a connection, and which connection it is, for an answer that comes later.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct TcpClient {
+    /// Its address.
+    pub(super) ip: IpAddr,
+    key: usize,
+    serial: u64,
+}
+
 /// A connection with what its worker knows about it.
 struct Entry {
     connection: Connection<TcpStream>,
     client: IpAddr,
+    /// Its number among all that there have been.
+    serial: u64,
     /// It is in the queue of those that have something to do.
     queued: bool,
 }
@@ -83,6 +94,7 @@ pub(super) struct Tcp {
     spare_queue: Vec<usize>,
     buffers: Buffers,
     next_sweep: Option<Instant>,
+    next_serial: u64,
 }
 
 impl Tcp {
@@ -101,6 +113,7 @@ impl Tcp {
             spare_queue: Vec::new(),
             buffers: Buffers::new(),
             next_sweep: None,
+            next_serial: 0,
         })
     }
 
@@ -143,7 +156,7 @@ impl Tcp {
         &mut self,
         registry: &Registry,
         counters: &Counters,
-        mut answer: impl FnMut(&mut [u8], usize, IpAddr) -> Verdict,
+        mut answer: impl FnMut(&mut [u8], usize, TcpClient) -> Verdict,
     ) {
         let now = Instant::now();
         self.accept(registry, now, counters);
@@ -152,7 +165,7 @@ impl Tcp {
         for key in due.drain(..) {
             let Some(entry) = self.connections.get_mut(key) else { continue };
             entry.queued = false;
-            let client = entry.client;
+            let client = TcpClient { ip: entry.client, key, serial: entry.serial };
             let answer = |message: &mut [u8], len: usize| answer(message, len, client);
             match entry.connection.take_turn(&mut self.buffers, now, answer) {
                 State::Waiting => {}
@@ -164,11 +177,27 @@ impl Tcp {
         self.sweep(now, counters);
     }
 
+    /// Sends the answer to a query that has waited, which `answer` writes to the front of a buffer, or none. The connection
+    /// may be gone.
+    pub(super) fn deliver_with(
+        &mut self,
+        client: TcpClient,
+        answer: impl FnOnce(&mut [u8]) -> Option<usize>,
+    ) {
+        let entry = self.connections.get_mut(client.key).filter(|entry| entry.serial == client.serial);
+        let Some(entry) = entry else { return };
+        let message = self.buffers.message();
+        let len = answer(message);
+        entry.connection.deliver(len.map(|len| &message[..len]));
+        self.enqueue(client.key);
+    }
+
     /// Answers what all connections have sent so far, without taking new ones.
-    pub(super) fn finish(&mut self, mut answer: impl FnMut(&mut [u8], usize, IpAddr) -> Verdict) {
+    pub(super) fn finish(&mut self, mut answer: impl FnMut(&mut [u8], usize, TcpClient) -> Verdict) {
         let now = Instant::now();
-        for (_, Entry { connection, client, .. }) in &mut self.connections {
-            let mut answer = |message: &mut [u8], len: usize| answer(message, len, *client);
+        for (key, Entry { connection, client, serial, .. }) in &mut self.connections {
+            let client = TcpClient { ip: *client, key, serial: *serial };
+            let mut answer = |message: &mut [u8], len: usize| answer(message, len, client);
             while connection.take_turn(&mut self.buffers, now, &mut answer) == State::More {}
         }
         self.connections.clear();
@@ -228,7 +257,9 @@ impl Tcp {
             counters.count(Event::TcpRefused);
             return;
         }
-        entry.insert(Entry { connection: Connection::new(stream, now), client, queued: false });
+        let serial = self.next_serial;
+        self.next_serial += 1;
+        entry.insert(Entry { connection: Connection::new(stream, now), client, serial, queued: false });
         *self.clients.entry(client_of(client)).or_insert(0) += 1;
         counters.count(Event::TcpAccepted);
         self.next_sweep.get_or_insert(now + SWEEP_INTERVAL);

@@ -83,7 +83,9 @@ pub(super) enum Served {
     Empty,
 }
 
-/// Receives one batch, answers it from the table and by the clock as they are now, and sends the responses.
+/// Receives one batch, answers it from the table and by the clock as they are now, and sends the responses. What has to
+/// wait for other nodes is left to `ask`, which takes the name, the datagram's number, and the length of the query in it, and
+/// returns the length of a response that is to be sent instead.
 pub(super) fn serve_batch(
     socket: &UdpSocket,
     batch: &mut Batch,
@@ -91,6 +93,7 @@ pub(super) fn serve_batch(
     answerer: &mut Answerer,
     counters: &Counters,
     clock: impl FnOnce() -> u32,
+    mut ask: impl FnMut(&Answerer, &mut Batch, usize, usize) -> Option<usize>,
 ) -> Served {
     let received = match batch.receive(socket.as_fd(), Wait::Never) {
         Ok(received) => received,
@@ -113,9 +116,13 @@ pub(super) fn serve_batch(
         let Datagram { buffer, len, truncated } = batch.datagram(i);
         // A datagram that lost its end still has its header: the answerer sees a message that stops too early.
         let len = if truncated { len.min(header::LEN) } else { len };
-        let origin = Origin { transport: Transport::Udp, client, now_s };
-        let verdict = answerer.answer(table, buffer, len, origin, |event| counters.count(event));
-        if let Verdict::Reply { len } = verdict {
+        let origin = Origin { transport: Transport::Udp, client, now_s, waited: false };
+        let reply_len = match answerer.answer(table, buffer, len, origin, |event| counters.count(event)) {
+            Verdict::Reply { len } => Some(len),
+            Verdict::Drop => None,
+            Verdict::Ask => ask(answerer, batch, i, len),
+        };
+        if let Some(len) = reply_len {
             batch.stage(i, len);
         }
     }
@@ -125,7 +132,7 @@ pub(super) fn serve_batch(
 
 /// Sends what is staged. A response that the kernel will not take is counted and given up, since waiting would hold up
 /// everybody else; its client asks again.
-fn send(socket: &UdpSocket, batch: &mut Batch, counters: &Counters) {
+pub(super) fn send(socket: &UdpSocket, batch: &mut Batch, counters: &Counters) {
     let mut next = 0;
     while next < batch.staged() {
         match batch.send_from(socket.as_fd(), next) {

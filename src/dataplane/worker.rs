@@ -13,11 +13,12 @@ use std::time::{Duration, SystemTime};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token, Waker};
 
-use super::answer::{Answerer, Origin};
+use super::answer::{Answerer, Origin, Verdict};
+use super::asking::{self, Asking, Client, Waiter};
 use super::counters::Counters;
-use super::tcp::Tcp;
+use super::tcp::{Tcp, TcpClient};
 use super::udp::{self, Served};
-use crate::mmsg::Batch;
+use crate::mmsg::{BATCH_LEN, Batch};
 use crate::snapshot::Reader;
 use crate::table::Table;
 use crate::wire::response::Transport;
@@ -93,6 +94,8 @@ pub struct Listeners {
     pub udp: Vec<UdpSocket>,
     /// One per address.
     pub tcp: Vec<TcpListener>,
+    /// How it asks other nodes, in the designs that do.
+    pub asking: Option<asking::Setup>,
 }
 
 /// The state of a worker on its own thread.
@@ -100,6 +103,7 @@ pub struct Worker {
     poll: Poll,
     sockets: Vec<Watched>,
     tcp: Tcp,
+    asking: Option<Asking>,
     reader: Reader<Table>,
     answerer: Answerer,
     counters: Arc<Counters>,
@@ -123,6 +127,7 @@ impl Worker {
             register(&poll, i, socket)?;
         }
         let tcp = Tcp::new(listeners.tcp, poll.registry())?;
+        listeners.asking.as_ref().map_or(Ok(()), |setup| Asking::register(setup, poll.registry()))?;
         let counters = Arc::new(Counters::default());
         let stop = Arc::new(AtomicBool::new(false));
         let thread = thread::Builder::new().name(format!("worker-{index}")).spawn({
@@ -133,7 +138,8 @@ impl Worker {
                     Watched { socket, batch, watch: Watch::Waiting }
                 };
                 let sockets = listeners.udp.into_iter().map(watched).collect();
-                Self { poll, sockets, tcp, reader, answerer, counters, stop }.run();
+                let asking = listeners.asking.map(Asking::new);
+                Self { poll, sockets, tcp, asking, reader, answerer, counters, stop }.run();
             }
         })?;
         Ok(Handle { thread, waker, stop, counters })
@@ -146,8 +152,7 @@ impl Worker {
     fn run(mut self) {
         let mut events = Events::with_capacity(EVENTS_LEN);
         while !self.stop.load(Ordering::Acquire) {
-            let busy = self.tcp.is_busy() || self.sockets.iter().any(|socket| socket.watch != Watch::Waiting);
-            let timeout = if busy { Some(Duration::ZERO) } else { self.tcp.timeout() };
+            let timeout = if self.is_busy() { Some(Duration::ZERO) } else { self.timeout() };
             match self.poll.poll(&mut events, timeout) {
                 Ok(()) => {}
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
@@ -155,30 +160,119 @@ impl Worker {
                 Err(error) => panic!("the worker's event queue failed: {error}"),
             }
             for event in events.iter().filter(|event| event.token() != WAKE) {
-                match self.sockets.get_mut(event.token().0) {
-                    Some(socket) if socket.watch == Watch::Waiting => socket.watch = Watch::Ready,
-                    Some(_) => {}
-                    None => self.tcp.ready(event),
+                match (self.sockets.get_mut(event.token().0), &mut self.asking) {
+                    (Some(socket), _) if socket.watch == Watch::Waiting => socket.watch = Watch::Ready,
+                    (Some(_), _) => {}
+                    (None, Some(asking)) if matches!(event.token(), asking::ANSWERS | asking::QUESTIONS) => {
+                        asking.ready(event.token());
+                    }
+                    (None, _) => self.tcp.ready(event),
                 }
             }
+            self.begin_asking_turn();
             for i in 0..self.sockets.len() {
                 self.take_turn(i);
             }
             self.take_tcp_turn();
+            self.take_asking_turn();
         }
         self.finish();
+    }
+
+    fn is_busy(&self) -> bool {
+        self.tcp.is_busy()
+            || self.sockets.iter().any(|socket| socket.watch != Watch::Waiting)
+            || self.asking.as_ref().is_some_and(Asking::is_busy)
+    }
+
+    /// How long it may sleep.
+    fn timeout(&self) -> Option<Duration> {
+        let asking = self.asking.as_ref().and_then(Asking::timeout);
+        self.tcp.timeout().into_iter().chain(asking).min()
+    }
+
+    /// Sets the clock of the cache, in the designs that have one.
+    fn begin_asking_turn(&mut self) {
+        if let Some(asking) = &mut self.asking {
+            let now_ms = asking.begin_turn();
+            if let Some(elsewhere) = self.answerer.elsewhere() {
+                elsewhere.set_time(now_ms);
+            }
+        }
+    }
+
+    /// Answers the other nodes, and the queries that they have answered; sends the questions of this turn.
+    fn take_asking_turn(&mut self) {
+        let Some(asking) = &mut self.asking else { return };
+        asking.answer_others(self.reader.load(), &self.counters);
+        while let Some(answered) = self.asking.as_mut().and_then(|asking| asking.next_answer(&self.counters))
+        {
+            if answered.waiters.is_empty() {
+                continue;
+            }
+            if let Some(elsewhere) = self.answerer.elsewhere() {
+                elsewhere.set_answer(Some((answered.name, answered.known)));
+            }
+            self.resume(answered.waiters);
+        }
+        if let Some(elsewhere) = self.answerer.elsewhere() {
+            elsewhere.set_answer(None);
+        }
+        if let Some(asking) = &mut self.asking {
+            asking.refresh(&self.counters);
+            asking.flush(&self.counters);
+        }
+    }
+
+    /// Answers the queries that have waited for a name.
+    fn resume(&mut self, waiters: Vec<Waiter>) {
+        let Self { sockets, tcp, reader, answerer, counters, .. } = self;
+        let table = reader.load();
+        let now_s = unix_time_s();
+        let mut answer = |buffer: &mut [u8], query: &[u8], transport, client| {
+            buffer[..query.len()].copy_from_slice(query);
+            let origin = Origin { transport, client, now_s, waited: true };
+            match answerer.answer(table, buffer, query.len(), origin, |event| counters.count(event)) {
+                Verdict::Reply { len } => Some(len),
+                Verdict::Drop => None,
+                // It is known by now; only a name that the table has got and lost meanwhile is not.
+                Verdict::Ask => Some(answerer.fail(buffer, query.len(), |event| counters.count(event))),
+            }
+        };
+        sockets.iter_mut().for_each(|socket| socket.batch.clear());
+        for Waiter { query, client } in waiters {
+            match client {
+                Client::Udp { socket, ip, to } => {
+                    let Watched { socket, batch, .. } = &mut sockets[socket];
+                    let Some(buffer) = batch.compose() else { continue };
+                    if let Some(len) = answer(buffer, &query, Transport::Udp, ip) {
+                        batch.stage_to(len, &to);
+                    }
+                    if batch.staged() == BATCH_LEN {
+                        udp::send(socket, batch, counters);
+                        batch.clear();
+                    }
+                }
+                Client::Tcp(client) => {
+                    tcp.deliver_with(client, |buffer| answer(buffer, &query, Transport::Tcp, client.ip))
+                }
+            }
+        }
+        for Watched { socket, batch, .. } in sockets {
+            udp::send(socket, batch, counters);
+            batch.clear();
+        }
     }
 
     fn take_tcp_turn(&mut self) {
         if !self.tcp.is_due() {
             return;
         }
-        let Self { poll, tcp, reader, answerer, counters, .. } = self;
+        let Self { poll, tcp, reader, answerer, counters, asking, .. } = self;
         let table = reader.load();
         let now_s = unix_time_s();
         tcp.take_turn(poll.registry(), counters, |message, len, client| {
-            let origin = Origin { transport: Transport::Tcp, client, now_s };
-            answerer.answer(table, message, len, origin, |event| counters.count(event))
+            answer_tcp(answerer, asking.as_mut(), table, message, len, client, now_s, counters)
         });
     }
 
@@ -221,9 +315,17 @@ impl Worker {
     }
 
     fn serve(&mut self, i: usize) -> Served {
-        let Self { sockets, reader, answerer, counters, .. } = self;
+        let Self { sockets, reader, answerer, counters, asking, .. } = self;
         let Watched { socket, batch, .. } = &mut sockets[i];
-        udp::serve_batch(socket, batch, reader, answerer, counters, unix_time_s)
+        let ask = |answerer: &Answerer, batch: &mut Batch, datagram: usize, len: usize| {
+            let ip = batch.peer(datagram)?.ip();
+            let to = batch.return_address(datagram);
+            let buffer = batch.datagram(datagram).buffer;
+            let waiter = Waiter { query: buffer[..len].into(), client: Client::Udp { socket: i, ip, to } };
+            let waits = asking.as_mut().is_some_and(|asking| asking.ask(answerer.name(), waiter, counters));
+            (!waits).then(|| answerer.fail(buffer, len, |event| counters.count(event)))
+        };
+        udp::serve_batch(socket, batch, reader, answerer, counters, unix_time_s, ask)
     }
 
     /// Answers what the sockets have received until now. New packets are kept out, so this comes to an end however
@@ -238,10 +340,33 @@ impl Worker {
         let table = reader.load();
         let now_s = unix_time_s();
         tcp.finish(|message, len, client| {
-            let origin = Origin { transport: Transport::Tcp, client, now_s };
-            answerer.answer(table, message, len, origin, |event| counters.count(event))
+            answer_tcp(answerer, None, table, message, len, client, now_s, counters)
         });
     }
+}
+
+/// Answers a message that came over TCP, or has it wait for other nodes; without `asking` nothing waits any more.
+#[allow(clippy::too_many_arguments)] // parts of the worker, borrowed one by one
+fn answer_tcp(
+    answerer: &mut Answerer,
+    asking: Option<&mut Asking>,
+    table: &Table,
+    message: &mut [u8],
+    len: usize,
+    client: TcpClient,
+    now_s: u32,
+    counters: &Counters,
+) -> Verdict {
+    let origin = Origin { transport: Transport::Tcp, client: client.ip, now_s, waited: false };
+    let verdict = answerer.answer(table, message, len, origin, |event| counters.count(event));
+    if verdict != Verdict::Ask {
+        return verdict;
+    }
+    let waiter = Waiter { query: message[..len].into(), client: Client::Tcp(client) };
+    if asking.is_some_and(|asking| asking.ask(answerer.name(), waiter, counters)) {
+        return Verdict::Ask;
+    }
+    Verdict::Reply { len: answerer.fail(message, len, |event| counters.count(event)) }
 }
 
 /// Seconds since 1970, in the 32 bits that cookies have for it. Read once a batch.

@@ -23,10 +23,14 @@ use tracing::warn;
 
 use crate::config::{Gossip, Settings, cookie_secrets};
 use crate::dataplane::answer::{Answerer, Service};
+use crate::dataplane::asking::Setup;
+use crate::dataplane::asking_sockets::{self, ReachError};
 use crate::dataplane::counters::Event;
 use crate::dataplane::identity::Identity;
 use crate::dataplane::worker::{Handle, Listeners, Worker};
 use crate::dataplane::{self, ListenError};
+use crate::design::Elsewhere;
+use crate::design::cache::Cache;
 use crate::gossip::driver::Driver;
 use crate::gossip::engine::Engine;
 use crate::gossip::key_ring::KeyRing;
@@ -65,6 +69,8 @@ pub enum NodeError {
     Listen(ListenError),
     /// The address of the gossip cannot be had.
     Gossip(TransportError),
+    /// The other nodes cannot be asked, or cannot ask.
+    Reach(ReachError),
     /// The address of the control listener cannot be had.
     Control(HttpError),
     /// The data directory cannot be used.
@@ -84,6 +90,7 @@ impl fmt::Display for NodeError {
         match self {
             Self::Listen(error) => error.fmt(f),
             Self::Gossip(error) => error.fmt(f),
+            Self::Reach(error) => error.fmt(f),
             Self::Control(error) => error.fmt(f),
             Self::Disk(error) => error.fmt(f),
             Self::File(error) => error.fmt(f),
@@ -140,6 +147,7 @@ impl Node {
         for &listen in &settings.listen {
             addresses.push(dataplane::bind(listen, &mut listeners).map_err(NodeError::Listen)?);
         }
+        reach(&settings, &mut listeners).map_err(NodeError::Reach)?;
         let publisher = Publisher::new(&settings.domains, settings.zone);
         let (store, journal) = open_store(&settings, &inbox)?;
         let mutations = Mutations::new(&store);
@@ -185,7 +193,11 @@ impl Node {
             ),
         });
         for (index, listeners) in listeners.into_iter().enumerate() {
-            let answerer = Answerer::new(Arc::clone(&service), self.secrets.reader(), fastrand::Rng::new());
+            let mut answerer =
+                Answerer::new(Arc::clone(&service), self.secrets.reader(), fastrand::Rng::new());
+            if let Some(setup) = &listeners.asking {
+                answerer.look_elsewhere(Elsewhere::new(setup.cache.clone()));
+            }
             let worker = Worker::start(index, listeners, self.publisher.reader(), answerer);
             self.workers.push(worker.map_err(NodeError::Worker)?);
         }
@@ -306,6 +318,27 @@ fn open_store(settings: &Settings, inbox: &Inbox) -> Result<(Store, Journal), No
         store.register_encoded(bytes);
     }
     Ok((store, Journal::on(disk, inbox.sender())?))
+}
+
+/// Binds what the designs that ask need, for each worker.
+fn reach(settings: &Settings, workers: &mut [Listeners]) -> Result<(), ReachError> {
+    let Some(asking) = &settings.asking else { return Ok(()) };
+    let sockets = asking_sockets::bind(&asking.reach, workers.len())?;
+    let cache = asking.cache_entries.map(|entries| Arc::new(Cache::new(entries)));
+    let epoch = Instant::now();
+    let mut questions = Some(sockets.questions);
+    for (worker, answers) in workers.iter_mut().zip(sockets.answers) {
+        worker.asking = Some(Setup {
+            asking: asking.clone(),
+            answers,
+            questions: questions.take(),
+            targets: sockets.targets.clone(),
+            cache: cache.clone(),
+            epoch,
+            access: settings.access.clone(),
+        });
+    }
+    Ok(())
 }
 
 /// Makes the node a member: of the cluster that its seeds are in, or of one of its own.

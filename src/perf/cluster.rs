@@ -80,7 +80,8 @@ pub fn measure(what: Measurement, seconds: u32, records: u32) -> io::Result<Vec<
 }
 
 fn cluster(directory: &Path) -> io::Result<Vec<Node>> {
-    let plan = |i: usize| Plan { cpu: Some(usize::from(i > 0)), ..Plan::new(&format!("node-{i}")) };
+    let plan =
+        |i: usize| Plan { cpus: Some(usize::from(i > 0).to_string()), ..Plan::new(&format!("node-{i}")) };
     start_cluster((0..NODES).map(plan).collect(), directory)
 }
 

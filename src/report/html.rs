@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use super::json::{Percentiles, Report};
 use super::svg::{Line, Plot, Scale, escape, short};
 
-const STYLE: &str = "body{font:15px/1.5 system-ui,sans-serif;max-width:60em;margin:2em auto;padding:0 1em;color:#222}\
+pub(crate) const STYLE: &str = "body{font:15px/1.5 system-ui,sans-serif;max-width:60em;margin:2em auto;padding:0 1em;color:#222}\
 table{border-collapse:collapse;margin:1em 0}td,th{padding:.2em .8em;border-bottom:1px solid #ddd;text-align:right}\
 td:first-child,th:first-child{text-align:left}svg{width:100%;height:auto;font-size:12px}.grid{stroke:#e4e4e4}\
 .legend span{margin-right:1.2em}.legend i{display:inline-block;width:1.4em;height:.25em;margin-right:.4em;\

@@ -8,5 +8,5 @@ pub mod html;
 pub mod json;
 pub mod machine;
 pub mod neighbour;
-mod svg;
+pub(crate) mod svg;
 pub mod text;

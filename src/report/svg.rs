@@ -16,7 +16,7 @@ const BOTTOM: f64 = 46.0;
 
 /// How values of an axis are spread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Scale {
+pub(crate) enum Scale {
     /// Evenly, from zero.
     Linear,
     /// By their logarithm.
@@ -24,29 +24,29 @@ pub(super) enum Scale {
 }
 
 /// One line of a plot.
-pub(super) struct Line {
-    pub(super) name: String,
-    pub(super) points: Vec<(f64, f64)>,
+pub(crate) struct Line {
+    pub(crate) name: String,
+    pub(crate) points: Vec<(f64, f64)>,
     /// Drawn in dashes, like what was asked for beside what was.
-    pub(super) dashed: bool,
+    pub(crate) dashed: bool,
     /// Number of its colour.
-    pub(super) colour: usize,
+    pub(crate) colour: usize,
 }
 
 /// A plot.
-pub(super) struct Plot<'a> {
-    pub(super) x_label: &'a str,
-    pub(super) y_label: &'a str,
-    pub(super) x_scale: Scale,
-    pub(super) y_scale: Scale,
+pub(crate) struct Plot<'a> {
+    pub(crate) x_label: &'a str,
+    pub(crate) y_label: &'a str,
+    pub(crate) x_scale: Scale,
+    pub(crate) y_scale: Scale,
     /// Marks on the x axis with their texts; if empty, they are chosen.
-    pub(super) x_marks: Vec<(f64, String)>,
-    pub(super) lines: Vec<Line>,
+    pub(crate) x_marks: Vec<(f64, String)>,
+    pub(crate) lines: Vec<Line>,
 }
 
 impl Plot<'_> {
     /// Draws it. Lines without points are left out of the plot and stay in the legend.
-    pub(super) fn draw(&self) -> String {
+    pub(crate) fn draw(&self) -> String {
         let points = || self.lines.iter().flat_map(|line| &line.points);
         let x = Axis::new(self.x_scale, points().map(|point| point.0));
         let y = Axis::new(self.y_scale, points().map(|point| point.1));
@@ -183,7 +183,7 @@ impl Axis {
 }
 
 /// A number in few letters.
-pub(super) fn short(value: f64) -> String {
+pub(crate) fn short(value: f64) -> String {
     let (scaled, unit) = match value.abs() {
         size if size >= 1e6 => (value / 1e6, "M"),
         size if size >= 1e4 => (value / 1e3, "k"),
@@ -195,7 +195,7 @@ pub(super) fn short(value: f64) -> String {
 }
 
 /// Text as HTML has it.
-pub(super) fn escape(text: &str) -> String {
+pub(crate) fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 

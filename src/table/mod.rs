@@ -15,7 +15,8 @@ use std::sync::Arc;
 
 pub use publish::Publisher;
 pub use shard::{Entry, MAX_SET_LEN, RecordSet};
-pub use zone::{MAX_APEX_LEN, SOA_RECORD_LEN, Zone, ZoneSettings, name_server};
+pub(crate) use shard::{append_set, limit_ttl};
+pub use zone::{MAX_APEX_LEN, SOA_RECORD_LEN, SOA_TTL, Zone, ZoneSettings, name_server};
 
 use crate::wire::name::{HashSeed, Name, QueryName, suffix_at};
 use shard::{Shard, ShardWriter};
@@ -81,10 +82,10 @@ impl Table {
         self.shards[shard_of(name.hash(), self.shards.len())].find(name)
     }
 
-    /// What is known of a `name` of one label in the first domain, where people mean it.
+    /// A `name` of one label in the first domain, where people mean it; `None` if that is too long.
     #[must_use]
-    pub fn lookup_unqualified(&self, name: &QueryName) -> Option<Entry<'_>> {
-        self.lookup(&name.below(self.first_domain.as_wire(), self.seed)?)
+    pub fn qualify(&self, name: &QueryName) -> Option<QueryName> {
+        name.below(self.first_domain.as_wire(), self.seed)
     }
 
     /// The closest of our zones that `name` is in, and where in the name the zone's own name begins.

@@ -53,6 +53,24 @@ pub(crate) fn append_set<'a>(
     }
 }
 
+/// Lowers the TTL of each record in `sets`, which stand behind their count, to `ttl_s` where it is higher.
+pub(crate) fn limit_ttl(sets: &mut [u8], ttl_s: u32) {
+    const TTL: std::ops::Range<usize> = record::FIXED_LEN - 6..record::FIXED_LEN - 2;
+    let Some((&mut count, mut rest)) = sets.split_first_mut() else { return };
+    for _ in 0..count {
+        let Some((header, after)) = rest.split_at_mut_checked(SET_HEADER_LEN) else { return };
+        let len = usize::from(u16::from_le_bytes([header[4], header[5]]));
+        let Some((mut records, after)) = after.split_at_mut_checked(len) else { return };
+        while let Some((fixed, data)) = records.split_at_mut_checked(record::FIXED_LEN) {
+            let own = fixed[TTL].iter().fold(0, |ttl_s, &byte| ttl_s << 8 | u32::from(byte));
+            fixed[TTL].copy_from_slice(&own.min(ttl_s).to_be_bytes());
+            let data_len = usize::from(u16::from_be_bytes([fixed[TTL.end], fixed[TTL.end + 1]]));
+            records = data.get_mut(data_len..).unwrap_or_default();
+        }
+        rest = after;
+    }
+}
+
 /// The block of a shard in the making. One writer serves for all shards of a table.
 #[derive(Default)]
 pub(crate) struct ShardWriter {
@@ -191,6 +209,12 @@ impl Shard {
 }
 
 impl<'a> Entry<'a> {
+    /// The records in `sets`, behind their count as in a shard.
+    #[inline]
+    pub(crate) fn from_sets(sets: &'a [u8]) -> Self {
+        Self { sets }
+    }
+
     /// The records of type `rtype`.
     #[inline]
     #[must_use]

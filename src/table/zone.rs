@@ -8,6 +8,9 @@ use crate::wire::record::{self, rtype};
 /// Bytes of the SOA record as it goes on the wire, its three names shortened by pointers to the zone's name.
 pub const SOA_RECORD_LEN: usize = record::FIXED_LEN + MNAME.len() + 2 + RNAME.len() + 2 + 20;
 
+/// Where its TTL stands in it.
+pub const SOA_TTL: std::ops::Range<usize> = record::FIXED_LEN - 6..record::FIXED_LEN - 2;
+
 /// First label of the primary name server; the zone's own name follows.
 const MNAME: &[u8] = b"\x02ns";
 /// First label of the mailbox of the person responsible; the zone's own name follows.

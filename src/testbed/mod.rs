@@ -2,15 +2,17 @@
 //!
 //! Runs on the thread that wants them. They end with it, however it ends: their standard input is a pipe from it.
 
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use hyper::Method;
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::registry::client::{ClientError, escape, request};
 use crate::registry::control_address::ControlAddress;
@@ -33,15 +35,30 @@ pub struct Plan {
     pub names: Vec<PathBuf>,
     /// It keeps what it is told to register.
     pub durable: bool,
-    /// The only CPU that it may run on.
-    pub cpu: Option<usize>,
+    /// The CPUs that it may run on, as `taskset` takes them.
+    pub cpus: Option<String>,
+    /// It gossips with the others.
+    pub gossips: bool,
+    /// The network namespace that it runs in, and its address there.
+    pub namespace: Option<(String, IpAddr)>,
+    /// What else it is told on its command line.
+    pub options: Vec<String>,
 }
 
 impl Plan {
     /// A node with one worker that knows nothing.
     #[must_use]
     pub fn new(name: &str) -> Self {
-        Self { name: name.into(), workers: 1, names: Vec::new(), durable: false, cpu: None }
+        Self {
+            name: name.into(),
+            workers: 1,
+            names: Vec::new(),
+            durable: false,
+            cpus: None,
+            gossips: true,
+            namespace: None,
+            options: Vec::new(),
+        }
     }
 }
 
@@ -70,20 +87,22 @@ impl Node {
     /// # Errors
     /// The same.
     pub fn restart(&mut self, seeds: &[SocketAddr]) -> io::Result<()> {
-        let free: SocketAddr = ([127, 0, 0, 1], 0).into();
+        let ip = self.plan.namespace.as_ref().map_or([127, 0, 0, 1].into(), |(_, ip)| *ip);
+        let free = SocketAddr::new(ip, 0);
         let dns = self.status.dns.first().copied().unwrap_or(free).to_string();
         let gossip = self.status.gossip.unwrap_or(free).to_string();
         let log = File::create(self.log_path())?;
-        let program = std::env::current_exe()?;
-        let mut command = match self.plan.cpu {
-            Some(cpu) => {
-                let mut command = Command::new("taskset");
-                command.args(["-c", &cpu.to_string()]).arg(program);
-                command
-            }
-            None => Command::new(program),
-        };
-        command.args(["serve", "--until-eof", "--listen", &dns, "--gossip", &gossip]);
+        let namespace = self.plan.namespace.as_ref().map(|(name, _)| name.as_str());
+        let mut command = program(namespace, self.plan.cpus.as_deref())?;
+        command.args(["serve", "--until-eof", "--listen", &dns]);
+        if self.plan.gossips {
+            command.args(["--gossip", &gossip]);
+        }
+        if !ip.is_loopback() && self.plan.gossips {
+            // The namespaces are made for this, and nobody else is in them.
+            command.arg("--insecure-gossip");
+        }
+        command.args(&self.plan.options);
         command.args(["--node-name", &self.plan.name, "--workers", &self.plan.workers.to_string()]);
         command.arg("--control").arg(self.control().to_string());
         for file in &self.plan.names {
@@ -188,6 +207,40 @@ impl Node {
         request(&self.control(), Method::DELETE, &format!("/v1/names/{}", escape(name)), None::<&()>)
     }
 
+    /// Removes one address of a name from it.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub fn remove_address(&self, name: &str, address: IpAddr) -> Result<Removed, ClientError> {
+        let path = format!("/v1/names/{}?address={address}", escape(name));
+        request(&self.control(), Method::DELETE, &path, None::<&()>)
+    }
+
+    /// Sends it a signal by its name, like `STOP`.
+    ///
+    /// # Errors
+    /// When it has ended.
+    pub fn signal(&self, signal: Signal) -> io::Result<()> {
+        let process = self.process.as_ref().and_then(|process| Pid::from_raw(process.id().try_into().ok()?));
+        let process = process.ok_or_else(|| io::Error::other(format!("{} has ended", self.plan.name)))?;
+        Ok(kill_process(process, signal)?)
+    }
+
+    /// That it still runs.
+    ///
+    /// # Errors
+    /// What it had to say, if it has ended by itself.
+    pub fn check(&mut self) -> io::Result<()> {
+        match self.process.as_mut().map(Child::try_wait).transpose()?.flatten() {
+            None => Ok(()),
+            Some(status) => {
+                let log = fs::read_to_string(self.log_path()).unwrap_or_default();
+                let last = log.lines().last().unwrap_or_default();
+                Err(io::Error::other(format!("{} has ended with {status}: {last}", self.plan.name)))
+            }
+        }
+    }
+
     /// Ends it at once, with no time to say anything.
     pub fn kill(&mut self) {
         if let Some(mut process) = self.process.take() {
@@ -202,6 +255,25 @@ impl Drop for Node {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+/// This program, to be run in that network namespace and on those CPUs.
+///
+/// # Errors
+/// When it cannot be told where it is.
+pub fn program(namespace: Option<&str>, cpus: Option<&str>) -> io::Result<Command> {
+    let mut words: Vec<OsString> = Vec::new();
+    // Each of these becomes the program that it is given, so that the process is that of the node.
+    if let Some(namespace) = namespace {
+        words.extend(["ip", "netns", "exec", namespace].map(OsString::from));
+    }
+    if let Some(cpus) = cpus {
+        words.extend(["taskset", "-c", cpus].map(OsString::from));
+    }
+    words.push(std::env::current_exe()?.into());
+    let mut command = Command::new(&words[0]);
+    command.args(&words[1..]);
+    Ok(command)
 }
 
 /// Starts nodes one after the other, and waits until each knows all others.

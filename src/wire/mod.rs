@@ -6,6 +6,7 @@
 pub mod cookie;
 pub mod edns;
 pub mod header;
+pub mod message;
 pub mod name;
 pub mod query;
 pub mod record;

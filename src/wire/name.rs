@@ -175,6 +175,14 @@ impl QueryName {
         self.len > 1 && usize::from(self.folded[0]) + 2 == self.len
     }
 
+    /// Whether it is one of those that addresses have (RFC 1035 §3.5, RFC 3596 §2.5).
+    #[must_use]
+    pub fn is_reverse(&self) -> bool {
+        [&b"\x07in-addr\x04arpa\0"[..], b"\x03ip6\x04arpa\0"]
+            .iter()
+            .any(|parent| suffix_at(self.as_wire(), parent, |a, b| a == b).is_some())
+    }
+
     /// The same name below `domain`, a wire name; `None` if that is too long.
     #[must_use]
     pub fn below(&self, domain: &[u8], seed: HashSeed) -> Option<Self> {

@@ -4,8 +4,8 @@ use std::io;
 use std::net::UdpSocket;
 use std::time::Duration;
 
-use crate::bench::message::records;
 use crate::wire::edns::CLIENT_COOKIE_LEN;
+use crate::wire::message::records;
 use crate::wire::record::rtype;
 
 /// The number of the option.

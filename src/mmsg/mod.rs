@@ -5,13 +5,19 @@
 //! how they move it. It knows nothing of DNS and imports nothing of this crate.
 #![allow(unsafe_code)]
 
+mod address;
+mod options;
+
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::io;
 use std::marker::PhantomData;
-use std::mem::{offset_of, size_of};
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::mem::size_of;
+use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr::{self, NonNull};
+
+use address::{decode, encode};
+pub use options::{receive_drops, report_local_address};
 
 /// Datagrams moved by one system call at most. Beyond 64 the per-call cost is already spread so thin that larger
 /// batches only add latency and cache footprint; the kernel itself caps a call at 1,024.
@@ -55,6 +61,7 @@ pub enum Addressing {
 /// Room for the one control message that says which local address a datagram was sent to (IP_PKTINFO, ip(7), or
 /// IPV6_PKTINFO, RFC 3542 §6.2), aligned as control messages have to be.
 #[repr(C, align(8))]
+#[derive(Clone, Copy)]
 struct Control([u8; CONTROL_LEN]);
 
 const CONTROL_LEN: usize = 40;
@@ -63,47 +70,6 @@ const CONTROL_LEN: usize = 40;
 // SAFETY: CMSG_SPACE only computes with its argument.
 const _: () =
     assert!(unsafe { libc::CMSG_SPACE(size_of::<libc::in6_pktinfo>() as u32) } as usize <= CONTROL_LEN);
-
-/// Has the kernel tell with each datagram which local address it was sent to.
-///
-/// # Errors
-/// Those of setsockopt(2).
-pub fn report_local_address(socket: BorrowedFd<'_>, address: &SocketAddr) -> io::Result<()> {
-    let (level, name) = match address {
-        SocketAddr::V4(_) => (libc::IPPROTO_IP, libc::IP_PKTINFO),
-        SocketAddr::V6(_) => (libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO),
-    };
-    let on: libc::c_int = 1;
-    #[allow(clippy::cast_possible_truncation)] // 4
-    let len = size_of_val(&on) as libc::socklen_t;
-    // SAFETY: the option's value is the `c_int` behind the pointer, whose size is given.
-    let set = unsafe { libc::setsockopt(socket.as_raw_fd(), level, name, (&raw const on).cast(), len) };
-    if set == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
-}
-
-/// How many datagrams the kernel has dropped because the socket had no room for them: the count that SO_RXQ_OVFL tells
-/// with each datagram, asked for once instead.
-///
-/// # Errors
-/// Those of getsockopt(2).
-pub fn receive_drops(socket: BorrowedFd<'_>) -> io::Result<u32> {
-    /// Of the values that SO_MEMINFO gives, `SK_MEMINFO_DROPS` is the last.
-    const DROPS: usize = 8;
-    let mut values = [0u32; DROPS + 1];
-    #[allow(clippy::cast_possible_truncation)] // 36
-    let mut len = size_of_val(&values) as libc::socklen_t;
-    // SAFETY: the kernel writes at most `len` bytes to the array behind the pointer, which has as many.
-    let got = unsafe {
-        libc::getsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_MEMINFO,
-            values.as_mut_ptr().cast(),
-            &raw mut len,
-        )
-    };
-    if got == 0 { Ok(values[DROPS]) } else { Err(io::Error::last_os_error()) }
-}
 
 /// What [`Batch::receive`] does when nothing has arrived.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -122,6 +88,24 @@ pub struct Datagram<'a> {
     pub len: usize,
     /// The datagram was longer than the buffer and has lost its end.
     pub truncated: bool,
+}
+
+/// Where a datagram has to go, and from which of our addresses.
+#[derive(Clone, Copy)]
+pub struct ReturnAddress {
+    peer: libc::sockaddr_in6,
+    peer_len: libc::socklen_t,
+    control: Control,
+    control_len: usize,
+}
+
+impl ReturnAddress {
+    /// To `peer`, from whichever address the kernel takes for that.
+    #[must_use]
+    pub fn to(peer: SocketAddr) -> Self {
+        let (peer, peer_len) = encode(peer);
+        Self { peer, peer_len, control: Control([0; CONTROL_LEN]), control_len: 0 }
+    }
 }
 
 /// Up to [`BATCH_LEN`] datagrams: received together, answered in place, sent together.
@@ -289,19 +273,31 @@ impl Batch {
     }
 
     /// Has the `k`-th staged datagram sent from the address that the `i`-th received one was sent to.
+    fn stage_local_address(&mut self, i: usize, k: usize) {
+        let control_len = self.prepare_control(i);
+        let storage = self.storage.as_ptr();
+        // SAFETY: the caller has checked `i` and `k`; the pointer is to a control buffer inside `storage`, see `describe`.
+        unsafe {
+            let to = &raw mut (*storage).send_headers[k].msg_hdr;
+            (*to).msg_control =
+                if control_len > 0 { (&raw mut (*storage).controls[i]).cast() } else { ptr::null_mut() };
+            (*to).msg_controllen = control_len;
+        }
+    }
+
+    /// Makes what the kernel reported of the `i`-th datagram's local address fit for a send, and returns its length, 0 if
+    /// there is none.
     ///
     /// What the kernel reports at a receive is of the form that it takes at a send. Only the interface is taken out of
     /// it, since the way back may lead through another, unless the address means nothing without (fe80::/10).
-    fn stage_local_address(&mut self, i: usize, k: usize) {
+    fn prepare_control(&mut self, i: usize) -> usize {
         let storage = self.storage.as_ptr();
-        // SAFETY: the caller has checked `i` and `k`. The control buffer is as large as asserted above, zeroed at
-        // allocation, and aligned for its header; the header's level and type say which structure follows it.
+        // SAFETY: the caller has checked `i`. The control buffer is as large as asserted above, zeroed at allocation, and
+        // aligned for its header; the header's level and type say which structure follows it.
         unsafe {
-            let from = &raw const (*storage).receive_headers[i].msg_hdr;
-            let to = &raw mut (*storage).send_headers[k].msg_hdr;
-            ((*to).msg_control, (*to).msg_controllen) = (ptr::null_mut(), 0);
-            if (*from).msg_controllen < size_of::<libc::cmsghdr>() {
-                return; // nothing reported
+            let control_len = (*storage).receive_headers[i].msg_hdr.msg_controllen;
+            if control_len < size_of::<libc::cmsghdr>() {
+                return 0; // nothing reported
             }
             let header = (&raw mut (*storage).controls[i]).cast::<libc::cmsghdr>();
             let data = libc::CMSG_DATA(header);
@@ -314,10 +310,68 @@ impl Batch {
                         (*info).ipi6_ifindex = 0;
                     }
                 }
-                _ => return,
+                _ => return 0,
             }
-            ((*to).msg_control, (*to).msg_controllen) = ((*from).msg_control, (*from).msg_controllen);
+            control_len.min(CONTROL_LEN)
         }
+    }
+
+    /// Where an answer to the `i`-th datagram of the last [`receive`](Self::receive) has to go, for later.
+    ///
+    /// # Panics
+    /// If `i` is not below [`BATCH_LEN`].
+    #[must_use]
+    pub fn return_address(&mut self, i: usize) -> ReturnAddress {
+        assert!(i < BATCH_LEN);
+        let local = self.addressing == Addressing::PerDatagramAndLocal;
+        let control_len = if local { self.prepare_control(i) } else { 0 };
+        let storage = self.storage.as_ptr();
+        // SAFETY: `i < BATCH_LEN`, and all bytes are initialised (zeroed at allocation).
+        unsafe {
+            let peer_len = (*storage).receive_headers[i].msg_hdr.msg_namelen;
+            ReturnAddress {
+                peer: (*storage).peers[i],
+                peer_len,
+                control: (*storage).controls[i],
+                control_len,
+            }
+        }
+    }
+
+    /// The buffer for the next datagram to be [staged](Self::stage_to), when nothing that was received is needed any
+    /// more; `None` if as many as a batch can hold are staged.
+    pub fn compose(&mut self) -> Option<&mut [u8; BUFFER_LEN]> {
+        if self.staged == BATCH_LEN {
+            return None;
+        }
+        // SAFETY: `staged < BATCH_LEN`, and `&mut self` makes this borrow of the buffer the only one, as in `datagram`.
+        Some(unsafe { &mut (*self.storage.as_ptr()).buffers[self.staged].0 })
+    }
+
+    /// Stages the first `len` bytes of the buffer that [`compose`](Self::compose) has given.
+    ///
+    /// # Panics
+    /// If a batch is staged already, or `len` exceeds [`BUFFER_LEN`].
+    pub fn stage_to(&mut self, len: usize, to: &ReturnAddress) {
+        let k = self.staged;
+        assert!(k < BATCH_LEN && len <= BUFFER_LEN);
+        let storage = self.storage.as_ptr();
+        // SAFETY: `k` is below BATCH_LEN, `len` within the buffer, and the lengths of address and control are those of
+        // what is copied to where their pointers go.
+        unsafe {
+            (*storage).peers[k] = to.peer;
+            (*storage).controls[k] = to.control;
+            let slice = &raw mut (*storage).send_slices[k];
+            (*slice).iov_base = (&raw mut (*storage).buffers[k]).cast();
+            (*slice).iov_len = len;
+            let header = &raw mut (*storage).send_headers[k].msg_hdr;
+            (*header).msg_name = (&raw mut (*storage).peers[k]).cast();
+            (*header).msg_namelen = to.peer_len;
+            (*header).msg_control =
+                if to.control_len > 0 { (&raw mut (*storage).controls[k]).cast() } else { ptr::null_mut() };
+            (*header).msg_controllen = to.control_len;
+        }
+        self.staged = k + 1;
     }
 
     /// Datagrams staged since the last receive or [`clear`](Self::clear).
@@ -357,28 +411,6 @@ impl Drop for Batch {
     fn drop(&mut self) {
         // SAFETY: allocated in `new` with this layout and freed only here; `Storage` holds nothing that needs a drop.
         unsafe { dealloc(self.storage.as_ptr().cast(), Layout::new::<Storage>()) };
-    }
-}
-
-/// Reads a socket address as the kernel wrote it.
-fn decode(raw: &libc::sockaddr_in6) -> Option<SocketAddr> {
-    match i32::from(raw.sin6_family) {
-        libc::AF_INET6 => {
-            let ip = Ipv6Addr::from(raw.sin6_addr.s6_addr);
-            let port = u16::from_be(raw.sin6_port);
-            Some(SocketAddrV6::new(ip, port, raw.sin6_flowinfo, raw.sin6_scope_id).into())
-        }
-        libc::AF_INET => {
-            // A `sockaddr_in` has its port where `sockaddr_in6` has it, and its address where that has `flowinfo`.
-            const _: () =
-                assert!(offset_of!(libc::sockaddr_in, sin_port) == offset_of!(libc::sockaddr_in6, sin6_port));
-            const _: () = assert!(
-                offset_of!(libc::sockaddr_in, sin_addr) == offset_of!(libc::sockaddr_in6, sin6_flowinfo)
-            );
-            let ip = Ipv4Addr::from(u32::from_be(raw.sin6_flowinfo));
-            Some(SocketAddrV4::new(ip, u16::from_be(raw.sin6_port)).into())
-        }
-        _ => None,
     }
 }
 
@@ -435,6 +467,46 @@ mod tests {
                 let mut reply = [9; 2];
                 assert_eq!(client.recv_from(&mut reply).unwrap(), (1, target));
                 assert_eq!(reply[0], round);
+            }
+        }
+    }
+
+    #[test]
+    fn an_answer_can_be_sent_later_to_where_its_question_came_from() {
+        for (all, asked) in [("127.0.0.1:0", "127.0.0.1"), ("0.0.0.0:0", "127.0.0.77"), ("[::]:0", "::1")] {
+            let server = UdpSocket::bind(all).unwrap();
+            let bound = server.local_addr().unwrap();
+            let addressing = if bound.ip().is_unspecified() {
+                report_local_address(server.as_fd(), &bound).unwrap();
+                Addressing::PerDatagramAndLocal
+            } else {
+                Addressing::PerDatagram
+            };
+            let target = SocketAddr::new(asked.parse().unwrap(), bound.port());
+            let clients: Vec<_> = (0..3)
+                .map(|_| UdpSocket::bind(if target.is_ipv4() { "127.0.0.1:0" } else { "[::1]:0" }).unwrap())
+                .collect();
+            let mut batch = Batch::new(addressing);
+            let mut later = Vec::new();
+            for client in &clients {
+                client.send_to(&[1], target).unwrap();
+                batch.receive(server.as_fd(), Wait::ForOne).unwrap();
+                later.push(batch.return_address(0));
+            }
+            batch.clear();
+            // One that nobody has asked for, too.
+            later.push(ReturnAddress::to(clients[0].local_addr().unwrap()));
+            for (i, to) in later.iter().enumerate().rev() {
+                batch.compose().unwrap()[0] = u8::try_from(i).unwrap();
+                batch.stage_to(1, to);
+            }
+            assert_eq!(batch.send_from(server.as_fd(), 0).unwrap(), later.len());
+            let mut reply = [9; 2];
+            clients[0].recv_from(&mut reply).unwrap();
+            assert_eq!(reply[0], 3);
+            for (i, client) in clients.iter().enumerate() {
+                assert_eq!(client.recv_from(&mut reply).unwrap(), (1, target));
+                assert_eq!(usize::from(reply[0]), i);
             }
         }
     }
