@@ -117,7 +117,7 @@ fn a_million_mixed_packets_are_answered_without_an_allocation() {
     };
     let many = (2..100).map(|last| host(last, "many"));
     let hosts = many.chain([host(1, "web")]).collect();
-    node.replace(&Names { hosts, records: records() }).unwrap();
+    node.replace(Names { hosts, records: records() }).unwrap();
 
     let client = UdpSocket::bind("127.0.0.1:0").unwrap();
     client.connect(node.addresses()[0]).unwrap();

@@ -20,10 +20,13 @@ from typing import NoReturn
 from . import Fault, table
 from .latency import COMPARED_QPS, compare_latency
 from .latency import render as render_latency
+from .page import page
 from .load import Asking, BareLoop, Dnsperf, DnsperfTcp, Generator, RedbreastBench
 from .names import COUNT_MAX, Names
+from .loads import compare_loads
+from .loads import render as render_loads
 from .rounds import interleave, sample, show_progress, summary
-from .servers import SERVERS, Floor, Redbreast, Server, Setting
+from .servers import SERVERS, USUAL, Floor, Redbreast, Server, Setting
 from .updates import compare_updates
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -76,8 +79,9 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         "The method: docs/performance.md.",
     )
     option = parser.add_argument
-    option("--servers", type=server_list, default=list(SERVERS), metavar="A,B,...",
-           help=f"which to measure, besides the floor (default: those installed of {','.join(SERVERS)})")
+    option("--servers", type=server_list, default=USUAL, metavar="A,B,...",
+           help=f"which to measure, besides the floor, of {','.join(SERVERS)} (default: those installed of "
+           f"{','.join(USUAL)})")
     option("--rounds", type=partial(within, int, 1, 99), default=5, metavar="N", help="rounds (default: 5)")
     option("--seconds", type=partial(within, float, 0.5, 600), default=3.0, metavar="S",
            help="how long each server is measured in each round (default: 3)")
@@ -91,11 +95,14 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     option("--load-cpu", type=partial(within, int, 0, 4095), default=1, metavar="CPU", help="default: 1")
     option("--generators", action="store_true", help="compare redbreast bench with dnsperf as well")
     option("--latency", action="store_true", help="compare as well what both say of each server's latency in an open loop")
+    option("--loads", action="store_true",
+           help="measure as well each server's latency in an open loop at 10%%, 50%% and 80%% of its own rate")
     option("--updates", action="store_true", help="measure as well what ten updates of all names a second cost redbreast")
     option("--tcp", action="store_true", help="measure as well how many queries are answered over 100 TCP connections")
     option("--check", type=check, action="append", default=[], metavar="'SERVER>=RATIO'",
            help="exit with 1 unless the server reaches this share of the floor; may be repeated")
     option("--json", metavar="FILE", help="write the results with every sample; - writes them instead of the table")
+    option("--html", metavar="FILE", help="write a page with the results as plots")
     option("--binary", type=Path, metavar="PATH",
            help="the redbreast to use (default: target/release/redbreast, built if missing)")
     option("--install", action="store_true",
@@ -132,7 +139,8 @@ def check(text: str) -> tuple[str, float]:
 def run(options: argparse.Namespace) -> int:
     limit_resources()
     require_tools()
-    require_writable(options.json)
+    require_writable("--json", options.json)
+    require_writable("--html", options.html)
     require_cpus(options.server_cpu, options.load_cpu)
     binary = find_binary(options.binary)
     kinds = present_servers(options)
@@ -146,6 +154,10 @@ def run(options: argparse.Namespace) -> int:
         servers = [start(stack, kind, setting) for kind in kinds]
         results = describe(options, servers)
         results["servers"] = compare_servers(servers, generators[0], asking, options.rounds)
+        for server in servers:
+            results["servers"][server.name] |= {"ready_s": server.ready_s, "memory_mib": server.process.memory_mib()}
+        if options.loads:
+            results["loads"] = compare_loads(servers, results["servers"], binary, asking, options.rounds)
         if options.generators:
             bare = [BareLoop(directory)] if BareLoop.installed() else []
             results["generators"] = compare_generators(servers[0], [*generators, *bare], asking, options.rounds)
@@ -173,10 +185,10 @@ def require_tools() -> None:
             raise Fault(f"{tool} is not installed (Debian's util-linux has it)")
 
 
-def require_writable(target: str | None) -> None:
+def require_writable(option: str, target: str | None) -> None:
     """Finds out before the measuring, and not after it, that its results cannot be kept."""
     if target not in (None, "-") and not os.access(Path(target).parent, os.W_OK):
-        raise Fault(f"--json {target}: expected a file in a directory that can be written", 2)
+        raise Fault(f"{option} {target}: expected a file in a directory that can be written", 2)
 
 
 def require_cpus(server_cpu: int, load_cpu: int) -> None:
@@ -305,7 +317,9 @@ def report(results: dict, options: argparse.Namespace) -> int:
     if options.json != "-":
         print_tables(results)
     if options.json:
-        write_json(results, options.json)
+        write(json.dumps(results, indent=2) + "\n", "--json", options.json)
+    if options.html:
+        write(page(results), "--html", options.html)
     for verdict in results["checks"]:
         outcome = "holds" if verdict["holds"] else "does NOT hold"
         print(f"check {verdict['check']}: {verdict['ratio']:.3f}, {outcome}", file=sys.stderr)
@@ -325,6 +339,9 @@ def print_tables(results: dict) -> None:
     print("Medians; ratio: to the floor's rate in the same round; waited: the server was ready and others had its CPU.")
     print("A server CPU well below 100% that did not wait for it means that the load was the limit.\n")
     print(table.render("server", results["servers"]))
+    if "loads" in results:
+        print("\nLatency (us) in an open loop at parts of each server's own rate; response times, medians of the rounds.\n")
+        print(render_loads(results["loads"]))
     if "generators" in results:
         print("\nLoad generators against the floor; ratio is to dnsperf's rate in the same round.\n")
         print(table.render("load", results["generators"]))
@@ -341,12 +358,11 @@ def print_tables(results: dict) -> None:
         print(table.render("names", results["updates"]))
 
 
-def write_json(results: dict, target: str) -> None:
-    text = json.dumps(results, indent=2) + "\n"
+def write(text: str, option: str, target: str) -> None:
     if target == "-":
         sys.stdout.write(text)
         return
     try:
         Path(target).write_text(text)
     except OSError as error:
-        raise Fault(f"--json {target}: {error.strerror}", 2) from error
+        raise Fault(f"{option} {target}: {error.strerror}", 2) from error

@@ -1,6 +1,7 @@
 """One process started here: pinned to a CPU, logged to a file, its CPU time read, ended by its id."""
 
 import os
+import re
 import signal
 import subprocess
 import time
@@ -92,6 +93,10 @@ class Process:
             sum(waited_s(stat.pid) for stat in family),
         )
 
+    def memory_mib(self) -> float:
+        """Resident memory of the process and its descendants; pages that they share count once, in equal parts."""
+        return sum(memory_mib(stat.pid) for stat in self.family())
+
     def family(self) -> list[Stat]:
         """The process and its descendants."""
         everyone = [Stat.read(int(entry.name)) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
@@ -118,6 +123,15 @@ class Process:
             time.sleep(0.01)
         for stat in filter(runs, left):
             os.kill(stat.pid, signal.SIGKILL)
+
+
+def memory_mib(pid: int) -> float:
+    try:
+        text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    except OSError:
+        return 0.0
+    found = re.search(r"^Pss:\s+(\d+) kB$", text, re.MULTILINE)
+    return int(found[1]) / 1024 if found else 0.0
 
 
 def waited_s(pid: int) -> float:

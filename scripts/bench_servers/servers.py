@@ -5,6 +5,7 @@ rate limiting, no log line per query. None changes user or root directory or is 
 root, and none touches what the system has installed for it.
 """
 
+import getpass
 import shutil
 import socket
 import subprocess
@@ -40,6 +41,8 @@ class Server:
     program: str
     package: str | None
     version_arguments: list[str]
+    # Measured only when it is named.
+    on_request = False
 
     def __init__(self, setting: Setting):
         self.names = setting.names
@@ -47,6 +50,8 @@ class Server:
         self.directory = setting.directory / self.name
         self.port = free_port()
         self.process: Process | None = None
+        # From its start until it answered rightly, looked at every 50 ms.
+        self.ready_s = 0.0
 
     def configure(self) -> None:
         """Writes the configuration and the names."""
@@ -61,9 +66,11 @@ class Server:
     def __enter__(self) -> "Server":
         self.directory.mkdir()
         self.configure()
+        began = time.monotonic()
         self.process = Process([self.path(), *self.command()], self.cpu, self.directory)
         try:
             self.await_ready()
+            self.ready_s = time.monotonic() - began
         except BaseException:
             self.process.stop()
             raise
@@ -150,6 +157,16 @@ class Redbreast(Floor):
         return ["serve", *(word for option in options.items() for word in option)]
 
     wrong = Server.wrong
+
+
+class RedbreastBusy(Redbreast):
+    """The same, looking for queries all the time instead of sleeping until there is one."""
+
+    name = "redbreast-busy"
+    on_request = True
+
+    def command(self) -> list[str]:
+        return [*super().command(), "--busy-poll"]
 
 
 class Gdnsd(Server):
@@ -296,7 +313,117 @@ remote-control:
         return ["-d", "-c", str(self.directory / "unbound.conf")]
 
 
-SERVERS = {server.name: server for server in (Floor, Redbreast, Gdnsd, Knot, Nsd, Unbound)}
+class Bind(Server):
+    """The reference: authoritative for the zone, one thread."""
+
+    name = "bind"
+    program = "named"
+    package = "bind9"
+    version_arguments = ["-v"]
+
+    def configure(self) -> None:
+        self.names.write_zone(self.directory / "zone")
+        (self.directory / "named.conf").write_text(f"""
+options {{
+    directory "{self.directory}";
+    listen-on port {self.port} {{ 127.0.0.1; }};
+    listen-on-v6 {{ none; }};
+    recursion no;
+    minimal-responses yes;
+    notify no;
+    allow-transfer {{ none; }};
+    tcp-clients 1024;
+    pid-file none;
+    session-keyfile "{self.directory}/session.key";
+    managed-keys-directory "{self.directory}";
+    lock-file none;
+}};
+controls {{ }};
+zone "{DOMAIN}" {{ type primary; file "zone"; check-names ignore; }};
+""")
+
+    def command(self) -> list[str]:
+        # In the foreground, with one thread.
+        return ["-f", "-n", "1", "-c", str(self.directory / "named.conf")]
+
+
+class PowerDns(Server):
+    """An authoritative server with the zone in its BIND backend, and its packet cache, as it comes."""
+
+    name = "powerdns"
+    program = "pdns_server"
+    package = "pdns-server"
+    version_arguments = ["--version"]
+
+    def configure(self) -> None:
+        self.names.write_zone(self.directory / "zone")
+        (self.directory / "named.conf").write_text(
+            f'zone "{DOMAIN}" {{ type master; file "{self.directory}/zone"; }};\n'
+        )
+        # The caches hold all answers, so that they and not the backend are measured.
+        (self.directory / "pdns.conf").write_text(f"""
+launch=bind
+bind-config={self.directory}/named.conf
+bind-check-interval=0
+local-address=127.0.0.1
+local-port={self.port}
+socket-dir={self.directory}
+receiver-threads=1
+distributor-threads=1
+cache-ttl=3600
+negquery-cache-ttl=3600
+query-cache-ttl=3600
+max-cache-entries={4 * self.names.count + 1000}
+max-packet-cache-entries={4 * self.names.count + 1000}
+udp-truncation-threshold=1232
+log-dns-queries=no
+loglevel=3
+disable-syslog=yes
+write-pid=no
+guardian=no
+daemon=no
+security-poll-suffix=
+""")
+
+    def command(self) -> list[str]:
+        return [f"--config-dir={self.directory}"]
+
+
+class Dnsmasq(Server):
+    """A forwarder for small networks, given the names as hosts; it has one thread and nothing to tune for rate."""
+
+    name = "dnsmasq"
+    program = "dnsmasq"
+    package = "dnsmasq-base"
+    version_arguments = ["--version"]
+
+    def configure(self) -> None:
+        self.names.write_hosts(self.directory / "hosts")
+
+    def command(self) -> list[str]:
+        return [
+            "--keep-in-foreground",
+            "--conf-file=/dev/null",
+            f"--port={self.port}",
+            "--listen-address=127.0.0.1",
+            "--bind-interfaces",
+            "--no-resolv",
+            "--no-hosts",
+            f"--addn-hosts={self.directory}/hosts",
+            f"--local=/{DOMAIN}/",
+            "--local-ttl=60",
+            f"--user={getpass.getuser()}",
+            "--pid-file=",
+            "--log-facility=-",
+        ]
+
+
+SERVERS = {
+    server.name: server
+    for server in (Floor, Redbreast, RedbreastBusy, Gdnsd, Knot, Nsd, Unbound, Bind, PowerDns, Dnsmasq)
+}
+# Those that are measured unless something else is asked for.
+USUAL = [name for name, server in SERVERS.items() if not server.on_request]
 
 
 def free_port() -> int:

@@ -1,6 +1,6 @@
 """The results as text."""
 
-COLUMNS = ("q/s", "ratio", "min..max", "user ns/q", "system ns/q", "server CPU", "waited", "load CPU", "lost")
+COLUMNS = ("q/s", "ratio", "min..max", "user ns/q", "system ns/q", "server CPU", "waited", "load CPU", "lost", "memory MiB", "ready s")
 
 
 def render(first_column: str, rows: dict[str, dict]) -> str:
@@ -25,4 +25,6 @@ def cells(row: dict) -> tuple[str, ...]:
         f"{row['server_waited']:.0%}",
         f"{row['load_cpu']:.0%}",
         f"{row['lost']:,}",
+        f"{row['memory_mib']:,.1f}" if "memory_mib" in row else "-",
+        f"{row['ready_s']:.2f}" if "ready_s" in row else "-",
     )

@@ -43,11 +43,11 @@ pub(crate) struct Args {
     outstanding: u32,
 
     /// Seconds of load, each time
-    #[arg(short = 'l', long, value_name = "SECONDS", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=3_600))]
+    #[arg(short = 'l', long, value_name = "SECONDS", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=3_600))]
     seconds: u32,
 
     /// Times that each design is measured, in turns with the others
-    #[arg(long, value_name = "N", default_value_t = 3, value_parser = RangedU64ValueParser::<usize>::new().range(1..=100))]
+    #[arg(long, value_name = "N", default_value_t = 7, value_parser = RangedU64ValueParser::<usize>::new().range(1..=100))]
     rounds: usize,
 
     /// Threads that answer, in each node

@@ -35,7 +35,7 @@ pub(super) fn start() -> Result<Sample, Failure> {
     let inbox = Inbox::new().map_err(|error| Failure::failed(format!("cannot start: {error}")))?;
     let mut node = Node::start(settings, inbox).map_err(Failure::failed)?;
     let sampled = Names { hosts: hosts(&domain), records: Vec::new() };
-    node.replace(&sampled).map_err(Failure::failed)?;
+    node.replace(sampled).map_err(Failure::failed)?;
     Ok(Sample { address: node.addresses()[0], node: Some(node) })
 }
 

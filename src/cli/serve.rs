@@ -8,8 +8,10 @@ use std::io::{self, IsTerminal};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::thread;
+use std::time::Duration;
 
 use clap::builder::RangedU64ValueParser;
+use rustix::thread::{CpuSet, sched_getaffinity};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use tracing::{info, warn};
@@ -21,6 +23,7 @@ use crate::config::{
     MAX_TTL_S, MAX_WORKERS, Settings,
 };
 use crate::dataplane::access::{Access, Prefix};
+use crate::dataplane::worker::BusyPoll;
 use crate::design;
 use crate::gossip::peer::MAX_NODE_NAME_LEN;
 use crate::node::{Control, ControlSender, Inbox, Node};
@@ -54,6 +57,20 @@ pub(crate) struct Args {
     /// Threads that answer queries [default: one per core]
     #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = RangedU64ValueParser::<usize>::new().range(1..=MAX_WORKERS as u64))]
     workers: Option<usize>,
+
+    /// Look for queries for so long after the last one before sleeping until there is one; all the time, if no time is said.
+    /// Answers come sooner, and each worker takes a whole CPU meanwhile
+    #[arg(long, value_name = "MICROSECONDS", num_args = 0..=1, require_equals = true, default_missing_value = "always",
+          value_parser = parse_busy_poll)]
+    busy_poll: Option<BusyPoll>,
+
+    /// CPUs for the workers, in turn, like 0-3,6 [default: where the scheduler puts them]
+    #[arg(long, value_name = "LIST", value_parser = parse_cpus)]
+    cpus: Option<CpuList>,
+
+    /// Give each packet to the worker on the CPU that the kernel has processed it on, rather than by the client's address
+    #[arg(long, requires = "cpus")]
+    steer_by_cpu: bool,
 
     /// Seconds for which clients may keep an answer [default: 1; 30 in the designs that ask, as in weaveDNS 1.0]
     #[arg(long, value_name = "SECONDS", allow_negative_numbers = true,
@@ -168,7 +185,9 @@ impl Args {
             ));
         }
         let asking = self.design.settings(ttl_s, &self.listen)?;
-        let workers = self.workers.unwrap_or_else(|| thread::available_parallelism().map_or(1, usize::from));
+        let cores = || thread::available_parallelism().map_or(1, usize::from);
+        let workers =
+            self.workers.unwrap_or_else(|| self.cpus.as_ref().map_or_else(cores, |cpus| cpus.0.len()));
         Ok(Settings {
             listen: self.listen,
             domains: self.domain,
@@ -176,6 +195,9 @@ impl Args {
             zones: self.zone,
             cookie_secrets: self.cookie_secrets,
             workers: workers.min(MAX_WORKERS),
+            busy_poll: self.busy_poll.unwrap_or_default(),
+            cpus: self.cpus.unwrap_or_default().0,
+            steer_by_cpu: self.steer_by_cpu,
             zone: ZoneSettings { ttl_s, negative_ttl_s: ttl_s },
             asking,
             udp_len: self.edns_size,
@@ -203,6 +225,41 @@ fn parse_node_name(text: &str) -> Result<String, String> {
         0 => Err("a node needs a name".into()),
         1..=MAX_NODE_NAME_LEN => Ok(text.into()),
         len => Err(format!("a node's name can have {MAX_NODE_NAME_LEN} bytes, not {len}")),
+    }
+}
+
+/// A list of CPUs; a type of its own, or the command line would take each as an argument.
+#[derive(Clone, Debug, Default)]
+struct CpuList(Vec<usize>);
+
+fn parse_cpus(text: &str) -> Result<CpuList, String> {
+    let mut cpus = Vec::new();
+    for range in text.split(',') {
+        let (low, high) = range.split_once('-').unwrap_or((range, range));
+        let number =
+            |text: &str| text.trim().parse::<usize>().map_err(|_| format!("{text:?} is no CPU's number"));
+        let (low, high) = (number(low)?, number(high)?);
+        if low > high || high >= CpuSet::MAX_CPU {
+            return Err(format!("{range:?} is no range of CPUs"));
+        }
+        cpus.extend(low..=high);
+    }
+    let allowed =
+        sched_getaffinity(None).map_err(|error| format!("cannot ask which CPUs there are: {error}"))?;
+    match cpus.iter().find(|&&cpu| !allowed.is_set(cpu)) {
+        Some(cpu) => Err(format!("CPU {cpu} is not there, or this process may not use it")),
+        None => Ok(CpuList(cpus)),
+    }
+}
+
+fn parse_busy_poll(text: &str) -> Result<BusyPoll, String> {
+    match text {
+        "always" => Ok(BusyPoll::Always),
+        _ => match text.parse() {
+            Ok(0) => Ok(BusyPoll::Never),
+            Ok(us @ 1..=1_000_000) => Ok(BusyPoll::For(Duration::from_micros(us))),
+            _ => Err("expected microseconds, up to 1000000".into()),
+        },
     }
 }
 

@@ -48,7 +48,7 @@ const KINDS_OF_LOSS: [&str; 4] =
 const OF_FAILED: std::ops::Range<usize> = 2..4;
 
 /// Pairs of loads that tell what a stopped node does to all others' queries.
-const PAIRS: usize = 9;
+const PAIRS: usize = 7;
 
 /// Puts the load on a cluster with all nodes running, and with one stopped, in turns.
 pub(super) fn measure_stopped(task: &Task, progress: &dyn Fn(&str)) -> io::Result<Vec<Stopped>> {

@@ -108,7 +108,8 @@ fn speed(html: &mut String, results: &Results) {
     let _ = writeln!(
         html,
         "<h2>Speed and cost</h2>\n<p>{} queries outstanding at one node, medians of {} rounds of {} s, one design after the \
-         other. Each cluster is new, and has answered every name once before it is measured.</p>",
+         other. Each cluster is new; before it is measured it has answered every name once, and has had a second of the same load with \
+         repeated names.</p>",
         experiment.outstanding, experiment.rounds, experiment.seconds
     );
     for negatives in [Negatives::New, Negatives::Repeated] {

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use socket2::SockRef;
 
 use crate::wire::header::{RCODE_MASK, rcode, u16_at};
 use crate::wire::message::answers;
@@ -21,8 +22,13 @@ use crate::wire::record::rtype;
 /// How long an answer is waited for.
 pub(super) const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Time between two questions of a check: slow enough that every design can ask for each name.
-const CHECK_STEP: Duration = Duration::from_micros(50);
+/// Time between two questions of a check, at first and where something was lost: slow enough that every design can ask for
+/// each name.
+const CHECK_STEPS: [Duration; 3] =
+    [Duration::from_micros(70), Duration::from_millis(1), Duration::from_millis(2)];
+
+/// Bytes of answers that the kernel is asked to hold for a probe.
+const RECEIVE_BUFFER_LEN: usize = 4 << 20;
 
 /// What was answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -81,6 +87,7 @@ pub(super) fn probe(
     enter(namespace)?;
     let socket = UdpSocket::bind("0.0.0.0:0")?;
     socket.set_nonblocking(true)?;
+    SockRef::from(&socket).set_recv_buffer_size(RECEIVE_BUFFER_LEN)?;
     let mut asker = Asker { socket, open: HashMap::new(), samples: Vec::new(), next_id: 0 };
     let begin = Instant::now();
     let step = pace.period / questions.max(1);
@@ -190,7 +197,8 @@ fn read(message: &[u8]) -> Answer {
     }
 }
 
-/// Asks a node for each name once, and says which were not answered with their address.
+/// Asks a node for each name, and says which were not answered with their address. What was lost on the way is asked once
+/// more, slower.
 pub(super) fn check_all(
     namespace: Option<String>,
     node: SocketAddr,
@@ -198,16 +206,19 @@ pub(super) fn check_all(
 ) -> io::Result<Vec<String>> {
     // On a thread of its own, since that goes into the namespace for good.
     let thread = std::thread::Builder::new().name("self-check".into()).spawn(move || {
-        let count = u32::try_from(names.len()).unwrap_or(u32::MAX);
-        let pace = Pace { period: CHECK_STEP * count, turns: Some(1) };
-        let question = |number: usize, _| Question { node, name: names[number].0.clone() };
-        let samples = probe(namespace.as_deref(), count, pace, question, || true)?;
-        let wrong = |sample: &&Sample| sample.answer != Answer::Addresses(vec![names[sample.question].1]);
-        let told = |sample: &Sample| {
-            let (name, address) = &names[sample.question];
-            format!("{name} should be {address}, and is {:?}", sample.answer)
-        };
-        Ok(samples.iter().filter(wrong).map(told).collect())
+        let mut open: Vec<usize> = (0..names.len()).collect();
+        let mut answers = vec![Answer::Silence; names.len()];
+        for step in CHECK_STEPS {
+            let count = u32::try_from(open.len()).unwrap_or(u32::MAX);
+            let pace = Pace { period: step * count, turns: Some(1) };
+            let question = |number: usize, _| Question { node, name: names[open[number]].0.clone() };
+            for sample in probe(namespace.as_deref(), count, pace, question, || true)? {
+                answers[open[sample.question]] = sample.answer;
+            }
+            open.retain(|&i| answers[i] != Answer::Addresses(vec![names[i].1]));
+        }
+        let told = |&i: &usize| format!("{} should be {}, and is {:?}", names[i].0, names[i].1, answers[i]);
+        Ok(open.iter().map(told).collect())
     })?;
     thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }

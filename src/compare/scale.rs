@@ -116,6 +116,7 @@ fn measure_one(
 ) -> io::Result<Row> {
     let mut cluster = Cluster::start(design, experiment, &task.layout)?;
     speed::check(&cluster, design, experiment)?;
+    speed::warm_up(task, &mut cluster, experiment)?;
     let round = speed::load_while(task, &mut cluster, experiment, negatives, false)?;
     Ok(speed::summarise(design.name(), negatives, &[round]))
 }

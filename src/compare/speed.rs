@@ -1,7 +1,7 @@
 //! Each design under the same load: rounds, one design after the other, each with a new cluster.
 //!
-//! A round begins with a check that the node that is asked answers every name with its address, which is also the warm-up:
-//! a cache has all names then, as it would after a while of real use.
+//! A round begins with a check that the node that is asked answers every name with its address, and with a warm-up: a cache
+//! has all names then, as it would after a while of real use, and most of those that nobody has, where they are repeated.
 
 use std::fs;
 use std::io::{self, Write};
@@ -38,8 +38,15 @@ const IDLE: Duration = Duration::from_millis(1_500);
 /// How long the last of a change's messages may take.
 const SETTLING: Duration = Duration::from_millis(1_500);
 
+/// Seconds of load before what is measured: two windows, in which a hundred queries outstanding learn of two hundred names
+/// that nobody has.
+const WARM_UP_S: f64 = 1.0;
+
 /// Queries for names that nobody has, where they are repeated: as many as there are names, up to so many.
 const MAX_REPEATED: usize = 10_000;
+
+/// Queries in a file at least: enough that what is drawn at random is as it should be.
+const MIN_QUERIES: usize = 1_000;
 
 /// What one round has shown.
 pub(super) struct Round {
@@ -62,6 +69,7 @@ pub(super) fn measure(task: &Task, progress: &dyn Fn(&str)) -> io::Result<Vec<Ro
             if costs[i].is_none() {
                 costs[i] = Some(registration_cost(task, &cluster)?);
             }
+            warm_up(task, &mut cluster, &task.experiment)?;
             for (negatives, into) in [Negatives::Repeated, Negatives::New].iter().zip(&mut rounds[i]) {
                 into.push(load(task, &mut cluster, &task.experiment, *negatives)?);
             }
@@ -86,6 +94,13 @@ pub(super) fn measure(task: &Task, progress: &dyn Fn(&str)) -> io::Result<Vec<Ro
         }
     }
     Ok(rows)
+}
+
+/// Has the names that nobody has, where they are repeated, asked for once: a cache has them then as far as it can. It is put
+/// on every design alike, and not measured.
+pub(super) fn warm_up(task: &Task, cluster: &mut Cluster, experiment: &Experiment) -> io::Result<()> {
+    let experiment = Experiment { seconds: WARM_UP_S, churn_per_s: 0, ..experiment.clone() };
+    load(task, cluster, &experiment, Negatives::Repeated).map(drop)
 }
 
 /// That the node that is asked answers every name with its address, before anything is measured.
@@ -209,7 +224,10 @@ fn queries(directory: &Path, experiment: &Experiment, negatives: Negatives) -> i
             writeln!(file, "{label}.{DOMAIN}")?;
         }
         file.flush()?;
-        let mix = format!("positive={}%,negative={}%", (1.0 - share) * 100.0, share * 100.0);
+        let shares = [("positive", 1.0 - share), ("negative", share)];
+        let shares = shares.into_iter().filter(|(_, share)| *share > 0.0);
+        let mix: Vec<_> = shares.map(|(kind, share)| format!("{kind}={}%", share * 100.0)).collect();
+        let mix = mix.join(",");
         // Other names each time, so that nobody can have kept them.
         let seed = fastrand::u32(..).to_string();
         return Ok(["--names", &shown(&names), "--mix", &mix, "--seed", &seed].map(str::to_owned).to_vec());
@@ -219,14 +237,15 @@ fn queries(directory: &Path, experiment: &Experiment, negatives: Negatives) -> i
     let labels: Vec<_> = all_names(experiment).map(|(label, _)| label).collect();
     let mut negative = 0.0;
     // Each name comes as often as any other; names that nobody has are strewn between them.
-    let passes = (1_000 / labels.len().max(1)).max(1);
-    for i in 0..labels.len() * passes {
-        writeln!(file, "{}.{DOMAIN} A", labels[i % labels.len()])?;
-        negative += share / (1.0 - share).max(0.01);
-        while negative >= 1.0 {
+    let mut next = labels.iter().cycle();
+    for _ in 0..labels.len().max(MIN_QUERIES) * 2 {
+        negative += share;
+        if negative >= 1.0 {
+            negative -= 1.0;
             let k = fastrand::usize(..labels.len().min(MAX_REPEATED));
             writeln!(file, "no-{}.{DOMAIN} A", labels[k])?;
-            negative -= 1.0;
+        } else if let Some(label) = next.next() {
+            writeln!(file, "{label}.{DOMAIN} A")?;
         }
     }
     file.flush()?;
@@ -340,7 +359,7 @@ mod tests {
     #[test]
     fn repeated_queries_have_the_share_that_was_asked_for() {
         let directory = tempfile::tempdir().unwrap();
-        for share in [0.0, 0.25, 0.5, 0.9] {
+        for share in [0.0, 0.25, 0.5, 0.9, 1.0] {
             let experiment = Experiment { negative_share: share, ..Experiment::default() };
             let options = queries(directory.path(), &experiment, Negatives::Repeated).unwrap();
             let text = fs::read_to_string(&options[1]).unwrap();

@@ -8,6 +8,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use crate::dataplane::access::Access;
+use crate::dataplane::worker::BusyPoll;
 use crate::design::Asking;
 use crate::registry::control_address::ControlAddress;
 use crate::table::ZoneSettings;
@@ -68,6 +69,12 @@ pub struct Settings {
     pub cookie_secrets: Option<PathBuf>,
     /// Worker threads.
     pub workers: usize,
+    /// For how long they look for queries before they sleep.
+    pub busy_poll: BusyPoll,
+    /// CPUs for the workers, in turn; where the scheduler puts them if there are none.
+    pub cpus: Vec<usize>,
+    /// Each worker takes the packets that the kernel has processed on its own CPU.
+    pub steer_by_cpu: bool,
     /// How long others may keep our answers.
     pub zone: ZoneSettings,
     /// Bytes of a response over UDP at most.
@@ -102,6 +109,9 @@ impl Default for Settings {
             zones: Vec::new(),
             cookie_secrets: None,
             workers: 1,
+            busy_poll: BusyPoll::Never,
+            cpus: Vec::new(),
+            steer_by_cpu: false,
             zone: ZoneSettings { ttl_s: DEFAULT_TTL_S, negative_ttl_s: DEFAULT_TTL_S },
             udp_len: DEFAULT_UDP_LEN,
             access: Access::default(),

@@ -13,7 +13,7 @@ use super::rate_limit::{Allowance, RateLimiter};
 use super::records::{add_additional, copy_answers, follow_alias};
 use crate::design::{Elsewhere, Finding};
 use crate::snapshot::Reader;
-use crate::table::{Entry, SOA_TTL, Table};
+use crate::table::{Entry, MAX_WARM, SOA_TTL, Table};
 use crate::wire::cookie::Secrets;
 use crate::wire::edns::{ExtendedError, Options};
 use crate::wire::header::{self, rcode};
@@ -81,6 +81,9 @@ pub struct Answerer {
     rng: fastrand::Rng,
     /// Where names are looked for that are not in the table; in the `gossip` design nowhere.
     elsewhere: Option<Elsewhere>,
+    /// Hashes of names that are about to be looked up.
+    expected: [u64; MAX_WARM],
+    expecting: usize,
 }
 
 impl Answerer {
@@ -88,7 +91,16 @@ impl Answerer {
     #[must_use]
     pub fn new(service: Arc<Service>, secrets: Reader<Secrets>, rng: fastrand::Rng) -> Self {
         let limiter = RateLimiter::new(service.rate_limit);
-        Self { service, secrets, limiter, name: QueryName::default(), rng, elsewhere: None }
+        Self {
+            service,
+            secrets,
+            limiter,
+            name: QueryName::default(),
+            rng,
+            elsewhere: None,
+            expected: [0; MAX_WARM],
+            expecting: 0,
+        }
     }
 
     /// Has names that are not in the table looked for `elsewhere`.
@@ -99,6 +111,27 @@ impl Answerer {
     /// What is known of names that are not in the table.
     pub fn elsewhere(&mut self) -> Option<&mut Elsewhere> {
         self.elsewhere.as_mut()
+    }
+
+    /// Notes that the query in the first `len` bytes of `buffer` will have to be answered from `table`.
+    ///
+    /// # Panics
+    /// If `buffer` is shorter than [`MIN_BUFFER_LEN`](crate::wire::query::MIN_BUFFER_LEN): a fault of the transport.
+    #[inline]
+    pub fn expect(&mut self, table: &Table, buffer: &[u8], len: usize) {
+        if let Some(to) = self.expected.get_mut(self.expecting)
+            && self.name.fold_question(buffer, len, table.seed()).is_ok()
+        {
+            *to = self.name.hash();
+            self.expecting += 1;
+        }
+    }
+
+    /// Has memory bring what the expected queries will need of `table`.
+    #[inline]
+    pub fn warm(&mut self, table: &Table) {
+        table.warm(&self.expected[..self.expecting]);
+        self.expecting = 0;
     }
 
     /// After [`Verdict::Ask`] the name to ask for, lower-cased in wire form.
@@ -128,7 +161,7 @@ impl Answerer {
         origin: Origin,
         mut count: impl FnMut(Event),
     ) -> Verdict {
-        let Self { service, secrets, limiter, name, rng, elsewhere } = self;
+        let Self { service, secrets, limiter, name, rng, elsewhere, .. } = self;
         let Origin { transport, client, now_s, waited } = origin;
         let query = match Query::parse(buffer, len, name, table.seed()) {
             Ok(query) => query,

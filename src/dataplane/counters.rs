@@ -131,3 +131,25 @@ impl Counters {
         self.counts[event as usize].load(Ordering::Relaxed)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counters_of_two_workers_share_no_cache_line() {
+        // Processors fetch lines of 64 bytes in pairs.
+        assert!(align_of::<Counters>() >= 128 && size_of::<Counters>().is_multiple_of(128));
+    }
+
+    #[test]
+    fn each_event_is_counted_for_itself() {
+        let counters = Counters::default();
+        counters.count(Event::Asked);
+        counters.add(Event::PeerBytesOut, 70);
+        counters.add(Event::PeerBytesOut, 7);
+        let counted: Vec<_> =
+            Event::ALL.iter().map(|&event| counters.get(event)).filter(|&n| n > 0).collect();
+        assert_eq!(counted, [1, 77]);
+    }
+}

@@ -6,6 +6,8 @@ use std::fmt;
 use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, UdpSocket};
 
+use socket2::SockRef;
+
 use super::worker::Listeners;
 use super::{tcp, udp};
 
@@ -73,4 +75,21 @@ pub fn bind(address: SocketAddr, workers: &mut [Listeners]) -> Result<SocketAddr
             Err(error) => return Err(fail("TCP")(error)),
         }
     }
+}
+
+/// Has the kernel give a packet to the worker on the CPU that has processed it (SO_INCOMING_CPU), where that is one of
+/// `cpus`, which the workers have in turn. Others go by the hash of their client, as all do otherwise.
+///
+/// # Errors
+/// What the kernel says.
+pub fn steer(workers: &[Listeners], cpus: &[usize]) -> io::Result<()> {
+    for (listeners, cpu) in workers.iter().zip(cpus.iter().cycle()) {
+        for socket in &listeners.udp {
+            SockRef::from(socket).set_cpu_affinity(*cpu)?;
+        }
+        for listener in &listeners.tcp {
+            SockRef::from(listener).set_cpu_affinity(*cpu)?;
+        }
+    }
+    Ok(())
 }

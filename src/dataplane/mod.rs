@@ -18,4 +18,4 @@ mod tcp;
 mod udp;
 pub mod worker;
 
-pub use listen::{ListenError, bind};
+pub use listen::{ListenError, bind, steer};

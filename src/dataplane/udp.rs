@@ -12,7 +12,7 @@ use super::answer::{Answerer, Origin, Verdict};
 use super::counters::{Counters, Event};
 use crate::mmsg::{self, Addressing, BATCH_LEN, Batch, Datagram, Wait};
 use crate::snapshot::Reader;
-use crate::table::Table;
+use crate::table::{MAX_WARM, Table};
 use crate::wire::header;
 use crate::wire::response::Transport;
 
@@ -72,6 +72,11 @@ pub(super) fn refuse_more(socket: &UdpSocket) -> io::Result<()> {
     socket2::SockRef::from(socket).attach_filter(&[SockFilter::new(RETURN_CONSTANT, 0, 0, 0)])
 }
 
+/// Queries in a batch from which on it pays to have memory bring what all of them will read.
+const WORTH_WARMING: usize = 4;
+
+const _: () = assert!(BATCH_LEN <= MAX_WARM);
+
 /// How much of a batch there was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Served {
@@ -107,6 +112,13 @@ pub(super) fn serve_batch(
     counters.count(Event::Batch);
     let table = reader.load();
     let now_s = clock();
+    if received >= WORTH_WARMING && table.is_large() {
+        for i in 0..received {
+            let Datagram { buffer, len, .. } = batch.datagram(i);
+            answerer.expect(table, buffer, len);
+        }
+        answerer.warm(table);
+    }
     for i in 0..received {
         // Nobody can have sent from port 0: an answer could only serve to bother whoever's address that is.
         let Some(client) = batch.peer(i).filter(|peer| peer.port() != 0).map(|peer| peer.ip()) else {

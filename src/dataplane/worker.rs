@@ -8,10 +8,11 @@ use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token, Waker};
+use rustix::thread::{CpuSet, sched_setaffinity};
 
 use super::answer::{Answerer, Origin, Verdict};
 use super::asking::{self, Asking, Client, Waiter};
@@ -39,11 +40,37 @@ enum Watch {
     Busy,
 }
 
+/// When a worker that is told to look for queries all the time glances at the poll: once in so many looks that found
+/// nothing. It delays connections and a request to stop by some ten microseconds.
+const LOOKS_PER_GLANCE: u32 = 32;
+
 /// Events taken from the poll at once; what does not fit comes with the next look.
 const EVENTS_LEN: usize = 256;
 
 /// The token of the waker; sockets have their indices.
 const WAKE: Token = Token(usize::MAX);
+
+/// How a worker waits, and where it runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Manner {
+    /// For how long after the last query it looks for the next one before it sleeps: to be woken takes longer than to look,
+    /// and looking takes the whole CPU.
+    pub busy_poll: BusyPoll,
+    /// The only CPU that it runs on.
+    pub cpu: Option<usize>,
+}
+
+/// For how long a worker looks for queries before it sleeps until there is one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum BusyPoll {
+    /// Not at all.
+    #[default]
+    Never,
+    /// So long after the last one.
+    For(Duration),
+    /// It never sleeps.
+    Always,
+}
 
 /// A running worker, as the thread that started it sees it.
 pub struct Handle {
@@ -108,6 +135,10 @@ pub struct Worker {
     answerer: Answerer,
     counters: Arc<Counters>,
     stop: Arc<AtomicBool>,
+    busy_poll: BusyPoll,
+    /// Since when it has looked in vain, and how often.
+    idle_since: Option<Instant>,
+    idle_looks: u32,
 }
 
 impl Worker {
@@ -117,6 +148,7 @@ impl Worker {
     /// When the kernel has no event queue or thread to give.
     pub fn start(
         index: usize,
+        manner: Manner,
         listeners: Listeners,
         reader: Reader<Table>,
         answerer: Answerer,
@@ -138,8 +170,25 @@ impl Worker {
                     Watched { socket, batch, watch: Watch::Waiting }
                 };
                 let sockets = listeners.udp.into_iter().map(watched).collect();
+                if let Some(cpu) = manner.cpu {
+                    pin(cpu);
+                }
                 let asking = listeners.asking.map(Asking::new);
-                Self { poll, sockets, tcp, asking, reader, answerer, counters, stop }.run();
+                let (busy_poll, idle_since, idle_looks) = (manner.busy_poll, None, 0);
+                Self {
+                    poll,
+                    sockets,
+                    tcp,
+                    asking,
+                    reader,
+                    answerer,
+                    counters,
+                    stop,
+                    busy_poll,
+                    idle_since,
+                    idle_looks,
+                }
+                .run();
             }
         })?;
         Ok(Handle { thread, waker, stop, counters })
@@ -151,7 +200,14 @@ impl Worker {
     /// sockets it has not yet seen empty. While there are any it only glances at the poll.
     fn run(mut self) {
         let mut events = Events::with_capacity(EVENTS_LEN);
+        if self.busy_poll == BusyPoll::Always {
+            (0..self.sockets.len()).for_each(|i| self.stop_watching(i));
+        }
         while !self.stop.load(Ordering::Acquire) {
+            if !self.idle_looks.is_multiple_of(LOOKS_PER_GLANCE) {
+                self.look();
+                continue;
+            }
             let timeout = if self.is_busy() { Some(Duration::ZERO) } else { self.timeout() };
             match self.poll.poll(&mut events, timeout) {
                 Ok(()) => {}
@@ -170,13 +226,31 @@ impl Worker {
                 }
             }
             self.begin_asking_turn();
-            for i in 0..self.sockets.len() {
-                self.take_turn(i);
-            }
+            self.look();
             self.take_tcp_turn();
             self.take_asking_turn();
         }
         self.finish();
+    }
+
+    /// Serves the sockets that may have something.
+    fn look(&mut self) {
+        for i in 0..self.sockets.len() {
+            self.take_turn(i);
+        }
+    }
+
+    /// Whether to look once more for what just was not there, rather than to sleep until there is something.
+    fn looks_again(&mut self) -> bool {
+        self.idle_looks = self.idle_looks.wrapping_add(1);
+        match self.busy_poll {
+            BusyPoll::Never => false,
+            BusyPoll::Always => true,
+            BusyPoll::For(time) => {
+                let now = Instant::now();
+                now.saturating_duration_since(*self.idle_since.get_or_insert(now)) < time
+            }
+        }
     }
 
     fn is_busy(&self) -> bool {
@@ -283,13 +357,27 @@ impl Worker {
             return;
         }
         for _ in 0..BATCHES_PER_TURN {
-            match (watch, self.serve(i)) {
+            let served = self.serve(i);
+            if served != Served::Empty {
+                (self.idle_since, self.idle_looks) = (None, 0);
+            }
+            match (watch, served) {
                 // Whatever comes after the queue was seen empty is a new edge.
                 (Watch::Ready, Served::Partial | Served::Empty) => {
-                    self.sockets[i].watch = Watch::Waiting;
+                    if self.busy_poll == BusyPoll::Never {
+                        self.sockets[i].watch = Watch::Waiting;
+                    } else {
+                        self.stop_watching(i);
+                    }
                     return;
                 }
-                (Watch::Busy, Served::Empty) => return self.watch(i),
+                (Watch::Busy, Served::Empty) => {
+                    if !self.looks_again() {
+                        (self.idle_since, self.idle_looks) = (None, 0);
+                        self.watch(i);
+                    }
+                    return;
+                }
                 _ => {}
             }
         }
@@ -373,6 +461,13 @@ fn answer_tcp(
 #[allow(clippy::cast_possible_truncation)] // they wrap in 2106, as RFC 9018 knows
 fn unix_time_s() -> u32 {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs() as u32)
+}
+
+/// Holds this thread to one CPU. The CPU was seen to be there; if it is not any more, the thread runs where it may.
+fn pin(cpu: usize) {
+    let mut cpus = CpuSet::new();
+    cpus.set(cpu);
+    let _ = sched_setaffinity(None, &cpus);
 }
 
 fn register(poll: &Poll, i: usize, socket: &UdpSocket) -> io::Result<()> {

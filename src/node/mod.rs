@@ -27,7 +27,7 @@ use crate::dataplane::asking::Setup;
 use crate::dataplane::asking_sockets::{self, ReachError};
 use crate::dataplane::counters::Event;
 use crate::dataplane::identity::Identity;
-use crate::dataplane::worker::{Handle, Listeners, Worker};
+use crate::dataplane::worker::{Handle, Listeners, Manner, Worker};
 use crate::dataplane::{self, ListenError};
 use crate::design::Elsewhere;
 use crate::design::cache::Cache;
@@ -108,8 +108,6 @@ pub struct Node {
     settings: Settings,
     addresses: Vec<SocketAddr>,
     inbox: Inbox,
-    /// What files have said last.
-    files: Registrations,
     /// The keys that gossip is sealed with, as the file had them last.
     ring: Option<KeyRing>,
     /// The registrations of all nodes, and the other nodes.
@@ -147,6 +145,9 @@ impl Node {
         for &listen in &settings.listen {
             addresses.push(dataplane::bind(listen, &mut listeners).map_err(NodeError::Listen)?);
         }
+        if settings.steer_by_cpu {
+            dataplane::steer(&listeners, &settings.cpus).map_err(NodeError::Worker)?;
+        }
         reach(&settings, &mut listeners).map_err(NodeError::Reach)?;
         let publisher = Publisher::new(&settings.domains, settings.zone);
         let (store, journal) = open_store(&settings, &inbox)?;
@@ -157,7 +158,6 @@ impl Node {
             settings,
             addresses,
             inbox,
-            files: Registrations::default(),
             ring,
             cluster,
             mutations,
@@ -173,7 +173,7 @@ impl Node {
             control: None,
         };
         node.register_name_servers();
-        node.replace(&names)?;
+        node.replace(names)?;
         match node.start_threads(listeners) {
             Ok(()) => Ok(node),
             Err(error) => {
@@ -198,7 +198,8 @@ impl Node {
             if let Some(setup) = &listeners.asking {
                 answerer.look_elsewhere(Elsewhere::new(setup.cache.clone()));
             }
-            let worker = Worker::start(index, listeners, self.publisher.reader(), answerer);
+            let manner = Manner { busy_poll: self.settings.busy_poll, cpu: self.cpu_of(index) };
+            let worker = Worker::start(index, manner, listeners, self.publisher.reader(), answerer);
             self.workers.push(worker.map_err(NodeError::Worker)?);
         }
         if let Some(address) = &self.settings.control {
@@ -217,6 +218,12 @@ impl Node {
             seeds::look_up(&gossip.join, self.inbox.sender()).map_err(NodeError::Thread)?;
         }
         Ok(())
+    }
+
+    /// The CPU for a worker, if it is not to run on any.
+    fn cpu_of(&self, worker: usize) -> Option<usize> {
+        let cpus = &self.settings.cpus;
+        cpus.get(worker.checked_rem(cpus.len())?).copied()
     }
 
     /// Where it answers; with port 0 asked for, the ports that the kernel picked.
@@ -247,16 +254,19 @@ impl Node {
     ///
     /// # Errors
     /// [`NodeError::Conflict`]; the old names stay.
-    pub fn replace(&mut self, names: &Names) -> Result<(), NodeError> {
+    pub fn replace(&mut self, names: Names) -> Result<(), NodeError> {
         let registrations = names.registrations().map_err(NodeError::Conflict)?;
+        // A million names are a hundred megabytes, whose room the store and the table can have.
+        drop(names);
         let store = self.cluster.engine_mut().store_mut();
-        for gone in self.files.beyond(&registrations) {
+        let before = Registrations::of(store.registrations());
+        for gone in before.beyond(&registrations) {
             store.remove_key(gone.key);
         }
-        for new in registrations.beyond(&self.files) {
+        for new in registrations.beyond(&before) {
             store.register_encoded(new.bytes);
         }
-        self.files = registrations;
+        drop((before, registrations));
         self.publish_all();
         Ok(())
     }

@@ -275,6 +275,7 @@ impl Node {
             members: engine.membership().members().len() + 1,
             registrations: engine.store().len(),
             names: self.publisher.current().names(),
+            table_bytes: self.publisher.current().heap_len() as u64,
             counters: self.counts().into_iter().map(counted).collect(),
             gossip_counters: self.gossip_counts(),
         }

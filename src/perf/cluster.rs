@@ -49,6 +49,8 @@ pub enum Measurement {
     Churn,
     /// Bytes for a record, at a million.
     Memory,
+    /// A node with a million names of a file: loading, memory, changes.
+    Large,
 }
 
 /// Nodes of the clusters.
@@ -60,7 +62,7 @@ const CHANGES_PER_S: u32 = 10_000;
 /// Changes in one request.
 const CHANGES_PER_REQUEST: u32 = 200;
 
-const DOMAIN: &str = "redbreast.internal";
+pub(super) const DOMAIN: &str = "redbreast.internal";
 
 /// Measures; `seconds` is how long the changes go on.
 ///
@@ -76,6 +78,7 @@ pub fn measure(what: Measurement, seconds: u32, records: u32) -> io::Result<Vec<
         Measurement::Idle => idle(directory),
         Measurement::Churn => churn(directory, seconds),
         Measurement::Memory => memory(directory, records),
+        Measurement::Large => super::large::large(directory, records),
     }
 }
 
@@ -86,18 +89,18 @@ fn cluster(directory: &Path) -> io::Result<Vec<Node>> {
 }
 
 /// The value below which so many of a hundred are; `sorted` is.
-fn percentile(sorted: &[f64], percent: usize) -> f64 {
+pub(super) fn percentile(sorted: &[f64], percent: usize) -> f64 {
     let rank = (sorted.len() * percent).div_ceil(100).max(1);
     sorted.get(rank - 1).copied().unwrap_or(f64::NAN)
 }
 
 /// Asks one node, over and over.
-struct Probe {
+pub(super) struct Probe {
     socket: UdpSocket,
 }
 
 impl Probe {
-    fn new(dns: SocketAddr) -> io::Result<Self> {
+    pub(super) fn new(dns: SocketAddr) -> io::Result<Self> {
         let socket = UdpSocket::bind("127.0.0.1:0")?;
         socket.connect(dns)?;
         socket.set_read_timeout(Some(Duration::from_secs(1)))?;
@@ -105,7 +108,7 @@ impl Probe {
     }
 
     /// How many addresses `label` has.
-    fn count(&self, label: &str) -> io::Result<u8> {
+    pub(super) fn count(&self, label: &str) -> io::Result<u8> {
         let name = Name::from_text(&format!("{label}.{DOMAIN}")).map_err(io::Error::other)?;
         let id = fastrand::u16(..).to_be_bytes();
         let packet = [&id[..], b"\x01\0\0\x01\0\0\0\0\0\0", name.as_wire(), b"\0\x01\0\x01"].concat();
@@ -120,7 +123,7 @@ impl Probe {
     }
 }
 
-fn addition(label: &str, address: [u8; 4], ttl_s: u32) -> Addition {
+pub(super) fn addition(label: &str, address: [u8; 4], ttl_s: u32) -> Addition {
     Addition {
         name: label.into(),
         addresses: vec![address.into()],
@@ -241,7 +244,7 @@ fn kill(directory: &Path) -> io::Result<Vec<Figure>> {
 }
 
 /// A file of `count` names, numbered from `first` on.
-fn names_file(path: &Path, first: u32, count: u32) -> io::Result<()> {
+pub(super) fn names_file(path: &Path, first: u32, count: u32) -> io::Result<()> {
     let mut text = String::new();
     for number in first..first + count {
         let [_, a, b, c] = number.to_be_bytes();
@@ -319,7 +322,7 @@ fn cpu_s(pid: u32) -> io::Result<(f64, f64)> {
 }
 
 /// What the first node does under load for a while: queries a second, and the share of its CPU that is left for workers.
-fn load_for(node: &Node, directory: &Path, time: Duration) -> io::Result<(f64, f64)> {
+pub(super) fn load_for(node: &Node, directory: &Path, time: Duration) -> io::Result<(f64, f64)> {
     let pid = node.pid().ok_or_else(|| io::Error::other("the node has ended"))?;
     let before = cpu_s(pid)?;
     let ((), qps) = under_load(node, directory, || {
@@ -333,7 +336,7 @@ fn load_for(node: &Node, directory: &Path, time: Duration) -> io::Result<(f64, f
 }
 
 /// Registers changes at a steady rate until `stop`. Returns how many, and the last TTL of each name.
-fn make_changes(node: &Node, names: u32, stop: &AtomicBool) -> io::Result<(u64, Vec<u32>)> {
+pub(super) fn make_changes(node: &Node, names: u32, stop: &AtomicBool) -> io::Result<(u64, Vec<u32>)> {
     let (mut made, mut ttls) = (0u64, vec![0; names as usize]);
     let begin = Instant::now();
     while !stop.load(Ordering::Relaxed) {
@@ -426,7 +429,7 @@ fn churn(directory: &Path, seconds: u32) -> io::Result<Vec<Figure>> {
 }
 
 /// Memory that a process holds, in bytes.
-fn resident_bytes(node: &Node) -> io::Result<u64> {
+pub(super) fn resident_bytes(node: &Node) -> io::Result<u64> {
     let pid = node.pid().ok_or_else(|| io::Error::other("the node has ended"))?;
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));

@@ -136,16 +136,34 @@ impl Registrations {
     fn push(&mut self, name: &Name, rtype: u16, rdata: &[u8], attributes: &Attributes) {
         let at = self.arena.len();
         let parts = encode_to(&mut self.arena, INSTANCE, name.as_wire(), (rtype, rdata), attributes);
+        self.note(at, parts.name, parts.key_len, rtype);
+    }
+
+    /// Those of `records` that come from files.
+    pub fn of<'a>(records: impl Iterator<Item = Record<'a>>) -> Self {
+        let mut registrations = Self::default();
+        for record in records.filter(|record| record.instance == INSTANCE) {
+            let at = registrations.arena.len();
+            record.append_to(&mut registrations.arena);
+            let name = record.name_range();
+            registrations.note(at, name, record.key.len(), record.rtype);
+        }
+        registrations.items.sort_unstable();
+        registrations
+    }
+
+    /// Notes the registration whose encoding begins at `at` and is the last in the arena.
+    fn note(&mut self, at: usize, name: (usize, usize), key_len: usize, rtype: u16) {
         // Files are the operator's own: nobody else chooses what is hashed here.
         let hash = |from: usize, to: usize| FixedState::default().hash_one(&self.arena[at + from..at + to]);
         let short = |len: usize| u16::try_from(len).expect("the readers of files bound every part");
         let item = Item {
-            name_hash: hash(parts.name.0, parts.name.1),
-            key_hash: hash(0, parts.key_len),
+            name_hash: hash(name.0, name.1),
+            key_hash: hash(0, key_len),
             rtype,
             at: u32::try_from(at).expect("files are below 4 GiB"),
             len: short(self.arena.len() - at),
-            key_len: short(parts.key_len),
+            key_len: short(key_len),
         };
         self.items.push(item);
     }
@@ -269,5 +287,12 @@ mod tests {
         new.sort_unstable();
         assert_eq!((gone, new), ((0..10).collect(), (90..100).collect()));
         assert_eq!(after.beyond(&after).count(), 0);
+        // What is in the store is as good as what was read.
+        let records = || after.items.iter().map(|item| after.record(item));
+        let stored = Registrations::of(records());
+        assert_eq!(
+            (stored.items.len(), after.beyond(&stored).count(), stored.beyond(&after).count()),
+            (90, 0, 0)
+        );
     }
 }

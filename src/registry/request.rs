@@ -168,6 +168,9 @@ pub struct Status {
     pub registrations: usize,
     /// Names with records that it answers, reverse ones included.
     pub names: usize,
+    /// Bytes that the names take in the table that answers come from.
+    #[serde(default)]
+    pub table_bytes: u64,
     /// What its workers have counted.
     pub counters: std::collections::BTreeMap<String, u64>,
     /// What its gossip has counted.

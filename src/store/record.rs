@@ -189,6 +189,21 @@ pub struct Record<'a> {
 }
 
 impl<'a> Record<'a> {
+    /// Appends its bytes, as [`encode`] makes them.
+    pub fn append_to(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(self.key);
+        out.extend_from_slice(self.attributes);
+    }
+
+    /// Where in its bytes its name begins and ends.
+    #[must_use]
+    pub fn name_range(&self) -> (usize, usize) {
+        let mut reader = Reader(self.key);
+        let _ = reader.bytes(MAX_INSTANCE_LEN);
+        let begin = self.key.len() - reader.0.len();
+        (begin, begin + self.name.len())
+    }
+
     /// Takes `bytes` apart.
     ///
     /// # Errors

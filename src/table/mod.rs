@@ -7,25 +7,27 @@
 //! before it are shared, not copied: a small change costs little to publish and leaves the workers' caches warm.
 
 mod publish;
+mod root;
 mod shard;
 mod update;
 mod zone;
 
-use std::sync::Arc;
-
 pub use publish::Publisher;
-pub use shard::{Entry, MAX_SET_LEN, RecordSet};
+pub use shard::{Entry, MAX_SET_LEN, MAX_WARM, RecordSet};
 pub(crate) use shard::{append_set, limit_ttl};
 pub use zone::{MAX_APEX_LEN, SOA_RECORD_LEN, SOA_TTL, Zone, ZoneSettings, name_server};
 
 use crate::wire::name::{HashSeed, Name, QueryName, suffix_at};
-use shard::{Shard, ShardWriter};
+use root::Root;
+use shard::ShardWriter;
 use update::Counts;
+
+/// Names of a table from which on what is looked up is mostly not in the caches nearest to the processor.
+const LARGE: usize = 1_000;
 
 /// All names of one moment, with what a worker needs to answer for them.
 pub struct Table {
-    /// A power of two of them.
-    shards: Box<[Arc<Shard>]>,
+    shards: Root,
     seed: HashSeed,
     /// Longest name first, so that the first match is the closest enclosing zone.
     zones: Box<[Zone]>,
@@ -56,7 +58,7 @@ impl Table {
         let mut zones: Vec<_> = domains.iter().map(|domain| Zone::new(domain, settings, serial)).collect();
         zones.sort_by_key(|zone| std::cmp::Reverse(zone.lower_case_wire().len()));
         Self {
-            shards: Box::default(),
+            shards: Root::from_iter([]),
             seed,
             zones: zones.into(),
             lone_zone: Zone::new(&Name::root(), settings, serial),
@@ -79,7 +81,21 @@ impl Table {
     #[inline]
     #[must_use]
     pub fn lookup(&self, name: &QueryName) -> Option<Entry<'_>> {
-        self.shards[shard_of(name.hash(), self.shards.len())].find(name)
+        self.shards.get(shard_of(name.hash(), self.shards.len())).find(name)
+    }
+
+    /// Whether looking up names one by one would wait for memory, which [`warm`](Self::warm) spares.
+    #[inline]
+    #[must_use]
+    pub fn is_large(&self) -> bool {
+        self.entries > LARGE
+    }
+
+    /// Has memory bring what looking up names with these hashes will read, for up to [`MAX_WARM`] of them at the same time.
+    #[inline]
+    pub fn warm(&self, hashes: &[u64]) {
+        let shard = |hash| self.shards.get(shard_of(hash, self.shards.len()));
+        shard::warm(hashes.iter().map(|&hash| (shard(hash), hash)));
     }
 
     /// A `name` of one label in the first domain, where people mean it; `None` if that is too long.
@@ -150,7 +166,7 @@ impl Table {
     /// Bytes that the table takes on the heap.
     #[must_use]
     pub fn heap_len(&self) -> usize {
-        size_of_val(&*self.shards) + self.shards.iter().map(|shard| shard.heap_len()).sum::<usize>()
+        self.shards.heap_len()
     }
 }
 

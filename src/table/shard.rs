@@ -104,19 +104,20 @@ impl ShardWriter {
     }
 
     /// The shard as written; `same` if that has become the very same.
-    pub(crate) fn finish(&self, same: &Arc<Shard>) -> Arc<Shard> {
-        if *same.block == *self.block { Arc::clone(same) } else { self.finish_new() }
+    pub(crate) fn finish(&self, same: &Shard) -> Shard {
+        if *same.block == *self.block { same.clone() } else { self.finish_new() }
     }
 
     /// The shard as written.
-    pub(crate) fn finish_new(&self) -> Arc<Shard> {
-        Arc::new(Shard { block: self.block.as_slice().into() })
+    pub(crate) fn finish_new(&self) -> Shard {
+        Shard { block: self.block.as_slice().into() }
     }
 }
 
-/// An immutable block of names.
+/// An immutable block of names. Tables that have it in common share the block, to which the shard is one pointer.
+#[derive(Clone)]
 pub(crate) struct Shard {
-    block: Box<[u8]>,
+    block: Arc<[u8]>,
 }
 
 /// The records of one name, borrowed from a table.
@@ -165,9 +166,46 @@ impl Shard {
 
     /// Bytes on the heap.
     pub(crate) fn heap_len(&self) -> usize {
-        self.block.len() + size_of::<Self>() + 2 * size_of::<usize>() // the counts of its `Arc`
+        self.block.len() + 2 * size_of::<usize>() // the counts of its `Arc`
+    }
+
+    /// Whether both are the same block, not only equal ones.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.block, &other.block)
     }
 }
+
+/// Has memory bring what looking up names with these hashes, each in its shard, will read. The steps of a look-up wait for
+/// each other, since each says where the next one reads; done step by step for all names, those of different names do not.
+pub(crate) fn warm<'a>(lookups: impl Iterator<Item = (&'a Shard, u64)>) {
+    let mut blocks = [(&[][..], 0, 0u64); MAX_WARM];
+    let mut count = 0;
+    for (to, (shard, hash)) in blocks.iter_mut().zip(lookups) {
+        let block = &*shard.block;
+        let slots = block.first_chunk::<COUNT_LEN>().map_or(0, |count| u32::from_le_bytes(*count) as usize);
+        *to = (block, slot_at(first_slot(hash, slots)), hash);
+        count += 1;
+    }
+    for (block, at, entry) in &mut blocks[..count] {
+        let slot = block.get(*at..*at + SLOT_LEN).and_then(<[u8]>::first_chunk::<SLOT_LEN>);
+        #[allow(clippy::cast_possible_truncation)] // the low half is what is wanted
+        let offset = slot.map_or(0, |slot| u64::from_le_bytes(*slot) as u32);
+        *entry = offset.into();
+    }
+    let mut seen = 0;
+    for (block, _, entry) in &blocks[..count] {
+        #[allow(clippy::cast_possible_truncation)] // 32 bits
+        let entry = *entry as usize;
+        // An entry is rarely on more than two cache lines.
+        for at in [entry, entry + 64] {
+            seen ^= block.get(at).copied().unwrap_or_default();
+        }
+    }
+    std::hint::black_box(seen);
+}
+
+/// Names that are warmed at once at most: a batch.
+pub const MAX_WARM: usize = 64;
 
 #[inline]
 fn slot_at(slot: usize) -> usize {
@@ -261,7 +299,8 @@ mod tests {
                 writer.name(name.hash(), name.as_wire(), &sets);
             }
             let shard = writer.finish_new();
-            assert!(Arc::ptr_eq(&writer.finish(&shard), &shard), "what is the same is shared");
+            assert!(writer.finish(&shard).is_same(&shard), "what is the same is shared");
+            warm(names.iter().map(|name| (&shard, name.hash())));
             assert!(shard.entries().map(|(name, _)| name).eq(names.iter().map(QueryName::as_wire)));
             assert!(shard.entries().all(|(_, sets)| sets.len() == 1 + 2 * 6 + 15 + 2 * 16));
             for (i, name) in names.iter().enumerate() {

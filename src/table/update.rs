@@ -4,11 +4,11 @@
 //! others stand below it is counted by them, so that it comes and goes with the first and the last of them.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use super::shard::{Shard, ShardWriter, append_set};
+use super::root::Root;
+use super::shard::{ShardWriter, append_set};
 use super::{Table, Zone, ZoneSettings, shard_of};
 use crate::store::NameSet;
 use crate::wire::name::{HashSeed, Name, QueryName, suffix_at};
@@ -154,7 +154,7 @@ impl Update {
         self.entries = entries;
     }
 
-    fn rewrite_touched(&self, old: &Table) -> Box<[Arc<Shard>]> {
+    fn rewrite_touched(&self, old: &Table) -> Root {
         let count = old.shards.len();
         let mut shards = old.shards.clone();
         let mut writer = ShardWriter::default();
@@ -165,7 +165,7 @@ impl Update {
             // Both are in the order of their hashes, then names: what is in both is met at the same time.
             let mut changed = changed.iter().peekable();
             all.clear();
-            for (name, sets) in old.shards[i].entries() {
+            for (name, sets) in old.shards.get(i).entries() {
                 folded.fold_wire(name, self.seed).expect("it was folded before");
                 let hash = folded.hash();
                 while let Some(entry) = changed.next_if(|entry| (entry.hash, self.name(entry)) < (hash, name))
@@ -179,7 +179,11 @@ impl Update {
             all.retain(|(.., sets)| !sets.is_empty());
             writer.begin(all.len());
             all.iter().for_each(|(hash, name, sets)| writer.name(*hash, name, sets));
-            shards[i] = writer.finish(&old.shards[i]);
+            let before = old.shards.get(i);
+            let after = writer.finish(before);
+            if !after.is_same(before) {
+                shards.replace(i, after);
+            }
         }
         shards
     }
@@ -187,7 +191,7 @@ impl Update {
     /// Adds what the old table has and this does not change.
     fn take_over(&mut self, old: &Table) {
         let changed: NameSet = self.entries.iter().map(|entry| self.name(entry)).collect();
-        for shard in &old.shards {
+        for shard in old.shards.iter() {
             for (name, sets) in shard.entries().filter(|(name, _)| !changed.contains(name)) {
                 let at = self.begin(name);
                 self.arena.extend_from_slice(sets);
@@ -197,7 +201,7 @@ impl Update {
         self.sort();
     }
 
-    fn rewrite_all(&self, count: usize) -> Box<[Arc<Shard>]> {
+    fn rewrite_all(&self, count: usize) -> Root {
         let entries: Vec<_> = self.entries.iter().filter(|entry| entry.sets_len > 0).collect();
         let mut writer = ShardWriter::default();
         let mut rest = &entries[..];

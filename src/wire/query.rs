@@ -69,9 +69,7 @@ impl Query {
         if u16_at(buffer, header::QDCOUNT) != 1 {
             return parse_without_question(&buffer[..len]);
         }
-        let window: &[u8; FOLD_LEN] =
-            buffer[header::LEN..][..FOLD_LEN].try_into().expect("sizes asserted above");
-        let name_len = name.fold(window, len - header::LEN, seed).map_err(Fault::Name)?;
+        let name_len = name.fold_question(buffer, len, seed).map_err(Fault::Name)?;
         let name_end = header::LEN + name_len;
         let question_end = name_end + 4;
         if question_end > len {
@@ -83,6 +81,21 @@ impl Query {
             question_end,
             edns: parse_records(&buffer[..len], question_end)?,
         })
+    }
+}
+
+impl QueryName {
+    /// Reads the name of the question in the first `len` bytes of `buffer`; returns its length.
+    ///
+    /// # Errors
+    /// A [`NameFault`]; the name is then unspecified but harmless.
+    ///
+    /// # Panics
+    /// If `buffer` has less than [`MIN_BUFFER_LEN`] bytes.
+    #[inline]
+    pub fn fold_question(&mut self, buffer: &[u8], len: usize, seed: HashSeed) -> Result<usize, NameFault> {
+        let window = buffer[header::LEN..][..FOLD_LEN].try_into().expect("a slice of that length");
+        self.fold(window, len.saturating_sub(header::LEN), seed)
     }
 }
 

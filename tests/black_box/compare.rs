@@ -175,3 +175,59 @@ fn what_cannot_be_measured_is_said_at_once() {
     assert!(errors.contains("ulimit -n"), "{errors}");
     assert!(begin.elapsed() < Duration::from_secs(10), "none of them measures anything first");
 }
+
+/// Whether this process may make network namespaces.
+fn is_root() -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    status.lines().any(|line| line.starts_with("Uid:") && line.split_whitespace().nth(2) == Some("0"))
+}
+
+/// Takes a minute, most of it waiting: what is looked at lasts longer than a cache keeps anything.
+#[test]
+fn failures_and_changes_are_seen_as_they_are() {
+    if !is_root() {
+        println!("skipped: network namespaces take root");
+        return;
+    }
+    let directory = TempDir::new().unwrap();
+    let args =
+        ["--netns", "--rounds", "1", "-l", "1", "--nodes", "4", "--designs", "gossip,cache", "--json", "-"];
+    let output = compare(directory.path(), &args).output().unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{errors}");
+    let results: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let seen = |design: &str, failure: &str, kind: usize| {
+        let faults = results["faults"].as_array().unwrap();
+        let fault = faults.iter().find(|fault| fault["design"] == design && fault["failure"] == failure);
+        fault.unwrap_or_else(|| panic!("{design} {failure}"))["seen"][kind].clone()
+    };
+    let number = |value: &Value| value.as_f64().unwrap_or_else(|| panic!("{value}"));
+    for failure in ["stop", "kill", "loss", "partition"] {
+        for design in ["gossip", "cache"] {
+            // Of the node that is asked, and of one that is well.
+            assert!(number(&seen(design, failure, 0)["answered_percent"]) > 99.9, "{design} {failure}");
+        }
+        assert!(number(&seen("gossip", failure, 1)["answered_percent"]) > 99.0, "{failure}");
+        if failure != "loss" {
+            let gone = number(&seen("gossip", failure, 2)["gone_after_s"]);
+            assert!((0.5..20.0).contains(&gone), "{failure}: withdrawn after {gone} s");
+            assert!(number(&seen("cache", failure, 2)["answered_percent"]) > 50.0, "{failure}: kept");
+            assert!(
+                number(&seen("cache", failure, 3)["p50_ms"]) > 490.0,
+                "{failure}: first seen, and waited for"
+            );
+        }
+    }
+    for failure in ["stop", "partition"] {
+        number(&seen("gossip", failure, 2)["back_after_s"]);
+    }
+    assert!(number(&seen("gossip", "loss", 3)["answered_percent"]) > 99.9);
+    for fresh in results["freshness"].as_array().unwrap().iter().filter(|fresh| fresh["design"] == "gossip") {
+        assert!(number(&fresh["settled_s"]) < 5.0, "{fresh}");
+    }
+    let stopped = results["stopped"].as_array().unwrap().iter().find(|stopped| stopped["design"] == "gossip");
+    assert_eq!(stopped.unwrap()["lost"], 0, "with a node stopped nothing is lost");
+    let left = Command::new("ip").args(["netns", "list"]).output().unwrap();
+    let left = String::from_utf8_lossy(&left.stdout).lines().filter(|line| line.starts_with("rb")).count();
+    assert_eq!((left, processes(directory.path()).len()), (0, 0));
+}

@@ -20,3 +20,4 @@ mod serve_lifecycle;
 mod server;
 mod stub_resolvers;
 mod tcp;
+mod worker_manner;
