@@ -42,7 +42,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("testbed", &["registry"]),
     ("perf", &["mmsg", "registry", "testbed", "wire"]),
     ("report", &["bench", "wire"]),
-    ("compare", &["registry", "report", "testbed", "wire"]),
+    ("compare", &["bench", "registry", "report", "testbed", "wire"]),
     (
         "cli",
         &[

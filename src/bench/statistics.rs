@@ -43,7 +43,11 @@ pub fn bootstrap_median(samples: &[f64]) -> Estimate {
     }
 }
 
-fn median(values: &mut [f64]) -> f64 {
+/// The value in the middle, or between the two that are there.
+///
+/// # Panics
+/// If there are none.
+pub fn median(values: &mut [f64]) -> f64 {
     values.sort_by(f64::total_cmp);
     let middle = values.len() / 2;
     if values.len().is_multiple_of(2) {

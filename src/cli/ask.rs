@@ -7,6 +7,7 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
 use crate::wire::header::{self, rcode, u16_at};
+use crate::wire::message::write_query;
 use crate::wire::name::Name;
 use crate::wire::query::skip_name;
 use crate::wire::record::rtype;
@@ -22,15 +23,13 @@ pub(super) fn ask(server: SocketAddr, name: &Name, qtype: u16) -> io::Result<Vec
     let socket = UdpSocket::bind(if server.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" })?;
     socket.set_read_timeout(Some(TIMEOUT))?;
     socket.connect(server)?;
-    let id = fastrand::u16(..).to_be_bytes();
-    let header = [id[0], id[1], header::RD, 0, 0, 1, 0, 0, 0, 0, 0, 0];
-    let question = [name.as_wire(), &qtype.to_be_bytes(), &[0, 1]].concat();
-    socket.send(&[&header[..], &question].concat())?;
+    let query = write_query(fastrand::u16(..), name, qtype);
+    socket.send(&query)?;
     let mut answer = [0; 512];
     loop {
         let len = socket.recv(&mut answer)?;
-        if answer[..2] == id {
-            let shown = show(&answer[..len], header::LEN + question.len());
+        if answer[..2] == query[..2] {
+            let shown = show(&answer[..len], query.len());
             return shown
                 .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "the answer cannot be read"));
         }

@@ -9,7 +9,7 @@ use clap::ValueEnum;
 use clap::builder::RangedU64ValueParser;
 
 use super::Failure;
-use crate::design::{Asking, DEFAULT_CACHE_ENTRIES, DEFAULT_GROUP, MAX_PEERS, Reach};
+use crate::design::{Asking, DEFAULT_CACHE_ENTRIES, DEFAULT_GROUP, DEFAULT_WINDOW_MS, MAX_PEERS, Reach};
 
 /// How a node comes to know the names of the others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -58,7 +58,7 @@ pub(super) struct DesignArgs {
     collect: bool,
 
     /// How long answers of other nodes are waited for
-    #[arg(long, value_name = "MILLISECONDS", default_value_t = 500, help_heading = "Designs that ask",
+    #[arg(long, value_name = "MILLISECONDS", default_value_t = DEFAULT_WINDOW_MS, help_heading = "Designs that ask",
           value_parser = RangedU64ValueParser::<u64>::new().range(1..=5_000))]
     window_ms: u64,
 

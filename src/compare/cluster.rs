@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::{Ipv4Addr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -12,6 +12,7 @@ use tempfile::TempDir;
 
 use super::netns::Namespaces;
 use super::{DOMAIN, Design, Experiment};
+use crate::report::machine::cpu_list;
 use crate::testbed::{self, Node, Plan};
 use crate::wire::name::Name;
 
@@ -58,11 +59,7 @@ impl Layout {
     /// is asked, the last for the load, those between for the other nodes, which share the load's if there are none.
     #[must_use]
     pub fn of_cpus(list: &str) -> Option<[String; 3]> {
-        let mut cpus: Vec<u32> = Vec::new();
-        for range in list.split(',') {
-            let (low, high) = range.split_once('-').unwrap_or((range, range));
-            cpus.extend(low.trim().parse::<u32>().ok()?..=high.trim().parse().ok()?);
-        }
+        let cpus = cpu_list(list);
         let [asked, between @ .., load] = &cpus[..] else { return None };
         let between: Vec<_> = between.iter().map(u32::to_string).collect();
         let others = if between.is_empty() { load.to_string() } else { between.join(",") };
@@ -204,31 +201,20 @@ impl Cluster {
 
     /// CPU seconds of the node that is asked, and of all nodes together.
     pub(super) fn cpu_s(&self) -> (f64, f64) {
-        let each: Vec<_> = self.nodes.iter().map(|node| node.pid().map_or(0.0, process_cpu_s)).collect();
+        let of_node = |node: &Node| node.cpu_s().map_or(0.0, |(workers, others)| workers + others);
+        let each: Vec<_> = self.nodes.iter().map(of_node).collect();
         (each.first().copied().unwrap_or_default(), each.iter().sum())
     }
 
     /// Resident memory of the node that is asked, in MiB.
     pub(super) fn memory_mib(&self) -> Option<f64> {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.asked().pid()?)).ok()?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-        Some(line.split_whitespace().next()?.parse::<f64>().ok()? / 1024.0)
+        Some(self.asked().resident_bytes().ok()? as f64 / f64::from(1 << 20))
     }
 
     /// That all nodes still run.
     pub(super) fn check(&mut self) -> io::Result<()> {
         self.nodes.iter_mut().try_for_each(Node::check)
     }
-}
-
-/// CPU seconds of all threads of a process.
-fn process_cpu_s(pid: u32) -> f64 {
-    let Ok(tasks) = fs::read_dir(format!("/proc/{pid}/task")) else { return 0.0 };
-    let of_task = |task: fs::DirEntry| -> Option<f64> {
-        let text = fs::read_to_string(task.path().join("schedstat")).ok()?;
-        Some(text.split_whitespace().next()?.parse::<f64>().ok()? / 1e9)
-    };
-    tasks.flatten().filter_map(of_task).sum()
 }
 
 /// A multicast group and port that no other cluster here is likely to use.
@@ -273,11 +259,6 @@ pub(super) fn all_names(experiment: &Experiment) -> impl Iterator<Item = (String
     (0..experiment.nodes).flat_map(move |node| {
         (0..experiment.names_per_node).map(move |k| (label(node, k), address(experiment, node, k)))
     })
-}
-
-/// Where a server is, as the load generator takes it.
-pub(super) fn target(address: SocketAddr) -> [String; 4] {
-    ["-s".into(), IpAddr::to_string(&address.ip()), "-p".into(), address.port().to_string()]
 }
 
 #[cfg(test)]

@@ -114,9 +114,10 @@ fn suffer(task: &Task, design: Design, failure: Failure) -> io::Result<Fault> {
     let mut cluster = Cluster::start(design, &experiment, &layout)?;
     let failed = experiment.nodes - 1;
     let (node, namespace) = (cluster.asked().dns(), cluster.namespace(0));
+    let nodes = experiment.nodes;
     let name_of = move |kind: usize, turn: u32| match kind {
         0 => (0, 0),
-        1 => (1 % experiment.nodes, 0),
+        1 => (1 % nodes, 0),
         2 => (failed, 0),
         _ => (failed, 1 + turn % (NAMES - 1)),
     };
@@ -140,7 +141,7 @@ fn suffer(task: &Task, design: Design, failure: Failure) -> io::Result<Fault> {
     task.check()?;
     let address_of = |kind: usize, turn: u32| {
         let (owner, k) = name_of(kind, turn);
-        address(&Experiment { names_per_node: NAMES, ..Experiment::default() }, owner, k)
+        address(&experiment, owner, k)
     };
     let seen = (0..KINDS.len())
         .map(|kind| {

@@ -15,7 +15,7 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use socket2::SockRef;
 
 use crate::wire::header::{RCODE_MASK, rcode, u16_at};
-use crate::wire::message::answers;
+use crate::wire::message::{answers, write_query};
 use crate::wire::name::Name;
 use crate::wire::record::rtype;
 
@@ -133,8 +133,7 @@ impl Asker {
         self.give_up(Instant::now());
         let id = self.next_id;
         self.next_id = self.next_id.wrapping_add(1);
-        let header = [&id.to_be_bytes()[..], b"\x01\0\0\x01\0\0\0\0\0\0"].concat();
-        let packet = [&header, question.name.as_wire(), b"\0\x01\0\x01"].concat();
+        let packet = write_query(id, &question.name, rtype::A);
         self.open.insert(id, (number, Instant::now()));
         match self.socket.send_to(&packet, question.node) {
             // A node that has been killed has its port closed, which is told at the next send: nobody answers, either way.

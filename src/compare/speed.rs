@@ -12,10 +12,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::cluster::{Cluster, Traffic, all_names, in_domain, target};
+use super::cluster::{Cluster, Traffic, all_names, in_domain};
 use super::results::{Negatives, Row};
 use super::scale::churn;
 use super::{DOMAIN, Design, Experiment, Task};
+use crate::bench::statistics;
 use crate::registry::request::Addition;
 use crate::report::json::{Percentiles, Report};
 use crate::testbed;
@@ -134,15 +135,14 @@ pub(super) fn load_while(
     last_is_stopped: bool,
 ) -> io::Result<Round> {
     let directory = cluster.directory().to_owned();
-    let mut command = cluster.load_command()?;
-    command.args(target(cluster.asked().dns()));
+    let (command, target) = (cluster.load_command()?, cluster.asked().dns());
     let count = |cluster: &Cluster| if last_is_stopped { Ok(None) } else { cluster.traffic().map(Some) };
     let (before, cpu) = (count(cluster)?, cluster.cpu_s());
     let done = AtomicBool::new(false);
     let report = thread::scope(|scope| {
         let changing = cluster.nodes.last().filter(|_| experiment.churn_per_s > 0);
         let churn = changing.map(|node| scope.spawn(|| churn(node, experiment.churn_per_s, &done)));
-        let report = run(task, command, &directory, experiment, negatives);
+        let report = run(task, command, target, &directory, experiment, negatives);
         done.store(true, Ordering::Relaxed);
         churn.map_or(Ok(()), super::join)?;
         report
@@ -163,9 +163,8 @@ pub(super) fn load_while(
 fn load_external(task: &Task, external: &External, negatives: Negatives) -> io::Result<Round> {
     let directory = tempfile::TempDir::with_prefix("redbreast-compare-")?;
     let cpus = task.layout.cpus.as_ref().map(|[.., load]| load.as_str());
-    let mut command = testbed::program(None, cpus)?;
-    command.args(target(external.address));
-    let report = run(task, command, directory.path(), &task.experiment, negatives)?;
+    let command = testbed::program(None, cpus)?;
+    let report = run(task, command, external.address, directory.path(), &task.experiment, negatives)?;
     if report.totals.completed == 0 {
         return Err(io::Error::other(format!("{} at {} answers nothing", external.name, external.address)));
     }
@@ -175,24 +174,21 @@ fn load_external(task: &Task, external: &External, negatives: Negatives) -> io::
 /// Runs the load generator to its end, unless a person has had enough.
 fn run(
     task: &Task,
-    mut target: Command,
+    mut command: Command,
+    target: SocketAddr,
     directory: &Path,
     experiment: &Experiment,
     negatives: Negatives,
 ) -> io::Result<Report> {
-    let result = directory.join("load.json");
-    // The subcommand comes first; where the server is was said already.
-    let words: Vec<_> = target.get_args().map(ToOwned::to_owned).collect();
-    let at = words.iter().position(|word| word == "-s").unwrap_or(words.len());
-    let mut command = Command::new(target.get_program());
-    command.args(&words[..at]).arg("bench").args(&words[at..]);
-    target = command;
-    target.args(["-q", &experiment.outstanding.to_string(), "-l", &experiment.seconds.to_string()]);
-    target.args(["-t", "5", "--accept-invalid", "--json"]).arg(&result);
-    target.args(queries(directory, experiment, negatives)?);
+    // A file of its own for each, so that nothing is taken for the result of a load that had none.
+    let result = tempfile::NamedTempFile::new_in(directory)?;
+    command.args(["bench", "-s", &target.ip().to_string(), "-p", &target.port().to_string()]);
+    command.args(["-q", &experiment.outstanding.to_string(), "-l", &experiment.seconds.to_string()]);
+    command.args(["-t", "5", "--accept-invalid", "--json"]).arg(result.path());
+    command.args(queries(directory, experiment, negatives)?);
     let log = directory.join("load.log");
     let mut child =
-        target.stdin(Stdio::null()).stdout(Stdio::null()).stderr(fs::File::create(&log)?).spawn()?;
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(fs::File::create(&log)?).spawn()?;
     loop {
         if let Err(error) = task.check() {
             // It fails only if it has ended already.
@@ -205,11 +201,11 @@ fn run(
         }
         thread::sleep(Duration::from_millis(5));
     }
-    let text = fs::read_to_string(&result).map_err(|_| {
+    let text = fs::read_to_string(result.path())?;
+    serde_json::from_str(&text).map_err(|_| {
         let said = fs::read_to_string(&log).unwrap_or_default();
         io::Error::other(format!("the load generator did not measure anything: {}", said.trim()))
-    })?;
-    serde_json::from_str(&text).map_err(io::Error::other)
+    })
 }
 
 /// Writes what is asked, and returns the options that tell the load generator.
@@ -320,10 +316,8 @@ impl Round {
 
 /// The median; none of nothing.
 pub(super) fn median(values: impl Iterator<Item = f64>) -> Option<f64> {
-    let mut sorted: Vec<_> = values.collect();
-    sorted.sort_by(f64::total_cmp);
-    let (low, high) = (sorted.get(sorted.len().checked_sub(1)? / 2)?, sorted.get(sorted.len() / 2)?);
-    Some(f64::midpoint(*low, *high))
+    let mut values: Vec<_> = values.collect();
+    (!values.is_empty()).then(|| statistics::median(&mut values))
 }
 
 /// Each statistic's median over the rounds.

@@ -401,10 +401,10 @@ fn reject(
         Fault::Records => (Event::Records, Some(rcode::FORMERR)),
     };
     // What is never answered takes nothing from what its sender's network may have: it may be forged.
-    let mut allowed = || {
-        origin.transport == Transport::Tcp || limiter.take(origin.client, origin.now_s) == Allowance::Answer
-    };
-    if code.is_some() && !allowed() {
+    if code.is_some()
+        && origin.transport == Transport::Udp
+        && limiter.take(origin.client, origin.now_s) != Allowance::Answer
+    {
         count(Event::RateDropped);
         return Verdict::Drop;
     }

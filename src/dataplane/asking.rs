@@ -18,7 +18,7 @@ use mio::{Interest, Registry, Token};
 use super::access::Access;
 use super::counters::{Counters, Event};
 use super::tcp::TcpClient;
-use crate::design::cache::{self, Cache};
+use crate::design::cache::Cache;
 use crate::design::in_flight::{Answered, Asked, InFlight};
 use crate::design::message::{answer_question, write_question};
 use crate::design::{self, Known, Reach};
@@ -264,7 +264,7 @@ impl Asking {
                 return;
             }
             let Some(Reverse((_, name))) = self.refreshes.pop() else { return };
-            if cache.interest(&name, now_ms) == cache::Interest::Wanted
+            if cache.is_wanted(&name, now_ms)
                 && let Asked::New(id) = self.in_flight.ask(&name, None, true, self.now)
             {
                 self.send_question(id, &name, counters);

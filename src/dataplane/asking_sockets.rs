@@ -6,12 +6,8 @@ use std::fmt;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
 
-use socket2::{Domain, Protocol, Socket, Type};
-
+use super::udp::buffered;
 use crate::design::Reach;
-
-/// Bytes that the kernel is asked to hold, as for clients.
-const SOCKET_BUFFER_LEN: usize = 4 << 20;
 
 /// Why the other nodes cannot be asked, or cannot ask this one.
 #[derive(Debug)]
@@ -73,15 +69,8 @@ pub fn bind(reach: &Reach, workers: usize) -> Result<ReachSockets, ReachError> {
     }
 }
 
-fn open(address: SocketAddr) -> io::Result<Socket> {
-    let socket = Socket::new(Domain::for_address(address), Type::DGRAM.nonblocking(), Some(Protocol::UDP))?;
-    socket.set_recv_buffer_size(SOCKET_BUFFER_LEN)?;
-    socket.set_send_buffer_size(SOCKET_BUFFER_LEN)?;
-    Ok(socket)
-}
-
 fn plain(address: SocketAddr) -> io::Result<UdpSocket> {
-    let socket = open(address)?;
+    let socket = buffered(address)?;
     socket.bind(&address.into())?;
     Ok(socket.into())
 }
@@ -89,7 +78,7 @@ fn plain(address: SocketAddr) -> io::Result<UdpSocket> {
 /// A socket with a port of its own, so that answers come back to it alone (RFC 6762 §6.7).
 fn sender(interface: Ipv4Addr) -> io::Result<UdpSocket> {
     let local = SocketAddr::from((interface, 0));
-    let socket = open(local)?;
+    let socket = buffered(local)?;
     socket.bind(&local.into())?;
     if !interface.is_unspecified() {
         socket.set_multicast_if_v4(&interface)?;
@@ -102,7 +91,7 @@ fn sender(interface: Ipv4Addr) -> io::Result<UdpSocket> {
 
 /// A member of the group, beside others on this host: each of them gets a copy of what is sent to it.
 fn member(group: SocketAddrV4, interface: Ipv4Addr) -> io::Result<UdpSocket> {
-    let socket = open(SocketAddr::V4(group))?;
+    let socket = buffered(SocketAddr::V4(group))?;
     socket.set_reuse_address(true)?;
     // Bound to the group's own address it hears nothing that was sent to the port alone.
     socket.bind(&SocketAddr::V4(group).into())?;

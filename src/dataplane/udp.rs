@@ -46,8 +46,16 @@ pub(super) fn bind(address: SocketAddr, workers: usize) -> io::Result<Vec<UdpSoc
     Ok(sockets)
 }
 
-fn open(address: SocketAddr) -> io::Result<Socket> {
+/// A socket for addresses of that family, with room for many datagrams each way.
+pub(super) fn buffered(address: SocketAddr) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::DGRAM.nonblocking(), Some(Protocol::UDP))?;
+    socket.set_recv_buffer_size(SOCKET_BUFFER_LEN)?;
+    socket.set_send_buffer_size(SOCKET_BUFFER_LEN)?;
+    Ok(socket)
+}
+
+fn open(address: SocketAddr) -> io::Result<Socket> {
+    let socket = buffered(address)?;
     if address.is_ipv6() {
         // `--listen 0.0.0.0:53 --listen [::]:53` shall work whatever the system's default.
         socket.set_only_v6(true)?;
@@ -55,8 +63,6 @@ fn open(address: SocketAddr) -> io::Result<Socket> {
     if address.ip().is_unspecified() {
         mmsg::report_local_address(socket.as_fd(), &address)?;
     }
-    socket.set_recv_buffer_size(SOCKET_BUFFER_LEN)?;
-    socket.set_send_buffer_size(SOCKET_BUFFER_LEN)?;
     Ok(socket)
 }
 

@@ -19,6 +19,7 @@ use super::asking::{self, Asking, Client, Waiter};
 use super::counters::Counters;
 use super::tcp::{Tcp, TcpClient};
 use super::udp::{self, Served};
+use crate::design::in_flight::Answered;
 use crate::mmsg::{BATCH_LEN, Batch};
 use crate::snapshot::Reader;
 use crate::table::Table;
@@ -277,65 +278,31 @@ impl Worker {
 
     /// Answers the other nodes, and the queries that they have answered; sends the questions of this turn.
     fn take_asking_turn(&mut self) {
-        let Some(asking) = &mut self.asking else { return };
-        asking.answer_others(self.reader.load(), &self.counters);
-        while let Some(answered) = self.asking.as_mut().and_then(|asking| asking.next_answer(&self.counters))
-        {
-            if answered.waiters.is_empty() {
-                continue;
-            }
-            if let Some(elsewhere) = self.answerer.elsewhere() {
-                elsewhere.set_answer(Some((answered.name, answered.known)));
-            }
-            self.resume(answered.waiters);
-        }
-        if let Some(elsewhere) = self.answerer.elsewhere() {
-            elsewhere.set_answer(None);
-        }
-        if let Some(asking) = &mut self.asking {
-            asking.refresh(&self.counters);
-            asking.flush(&self.counters);
-        }
-    }
-
-    /// Answers the queries that have waited for a name.
-    fn resume(&mut self, waiters: Vec<Waiter>) {
-        let Self { sockets, tcp, reader, answerer, counters, .. } = self;
+        let Self { sockets, tcp, asking: Some(asking), reader, answerer, counters, .. } = self else {
+            return;
+        };
         let table = reader.load();
         let now_s = unix_time_s();
-        let mut answer = |buffer: &mut [u8], query: &[u8], transport, client| {
-            buffer[..query.len()].copy_from_slice(query);
-            let origin = Origin { transport, client, now_s, waited: true };
-            match answerer.answer(table, buffer, query.len(), origin, |event| counters.count(event)) {
-                Verdict::Reply { len } => Some(len),
-                Verdict::Drop => None,
-                // It is known by now; only a name that the table has got and lost meanwhile is not.
-                Verdict::Ask => Some(answerer.fail(buffer, query.len(), |event| counters.count(event))),
-            }
-        };
+        asking.answer_others(table, counters);
         sockets.iter_mut().for_each(|socket| socket.batch.clear());
-        for Waiter { query, client } in waiters {
-            match client {
-                Client::Udp { socket, ip, to } => {
-                    let Watched { socket, batch, .. } = &mut sockets[socket];
-                    let Some(buffer) = batch.compose() else { continue };
-                    if let Some(len) = answer(buffer, &query, Transport::Udp, ip) {
-                        batch.stage_to(len, &to);
-                    }
-                    if batch.staged() == BATCH_LEN {
-                        udp::send(socket, batch, counters);
-                        batch.clear();
-                    }
-                }
-                Client::Tcp(client) => {
-                    tcp.deliver_with(client, |buffer| answer(buffer, &query, Transport::Tcp, client.ip))
-                }
+        while let Some(Answered { name, known, waiters, .. }) = asking.next_answer(counters) {
+            if waiters.is_empty() {
+                continue;
             }
+            if let Some(elsewhere) = answerer.elsewhere() {
+                elsewhere.set_answer(Some((name, known)));
+            }
+            resume(waiters, sockets, tcp, answerer, table, now_s, counters);
+        }
+        if let Some(elsewhere) = answerer.elsewhere() {
+            elsewhere.set_answer(None);
         }
         for Watched { socket, batch, .. } in sockets {
             udp::send(socket, batch, counters);
             batch.clear();
         }
+        asking.refresh(counters);
+        asking.flush(counters);
     }
 
     fn take_tcp_turn(&mut self) {
@@ -430,6 +397,46 @@ impl Worker {
         tcp.finish(|message, len, client| {
             answer_tcp(answerer, None, table, message, len, client, now_s, counters)
         });
+    }
+}
+
+/// Answers the queries that have waited for a name, over UDP into their sockets' batches.
+fn resume(
+    waiters: Vec<Waiter>,
+    sockets: &mut [Watched],
+    tcp: &mut Tcp,
+    answerer: &mut Answerer,
+    table: &Table,
+    now_s: u32,
+    counters: &Counters,
+) {
+    let mut answer = |buffer: &mut [u8], query: &[u8], transport, client| {
+        buffer[..query.len()].copy_from_slice(query);
+        let origin = Origin { transport, client, now_s, waited: true };
+        match answerer.answer(table, buffer, query.len(), origin, |event| counters.count(event)) {
+            Verdict::Reply { len } => Some(len),
+            Verdict::Drop => None,
+            // It is known by now; only a name that the table has got and lost meanwhile is not.
+            Verdict::Ask => Some(answerer.fail(buffer, query.len(), |event| counters.count(event))),
+        }
+    };
+    for Waiter { query, client } in waiters {
+        match client {
+            Client::Udp { socket, ip, to } => {
+                let Watched { socket, batch, .. } = &mut sockets[socket];
+                let Some(buffer) = batch.compose() else { continue };
+                if let Some(len) = answer(buffer, &query, Transport::Udp, ip) {
+                    batch.stage_to(len, &to);
+                }
+                if batch.staged() == BATCH_LEN {
+                    udp::send(socket, batch, counters);
+                    batch.clear();
+                }
+            }
+            Client::Tcp(client) => {
+                tcp.deliver_with(client, |buffer| answer(buffer, &query, Transport::Tcp, client.ip))
+            }
+        }
     }
 }
 

@@ -25,15 +25,6 @@ struct Kept {
     weighed_ms: AtomicU64,
 }
 
-/// A name that is kept fresh: when it has to be asked for again, if it was asked for by then.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Interest {
-    /// Somebody wants it: ask.
-    Wanted,
-    /// Nobody does any more, or it is gone: let it lapse.
-    Lost,
-}
-
 /// The cache.
 pub struct Cache {
     names: DashMap<Box<[u8]>, Kept, foldhash::fast::RandomState>,
@@ -46,18 +37,6 @@ impl Cache {
     #[must_use]
     pub fn new(entries: usize) -> Self {
         Self { names: DashMap::default(), order: ArrayQueue::new(entries.max(1)) }
-    }
-
-    /// Names that are kept.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.names.len()
-    }
-
-    /// Whether there are none.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.names.is_empty()
     }
 
     /// Looks up `name`, which somebody asks for. `None` if nothing is known of it, or no longer. Otherwise the seconds for
@@ -116,13 +95,11 @@ impl Cache {
         }
     }
 
-    /// Whether `name`, which is about to expire, is to be asked for once more.
+    /// Whether `name`, which is about to expire, is still asked for.
     #[must_use]
-    pub fn interest(&self, name: &[u8], now_ms: u64) -> Interest {
-        match self.names.get(name) {
-            Some(kept) if kept.asked_ms.load(Ordering::Relaxed) + INTEREST_MS > now_ms => Interest::Wanted,
-            _ => Interest::Lost,
-        }
+    pub fn is_wanted(&self, name: &[u8], now_ms: u64) -> bool {
+        let kept = self.names.get(name);
+        kept.is_some_and(|kept| kept.asked_ms.load(Ordering::Relaxed) + INTEREST_MS > now_ms)
     }
 }
 
@@ -159,9 +136,9 @@ mod tests {
         for i in 1..1_000u16 {
             cache.insert(&i.to_be_bytes(), known(30), i.into());
             assert!(cache.find(b"wanted", i.into(), &mut out).is_some(), "{i}");
-            assert!(cache.len() <= 8);
+            assert!(cache.names.len() <= 8);
         }
-        assert_eq!(cache.len(), 8);
+        assert_eq!(cache.names.len(), 8);
     }
 
     #[test]
@@ -169,10 +146,10 @@ mod tests {
         let (cache, mut out) = (Cache::new(8), Vec::new());
         cache.insert(b"a", known(30), 0);
         assert!(cache.find(b"a", 10_000, &mut out).is_some());
-        assert_eq!(cache.interest(b"a", 69_999), Interest::Wanted);
-        assert_eq!(cache.interest(b"a", 70_000), Interest::Lost);
+        assert!(cache.is_wanted(b"a", 69_999));
+        assert!(!cache.is_wanted(b"a", 70_000));
         cache.insert(b"a", known(30), 69_000);
-        assert_eq!(cache.interest(b"a", 70_000), Interest::Lost, "an answer is not a question");
-        assert_eq!(cache.interest(b"b", 0), Interest::Lost);
+        assert!(!cache.is_wanted(b"a", 70_000), "an answer is not a question");
+        assert!(!cache.is_wanted(b"b", 0));
     }
 }

@@ -46,9 +46,9 @@ impl Elsewhere {
         self.now_ms = now_ms;
     }
 
-    /// Has what is `known` of `name` now for those who have waited for it; returns what was had before.
-    pub fn set_answer(&mut self, answer: Option<(Box<[u8]>, Known)>) -> Option<(Box<[u8]>, Known)> {
-        std::mem::replace(&mut self.answer, answer)
+    /// Has what is known of a name now for those who have waited for it.
+    pub fn set_answer(&mut self, answer: Option<(Box<[u8]>, Known)>) {
+        self.answer = answer;
     }
 
     /// What is known of `name`, lower-cased in wire form.

@@ -16,9 +16,6 @@ use crate::wire::response::{Response, Transport, UDP_LENS};
 /// Bytes of an answer at most: what fits in an Ethernet frame.
 const ANSWER_LEN: u16 = *UDP_LENS.end();
 
-/// Bytes of a question at most.
-pub const MAX_QUESTION_LEN: usize = header::LEN + 255 + 4 + OPT.len();
-
 /// OPT record that says how long an answer may be.
 const OPT: [u8; 11] = {
     let [high, low] = ANSWER_LEN.to_be_bytes();

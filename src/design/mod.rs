@@ -23,7 +23,7 @@ pub use known::{Gathered, Known};
 pub const DEFAULT_GROUP: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(224, 0, 0, 251), 5353);
 
 /// How long answers are waited for unless told otherwise: weaveDNS 1.0's window.
-pub const DEFAULT_WINDOW: Duration = Duration::from_millis(500);
+pub const DEFAULT_WINDOW_MS: u64 = 500;
 
 /// Names in the cache at most unless told otherwise: as in weaveDNS 1.0.
 pub const DEFAULT_CACHE_ENTRIES: usize = 8_192;

@@ -17,7 +17,9 @@ use tempfile::TempDir;
 
 use crate::registry::request::Addition;
 use crate::testbed::{Node, Plan, start_cluster, wait_until};
+use crate::wire::message::write_query;
 use crate::wire::name::Name;
+use crate::wire::record::rtype;
 
 /// A figure: what was asked of it and what was seen.
 #[derive(Clone, Debug, serde::Serialize)]
@@ -110,13 +112,12 @@ impl Probe {
     /// How many addresses `label` has.
     pub(super) fn count(&self, label: &str) -> io::Result<u8> {
         let name = Name::from_text(&format!("{label}.{DOMAIN}")).map_err(io::Error::other)?;
-        let id = fastrand::u16(..).to_be_bytes();
-        let packet = [&id[..], b"\x01\0\0\x01\0\0\0\0\0\0", name.as_wire(), b"\0\x01\0\x01"].concat();
-        self.socket.send(&packet)?;
+        let id = fastrand::u16(..);
+        self.socket.send(&write_query(id, &name, rtype::A))?;
         let mut answer = [0; 512];
         loop {
             let len = self.socket.recv(&mut answer)?;
-            if len > 8 && answer[..2] == id {
+            if len > 8 && answer[..2] == id.to_be_bytes() {
                 return Ok(answer[7]);
             }
         }
@@ -308,28 +309,14 @@ fn idle(directory: &Path) -> io::Result<Vec<Figure>> {
     }])
 }
 
-/// CPU time of a process in seconds: of its workers, and of all its other threads.
-fn cpu_s(pid: u32) -> io::Result<(f64, f64)> {
-    let (mut workers, mut others) = (0.0, 0.0);
-    for task in fs::read_dir(format!("/proc/{pid}/task"))? {
-        let task = task?.path();
-        let is_worker = fs::read_to_string(task.join("comm"))?.starts_with("worker");
-        let text = fs::read_to_string(task.join("schedstat"))?;
-        let ns: f64 = text.split_whitespace().next().and_then(|ns| ns.parse().ok()).unwrap_or_default();
-        *(if is_worker { &mut workers } else { &mut others }) += ns / 1e9;
-    }
-    Ok((workers, others))
-}
-
 /// What the first node does under load for a while: queries a second, and the share of its CPU that is left for workers.
 pub(super) fn load_for(node: &Node, directory: &Path, time: Duration) -> io::Result<(f64, f64)> {
-    let pid = node.pid().ok_or_else(|| io::Error::other("the node has ended"))?;
-    let before = cpu_s(pid)?;
+    let before = node.cpu_s()?;
     let ((), qps) = under_load(node, directory, || {
         thread::sleep(time);
         Ok(())
     })?;
-    let after = cpu_s(pid)?;
+    let after = node.cpu_s()?;
     // The node has one CPU: what its other threads take is what its worker could have had.
     let share = 1.0 - (after.1 - before.1) / time.as_secs_f64();
     Ok((qps, share))
@@ -428,21 +415,12 @@ fn churn(directory: &Path, seconds: u32) -> io::Result<Vec<Figure>> {
     ])
 }
 
-/// Memory that a process holds, in bytes.
-pub(super) fn resident_bytes(node: &Node) -> io::Result<u64> {
-    let pid = node.pid().ok_or_else(|| io::Error::other("the node has ended"))?;
-    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
-    kib.map(|kib| kib * 1024).ok_or_else(|| io::Error::other("the kernel does not say what it holds"))
-}
-
 fn memory(directory: &Path, records: u32) -> io::Result<Vec<Figure>> {
     let path = directory.join("names");
     names_file(&path, 0, records)?;
     let owner = Node::start(Plan { names: vec![path], ..Plan::new("owner") }, directory, &[])?;
     let empty = Node::start(Plan::new("empty"), directory, &[])?;
-    let base = resident_bytes(&empty)?;
+    let base = empty.resident_bytes()?;
     drop(empty);
     let seeds: Vec<_> = owner.gossip().into_iter().collect();
     let begin = Instant::now();
@@ -456,7 +434,7 @@ fn memory(directory: &Path, records: u32) -> io::Result<Vec<Figure>> {
     }
     let took = begin.elapsed().as_secs_f64();
     thread::sleep(Duration::from_secs(3));
-    let held = resident_bytes(&node)? - base;
+    let held = node.resident_bytes()? - base;
     let name_len = Name::from_text(&format!("n0000000.{DOMAIN}")).map_err(io::Error::other)?.as_wire().len();
     let per_record = held as f64 / f64::from(records) - name_len as f64;
     Ok(vec![Figure {

@@ -8,9 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::cluster::{
-    DOMAIN, Figure, Probe, addition, load_for, make_changes, names_file, percentile, resident_bytes,
-};
+use super::cluster::{DOMAIN, Figure, Probe, addition, load_for, make_changes, names_file, percentile};
 use crate::testbed::{Node, Plan, wait_until};
 use crate::wire::name::Name;
 
@@ -28,7 +26,7 @@ pub(super) fn large(directory: &Path, records: u32) -> io::Result<Vec<Figure>> {
     let path = directory.join("names");
     names_file(&path, 0, records)?;
     let empty = Node::start(Plan::new("empty"), directory, &[])?;
-    let base = resident_bytes(&empty)?;
+    let base = empty.resident_bytes()?;
     drop(empty);
     let begin = Instant::now();
     let plan = Plan { names: vec![path], cpus: Some("0".into()), ..Plan::new("holder") };
@@ -51,7 +49,7 @@ fn weight(node: &Node, base: u64, records: u32) -> io::Result<[Figure; 2]> {
     let status = node.status().map_err(io::Error::other)?;
     let name_len = Name::from_text(&format!("n0000000.{DOMAIN}")).map_err(io::Error::other)?.as_wire().len();
     let in_table = status.table_bytes as f64 / status.names as f64 - name_len as f64;
-    let resident = (resident_bytes(node)? - base) as f64 / f64::from(records);
+    let resident = (node.resident_bytes()? - base) as f64 / f64::from(records);
     Ok([
         Figure {
             what: "a name in the table, its record and its share of all else, beside the name itself",

@@ -127,6 +127,16 @@ fn field<'a>(text: &'a str, name: &str) -> Option<&'a str> {
     pairs.find(|(key, _)| key.trim() == name).map(|(_, value)| value.trim())
 }
 
+/// The CPUs of a list like `0-2,5`.
+#[must_use]
+pub fn cpu_list(text: &str) -> Vec<u32> {
+    let part = |part: &str| {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        Some(first.trim().parse().ok()?..=last.trim().parse().ok()?)
+    };
+    text.split(',').filter_map(part).flatten().collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -7,6 +7,7 @@ use std::fs;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use super::machine::cpu_list;
 use serde::{Deserialize, Serialize};
 
 /// A process on this machine, and where it may run.
@@ -91,15 +92,6 @@ fn inodes_at(table: &str, server: SocketAddr) -> Vec<u64> {
         })
         .filter_map(|fields| fields.get(9)?.parse().ok())
         .collect()
-}
-
-/// The CPUs of a list like `0-2,5`.
-fn cpu_list(text: &str) -> Vec<u32> {
-    let part = |part: &str| {
-        let (first, last) = part.split_once('-').unwrap_or((part, part));
-        Some(first.trim().parse().ok()?..=last.trim().parse().ok()?)
-    };
-    text.split(',').filter_map(part).flatten().collect()
 }
 
 #[cfg(test)]

@@ -163,6 +163,38 @@ impl Node {
         self.process.as_ref().map(Child::id)
     }
 
+    fn proc_path(&self) -> io::Result<PathBuf> {
+        let pid = self.pid().ok_or_else(|| io::Error::other(format!("{} has ended", self.plan.name)))?;
+        Ok(PathBuf::from(format!("/proc/{pid}")))
+    }
+
+    /// CPU time that it has taken, in seconds: its workers, and all its other threads.
+    ///
+    /// # Errors
+    /// When it has ended.
+    pub fn cpu_s(&self) -> io::Result<(f64, f64)> {
+        let (mut workers, mut others) = (0.0, 0.0);
+        for task in fs::read_dir(self.proc_path()?.join("task"))? {
+            let task = task?.path();
+            let is_worker = fs::read_to_string(task.join("comm"))?.starts_with("worker");
+            let text = fs::read_to_string(task.join("schedstat"))?;
+            let ns: f64 = text.split_whitespace().next().and_then(|ns| ns.parse().ok()).unwrap_or_default();
+            *(if is_worker { &mut workers } else { &mut others }) += ns / 1e9;
+        }
+        Ok((workers, others))
+    }
+
+    /// Memory that it holds, in bytes.
+    ///
+    /// # Errors
+    /// When it has ended.
+    pub fn resident_bytes(&self) -> io::Result<u64> {
+        let status = fs::read_to_string(self.proc_path()?.join("status"))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
+        kib.map(|kib| kib * 1024).ok_or_else(|| io::Error::other("the kernel does not say what it holds"))
+    }
+
     fn get<T: serde::de::DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
         request(&self.control(), Method::GET, path, None::<&()>)
     }

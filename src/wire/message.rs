@@ -1,9 +1,19 @@
-//! Reading the records of a message that somebody else has written: pure, and safe with any bytes.
+//! Reading the records of a message that somebody else has written, and asking for it: pure, and safe with any bytes.
 //!
 //! Used off the hot path: by the load generator, and where another node's answers are taken.
 
 use super::header;
+use super::name::Name;
 use super::query::skip_name;
+use super::record::CLASS_IN;
+
+/// A query for one name and type of class IN, with RD set.
+#[must_use]
+pub fn write_query(id: u16, name: &Name, qtype: u16) -> Vec<u8> {
+    let [id_high, id_low] = id.to_be_bytes();
+    let header = [id_high, id_low, header::RD, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+    [&header[..], name.as_wire(), &qtype.to_be_bytes(), &CLASS_IN.to_be_bytes()].concat()
+}
 
 /// One record of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
