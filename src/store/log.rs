@@ -106,6 +106,13 @@ impl Delta {
         self.numbers.is_empty()
     }
 
+    /// Whether what is known up to `head` under `floor` goes on with this. Up to a floor tombstones are missing: whoever has
+    /// less may have what is gone, here as well as in the delta, and only the whole log tells. But nothing that two parts
+    /// have under one and the same floor can be gone.
+    pub(super) fn is_sound_after(&self, head: u64, floor: u64) -> bool {
+        floor == self.floor || head >= floor.max(self.floor)
+    }
+
     fn push(&mut self, number: u64, change: Change<'_>) {
         self.bytes.extend_from_slice(change.as_bytes());
         self.numbers.push((number, self.bytes.len()));

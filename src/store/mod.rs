@@ -336,9 +336,7 @@ impl Store {
             return Applied::Full;
         }
         let Some((incarnation, head, floor)) = known else { return self.begin(delta) };
-        // Behind the floor a tombstone may be missing: only the whole log tells what is gone. But where the log was begun
-        // under that floor, nothing that it has can be gone.
-        if incarnation != delta.incarnation || head < delta.floor && floor != delta.floor {
+        if incarnation != delta.incarnation || !delta.is_sound_after(head, floor) {
             return self.stage(delta, None);
         }
         if delta.from > head {
@@ -382,9 +380,8 @@ impl Store {
         if begun.is_some_and(|log| log.incarnation > delta.incarnation) {
             return Applied::Known;
         }
-        // A floor that was raised since may have dropped tombstones of what has been gathered.
         let goes_on = begun.is_some_and(|log| {
-            let sound = log.floor == delta.floor || log.head >= delta.floor;
+            let sound = delta.is_sound_after(log.head, log.floor);
             log.incarnation == delta.incarnation && sound && delta.from <= log.head
         });
         if !goes_on {
