@@ -15,7 +15,7 @@ use redbreast::config::Settings;
 use redbreast::dataplane::counters::Event;
 use redbreast::mmsg::{Addressing, BATCH_LEN, Batch, Wait};
 use redbreast::node::{Inbox, Node};
-use redbreast::registry::files::Names;
+use redbreast::registry::files::Registrations;
 use redbreast::registry::names_file::Host;
 use redbreast::registry::zone_file::ZoneRecord;
 use redbreast::wire::name::Name;
@@ -116,8 +116,10 @@ fn a_million_mixed_packets_are_answered_without_an_allocation() {
         names: smallvec::smallvec![name(&format!("{host}.redbreast.internal"))],
     };
     let many = (2..100).map(|last| host(last, "many"));
-    let hosts = many.chain([host(1, "web")]).collect();
-    node.replace(Names { hosts, records: records() }).unwrap();
+    let mut names = Registrations::default();
+    many.chain([host(1, "web")]).for_each(|host| names.add_host(&host));
+    records().iter().for_each(|record| names.add_record(record));
+    node.replace(names.settled().unwrap());
 
     let client = UdpSocket::bind("127.0.0.1:0").unwrap();
     client.connect(node.addresses()[0]).unwrap();

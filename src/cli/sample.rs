@@ -11,7 +11,7 @@ use smallvec::smallvec;
 use super::Failure;
 use crate::config::{DEFAULT_DOMAIN, Settings};
 use crate::node::{Inbox, Node};
-use crate::registry::files::Names;
+use crate::registry::files::Registrations;
 use crate::registry::names_file::Host;
 use crate::wire::name::Name;
 
@@ -34,17 +34,18 @@ pub(super) fn start() -> Result<Sample, Failure> {
     let domain = settings.domains[0].clone();
     let inbox = Inbox::new().map_err(|error| Failure::failed(format!("cannot start: {error}")))?;
     let mut node = Node::start(settings, inbox).map_err(Failure::failed)?;
-    let sampled = Names { hosts: hosts(&domain), records: Vec::new() };
-    node.replace(sampled).map_err(Failure::failed)?;
+    let mut names = Registrations::default();
+    hosts(&domain).for_each(|host| names.add_host(&host));
+    node.replace(names.settled().map_err(Failure::failed)?);
     Ok(Sample { address: node.addresses()[0], node: Some(node) })
 }
 
-fn hosts(domain: &Name) -> Vec<Host> {
-    let named = |label: &str, address: IpAddr| {
+fn hosts(domain: &Name) -> impl Iterator<Item = Host> {
+    let named = move |label: &str, address: IpAddr| {
         let name = Name::from_text(label).expect("made of letters, digits and hyphens");
         Host { address, names: smallvec![name.below(domain).expect("short")] }
     };
-    (0..NAMES).map(|i| named(&host_label(i), host_address(i))).collect()
+    (0..NAMES).map(move |i| named(&host_label(i), host_address(i)))
 }
 
 fn host_label(i: u16) -> String {

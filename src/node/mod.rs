@@ -36,7 +36,7 @@ use crate::gossip::engine::Engine;
 use crate::gossip::key_ring::KeyRing;
 use crate::gossip::peer::Peer;
 use crate::gossip::transport::{Transport, TransportError};
-use crate::registry::files::{Conflict, Names, Registrations};
+use crate::registry::files::{Refused, Registrations};
 use crate::registry::http::{HttpError, Listener};
 use crate::registry::request::{RESERVED_INSTANCES, Request};
 use crate::snapshot::Current;
@@ -75,10 +75,10 @@ pub enum NodeError {
     Control(HttpError),
     /// The data directory cannot be used.
     Disk(DiskError),
-    /// A file was refused.
+    /// Names files or zone files were refused.
+    Names(Refused),
+    /// Another file was refused.
     File(FileError),
-    /// What the files say cannot be served together.
-    Conflict(Conflict),
     /// The kernel refused a thread or an event queue.
     Worker(io::Error),
     /// The same, for the control thread and its helpers.
@@ -94,7 +94,7 @@ impl fmt::Display for NodeError {
             Self::Control(error) => error.fmt(f),
             Self::Disk(error) => error.fmt(f),
             Self::File(error) => error.fmt(f),
-            Self::Conflict(conflict) => conflict.fmt(f),
+            Self::Names(refused) => refused.fmt(f),
             Self::Worker(error) => write!(f, "cannot start a worker: {error}; try fewer with --workers"),
             Self::Thread(error) => write!(f, "cannot start a thread or an event queue: {error}"),
         }
@@ -173,7 +173,7 @@ impl Node {
             control: None,
         };
         node.register_name_servers();
-        node.replace(names)?;
+        node.replace(names);
         match node.start_threads(listeners) {
             Ok(()) => Ok(node),
             Err(error) => {
@@ -251,24 +251,25 @@ impl Node {
     }
 
     /// Publishes `names` in place of all that files gave before.
-    ///
-    /// # Errors
-    /// [`NodeError::Conflict`]; the old names stay.
-    pub fn replace(&mut self, names: Names) -> Result<(), NodeError> {
-        let registrations = names.registrations().map_err(NodeError::Conflict)?;
-        // A million names are a hundred megabytes, whose room the store and the table can have.
-        drop(names);
+    pub fn replace(&mut self, names: Registrations) {
         let store = self.cluster.engine_mut().store_mut();
         let before = Registrations::of(store.registrations());
-        for gone in before.beyond(&registrations) {
+        // At a start nothing has been published yet, also of what was on disk.
+        let starting = self.workers.is_empty();
+        if before.is_empty() && (starting || names.len() > store.len()) {
+            store.load(names.all());
+            drop((store.take_changed(), names));
+            self.publisher.publish_whole(self.cluster.engine().store());
+            return;
+        }
+        for gone in before.beyond(&names) {
             store.remove_key(gone.key);
         }
-        for new in registrations.beyond(&before) {
+        for new in names.beyond(&before) {
             store.register_encoded(new.bytes);
         }
-        drop((before, registrations));
+        drop((before, names));
         self.publish_all();
-        Ok(())
     }
 
     /// Each domain's name server is this node, where it is known under which addresses it is asked.
@@ -324,9 +325,7 @@ fn open_store(settings: &Settings, inbox: &Inbox) -> Result<(Store, Journal), No
     let (disk, Found { node, incarnation, registrations }) =
         Disk::open(directory, now).map_err(NodeError::Disk)?;
     let mut store = Store::new(node, incarnation);
-    for bytes in &registrations {
-        store.register_encoded(bytes);
-    }
+    store.load(registrations.iter().map(|bytes| &bytes[..]));
     Ok((store, Journal::on(disk, inbox.sender())?))
 }
 
@@ -373,9 +372,9 @@ fn join(
     Driver::new(engine, transport, registry).map_err(NodeError::Thread)
 }
 
-fn read_names(settings: &Settings) -> Result<Names, NodeError> {
+fn read_names(settings: &Settings) -> Result<Registrations, NodeError> {
     let Settings { names, zones, domains, zone, .. } = settings;
-    Names::read(names, zones, domains, zone.ttl_s).map_err(NodeError::File)
+    Registrations::read(names, zones, domains, zone.ttl_s).map_err(NodeError::Names)
 }
 
 fn read_secrets(settings: &Settings) -> Result<Option<Secrets>, NodeError> {

@@ -105,8 +105,8 @@ impl Mutations {
                 others.insert(origin);
                 continue;
             }
-            removed.in_files += usize::from(RESERVED_INSTANCES.contains(&record.instance));
-            if record.instance != &*removal.instance || gone.contains(record.key) {
+            removed.in_files += usize::from(RESERVED_INSTANCES.contains(&record.instance()));
+            if record.instance() != &*removal.instance || gone.contains(record.key) {
                 continue;
             }
             let meant = removal.addresses.is_empty()
@@ -122,7 +122,7 @@ impl Mutations {
         // A service goes with the last address of its name.
         if removed.removed > 0 && left == 0 && self.services > 0 {
             let services = store.registrations().filter(is_service);
-            for record in services.filter(|record| record.instance == &*removal.instance) {
+            for record in services.filter(|record| record.instance() == &*removal.instance) {
                 if record.rdata.get(6..) == Some(name.as_wire()) && gone.insert(record.key.into()) {
                     removed.removed += 1;
                     ops.push(Op::Remove { key: record.key.into() });
@@ -211,7 +211,7 @@ impl Node {
             name: record.to_key().name.to_string(),
             rtype: rdata_text::type_name(record.rtype),
             data: rdata_text::show(record.rtype, record.rdata),
-            instance: record.instance.into(),
+            instance: record.instance().into(),
             ttl_s: record.attributes().ok().and_then(|attributes| attributes.ttl_s),
             node: names.get(&origin).cloned().unwrap_or_default(),
             node_id: origin.to_string(),
@@ -292,5 +292,5 @@ impl Ack {
 }
 
 fn is_service(record: &Record<'_>) -> bool {
-    record.rtype == rtype::SRV && !RESERVED_INSTANCES.contains(&record.instance)
+    record.rtype == rtype::SRV && !RESERVED_INSTANCES.contains(&record.instance())
 }

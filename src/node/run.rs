@@ -108,7 +108,7 @@ impl Node {
         let names = read_names(&self.settings)?;
         let secrets = read_secrets(&self.settings)?;
         let ring = read_ring(&self.settings)?;
-        self.replace(names)?;
+        self.replace(names);
         if let Some(secrets) = secrets.filter(|secrets| *secrets != *self.secrets.load()) {
             self.secrets.replace(secrets);
         }

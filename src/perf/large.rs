@@ -78,7 +78,9 @@ fn change(node: &Node) -> io::Result<Figure> {
     let mut took_ms = Vec::new();
     for round in 0..ROUNDS {
         let label = format!("p{round}");
-        node.add(&[addition(&label, [10, 0, 0, 1], 1)]).map_err(io::Error::other)?;
+        // An address of its own: its reverse name would have as many records as there were rounds.
+        let [.., high, low] = round.to_be_bytes();
+        node.add(&[addition(&label, [10, 255, high, low], 1)]).map_err(io::Error::other)?;
         let accepted = Instant::now();
         while probe.count(&label)? == 0 {}
         took_ms.push(accepted.elapsed().as_secs_f64() * 1e3);

@@ -21,15 +21,6 @@ use crate::wire::record::{FIXED_LEN, rtype};
 /// The instance that what files say belongs to.
 pub const INSTANCE: &str = "files";
 
-/// The names that files give.
-#[derive(Clone, Debug, Default)]
-pub struct Names {
-    /// From files in the format of /etc/hosts.
-    pub hosts: Vec<Host>,
-    /// From zone files.
-    pub records: Vec<ZoneRecord>,
-}
-
 /// Why names cannot be served together.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Conflict {
@@ -65,53 +56,25 @@ impl fmt::Display for Conflict {
 
 impl std::error::Error for Conflict {}
 
-impl Names {
-    /// Reads `hosts` and `zones` files for a server of `domains`; records of zone files that do not say their TTL have
-    /// `ttl_s`.
-    ///
-    /// # Errors
-    /// [`FileError`] for the first mistake.
-    pub fn read(
-        hosts: &[PathBuf],
-        zones: &[PathBuf],
-        domains: &[Name],
-        ttl_s: u32,
-    ) -> Result<Self, FileError> {
-        let mut names = Self::default();
-        for path in hosts {
-            names.hosts.extend(names_file::read(path, domains)?);
-        }
-        for path in zones {
-            names.records.extend(zone_file::read(path, domains, ttl_s)?);
-        }
-        Ok(names)
-    }
+/// Why files are not served.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// One of them has a mistake.
+    File(FileError),
+    /// What they say cannot stand together.
+    Conflict(Conflict),
+}
 
-    /// The registrations that they are.
-    ///
-    /// # Errors
-    /// [`Conflict`].
-    pub fn registrations(&self) -> Result<Registrations, Conflict> {
-        let mut registrations = Registrations::default();
-        for host in &self.hosts {
-            for (i, name) in host.names.iter().enumerate() {
-                // As everywhere that reads hosts files, an address leads back to its canonical name, not to the aliases.
-                let attributes = Attributes { no_pointer: i > 0, ..Attributes::default() };
-                match host.address {
-                    IpAddr::V4(v4) => registrations.push(name, rtype::A, &v4.octets(), &attributes),
-                    IpAddr::V6(v6) => registrations.push(name, rtype::AAAA, &v6.octets(), &attributes),
-                }
-            }
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(error) => error.fmt(f),
+            Self::Conflict(conflict) => conflict.fmt(f),
         }
-        for ZoneRecord { name, rtype, ttl_s, rdata } in &self.records {
-            // Pointers are records of their own in zone files.
-            let attributes = Attributes { no_pointer: true, ..Attributes::with_ttl_s(*ttl_s) };
-            registrations.push(name, *rtype, rdata, &attributes);
-        }
-        registrations.settle()?;
-        Ok(registrations)
     }
 }
+
+impl std::error::Error for Refused {}
 
 /// Registrations in one block of bytes, in an order of their own that makes two of them easy to compare: a file of many
 /// names is read again when one of them has changed.
@@ -133,6 +96,42 @@ struct Item {
 }
 
 impl Registrations {
+    /// Reads `hosts` and `zones` files for a server of `domains`; records of zone files that do not say their TTL have
+    /// `ttl_s`.
+    ///
+    /// # Errors
+    /// [`Refused`] for the first mistake.
+    pub fn read(hosts: &[PathBuf], zones: &[PathBuf], domains: &[Name], ttl_s: u32) -> Result<Self, Refused> {
+        let mut registrations = Self::default();
+        for path in hosts {
+            names_file::read(path, domains, |host| registrations.add_host(&host)).map_err(Refused::File)?;
+        }
+        for path in zones {
+            let records = zone_file::read(path, domains, ttl_s).map_err(Refused::File)?;
+            records.iter().for_each(|record| registrations.add_record(record));
+        }
+        registrations.settled().map_err(Refused::Conflict)
+    }
+
+    /// Adds what a line of a hosts file says.
+    pub fn add_host(&mut self, host: &Host) {
+        for (i, name) in host.names.iter().enumerate() {
+            // As everywhere that reads hosts files, an address leads back to its canonical name, not to the aliases.
+            let attributes = Attributes { no_pointer: i > 0, ..Attributes::default() };
+            match host.address {
+                IpAddr::V4(v4) => self.push(name, rtype::A, &v4.octets(), &attributes),
+                IpAddr::V6(v6) => self.push(name, rtype::AAAA, &v6.octets(), &attributes),
+            }
+        }
+    }
+
+    /// Adds a record of a zone file.
+    pub fn add_record(&mut self, ZoneRecord { name, rtype, ttl_s, rdata }: &ZoneRecord) {
+        // Pointers are records of their own in zone files.
+        let attributes = Attributes { no_pointer: true, ..Attributes::with_ttl_s(*ttl_s) };
+        self.push(name, *rtype, rdata, &attributes);
+    }
+
     fn push(&mut self, name: &Name, rtype: u16, rdata: &[u8], attributes: &Attributes) {
         let at = self.arena.len();
         let parts = encode_to(&mut self.arena, INSTANCE, name.as_wire(), (rtype, rdata), attributes);
@@ -142,9 +141,9 @@ impl Registrations {
     /// Those of `records` that come from files.
     pub fn of<'a>(records: impl Iterator<Item = Record<'a>>) -> Self {
         let mut registrations = Self::default();
-        for record in records.filter(|record| record.instance == INSTANCE) {
+        for record in records.filter(|record| record.instance() == INSTANCE) {
             let at = registrations.arena.len();
-            record.append_to(&mut registrations.arena);
+            registrations.arena.extend_from_slice(record.bytes);
             let name = record.name_range();
             registrations.note(at, name, record.key.len(), record.rtype);
         }
@@ -180,8 +179,11 @@ impl Registrations {
         Record::read(self.bytes(item)).expect("just encoded, and checked by the readers of files")
     }
 
-    /// Puts them in order, each once, and checks that they can stand together. Of what is said twice the first holds.
-    fn settle(&mut self) -> Result<(), Conflict> {
+    /// All of them in order, each once. Of what is said twice the first holds.
+    ///
+    /// # Errors
+    /// [`Conflict`] if they cannot stand together.
+    pub fn settled(mut self) -> Result<Self, Conflict> {
         let mut items = std::mem::take(&mut self.items);
         items.sort_unstable();
         items.dedup_by(|later, first| later.key_hash == first.key_hash && self.key(later) == self.key(first));
@@ -201,7 +203,26 @@ impl Registrations {
             }
         }
         self.items = items;
-        Ok(())
+        Ok(self)
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.items.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.items.is_empty()
+    }
+
+    /// The encodings of all, in the order in which they were said: to read them so waits the least for memory.
+    pub fn all(&self) -> impl ExactSizeIterator<Item = &[u8]> {
+        let mut places: Vec<_> = self.items.iter().map(|item| (item.at, item.len)).collect();
+        places.sort_unstable();
+        places.into_iter().map(|(at, len)| &self.arena[at as usize..][..usize::from(len)])
     }
 
     /// The encodings of those that are not, or not so, among `others`.
@@ -229,22 +250,24 @@ pub struct Change<'a> {
 mod tests {
     use super::*;
 
-    fn names(records: &[(&str, u16, &[u8])]) -> Names {
+    fn registrations(records: &[(&str, u16, &[u8])]) -> Result<Registrations, Conflict> {
         let record = |&(owner, rtype, rdata): &(&str, u16, &[u8])| ZoneRecord {
             name: Name::from_text(owner).unwrap(),
             rtype,
             ttl_s: 1,
             rdata: rdata.into(),
         };
-        Names { hosts: Vec::new(), records: records.iter().map(record).collect() }
+        let mut registrations = Registrations::default();
+        records.iter().for_each(|said| registrations.add_record(&record(said)));
+        registrations.settled()
     }
 
     #[test]
     fn an_alias_is_nothing_else() {
         let alias = ("a.example", rtype::CNAME, &b"\x01x\0"[..]);
-        assert_eq!(names(&[alias, alias]).registrations().unwrap().items.len(), 1, "the same twice is one");
+        assert_eq!(registrations(&[alias, alias]).unwrap().len(), 1, "the same twice is one");
         for other in [("A.example", rtype::A, &[10, 0, 0, 1][..]), ("a.EXAMPLE", rtype::CNAME, b"\x01y\0")] {
-            let error = names(&[alias, other]).registrations().unwrap_err().to_string();
+            let error = registrations(&[alias, other]).unwrap_err().to_string();
             assert!(error.starts_with("a.example. has a CNAME record and others"), "{error}");
         }
     }
@@ -253,7 +276,7 @@ mod tests {
     fn more_records_than_an_answer_can_carry_are_refused() {
         let addresses: Vec<_> = (0..4_100u32).map(u32::to_be_bytes).collect();
         let records: Vec<_> = addresses.iter().map(|rdata| ("many.example", rtype::A, &rdata[..])).collect();
-        let error = names(&records).registrations().unwrap_err().to_string();
+        let error = registrations(&records).unwrap_err().to_string();
         assert!(error.contains("many.example. has 4100 records"), "{error}");
     }
 
@@ -262,7 +285,9 @@ mod tests {
         let name = |text: &str| Name::from_text(text).unwrap();
         let host =
             Host { address: [10, 0, 0, 1].into(), names: smallvec::smallvec![name("B.x"), name("a.x")] };
-        let registrations = Names { hosts: vec![host], records: Vec::new() }.registrations().unwrap();
+        let mut registrations = Registrations::default();
+        registrations.add_host(&host);
+        let registrations = registrations.settled().unwrap();
         let leads_back = |item| registrations.record(item).reverse_name().is_some();
         let items = registrations.items.iter();
         let mut pointers: Vec<_> =
@@ -277,7 +302,7 @@ mod tests {
         let of = |range: std::ops::Range<usize>| {
             let records: Vec<_> =
                 records[range].iter().map(|rdata| ("web.example", rtype::A, &rdata[..])).collect();
-            names(&records).registrations().unwrap()
+            registrations(&records).unwrap()
         };
         let last = |change: Change<'_>| *change.key.last().unwrap();
         let (before, after) = (of(0..90), of(10..100));
@@ -287,6 +312,7 @@ mod tests {
         new.sort_unstable();
         assert_eq!((gone, new), ((0..10).collect(), (90..100).collect()));
         assert_eq!(after.beyond(&after).count(), 0);
+        assert!(after.all().map(|bytes| bytes[bytes.len() - 4]).is_sorted(), "as they were said");
         // What is in the store is as good as what was read.
         let records = || after.items.iter().map(|item| after.record(item));
         let stored = Registrations::of(records());

@@ -63,19 +63,17 @@ impl fmt::Display for Cause {
     }
 }
 
-/// Reads a names file for a server of `domains`. A name without a dot is meant in the first of them.
+/// Reads a names file for a server of `domains`, line by line. A name without a dot is meant in the first of them.
 ///
 /// # Errors
-/// [`FileError`].
-pub fn read(path: &Path, domains: &[Name]) -> Result<Vec<Host>, FileError> {
+/// [`FileError`] for the first mistake, after the lines before it.
+pub fn read(path: &Path, domains: &[Name], mut with: impl FnMut(Host)) -> Result<(), FileError> {
     let bytes = text_file::read(path, "names file")?;
-    // Lines of an address and a name have some thirty bytes.
-    let mut hosts = Vec::with_capacity(bytes.len() / 32);
     for (i, line) in bytes.split(|&byte| byte == b'\n').enumerate() {
         let host = parse_line(line, domains).map_err(|cause| FileError::at(path, i + 1, cause))?;
-        hosts.extend(host);
+        host.into_iter().for_each(&mut with);
     }
-    Ok(hosts)
+    Ok(())
 }
 
 fn parse_line(line: &[u8], domains: &[Name]) -> Result<Option<Host>, Cause> {
@@ -135,7 +133,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("hosts");
         fs::write(&path, text).unwrap();
-        let parsed = read(&path, &domains());
+        let mut hosts = Vec::new();
+        let parsed = read(&path, &domains(), |host| hosts.push(host)).map(|()| hosts);
         parsed.map_err(|error| error.to_string().replace(&format!("{}/", dir.path().display()), ""))
     }
 
@@ -175,7 +174,7 @@ mod tests {
 
     #[test]
     fn a_missing_file_is_told() {
-        let error = read(Path::new("/nonexistent/hosts"), &domains()).unwrap_err().to_string();
+        let error = read(Path::new("/nonexistent/hosts"), &domains(), drop).unwrap_err().to_string();
         assert!(error.starts_with("/nonexistent/hosts: cannot read the names file: "), "{error}");
     }
 }

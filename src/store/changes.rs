@@ -11,7 +11,8 @@ use super::codec::{Reader, put_bytes};
 use super::record::Record;
 
 /// Changes in a block at most.
-const BLOCK: u64 = 16;
+const BLOCK: u64 = BLOCK_LEN as u64;
+const BLOCK_LEN: u8 = 16;
 
 const LIVE: u8 = 1;
 const TOMBSTONE: u8 = 0;
@@ -28,9 +29,11 @@ impl<'a> Change<'a> {
         (flag == LIVE || flag == TOMBSTONE && key.len() == record.len()).then_some(Self(bytes))
     }
 
-    /// The bytes of a registration as a change.
-    pub(super) fn registered(record: &[u8]) -> Box<[u8]> {
-        [&[LIVE], record].concat().into()
+    /// Makes `change` the bytes of a registration as a change.
+    pub(super) fn register(record: &[u8], change: &mut Vec<u8>) {
+        change.clear();
+        change.push(LIVE);
+        change.extend_from_slice(record);
     }
 
     /// That the registration with the bytes `key` is no more, as a change.
@@ -58,8 +61,13 @@ impl<'a> Change<'a> {
         &self.0[1..]
     }
 
+    /// Whether it is about the registration with the bytes `key`.
+    pub(super) fn has_key(self, key: &[u8]) -> bool {
+        self.record_bytes().starts_with(key)
+    }
+
     pub(super) fn record(self) -> Record<'a> {
-        Record::read(self.record_bytes()).expect("checked when it was read")
+        Record::known(self.record_bytes())
     }
 }
 
@@ -82,6 +90,9 @@ struct Block {
 impl Block {
     /// Where the change that is `place`th in the block begins.
     fn offset(&self, place: u64) -> usize {
+        if self.present >> place == 0 {
+            return self.bytes.len(); // behind all, as nearly always
+        }
         let before = (self.present & ((1 << place) - 1)).count_ones();
         let mut reader = Reader(&self.bytes);
         for _ in 0..before {
@@ -131,6 +142,10 @@ impl Changes {
         debug_assert!(!block.has(place));
         let offset = block.offset(place);
         if offset == block.bytes.len() {
+            if block.present == 0 && place == 0 {
+                // As if the others were as long, and a little more: it is given back when the block is full.
+                block.bytes.reserve((change.0.len() + 4) * usize::from(BLOCK_LEN));
+            }
             put_bytes(&mut block.bytes, change.0);
         } else {
             let mut bytes = Vec::with_capacity(change.0.len() + 3);
@@ -203,7 +218,9 @@ mod tests {
             Name::from_text(&format!("{}.example", "x".repeat(1 + usize::try_from(number % 50).unwrap())))
                 .unwrap();
         let bytes = encode(&Key::address("i", &name, [10, 0, 0, 1].into()), &Attributes::default());
-        if live { Change::registered(&bytes) } else { Change::removed(&bytes) }
+        let mut change = Vec::new();
+        Change::register(&bytes, &mut change);
+        if live { change.into() } else { Change::removed(&bytes) }
     }
 
     #[test]

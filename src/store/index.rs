@@ -5,9 +5,10 @@
 
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
+use smallvec::SmallVec;
 use std::hash::BuildHasher;
 
-use super::changes::Change;
+use super::record::Record;
 
 /// A change, by the place of its log and its number there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,14 +66,49 @@ impl Index {
         (part_of(hash), short(hash))
     }
 
-    pub(super) fn insert(&mut self, place: Place, change: Change<'_>) {
-        self.each_name(change, |part, hash| {
+    /// Makes room for so many entries more.
+    pub(super) fn reserve(&mut self, entries: usize) {
+        for (i, part) in self.parts.iter_mut().enumerate() {
+            // Its share of the names, and a little over what chance may add.
+            let share = 1.03 * part_width(i);
+            #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // below `entries`
+            part.reserve((entries as f64 * share) as usize, |entry| spread(entry.hash));
+        }
+    }
+
+    /// Has memory bring what inserting these registrations will read, for all of them at the same time.
+    pub(super) fn warm(&self, records: &[Record<'_>]) {
+        let mut hashes: SmallVec<[_; 128]> = SmallVec::new();
+        for record in records {
+            hashes.push(self.find(record.name));
+            hashes.extend(record.reverse_name().map(|reverse| self.find(reverse.as_wire())));
+        }
+        self.look_at(&hashes);
+    }
+
+    /// The same for what finding these names will read.
+    pub(super) fn warm_names(&self, names: &[&[u8]]) {
+        let hashes: SmallVec<[_; 128]> = names.iter().map(|name| self.find(name)).collect();
+        self.look_at(&hashes);
+    }
+
+    /// Looks where these hashes are. There is so little between one and the next that the processor waits for many together.
+    fn look_at(&self, hashes: &[(usize, u32)]) {
+        let look = |(part, hash): (usize, u32)| {
+            self.parts[part].find(spread(hash), |entry| entry.hash == hash).is_some()
+        };
+        std::hint::black_box(hashes.iter().fold(false, |any, &hash| any | look(hash)));
+    }
+
+    /// What `record` says is found at `place`: a registration that is `live`, or a tombstone.
+    pub(super) fn insert(&mut self, place: Place, record: &Record<'_>, live: bool) {
+        self.each_name(record, live, |part, hash| {
             part.insert_unique(spread(hash), Entry::new(place, hash), |entry| spread(entry.hash));
         });
     }
 
-    pub(super) fn remove(&mut self, place: Place, change: Change<'_>) {
-        self.each_name(change, |part, hash| {
+    pub(super) fn remove(&mut self, place: Place, record: &Record<'_>, live: bool) {
+        self.each_name(record, live, |part, hash| {
             if let Ok(found) = part.find_entry(spread(hash), |entry| entry.place() == place) {
                 found.remove();
             }
@@ -80,20 +116,24 @@ impl Index {
     }
 
     /// What was found at the place `void` is found at `place` from now on, under the same names.
-    pub(super) fn move_to(&mut self, place: Place, void: Place, change: Change<'_>) {
-        self.each_name(change, |part, hash| {
+    pub(super) fn move_to(&mut self, place: Place, void: Place, record: &Record<'_>, live: bool) {
+        self.each_name(record, live, |part, hash| {
             if let Some(entry) = part.find_mut(spread(hash), |entry| entry.place() == void) {
                 *entry = Entry::new(place, hash);
             }
         });
     }
 
-    /// Calls `with` for each name that the change is found under.
-    fn each_name(&mut self, change: Change<'_>, mut with: impl FnMut(&mut HashTable<Entry>, u32)) {
-        let record = change.record();
+    /// Calls `with` for each name that the record is found under.
+    fn each_name(
+        &mut self,
+        record: &Record<'_>,
+        live: bool,
+        mut with: impl FnMut(&mut HashTable<Entry>, u32),
+    ) {
         let (part, hash) = self.find(record.name);
         with(&mut self.parts[part], hash);
-        if let Some(reverse) = change.is_live().then(|| record.reverse_name()).flatten() {
+        if let Some(reverse) = live.then(|| record.reverse_name()).flatten() {
             let (part, hash) = self.find(reverse.as_wire());
             with(&mut self.parts[part], hash);
         }
@@ -117,6 +157,13 @@ impl Index {
 fn part_of(hash: u64) -> usize {
     let fraction = (hash & 0xffff) as f32 / 65_536.0;
     ((fraction + 0.33 * fraction * (1.0 - fraction)) * PARTS as f32) as usize % PARTS
+}
+
+/// The share of the names that a part has: what [`part_of`] does, the other way round.
+fn part_width(part: usize) -> f64 {
+    let begin =
+        |part: usize| (1.33 - (1.33f64.powi(2) - 4.0 * 0.33 * part as f64 / PARTS as f64).sqrt()) / 0.66;
+    begin(part + 1) - begin(part)
 }
 
 #[allow(clippy::cast_possible_truncation)] // the low half is what is wanted
@@ -147,6 +194,10 @@ mod tests {
         assert!((1.8..2.0).contains(&(*widest as f64 / *narrowest as f64)), "{counts:?}");
         for pair in counts.windows(2) {
             assert!((1.02..1.09).contains(&(pair[1] as f64 / pair[0] as f64)), "{counts:?}");
+        }
+        for (part, count) in counts.iter().enumerate() {
+            let width = *count as f64 / 65_536.0;
+            assert!((width / part_width(part) - 1.0).abs() < 0.01, "{part}: {width} {}", part_width(part));
         }
         assert_eq!(size_of::<Entry>(), 12);
         let place = Place::new(65_535, (1 << NUMBER_BITS) - 1);

@@ -13,10 +13,11 @@ mod digest;
 mod disk;
 mod index;
 mod log;
+mod merge;
 mod name_set;
 mod record;
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 
 use changes::Change;
 pub use codec::{Malformed, Reader, put_bytes, put_varint};
@@ -29,11 +30,15 @@ pub use name_set::NameSet;
 pub use record::{
     Attributes, Key, MAX_INSTANCE_LEN, MAX_RDATA_LEN, NodeId, Parts, Record, TooLong, encode, encode_to,
 };
+use smallvec::SmallVec;
 
 use crate::wire::record::rtype;
 
 /// Tombstones of our own that are kept at least, whatever the number of registrations.
 const MIN_TOMBSTONES: usize = 10_000;
+
+/// Registrations that are loaded together: as many as a processor can wait for at once, and more.
+const LOADED: usize = 64;
 
 /// Origins at most: their places in the indexes have 16 bits.
 pub const MAX_ORIGINS: usize = 1 << 16;
@@ -54,6 +59,17 @@ pub enum Applied {
     Impostor,
     /// Nothing: other nodes have registered more than there may be.
     Full,
+}
+
+/// What a change did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Put {
+    /// Nothing: it was there.
+    Known,
+    /// It is kept, and what is answered is the same.
+    Kept,
+    /// It is kept, and answered.
+    Answered,
 }
 
 /// Bytes of changes that are held for other nodes at most. With what the indexes and the table add that is some three times
@@ -84,6 +100,8 @@ pub struct Store {
     /// last called.
     changed: NameSet,
     max_foreign_len: usize,
+    /// The latest change of our own; kept for its room.
+    change: Vec<u8>,
 }
 
 impl Store {
@@ -101,6 +119,7 @@ impl Store {
             index: Index::default(),
             changed: NameSet::default(),
             max_foreign_len: MAX_FOREIGN_LEN,
+            change: Vec::new(),
         }
     }
 
@@ -150,13 +169,53 @@ impl Store {
     /// # Panics
     /// If it is none.
     pub fn register_encoded(&mut self, bytes: &[u8]) -> bool {
-        let change = Change::registered(bytes);
-        let key = Record::read(bytes).expect("an encoding").key;
-        let new = self.find(0, key).is_none_or(|(_, before)| before.as_bytes() != &*change);
-        if new {
-            self.change(&change);
+        let record = Record::read(bytes).expect("an encoding");
+        let put = self.take_registration(&record);
+        if put == Put::Answered {
+            self.note(record);
         }
-        new
+        put != Put::Known
+    }
+
+    /// The same with the encodings of many that all are new, but for noting their names: who calls this makes a table of all
+    /// that there is.
+    ///
+    /// # Panics
+    /// If one is none.
+    pub fn load<'a>(&mut self, mut registrations: impl ExactSizeIterator<Item = &'a [u8]>) {
+        // Most are found under two names.
+        self.index.reserve(2 * registrations.len());
+        while registrations.len() > 0 {
+            let some = registrations.by_ref().take(LOADED);
+            let records: SmallVec<[_; LOADED]> =
+                some.map(|bytes| Record::read(bytes).expect("an encoding")).collect();
+            self.index.warm(&records);
+            for record in &records {
+                debug_assert!(self.find(0, record).is_none());
+                self.put_own(record, None);
+            }
+        }
+    }
+
+    fn take_registration(&mut self, record: &Record<'_>) -> Put {
+        let found = self.find(0, record);
+        if found.is_some_and(|(_, change)| change.is_live() && change.record_bytes() == record.bytes) {
+            return Put::Known;
+        }
+        let void = found.map(|(number, _)| number);
+        self.put_own(record, void)
+    }
+
+    /// Registers what is not registered yet, or otherwise in the change with the number `void`.
+    fn put_own(&mut self, record: &Record<'_>, void: Option<u64>) -> Put {
+        let log = self.log_mut(0);
+        log.head += 1;
+        let place = Place::new(0, log.head);
+        let mut change = std::mem::take(&mut self.change);
+        Change::register(record.bytes, &mut change);
+        let put = self.put(place, Change::known(&change), record, void);
+        self.change = change;
+        put
     }
 
     /// Removes this node's registration with the bytes `key`. Returns whether there was one.
@@ -188,23 +247,27 @@ impl Store {
 
     fn change(&mut self, change: &[u8]) {
         let number = self.own().head + 1;
-        self.put(0, number, Change::known(change));
+        self.put_and_note(Place::new(0, number), Change::known(change));
         self.log_mut(0).head = number;
     }
 
     /// Whether this node has the registration with these bytes, attributes and all.
     #[must_use]
     pub fn has_own(&self, bytes: &[u8]) -> bool {
-        let own = |key| {
-            self.find(0, key).is_some_and(|(_, change)| change.is_live() && change.record_bytes() == bytes)
-        };
-        Record::read(bytes).is_ok_and(|record| own(record.key))
+        self.own_live(bytes).is_some_and(|own| own.record_bytes() == bytes)
     }
 
     /// Whether this node has a registration with the bytes `key`.
     #[must_use]
     pub fn has_own_key(&self, key: &[u8]) -> bool {
-        self.find(0, key).is_some_and(|(_, change)| change.is_live())
+        self.own_live(key).is_some()
+    }
+
+    /// This node's registration with the key that `bytes` begin with.
+    fn own_live(&self, bytes: &[u8]) -> Option<Change<'_>> {
+        let record = Record::read(bytes).ok()?;
+        let (_, change) = self.find(0, &record)?;
+        change.is_live().then_some(change)
     }
 
     /// How many registrations of `origin` are known.
@@ -235,6 +298,12 @@ impl Store {
             .flat_map(|log| log.changes.live().map(|change| (log.origin, log.up, change.record())))
     }
 
+    /// What is registered by the origins that are up: what answers are made of.
+    pub fn answered(&self) -> impl Iterator<Item = Record<'_>> {
+        let up = self.logs.iter().flatten().filter(|log| log.up);
+        up.flat_map(|log| log.changes.live().map(Change::record))
+    }
+
     /// How many registrations there are, over all origins.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -251,47 +320,56 @@ impl Store {
         self.logs[usize::from(place)].as_mut().expect("the place of a log")
     }
 
-    /// The change to the registration with the bytes `key` in one log, and its number.
-    fn find(&self, place: u16, key: &[u8]) -> Option<(u64, Change<'_>)> {
-        let name = Record::read(key).ok()?.name;
-        let here = self.index.by_name(name).filter(|found| found.log() == place);
+    /// The change in one log to what `record` registers, and its number.
+    fn find(&self, place: u16, record: &Record<'_>) -> Option<(u64, Change<'_>)> {
+        let here = self.index.by_name(record.name).filter(|found| found.log() == place);
         let log = self.logs[usize::from(place)].as_ref()?;
         let mut here = here.filter_map(|found| Some((found.number(), log.changes.get(found.number())?)));
-        here.find(|(_, change)| change.record().key == key)
+        here.find(|(_, change)| change.has_key(record.key))
     }
 
-    /// Puts a change into a log in place of what it makes void.
-    fn put(&mut self, place: u16, number: u64, change: Change<'_>) {
-        let void = self.find(place, change.record().key).map(|(number, _)| number);
-        let log = self.log_mut(place);
+    /// Puts a change into a log in place of what it makes void, and notes the names whose records are others by that.
+    fn put_and_note(&mut self, place: Place, change: Change<'_>) {
+        let record = change.record();
+        let void = self.find(place.log(), &record).map(|(number, _)| number);
+        if self.put(place, change, &record, void) == Put::Answered {
+            self.note(record);
+        }
+    }
+
+    /// Puts a change of what `record` says into a log in place of the one with the number `void`.
+    fn put(&mut self, now: Place, change: Change<'_>, record: &Record<'_>, void: Option<u64>) -> Put {
+        let log = self.log_mut(now.log());
         let before = void.and_then(|number| log.changes.remove(number));
-        log.changes.insert(number, change);
-        let (up, now) = (log.up, Place::new(place, number));
+        log.changes.insert(now.number(), change);
+        let up = log.up;
         let was_live = before.as_deref().map(|bytes| Change::known(bytes).is_live());
-        match void.map(|number| Place::new(place, number)) {
+        match void.map(|number| Place::new(now.log(), number)) {
             // The key is the same, and so are the names that it is found under.
-            Some(void) if was_live == Some(change.is_live()) => self.index.move_to(now, void, change),
-            Some(void) => {
-                self.index.remove(void, before.as_deref().map_or(change, Change::known));
-                self.index.insert(now, change);
+            Some(void) if was_live == Some(change.is_live()) => {
+                self.index.move_to(now, void, record, change.is_live());
             }
-            None => self.index.insert(now, change),
+            Some(void) => {
+                let before = before.as_deref().map_or(change, Change::known);
+                self.index.remove(void, &before.record(), before.is_live());
+                self.index.insert(now, record, change.is_live());
+            }
+            None => self.index.insert(now, record, change.is_live()),
         }
         let matters = was_live == Some(true) || change.is_live();
-        if up && matters && before.as_deref() != Some(change.as_bytes()) {
-            self.note(change);
-        }
+        if up && matters && before.as_deref() != Some(change.as_bytes()) { Put::Answered } else { Put::Kept }
     }
 
     fn take(&mut self, place: u16, number: u64) -> Option<Box<[u8]>> {
         let bytes = self.log_mut(place).changes.remove(number)?;
-        self.index.remove(Place::new(place, number), Change::known(&bytes));
+        let change = Change::known(&bytes);
+        self.index.remove(Place::new(place, number), &change.record(), change.is_live());
         Some(bytes)
     }
 
-    /// Notes the names whose records depend on `change`.
-    fn note(&mut self, change: Change<'_>) {
-        note(&mut self.changed, change);
+    /// Notes the names whose records depend on `record`.
+    fn note(&mut self, record: Record<'_>) {
+        note(&mut self.changed, record);
     }
 
     /// Names, in wire form and lower case, whose records have changed since this was last called.
@@ -312,7 +390,7 @@ impl Store {
         self.index.by_name(name).filter_map(move |place| {
             let log = self.logs[usize::from(place.log())].as_ref().filter(|log| log.up)?;
             let record = log.changes.get(place.number()).filter(|change| change.is_live())?.record();
-            let ttl_s = record.attributes().ok()?.ttl_s;
+            let ttl_s = record.ttl_s();
             if record.name == name {
                 return Some(Answer { rtype: record.rtype, ttl_s, rdata: record.rdata });
             }
@@ -321,140 +399,9 @@ impl Store {
         })
     }
 
-    /// Takes over what is new in `delta`.
-    pub fn apply(&mut self, delta: &Delta) -> Applied {
-        if delta.origin == self.me() {
-            let later = delta.incarnation > self.incarnation();
-            return if later { Applied::Impostor } else { Applied::Known };
-        }
-        let known = self.log(delta.origin).map(|log| (log.incarnation, log.head, log.floor));
-        if known.is_some_and(|(incarnation, head, _)| (delta.incarnation, delta.head) <= (incarnation, head))
-        {
-            return Applied::Known;
-        }
-        if !delta.is_empty() && self.foreign_len() >= self.max_foreign_len {
-            return Applied::Full;
-        }
-        let Some((incarnation, head, floor)) = known else { return self.begin(delta) };
-        if incarnation != delta.incarnation || !delta.is_sound_after(head, floor) {
-            return self.stage(delta, None);
-        }
-        if delta.from > head {
-            return self.stage(delta, Some(head));
-        }
-        if delta.to <= head {
-            return Applied::Known;
-        }
-        self.append(delta, head);
-        Applied::News
-    }
-
-    /// Begins the log of an origin that nothing is known of: there is nothing to be replaced, and so nothing to wait for.
-    fn begin(&mut self, delta: &Delta) -> Applied {
-        if delta.from > 0 {
-            return Applied::Gap(0);
-        }
-        let Some(place) = self.new_place() else { return Applied::Known };
-        let mut log = Log::new(delta.origin, delta.incarnation);
-        log.floor = delta.floor;
-        self.logs[usize::from(place)] = Some(log);
-        self.places.insert(delta.origin, place);
-        self.append(delta, 0);
-        Applied::News
-    }
-
-    /// Applies a delta that follows on what is known up to `head`.
-    fn append(&mut self, delta: &Delta, head: u64) {
-        let place = self.places[&delta.origin];
-        for (number, change) in delta.changes().filter(|(number, _)| *number > head) {
-            self.put(place, number, change);
-        }
-        self.log_mut(place).head = delta.to;
-        self.raise_floor(place, delta.floor);
-    }
-
-    /// Gathers a log that will replace what there is of its origin in one step, so that there is neither a gap in answers
-    /// nor a ghost. Where what is `known` has no fault, what follows on it is enough.
-    fn stage(&mut self, delta: &Delta, known: Option<u64>) -> Applied {
-        let begun = self.staged.get(&delta.origin);
-        if begun.is_some_and(|log| log.incarnation > delta.incarnation) {
-            return Applied::Known;
-        }
-        let goes_on = begun.is_some_and(|log| {
-            let sound = delta.is_sound_after(log.head, log.floor);
-            log.incarnation == delta.incarnation && sound && delta.from <= log.head
-        });
-        if !goes_on {
-            if delta.from > 0 {
-                return Applied::Gap(known.unwrap_or_default());
-            }
-            let mut log = Log::new(delta.origin, delta.incarnation);
-            log.floor = delta.floor;
-            self.staged.insert(delta.origin, log);
-        }
-        let log = self.staged.get_mut(&delta.origin).expect("begun just now or before");
-        let head = log.head;
-        for (number, change) in delta.changes().filter(|(number, _)| *number > head) {
-            log.changes.insert(number, change);
-        }
-        log.head = head.max(delta.to);
-        log.floor = log.floor.max(delta.floor);
-        if log.head < delta.head {
-            return Applied::Staged;
-        }
-        let log = self.staged.remove(&delta.origin).expect("it was staged");
-        if self.replace(log) { Applied::News } else { Applied::Known }
-    }
-
-    /// Puts a complete log in place of what there was of its origin. Returns whether there was room.
-    fn replace(&mut self, staged: Log) -> bool {
-        let origin = staged.origin;
-        let up = self.log(origin).is_none_or(|log| log.up);
-        let place = match self.places.get(&origin) {
-            Some(&place) => place,
-            None => match self.new_place() {
-                Some(place) => place,
-                None => return false,
-            },
-        };
-        self.places.insert(origin, place);
-        let old = self.logs[usize::from(place)].take().unwrap_or_else(|| Log::new(origin, 0));
-        for (number, change) in old.changes.iter() {
-            self.index.remove(Place::new(place, number), change);
-        }
-        let mut log = Log::new(origin, staged.incarnation);
-        (log.head, log.up) = (staged.head, up);
-        self.logs[usize::from(place)] = Some(log);
-        // Within a staged log a later part may have made void what an earlier one had.
-        for (number, change) in staged.changes.iter() {
-            let void = self.find(place, change.record().key).map(|(number, _)| number);
-            void.and_then(|number| self.take(place, number));
-            self.index.insert(Place::new(place, number), change);
-            self.log_mut(place).changes.insert(number, change);
-        }
-        if up {
-            self.note_difference(place, &old);
-        }
-        self.raise_floor(place, staged.floor);
-        true
-    }
-
-    /// Notes the names of what only one of the two has: the `old` log, or the one at `place`.
-    fn note_difference(&mut self, place: u16, old: &Log) {
-        let mut changed = std::mem::take(&mut self.changed);
-        let mut kept: HashSet<&[u8]> = HashSet::new();
-        for change in old.changes.live() {
-            let now = self.find(place, change.record().key).map(|(_, now)| now);
-            if now == Some(change) {
-                kept.insert(change.record().key);
-            } else {
-                note(&mut changed, change);
-            }
-        }
-        let new = self.logs[usize::from(place)].iter().flat_map(|log| log.changes.live());
-        new.filter(|change| !kept.contains(change.record().key))
-            .for_each(|change| note(&mut changed, change));
-        self.changed = changed;
+    /// Has memory bring what looking for the answers of these names will read, for all of them at the same time.
+    pub fn warm(&self, names: &[&[u8]]) {
+        self.index.warm_names(names);
     }
 
     fn new_place(&mut self) -> Option<u16> {
@@ -535,14 +482,14 @@ impl Store {
         }
         let log = self.logs[usize::from(place)].take();
         for (number, change) in log.iter().flat_map(|log| log.changes.iter()) {
-            self.index.remove(Place::new(place, number), change);
+            self.index.remove(Place::new(place, number), &change.record(), change.is_live());
         }
     }
 
     fn note_all(&mut self, place: u16) {
         let mut changed = std::mem::take(&mut self.changed);
         let live = self.logs[usize::from(place)].iter().flat_map(|log| log.changes.live());
-        live.for_each(|change| note(&mut changed, change));
+        live.for_each(|change| note(&mut changed, change.record()));
         self.changed = changed;
     }
 
@@ -572,9 +519,8 @@ impl Store {
     }
 }
 
-/// Adds the names whose records depend on `change`.
-fn note(changed: &mut NameSet, change: Change<'_>) {
-    let record = change.record();
+/// Adds the names whose records depend on `record`.
+fn note(changed: &mut NameSet, record: Record<'_>) {
     changed.insert(record.name);
     if let Some(reverse) = record.reverse_name() {
         changed.insert(reverse.as_wire());

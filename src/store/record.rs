@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use super::codec::{Malformed, Reader, put_bytes, put_varint, varint_len};
 use crate::wire::name::Name;
 use crate::wire::record::rtype;
+use crate::wire::reverse_name::ReverseName;
 
 /// Bytes of an instance's name at most; a container's id has 64.
 pub const MAX_INSTANCE_LEN: usize = 64;
@@ -23,6 +24,14 @@ pub(super) const MAX_RECORD_LEN: usize = MAX_INSTANCE_LEN + 255 + MAX_RDATA_LEN 
 mod attribute {
     pub(super) const TTL_S: u64 = 1;
     pub(super) const NO_POINTER: u64 = 2;
+}
+
+/// One of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Attribute {
+    TtlS(u32),
+    NoPointer,
+    Unknown,
 }
 
 /// A node, by a random number that it keeps as long as it keeps its data.
@@ -175,8 +184,7 @@ pub fn encode_to(
 /// A registration's bytes, taken apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Record<'a> {
-    /// What it belongs to.
-    pub instance: &'a str,
+    instance: &'a [u8],
     /// Its name in wire form and lower case.
     pub name: &'a [u8],
     /// The type of its record.
@@ -185,16 +193,11 @@ pub struct Record<'a> {
     pub rdata: &'a [u8],
     /// The bytes of all that: two registrations with equal keys are one.
     pub key: &'a [u8],
-    attributes: &'a [u8],
+    /// All bytes of the registration: those of the key, and behind them its attributes.
+    pub bytes: &'a [u8],
 }
 
 impl<'a> Record<'a> {
-    /// Appends its bytes, as [`encode`] makes them.
-    pub fn append_to(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(self.key);
-        out.extend_from_slice(self.attributes);
-    }
-
     /// Where in its bytes its name begins and ends.
     #[must_use]
     pub fn name_range(&self) -> (usize, usize) {
@@ -209,24 +212,46 @@ impl<'a> Record<'a> {
     /// # Errors
     /// [`Malformed`], also for parts that are longer than they may be and for upper case in the name.
     pub fn read(bytes: &'a [u8]) -> Result<Self, Malformed> {
+        let record = Self::split(bytes)?;
+        let is_address = match record.rtype {
+            rtype::A => record.rdata.len() == 4,
+            rtype::AAAA => record.rdata.len() == 16,
+            _ => true,
+        };
+        let short = bytes.len() - record.key.len() <= MAX_ATTRIBUTES_LEN;
+        let lower = !record.name.iter().any(u8::is_ascii_uppercase);
+        if !is_address || !short || !lower || str::from_utf8(record.instance).is_err() {
+            return Err(Malformed);
+        }
+        record.each_attribute(|_, _| {})?;
+        Ok(record)
+    }
+
+    /// Takes bytes apart that have been [read](Self::read) before.
+    ///
+    /// # Panics
+    /// If they are no registration.
+    #[must_use]
+    pub fn known(bytes: &'a [u8]) -> Self {
+        debug_assert!(Self::read(bytes).is_ok());
+        Self::split(bytes).expect("read before")
+    }
+
+    #[inline]
+    fn split(bytes: &'a [u8]) -> Result<Self, Malformed> {
         let mut reader = Reader(bytes);
-        let instance = str::from_utf8(reader.bytes(MAX_INSTANCE_LEN)?).map_err(|_| Malformed)?;
+        let instance = reader.bytes(MAX_INSTANCE_LEN)?;
         let name = reader.take(name_len(reader.0)?)?;
         let rtype = u16::try_from(reader.varint()?).map_err(|_| Malformed)?;
         let rdata = reader.bytes(MAX_RDATA_LEN)?;
-        let attributes = reader.0;
-        let is_address = match rtype {
-            rtype::A => rdata.len() == 4,
-            rtype::AAAA => rdata.len() == 16,
-            _ => true,
-        };
-        if attributes.len() > MAX_ATTRIBUTES_LEN || !is_address {
-            return Err(Malformed);
-        }
-        let record =
-            Self { instance, name, rtype, rdata, key: &bytes[..bytes.len() - attributes.len()], attributes };
-        record.attributes()?;
-        Ok(record)
+        let key = &bytes[..bytes.len() - reader.0.len()];
+        Ok(Self { instance, name, rtype, rdata, key, bytes })
+    }
+
+    /// What it belongs to.
+    #[must_use]
+    pub fn instance(&self) -> &'a str {
+        str::from_utf8(self.instance).unwrap_or_default()
     }
 
     /// What is said of it besides.
@@ -235,20 +260,51 @@ impl<'a> Record<'a> {
     /// [`Malformed`], never after [`read`](Self::read).
     pub fn attributes(&self) -> Result<Attributes, Malformed> {
         let mut attributes = Attributes::default();
-        let mut reader = Reader(self.attributes);
+        self.each_attribute(|attribute, bytes| match attribute {
+            Attribute::TtlS(ttl_s) => attributes.ttl_s = Some(ttl_s),
+            Attribute::NoPointer => attributes.no_pointer = true,
+            Attribute::Unknown => attributes.unknown.extend_from_slice(bytes),
+        })?;
+        Ok(attributes)
+    }
+
+    /// How long others may keep the record, if that is said.
+    #[must_use]
+    pub fn ttl_s(&self) -> Option<u32> {
+        let mut found = None;
+        let read = self.each_attribute(|attribute, _| {
+            if let Attribute::TtlS(ttl_s) = attribute {
+                found = Some(ttl_s);
+            }
+        });
+        read.ok().and(found)
+    }
+
+    /// Whether the address leads back to the name.
+    fn has_pointer(&self) -> bool {
+        let mut wanted = true;
+        let read = self.each_attribute(|attribute, _| wanted &= attribute != Attribute::NoPointer);
+        read.is_ok() && wanted
+    }
+
+    /// Calls `with` for each attribute, and its bytes.
+    #[inline]
+    fn each_attribute(&self, mut with: impl FnMut(Attribute, &[u8])) -> Result<(), Malformed> {
+        let mut reader = Reader(&self.bytes[self.key.len()..]);
         while !reader.is_empty() {
             let begin = reader.0;
             let kind = reader.varint()?;
             let value = reader.bytes(MAX_ATTRIBUTES_LEN)?;
-            match kind {
+            let attribute = match kind {
                 attribute::TTL_S => {
-                    attributes.ttl_s = Some(u32::try_from(Reader(value).varint()?).map_err(|_| Malformed)?);
+                    Attribute::TtlS(u32::try_from(Reader(value).varint()?).map_err(|_| Malformed)?)
                 }
-                attribute::NO_POINTER => attributes.no_pointer = true,
-                _ => attributes.unknown.extend_from_slice(&begin[..begin.len() - reader.0.len()]),
-            }
+                attribute::NO_POINTER => Attribute::NoPointer,
+                _ => Attribute::Unknown,
+            };
+            with(attribute, &begin[..begin.len() - reader.0.len()]);
         }
-        Ok(attributes)
+        Ok(())
     }
 
     /// The address, if it has one.
@@ -263,17 +319,16 @@ impl<'a> Record<'a> {
 
     /// The name under which a PTR record leads from the address to the name, unless that is not wanted.
     #[must_use]
-    pub fn reverse_name(&self) -> Option<Name> {
+    pub fn reverse_name(&self) -> Option<ReverseName> {
         let address = self.address()?;
-        let wanted = self.attributes().is_ok_and(|attributes| !attributes.no_pointer);
-        wanted.then(|| Name::reverse(address))
+        self.has_pointer().then(|| ReverseName::new(address))
     }
 
     /// What is registered.
     #[must_use]
     pub fn to_key(&self) -> Key {
         Key {
-            instance: self.instance.into(),
+            instance: self.instance().into(),
             name: Name::from_wire(self.name).unwrap_or_else(Name::root),
             rtype: self.rtype,
             rdata: self.rdata.into(),
@@ -281,18 +336,17 @@ impl<'a> Record<'a> {
     }
 }
 
-/// Bytes of the lower-case wire name at the front of `bytes`.
+/// Bytes of the wire name at the front of `bytes`.
+#[inline]
 fn name_len(bytes: &[u8]) -> Result<usize, Malformed> {
     let mut at = 0;
     loop {
         match *bytes.get(at).ok_or(Malformed)? {
-            0 => break,
+            0 if at < 255 => return Ok(at + 1),
             len @ 1..=63 => at += 1 + usize::from(len),
             _ => return Err(Malformed),
         }
     }
-    let name = &bytes[..=at];
-    if name.len() > 255 || name.iter().any(u8::is_ascii_uppercase) { Err(Malformed) } else { Ok(name.len()) }
 }
 
 #[cfg(test)]
@@ -309,7 +363,10 @@ mod tests {
             let attributes = Attributes { ttl_s, ..Attributes::default() };
             let bytes = encode(&key(), &attributes);
             let record = Record::read(&bytes).unwrap();
-            assert_eq!((record.instance, record.name, record.rtype), ("c1", &b"\x03web\x07example\0"[..], 1));
+            assert_eq!(
+                (record.instance(), record.name, record.rtype),
+                ("c1", &b"\x03web\x07example\0"[..], 1)
+            );
             assert_eq!((record.address(), record.attributes()), (Some([10, 0, 0, 1].into()), Ok(attributes)));
             assert_eq!(record.to_key(), Key { name: key().name.to_lower_case(), ..key() });
         }

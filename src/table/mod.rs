@@ -10,6 +10,7 @@ mod publish;
 mod root;
 mod shard;
 mod update;
+mod whole;
 mod zone;
 
 pub use publish::Publisher;

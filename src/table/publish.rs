@@ -7,7 +7,8 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use super::update::{Below, Update, between};
-use super::{Table, ZoneSettings, name_server, shard_of};
+use super::whole::whole;
+use super::{MAX_WARM, Table, ZoneSettings, name_server, shard_of};
 use crate::snapshot::{Current, Reader};
 use crate::store::{NameSet, Store};
 use crate::wire::name::{HashSeed, Name, QueryName};
@@ -51,7 +52,14 @@ impl Publisher {
     /// Begins with a table that has the `domains` and no other names.
     #[must_use]
     pub fn new(domains: &[Name], settings: ZoneSettings) -> Self {
-        let empty = Table::empty(domains, settings, HashSeed::random());
+        Self::with_seed(domains, settings, HashSeed::random())
+    }
+
+    /// The same with names hashed from `seed`, which nobody outside may know: for measurements that are to come out the same
+    /// each time.
+    #[must_use]
+    pub fn with_seed(domains: &[Name], settings: ZoneSettings, seed: HashSeed) -> Self {
+        let empty = Table::empty(domains, settings, seed);
         let mut publisher = Self {
             current: Current::new(empty),
             domains: domains.to_vec(),
@@ -130,11 +138,41 @@ impl Publisher {
     /// now, and lets the workers have it, each with its next batch. A name's records always change as a whole.
     pub fn publish(&mut self, store: &Store, most: usize) {
         let changed = self.take_pending(most);
+        let table = self.next(&self.current.load(), &changed, store);
+        self.current.replace(table);
+    }
+
+    /// Makes a table of all that `store` has, and lets the workers have it. For a start, and where so many names have changed
+    /// that to look at each of them would be slower.
+    pub fn publish_whole(&mut self, store: &Store) {
         let old = self.current.load();
+        self.fresh = NameSet::default();
+        self.pending = std::array::from_fn(|_| NameSet::default());
+        self.below.clear();
+        let below = &mut self.below;
+        let count = |name: &[u8]| {
+            between(name, &old.zones).for_each(|above| *below.entry(above.into()).or_default() += 1)
+        };
+        let (shards, names) = whole(store, old.seed, self.settings.ttl_s, count);
+        let zones = Table::without_names(&self.domains, self.settings, old.seed, old.serial);
+        let table = Table { shards, names, entries: names, ..zones };
+        // What is not in the store: the domains' name servers, and names that exist because others stand below them.
+        let apexes: Vec<_> = self.domains.iter().map(Name::to_lower_case).collect();
+        let special = apexes.iter().map(Name::as_wire).chain(self.below.keys().map(|name| &**name)).collect();
+        let table = self.next(&table, &Changed { parts: vec![special] }, store);
+        self.current.replace(table);
+    }
+
+    /// The table that follows on `old` when these names have changed.
+    fn next(&mut self, old: &Table, changed: &Changed, store: &Store) -> Table {
         let mut counts = old.counts();
-        let mut update = Update::new(old.seed(), changed.iter().count());
+        let names: Vec<_> = changed.iter().collect();
+        let mut update = Update::new(old.seed(), names.len());
         let mut bare = Vec::new();
-        for name in changed.iter() {
+        for (i, &name) in names.iter().enumerate() {
+            if i % MAX_WARM == 0 && names.len() > 1 {
+                warm(&names[i..names.len().min(i + MAX_WARM)], old, store);
+            }
             // Every apex has a name server: those it was given, or ours (RFC 1035 §5.2).
             let server = self.own_name_server(name);
             let answers = store.answers(name);
@@ -151,7 +189,7 @@ impl Publisher {
             let has = !records.is_empty();
             if had != has {
                 counts.names = counts.names + usize::from(has) - usize::from(had);
-                self.count_below(name, &old, has);
+                self.count_below(name, old, has);
             }
             if has {
                 counts.entries += usize::from(before.is_none());
@@ -172,9 +210,7 @@ impl Publisher {
             counts.entries = counts.entries + usize::from(exists) - usize::from(before.is_some());
             update.push(name, &mut SmallVec::new(), exists);
         }
-        let table = update.build(&old, counts, &self.domains, self.settings);
-        drop(old);
-        self.current.replace(table);
+        update.build(old, counts, &self.domains, self.settings)
     }
 
     /// Notes that there is one name with records more, or less, below those that `name` is below.
@@ -194,8 +230,21 @@ impl Publisher {
     }
 }
 
+/// Has memory bring what will be read of these names, for up to [`MAX_WARM`] of them at the same time.
+fn warm(names: &[&[u8]], table: &Table, store: &Store) {
+    let mut folded = QueryName::default();
+    let hash = |name: &&[u8]| {
+        folded.fold_wire(name, table.seed()).expect("names are valid");
+        folded.hash()
+    };
+    let hashes: SmallVec<[u64; MAX_WARM]> = names.iter().map(hash).collect();
+    table.warm(&hashes);
+    store.warm(names);
+}
+
 #[cfg(test)]
 mod tests {
+    use super::super::update::{NAMES_PER_SHARD, SHARDS};
     use super::*;
     use crate::store::{Attributes, Key, NodeId};
 
@@ -263,8 +312,44 @@ mod tests {
             assert!(there.eq(0..count), "{count}");
             assert_eq!((table.names(), table.entries), (count + 2, count + 3), "the apexes, and x.example");
             let per_shard = count.div_ceil(table.shards.len());
-            assert!(per_shard <= 128 && (per_shard >= 16 || table.shards.len() == 64), "{per_shard}");
+            let fits = NAMES_PER_SHARD / 4..=2 * NAMES_PER_SHARD;
+            assert!(fits.contains(&per_shard) || table.shards.len() == *SHARDS.start(), "{per_shard}");
         }
+    }
+
+    #[test]
+    fn the_whole_made_at_once_is_what_changes_make_one_after_the_other() {
+        let mut world = World::new();
+        let mut rng = fastrand::Rng::with_seed(4);
+        for i in 0..3_000u32 {
+            let owner = ["a", "b.c", "d.e.f", ""].map(|middle| format!("n{}.{middle}.example", i % 700));
+            let owner = owner[rng.usize(..4)].replace("..", ".");
+            match rng.u8(..4) {
+                0 => world.add(&owner, rtype::TXT, rng.u32(..3), b"\x01a"),
+                1 => world.add(&owner, rtype::CNAME, 1, b"\x01y\0"),
+                _ => world.add(&owner, rtype::A, 1, &rng.u32(..500).to_be_bytes()),
+            }
+            if rng.u8(..8) == 0 {
+                world.store.remove(|record| record.rdata == rng.u32(..500).to_be_bytes());
+            }
+        }
+        world.add("c.example", rtype::A, 1, &[10, 0, 0, 1]);
+        world.add("Example.org", rtype::NS, 60, name("a.b").as_wire());
+        let all = |table: &Table| {
+            let entries = table.shards.iter().flat_map(super::super::shard::Shard::entries);
+            let mut all: Vec<_> = entries.map(|(name, sets)| (name.to_vec(), sets.to_vec())).collect();
+            all.sort_unstable();
+            (all, table.names(), table.entries)
+        };
+        let by_changes = all(&world.publish());
+        let below = world.publisher.below.clone();
+        world.publisher.publish_whole(&world.store);
+        assert_eq!(all(&world.publisher.current()), by_changes);
+        assert_eq!(world.publisher.below, below);
+        assert!(below.len() > 3 && by_changes.1 > 2_000, "{} {}", below.len(), by_changes.1);
+        world.store.remove(|_| true);
+        assert_eq!(world.publish().names(), 2, "the apexes");
+        assert!(world.publisher.below.is_empty());
     }
 
     #[test]

@@ -1,19 +1,26 @@
-//! The shards of a table, in groups: tables that follow on each other share the groups in which nothing has changed.
+//! The shards of a table, as a tree of two levels above them: tables that follow on each other share the branches in which
+//! nothing has changed.
 //!
 //! Read by the workers, made by the control thread. With many thousand shards in one array, each new table would count itself
-//! among the owners of every one of them, and touch as many cache lines that nobody has near; this way it is some hundred.
+//! among the owners of every one of them, and touch as many cache lines that nobody has near; this way it is some hundred
+//! for one change, and few for each of many.
 
 use std::sync::Arc;
 
 use super::shard::Shard;
 
-/// Shards in a group: of the most shards that there are, as many as there are groups then.
-const GROUP: usize = 128;
+/// Shards of a twig: few, since for nearly each of many changes one is copied.
+const TWIG: usize = 16;
+
+/// Twigs of a branch. Of the most shards that there are it makes 128 branches.
+const BRANCH: usize = 64;
+
+type Twig = Arc<[Shard]>;
 
 /// All shards of a table, a power of two of them.
 #[derive(Clone)]
 pub(super) struct Root {
-    groups: Box<[Arc<[Shard]>]>,
+    branches: Box<[Arc<[Twig]>]>,
     len: usize,
 }
 
@@ -27,36 +34,48 @@ impl Root {
     /// The `i`-th shard.
     #[inline]
     pub(super) fn get(&self, i: usize) -> &Shard {
-        &self.groups[i / GROUP][i % GROUP]
+        &self.branches[i / TWIG / BRANCH][i / TWIG % BRANCH][i % TWIG]
     }
 
     /// Puts a shard into the place of another.
     pub(super) fn replace(&mut self, i: usize, shard: Shard) {
-        Arc::make_mut(&mut self.groups[i / GROUP])[i % GROUP] = shard;
+        // A copy becomes an owner of all that is below. The counters are brought from memory together before: counting would
+        // wait for one after the other.
+        let branch = &mut self.branches[i / TWIG / BRANCH];
+        if Arc::strong_count(branch) > 1 {
+            std::hint::black_box(branch.iter().fold(0, |seen, twig| seen ^ twig[0].address()));
+        }
+        let twig = &mut Arc::make_mut(branch)[i / TWIG % BRANCH];
+        if Arc::strong_count(twig) > 1 {
+            std::hint::black_box(twig.iter().fold(0, |seen, shard| seen ^ shard.first_byte()));
+        }
+        Arc::make_mut(twig)[i % TWIG] = shard;
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Shard> {
-        self.groups.iter().flat_map(|group| group.iter())
+        self.branches.iter().flat_map(|branch| branch.iter()).flat_map(|twig| twig.iter())
     }
 
     /// Bytes on the heap, with those of the shards.
     pub(super) fn heap_len(&self) -> usize {
-        let own = size_of_val(&*self.groups) + self.len * size_of::<Shard>();
+        let twigs = self.len.div_ceil(TWIG) * size_of::<Twig>();
+        let own = size_of_val(&*self.branches) + twigs + self.len * size_of::<Shard>();
         own + self.iter().map(Shard::heap_len).sum::<usize>()
     }
 }
 
 impl FromIterator<Shard> for Root {
     fn from_iter<T: IntoIterator<Item = Shard>>(shards: T) -> Self {
-        let mut rest: Vec<_> = shards.into_iter().collect();
-        let len = rest.len();
-        let mut groups = Vec::with_capacity(len.div_ceil(GROUP));
-        while !rest.is_empty() {
-            let after = rest.split_off(rest.len().min(GROUP));
-            groups.push(std::mem::replace(&mut rest, after).into());
-        }
-        Self { groups: groups.into(), len }
+        let mut len = 0;
+        let twigs = in_parts(shards.into_iter().inspect(|_| len += 1), TWIG);
+        Self { branches: in_parts(twigs.into_iter(), BRANCH).into(), len }
     }
+}
+
+/// The items, so many in each part.
+fn in_parts<T>(mut items: impl Iterator<Item = T>, len: usize) -> Vec<Arc<[T]>> {
+    let next = || Some(items.by_ref().take(len).collect::<Arc<[T]>>()).filter(|part| !part.is_empty());
+    std::iter::from_fn(next).collect()
 }
 
 #[cfg(test)]
@@ -72,7 +91,7 @@ mod tests {
             writer.name(hash, &hash.to_be_bytes(), &[0]);
             writer.finish_new()
         };
-        for len in [1, 64, GROUP, 2 * GROUP, 16 * GROUP] {
+        for len in [1, 64, TWIG * BRANCH, 2 * TWIG * BRANCH, 8 * TWIG * BRANCH] {
             let old: Root = (0..len as u64).map(shard).collect();
             assert_eq!((old.len(), old.iter().count()), (len, len));
             let mut new = old.clone();
@@ -81,9 +100,11 @@ mod tests {
             for k in 0..len {
                 assert_eq!(new.get(k).is_same(old.get(k)), k != i, "{k} of {len}");
             }
-            let copied =
-                new.groups.iter().zip(&old.groups).filter(|(new, old)| !Arc::ptr_eq(new, old)).count();
-            assert_eq!(copied, 1);
+            let branches = new.branches.iter().zip(&old.branches);
+            let copied: Vec<_> = branches.filter(|(new, old)| !Arc::ptr_eq(new, old)).collect();
+            assert_eq!(copied.len(), 1);
+            let twigs = copied[0].0.iter().zip(&**copied[0].1);
+            assert_eq!(twigs.filter(|(new, old)| !Arc::ptr_eq(new, old)).count(), 1);
             assert!(new.heap_len() > len * size_of::<Shard>());
         }
     }

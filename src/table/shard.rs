@@ -169,6 +169,21 @@ impl Shard {
         self.block.len() + 2 * size_of::<usize>() // the counts of its `Arc`
     }
 
+    /// Where its block is.
+    pub(super) fn address(&self) -> usize {
+        self.block.as_ptr().addr()
+    }
+
+    /// The byte of its block that stands next to the count of its owners.
+    pub(super) fn first_byte(&self) -> u8 {
+        self.block.first().copied().unwrap_or_default()
+    }
+
+    /// Has memory bring all of it, at once.
+    pub(super) fn warm(&self) {
+        std::hint::black_box(self.block.iter().step_by(64).fold(0, |seen, byte| seen ^ byte));
+    }
+
     /// Whether both are the same block, not only equal ones.
     pub(crate) fn is_same(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.block, &other.block)

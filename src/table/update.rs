@@ -16,9 +16,9 @@ use crate::wire::record::rtype;
 
 /// Names per shard aimed at: few enough that copying one shard for one change is cheap, enough that the shards' fixed
 /// cost is spread thin.
-const NAMES_PER_SHARD: usize = 64;
-/// Shards of the smallest and of the largest table. The pointers to the latter take 128 KiB.
-pub(super) const SHARDS: std::ops::RangeInclusive<usize> = 64..=16_384;
+pub(super) const NAMES_PER_SHARD: usize = 16;
+/// Shards of the smallest and of the largest table. The pointers to the latter take 2 MiB.
+pub(super) const SHARDS: std::ops::RangeInclusive<usize> = 64..=131_072;
 
 /// What a name and its records take, as a guess.
 const LIKELY_LEN: usize = 64;
@@ -77,28 +77,13 @@ impl Update {
         &self.arena[entry.at as usize + usize::from(entry.name_len)..][..entry.sets_len as usize]
     }
 
-    /// The changed `name` has these records now, in any order; equal ones are one. What cannot stand together is left
-    /// out, the same on every node: of a name that is an alias and something else the alias, of several aliases all but the
-    /// lowest, and what is more than an answer can carry.
+    /// The changed `name` has these records now, in any order.
     ///
     /// `exists` says whether the name exists without any, too.
     pub(super) fn push(&mut self, name: &[u8], records: &mut SmallVec<[NameRecord<'_>; 8]>, exists: bool) {
-        records.sort_unstable_by_key(|(rtype, ttl_s, rdata)| (*rtype, rdata.len(), *rdata, *ttl_s));
-        if records.iter().any(|(rtype, ..)| *rtype != rtype::CNAME) {
-            records.retain(|(rtype, ..)| *rtype != rtype::CNAME);
-        } else {
-            records.truncate(1);
-        }
         let at = self.begin(name);
         if exists || !records.is_empty() {
-            let count_at = self.arena.len();
-            self.arena.push(0);
-            for set in records.chunk_by(|a, b| a.0 == b.0) {
-                let ttl_s = set.iter().map(|(_, ttl_s, _)| *ttl_s).min().unwrap_or_default();
-                let data = set.chunk_by(|a, b| a.2 == b.2).map(|equal| equal[0].2);
-                append_set(&mut self.arena, set[0].0, ttl_s, data);
-                self.arena[count_at] += 1;
-            }
+            append_sets(&mut self.arena, records);
         }
         self.end(name, at);
     }
@@ -132,7 +117,7 @@ impl Update {
         let Counts { entries, names } = counts;
         let shards = old.shards.len();
         let fits = entries <= 2 * NAMES_PER_SHARD * shards && 4 * entries >= NAMES_PER_SHARD * shards;
-        let wanted = (entries / NAMES_PER_SHARD).next_power_of_two().clamp(*SHARDS.start(), *SHARDS.end());
+        let wanted = shards_for(entries);
         let shards = if fits || wanted == shards {
             self.rewrite_touched(old)
         } else {
@@ -165,6 +150,7 @@ impl Update {
             // Both are in the order of their hashes, then names: what is in both is met at the same time.
             let mut changed = changed.iter().peekable();
             all.clear();
+            old.shards.get(i).warm();
             for (name, sets) in old.shards.get(i).entries() {
                 folded.fold_wire(name, self.seed).expect("it was folded before");
                 let hash = folded.hash();
@@ -216,6 +202,31 @@ impl Update {
             })
             .collect()
     }
+}
+
+/// Appends the record sets of a name with these records, in any order, behind their count; equal records are one. What
+/// cannot stand together is left out, the same on every node: of a name that is an alias and something else the alias, of
+/// several aliases all but the lowest, and what is more than an answer can carry.
+pub(super) fn append_sets(out: &mut Vec<u8>, records: &mut SmallVec<[NameRecord<'_>; 8]>) {
+    records.sort_unstable_by_key(|(rtype, ttl_s, rdata)| (*rtype, rdata.len(), *rdata, *ttl_s));
+    if records.iter().any(|(rtype, ..)| *rtype != rtype::CNAME) {
+        records.retain(|(rtype, ..)| *rtype != rtype::CNAME);
+    } else {
+        records.truncate(1);
+    }
+    let count_at = out.len();
+    out.push(0);
+    for set in records.chunk_by(|a, b| a.0 == b.0) {
+        let ttl_s = set.iter().map(|(_, ttl_s, _)| *ttl_s).min().unwrap_or_default();
+        let data = set.chunk_by(|a, b| a.2 == b.2).map(|equal| equal[0].2);
+        append_set(out, set[0].0, ttl_s, data);
+        out[count_at] += 1;
+    }
+}
+
+/// Shards that a table of so many names has.
+pub(super) fn shards_for(entries: usize) -> usize {
+    (entries / NAMES_PER_SHARD).next_power_of_two().clamp(*SHARDS.start(), *SHARDS.end())
 }
 
 /// The names between `name` and the one of our zones that it is in: they exist by its being there (RFC 8020).

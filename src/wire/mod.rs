@@ -11,3 +11,4 @@ pub mod name;
 pub mod query;
 pub mod record;
 pub mod response;
+pub mod reverse_name;

@@ -5,6 +5,8 @@
 use std::fmt::{self, Write};
 use std::net::IpAddr;
 
+use super::reverse_name::ReverseName;
+
 /// Bytes in a name on the wire at most, its root included (RFC 1035 §2.3.4).
 pub const MAX_LEN: usize = 255;
 /// Bytes in a label at most (RFC 1035 §2.3.4).
@@ -287,27 +289,7 @@ impl Name {
     /// The name that PTR records of `address` stand under (RFC 1035 §3.5, RFC 3596 §2.5).
     #[must_use]
     pub fn reverse(address: IpAddr) -> Self {
-        let mut name = NameBuilder::default();
-        match address {
-            IpAddr::V4(v4) => {
-                for octet in v4.octets().into_iter().rev() {
-                    let digits = [octet / 100, octet / 10 % 10, octet % 10].map(|digit| b'0' + digit);
-                    let leading_zeros = digits[..2].iter().take_while(|&&digit| digit == b'0').count();
-                    name.label(&digits[leading_zeros..]);
-                }
-                name.label(b"in-addr");
-            }
-            IpAddr::V6(v6) => {
-                for octet in v6.octets().into_iter().rev() {
-                    for nibble in [octet & 15, octet >> 4] {
-                        name.label(&[b"0123456789abcdef"[usize::from(nibble)]]);
-                    }
-                }
-                name.label(b"ip6");
-            }
-        }
-        name.label(b"arpa");
-        name.finish().expect("a reverse name is valid")
+        Self(ReverseName::new(address).as_wire().into())
     }
 
     /// This name below `parent`: `www` and `example.` make `www.example.`.
@@ -396,12 +378,6 @@ impl NameBuilder {
         self.label = self.end;
         self.end += 1;
         if self.label < MAX_LEN { Ok(()) } else { Err(NameTextError::TooLong) }
-    }
-
-    /// Adds a whole label of a name that is known to be short enough.
-    fn label(&mut self, label: &[u8]) {
-        let added = label.iter().try_for_each(|&byte| self.push(byte)).and_then(|()| self.end_label());
-        added.expect("a label of a short name");
     }
 
     /// Ends the name, after a label or after the dot behind one.
