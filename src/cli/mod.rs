@@ -15,6 +15,7 @@ mod bench;
 mod compare;
 mod demo;
 mod design;
+mod gate;
 mod members;
 mod names;
 mod perf;
@@ -68,6 +69,11 @@ impl Failure {
     /// A check failed, or a server could not be reached.
     pub(crate) fn failed(message: impl ToString) -> Self {
         Self { message: message.to_string(), status: 1 }
+    }
+
+    /// What was asked cannot be told.
+    pub(crate) fn uncertain(message: impl ToString) -> Self {
+        Self { message: message.to_string(), status: 3 }
     }
 }
 

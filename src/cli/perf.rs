@@ -9,9 +9,10 @@ use std::path::PathBuf;
 
 use clap::{Subcommand, ValueEnum};
 
-use super::Failure;
+use super::{Failure, gate};
 use crate::perf::cluster::{self, Measurement};
 use crate::perf::floor;
+use crate::perf::operations;
 
 /// Arguments of `redbreast perf`.
 #[derive(clap::Args)]
@@ -26,6 +27,22 @@ enum Command {
     Floor(FloorArgs),
     /// Measure clusters of nodes on this machine: how fast changes spread, what they cost, what a record weighs
     Cluster(ClusterArgs),
+    /// Say whether this build is slower than the baseline, or than another build
+    Check(Box<gate::CheckArgs>),
+    /// Measure the scenarios of the gate, and keep what comes out
+    Record(gate::RecordArgs),
+    /// Tell how the scenarios have gone over the recorded runs
+    History(gate::HistoryArgs),
+    /// Do what a scenario counts, so many times; for `perf check`, which runs this under valgrind
+    #[command(hide = true)]
+    Operation(OperationArgs),
+}
+
+#[derive(clap::Args)]
+struct OperationArgs {
+    name: String,
+    #[arg(long)]
+    calls: u32,
 }
 
 #[derive(clap::Args)]
@@ -59,7 +76,19 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     match &args.command {
         Command::Floor(FloorArgs { listen }) => run_floor(*listen),
         Command::Cluster(args) => run_cluster(args),
+        Command::Check(args) => gate::check(args),
+        Command::Record(args) => gate::record(args),
+        Command::History(args) => gate::tell_history(args),
+        Command::Operation(args) => run_operation(args),
     }
+}
+
+fn run_operation(args: &OperationArgs) -> Result<(), Failure> {
+    let OperationArgs { name, calls } = args;
+    let done = operations::perform(name, *calls).ok_or_else(|| {
+        Failure::usage(format!("no operation `{name}`; there are: {}", operations::names().join(", ")))
+    })?;
+    writeln!(io::stdout(), "{done}").map_err(Failure::failed)
 }
 
 /// Measures and tells each figure as it is there. Fails if one is not as asked.

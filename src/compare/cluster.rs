@@ -180,7 +180,7 @@ impl Cluster {
     /// This program where the load belongs.
     pub(super) fn load_command(&self) -> io::Result<Command> {
         let cpus = self.cpus.as_ref().map(|[.., load]| load.as_str());
-        testbed::program(self.namespace(0).as_deref(), cpus)
+        testbed::program(self.namespace(0).as_deref(), cpus, None)
     }
 
     /// What the nodes have sent to each other so far.

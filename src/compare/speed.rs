@@ -163,7 +163,7 @@ pub(super) fn load_while(
 fn load_external(task: &Task, external: &External, negatives: Negatives) -> io::Result<Round> {
     let directory = tempfile::TempDir::with_prefix("redbreast-compare-")?;
     let cpus = task.layout.cpus.as_ref().map(|[.., load]| load.as_str());
-    let command = testbed::program(None, cpus)?;
+    let command = testbed::program(None, cpus, None)?;
     let report = run(task, command, external.address, directory.path(), &task.experiment, negatives)?;
     if report.totals.completed == 0 {
         return Err(io::Error::other(format!("{} at {} answers nothing", external.name, external.address)));

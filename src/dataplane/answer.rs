@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use super::access::Access;
 use super::counters::Event;
+use super::handicap::handicap;
 use super::identity::{Identity, ShownCookie};
 use super::rate_limit::{Allowance, RateLimiter};
 use super::records::{add_additional, copy_answers, follow_alias};
@@ -163,6 +164,7 @@ impl Answerer {
     ) -> Verdict {
         let Self { service, secrets, limiter, name, rng, elsewhere, .. } = self;
         let Origin { transport, client, now_s, waited } = origin;
+        handicap();
         let query = match Query::parse(buffer, len, name, table.seed()) {
             Ok(query) => query,
             Err(fault) => return reject(fault, limiter, origin, buffer, len, service.udp_len, count),

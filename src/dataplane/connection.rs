@@ -31,14 +31,14 @@ pub(super) const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 pub(super) const SLOW_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Room to work in, shared by all connections of a worker: idle ones need none of it.
-pub(super) struct Buffers {
+pub struct Buffers {
     input: Box<[u8]>,
     message: Box<[u8]>,
     output: Vec<u8>,
 }
 
-impl Buffers {
-    pub(super) fn new() -> Self {
+impl Default for Buffers {
+    fn default() -> Self {
         Self {
             input: vec![0; INPUT_LEN].into(),
             message: vec![0; MESSAGE_LEN].into(),
@@ -60,7 +60,7 @@ enum Awaiting {
 
 /// How a connection stands after its turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum State {
+pub enum State {
     /// Nothing to do before the stream becomes readable or writable.
     Waiting,
     /// There may be more to do at once.
@@ -70,7 +70,7 @@ pub(super) enum State {
 }
 
 /// A connection to one client.
-pub(super) struct Connection<S> {
+pub struct Connection<S> {
     stream: S,
     /// Received and not answered: an incomplete query, or queries kept back until the client takes its answers.
     received: Vec<u8>,
@@ -94,7 +94,8 @@ impl Buffers {
 }
 
 impl<S: Read + Write> Connection<S> {
-    pub(super) fn new(stream: S, now: Instant) -> Self {
+    /// A connection that has just been accepted.
+    pub fn new(stream: S, now: Instant) -> Self {
         Self {
             stream,
             received: Vec::new(),
@@ -135,7 +136,7 @@ impl<S: Read + Write> Connection<S> {
     }
 
     /// Reads once and answers all queries that are complete, with one write for all of them where that will do.
-    pub(super) fn take_turn(
+    pub fn take_turn(
         &mut self,
         buffers: &mut Buffers,
         now: Instant,
@@ -345,7 +346,7 @@ mod tests {
 
     /// Takes turns until there is nothing more to do.
     fn run(connection: &mut Connection<Script>) -> State {
-        let mut buffers = Buffers::new();
+        let mut buffers = Buffers::default();
         loop {
             let more = !connection.stream.incoming.is_empty() && connection.unsent.is_empty();
             match connection.take_turn(&mut buffers, Instant::now(), echo) {
@@ -400,7 +401,7 @@ mod tests {
     fn what_was_kept_back_is_not_forgotten_when_the_client_takes_its_answers_at_last() {
         let stream = frame(&[7; 1000]).repeat(200);
         let mut connection = connect(vec![stream.clone()], 10);
-        let mut buffers = Buffers::new();
+        let mut buffers = Buffers::default();
         let mut reported = |connection: &mut Connection<Script>| {
             while connection.take_turn(&mut buffers, Instant::now(), echo) == State::More {}
         };
@@ -423,7 +424,7 @@ mod tests {
     fn what_was_asked_before_the_end_is_answered_and_then_it_is_closed() {
         let mut connection = connect(vec![[frame(b"one"), frame(b"two"), vec![0]].concat()], usize::MAX);
         connection.stream.ends = true;
-        let mut buffers = Buffers::new();
+        let mut buffers = Buffers::default();
         assert_eq!(connection.take_turn(&mut buffers, Instant::now(), echo), State::Waiting);
         assert_eq!(connection.take_turn(&mut buffers, Instant::now(), echo), State::Closed);
         assert_eq!(connection.stream.taken, [frame(b"one"), frame(b"two")].concat());
@@ -446,7 +447,7 @@ mod tests {
     #[test]
     fn patience_begins_anew_with_a_query_but_not_with_a_byte() {
         let mut connection = connect(vec![frame(b"query"), vec![0], vec![9], vec![1]], usize::MAX);
-        let mut buffers = Buffers::new();
+        let mut buffers = Buffers::default();
         let begin = Instant::now();
         let mut deadline_after = |seconds| {
             let now = begin + Duration::from_secs(seconds);

@@ -111,7 +111,7 @@ impl Tcp {
             clients: HashMap::new(),
             queue: Vec::new(),
             spare_queue: Vec::new(),
-            buffers: Buffers::new(),
+            buffers: Buffers::default(),
             next_sweep: None,
             next_serial: 0,
         })

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crossbeam_queue::ArrayQueue;
 use dashmap::DashMap;
+use foldhash::fast::SeedableRandomState;
 
 use super::known::Known;
 
@@ -27,7 +28,7 @@ struct Kept {
 
 /// The cache.
 pub struct Cache {
-    names: DashMap<Box<[u8]>, Kept, foldhash::fast::RandomState>,
+    names: DashMap<Box<[u8]>, Kept, SeedableRandomState>,
     /// The names, those that came first in front: who comes first goes first, unless it was asked for meanwhile (CLOCK).
     order: ArrayQueue<Box<[u8]>>,
 }
@@ -37,6 +38,12 @@ impl Cache {
     #[must_use]
     pub fn new(entries: usize) -> Self {
         Self { names: DashMap::default(), order: ArrayQueue::new(entries.max(1)) }
+    }
+
+    /// The same with hashes that are the same in each process: for measurements that are to come out the same each time.
+    #[must_use]
+    pub fn with_fixed_hashes(entries: usize) -> Self {
+        Self { names: DashMap::with_hasher(SeedableRandomState::fixed()), ..Self::new(entries) }
     }
 
     /// Looks up `name`, which somebody asks for. `None` if nothing is known of it, or no longer. Otherwise the seconds for

@@ -3,5 +3,18 @@
 //! Runs in the process that measures, never inside a serving one.
 
 pub mod cluster;
+mod counting;
+mod fault;
 pub mod floor;
+pub mod gate;
+pub mod history;
 mod large;
+pub mod operations;
+mod ratios;
+pub mod run;
+pub mod scenario;
+pub mod told;
+
+pub use counting::valgrind;
+pub use fault::Fault;
+pub use ratios::build_revision;

@@ -3,7 +3,7 @@
 //! Pure. Runs on the control thread. Twelve bytes an entry: the bytes that are looked for stand in the logs. A registration
 //! is found by its own name, which is part of its key, and by its address's reverse name; a tombstone by its own name.
 
-use foldhash::fast::RandomState;
+use foldhash::fast::SeedableRandomState;
 use hashbrown::HashTable;
 use smallvec::SmallVec;
 use std::hash::BuildHasher;
@@ -38,7 +38,7 @@ const PARTS: usize = 16;
 /// The index. What is found by a hash has to be compared by whoever has the logs.
 #[derive(Default)]
 pub(super) struct Index {
-    hasher: RandomState,
+    hasher: SeedableRandomState,
     parts: [HashTable<Entry>; PARTS],
 }
 
@@ -64,6 +64,11 @@ impl Index {
     fn find(&self, name: &[u8]) -> (usize, u32) {
         let hash = self.hasher.hash_one(name);
         (part_of(hash), short(hash))
+    }
+
+    /// An empty index whose hashes are the same in each process.
+    pub(super) fn fixed() -> Self {
+        Self { hasher: SeedableRandomState::fixed(), ..Self::default() }
     }
 
     /// Makes room for so many entries more.

@@ -123,6 +123,13 @@ impl Store {
         }
     }
 
+    /// An empty store whose hashes are the same in each process: for measurements that are to come out the same each time.
+    /// Where others register names they could choose such that they collide.
+    #[must_use]
+    pub fn with_fixed_hashes(me: NodeId, incarnation: u64) -> Self {
+        Self { index: Index::fixed(), changed: NameSet::fixed(), ..Self::new(me, incarnation) }
+    }
+
     /// The same with another limit for what other nodes have registered.
     #[must_use]
     pub fn with_max_foreign_len(self, max_foreign_len: usize) -> Self {

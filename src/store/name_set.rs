@@ -5,13 +5,13 @@
 
 use std::hash::BuildHasher;
 
-use foldhash::fast::RandomState;
+use foldhash::fast::SeedableRandomState;
 use hashbrown::HashTable;
 
 /// Names in wire form and lower case.
 #[derive(Clone, Debug, Default)]
 pub struct NameSet {
-    hasher: RandomState,
+    hasher: SeedableRandomState,
     /// The names one after the other; each ends with its root label.
     bytes: Vec<u8>,
     /// Where each begins, with its hash.
@@ -22,10 +22,15 @@ pub struct NameSet {
 const MAX_ROOM: usize = 4_096;
 
 impl NameSet {
+    /// An empty set whose hashes are the same in each process.
+    pub(super) fn fixed() -> Self {
+        Self { hasher: SeedableRandomState::fixed(), ..Self::default() }
+    }
+
     /// An empty set with room for about what is in this one.
     pub(super) fn room(&self) -> Self {
         if self.is_empty() || self.len() > MAX_ROOM {
-            return Self::default();
+            return Self { hasher: self.hasher.clone(), ..Self::default() };
         }
         Self {
             hasher: self.hasher.clone(),

@@ -43,6 +43,8 @@ pub struct Plan {
     pub namespace: Option<(String, IpAddr)>,
     /// What else it is told on its command line.
     pub options: Vec<String>,
+    /// Another build of this program.
+    pub program: Option<PathBuf>,
 }
 
 impl Plan {
@@ -58,6 +60,7 @@ impl Plan {
             gossips: true,
             namespace: None,
             options: Vec::new(),
+            program: None,
         }
     }
 }
@@ -93,7 +96,7 @@ impl Node {
         let gossip = self.status.gossip.unwrap_or(free).to_string();
         let log = File::create(self.log_path())?;
         let namespace = self.plan.namespace.as_ref().map(|(name, _)| name.as_str());
-        let mut command = program(namespace, self.plan.cpus.as_deref())?;
+        let mut command = program(namespace, self.plan.cpus.as_deref(), self.plan.program.as_deref())?;
         command.args(["serve", "--until-eof", "--listen", &dns]);
         if self.plan.gossips {
             command.args(["--gossip", &gossip]);
@@ -289,11 +292,11 @@ impl Drop for Node {
     }
 }
 
-/// This program, to be run in that network namespace and on those CPUs.
+/// This program, or the one at `path`, to be run in that network namespace and on those CPUs.
 ///
 /// # Errors
 /// When it cannot be told where it is.
-pub fn program(namespace: Option<&str>, cpus: Option<&str>) -> io::Result<Command> {
+pub fn program(namespace: Option<&str>, cpus: Option<&str>, path: Option<&Path>) -> io::Result<Command> {
     let mut words: Vec<OsString> = Vec::new();
     // Each of these becomes the program that it is given, so that the process is that of the node.
     if let Some(namespace) = namespace {
@@ -302,7 +305,7 @@ pub fn program(namespace: Option<&str>, cpus: Option<&str>) -> io::Result<Comman
     if let Some(cpus) = cpus {
         words.extend(["taskset", "-c", cpus].map(OsString::from));
     }
-    words.push(std::env::current_exe()?.into());
+    words.push(path.map_or_else(std::env::current_exe, |path| Ok(path.to_owned()))?.into());
     let mut command = Command::new(&words[0]);
     command.args(&words[1..]);
     Ok(command)

@@ -13,6 +13,7 @@ mod demo;
 mod designs;
 mod harness;
 mod hostile_packets;
+mod perf_gate;
 mod query_tools;
 mod serve_clients;
 mod serve_lifecycle;

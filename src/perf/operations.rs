@@ -1,0 +1,291 @@
+//! The operations whose instructions are counted: what is done for each query or change, without the kernel.
+//!
+//! Runs on the main thread of a process of its own, under valgrind. Nothing here depends on the time, on addresses or on
+//! random numbers that differ from run to run, as far as that can be had.
+
+use std::collections::VecDeque;
+use std::hint::black_box;
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::dataplane::access::Access;
+use crate::dataplane::answer::{Answerer, Origin, Service, Verdict};
+use crate::dataplane::connection::{Buffers, Connection};
+use crate::dataplane::identity::Identity;
+use crate::design::cache::Cache;
+use crate::design::{Elsewhere, Gathered};
+use crate::snapshot::Current;
+use crate::store::{Attributes, Delta, Key, NodeId, Store, encode};
+use crate::table::{MAX_WARM, Publisher, Table, ZoneSettings};
+use crate::wire::cookie::Secrets;
+use crate::wire::name::{HashSeed, Name};
+use crate::wire::response::{DEFAULT_UDP_LEN, Transport};
+
+const DOMAIN: &str = "redbreast.internal";
+
+/// Names of the table that is asked, and of the one that is changed.
+const NAMES: u32 = 10_000;
+const MANY_NAMES: u32 = 1_000_000;
+
+const SEED: HashSeed = HashSeed::from_words(0x7265_6462_7265_6173, 0x5bd1_e995_9e37_79b9);
+
+const BUFFER_LEN: usize = 1600;
+
+/// Changes of one delta: about as many as a datagram has.
+const CHANGES: u8 = 16;
+
+/// An operation that is ready to be done.
+pub struct Prepared {
+    work: Box<dyn FnMut()>,
+    /// How many queries or changes one call is.
+    per_call: u32,
+}
+
+/// Names of the operations, and how they are prepared.
+type Preparation = fn(calls: u32) -> Prepared;
+const OPERATIONS: [(&str, Preparation); 7] = [
+    ("answer-positive", |_| answers(Asked::Positive)),
+    ("answer-negative", |_| answers(Asked::Negative)),
+    ("answer-eight", |_| answers(Asked::Eight)),
+    ("answer-tcp", |_| tcp_answers()),
+    ("answer-cached", |_| answers(Asked::Cached)),
+    ("publish-one", |_| publications()),
+    ("merge-delta", merges),
+];
+
+/// What can be counted.
+#[must_use]
+pub fn names() -> Vec<&'static str> {
+    OPERATIONS.iter().map(|(name, _)| *name).collect()
+}
+
+/// Prepares an operation and does it in so many calls. Returns how many queries or changes that were, or `None` if there is
+/// no such operation.
+#[must_use]
+pub fn perform(name: &str, calls: u32) -> Option<u64> {
+    let (_, prepare) = OPERATIONS.iter().find(|(known, _)| *known == name)?;
+    let mut prepared = prepare(calls);
+    counted(&mut *prepared.work, calls);
+    Some(u64::from(calls) * u64::from(prepared.per_call))
+}
+
+/// Does the work. Valgrind counts while this function runs, which it finds by its name.
+#[inline(never)]
+fn counted(work: &mut dyn FnMut(), calls: u32) {
+    for _ in 0..calls {
+        work();
+    }
+}
+
+fn name(text: &str) -> Name {
+    Name::from_text(text).expect("a valid name")
+}
+
+fn label(i: u32) -> String {
+    format!("host-{i:07}.{DOMAIN}")
+}
+
+/// A store with so many names, and one that has eight addresses, and who publishes them.
+fn world(names: u32) -> (Store, Publisher) {
+    let mut store = Store::with_fixed_hashes(NodeId([1; 16]), 1);
+    let of = |owner: &str, address: [u8; 4]| {
+        encode(&Key::address("", &name(owner), address.into()), &Attributes::default())
+    };
+    let many = (0..names).map(|i| of(&label(i), (0x0a00_0000 + i).to_be_bytes()));
+    let eight = (0..8).map(|i| of(&format!("eight.{DOMAIN}"), [192, 0, 2, i]));
+    let all: Vec<_> = many.chain(eight).collect();
+    store.load(all.iter().map(|bytes| &**bytes));
+    let settings = ZoneSettings { ttl_s: 1, negative_ttl_s: 1 };
+    let mut publisher = Publisher::with_seed(&[name(DOMAIN)], settings, SEED);
+    publisher.publish_whole(&store);
+    (store, publisher)
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Asked {
+    Positive,
+    Negative,
+    Eight,
+    Cached,
+}
+
+impl Asked {
+    /// The queries of a batch.
+    fn queries(self) -> Vec<Vec<u8>> {
+        let owner = |i: u32| match self {
+            Self::Positive => label(i * 151),
+            Self::Negative => format!("nobody-{i:05}.{DOMAIN}"),
+            Self::Eight => format!("eight.{DOMAIN}"),
+            Self::Cached => format!("cached-{i:05}.{DOMAIN}"),
+        };
+        let count = u32::try_from(MAX_WARM).expect("some dozens");
+        (0..count).map(|i| query(&name(&owner(i)))).collect()
+    }
+}
+
+fn query(name: &Name) -> Vec<u8> {
+    [b"\x12\x34\x01\0\0\x01\0\0\0\0\0\0", name.as_wire(), b"\0\x01\0\x01"].concat()
+}
+
+fn answerer() -> Answerer {
+    let service = Service {
+        access: Access::default(),
+        identity: Identity::new(None),
+        rate_limit: 0,
+        udp_len: DEFAULT_UDP_LEN,
+    };
+    Answerer::new(Arc::new(service), Current::new(Secrets::random()).reader(), fastrand::Rng::with_seed(1))
+}
+
+fn origin(transport: Transport) -> Origin {
+    Origin { transport, client: IpAddr::from([127, 0, 0, 1]), now_s: 1_800_000_000, waited: false }
+}
+
+/// A batch of datagrams, as a worker answers it.
+fn answers(asked: Asked) -> Prepared {
+    let table = world(NAMES).1.current();
+    let queries = asked.queries();
+    let mut answerer = answerer();
+    if asked == Asked::Cached {
+        let cache = Arc::new(Cache::with_fixed_hashes(NAMES as usize));
+        for query in &queries {
+            let mut gathered = Gathered::default();
+            gathered.add_answer();
+            gathered.add(1, 30, &[192, 0, 2, 1]);
+            cache.insert(&query[12..query.len() - 4], gathered.known(1), 0);
+        }
+        answerer.look_elsewhere(Elsewhere::new(Some(cache)));
+    }
+    let mut buffers = vec![[0u8; BUFFER_LEN]; queries.len()];
+    let work = move || {
+        for (buffer, query) in buffers.iter_mut().zip(&queries) {
+            buffer[..query.len()].copy_from_slice(query);
+            answerer.expect(&table, buffer, query.len());
+        }
+        answerer.warm(&table);
+        for (buffer, query) in buffers.iter_mut().zip(&queries) {
+            let verdict = answer(&mut answerer, &table, buffer, query.len(), Transport::Udp);
+            assert!(matches!(verdict, Verdict::Reply { .. }), "every query is answered");
+        }
+    };
+    Prepared { work: Box::new(work), per_call: per_call() }
+}
+
+fn per_call() -> u32 {
+    u32::try_from(MAX_WARM).expect("some dozens")
+}
+
+fn answer(
+    answerer: &mut Answerer,
+    table: &Table,
+    buffer: &mut [u8],
+    len: usize,
+    transport: Transport,
+) -> Verdict {
+    answerer.answer(table, buffer, len, origin(transport), |event| {
+        black_box(event);
+    })
+}
+
+/// A client that has sent as many queries as a batch has, and takes all answers.
+struct Pipelining {
+    queries: Vec<u8>,
+    unread: VecDeque<()>,
+    taken: usize,
+}
+
+impl Read for Pipelining {
+    fn read(&mut self, room: &mut [u8]) -> io::Result<usize> {
+        self.unread.pop_front().ok_or(ErrorKind::WouldBlock)?;
+        room[..self.queries.len()].copy_from_slice(&self.queries);
+        Ok(self.queries.len())
+    }
+}
+
+impl Write for Pipelining {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.taken += bytes.len();
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn tcp_answers() -> Prepared {
+    let table = world(NAMES).1.current();
+    let queries: Vec<u8> = Asked::Positive
+        .queries()
+        .into_iter()
+        .flat_map(|query| {
+            let len = u16::try_from(query.len()).expect("short");
+            [&len.to_be_bytes(), &query[..]].concat()
+        })
+        .collect();
+    let mut answerer = answerer();
+    let mut buffers = Buffers::default();
+    let now = Instant::now();
+    let work = move || {
+        let stream = Pipelining { queries: queries.clone(), unread: VecDeque::from([()]), taken: 0 };
+        let mut connection = Connection::new(stream, now);
+        connection.take_turn(&mut buffers, now, |message, len| {
+            answer(&mut answerer, &table, message, len, Transport::Tcp)
+        });
+    };
+    Prepared { work: Box::new(work), per_call: per_call() }
+}
+
+/// One name of a million changes, and is published.
+fn publications() -> Prepared {
+    let (mut store, mut publisher) = world(MANY_NAMES);
+    let key = Key::address("", &name(&label(4_711)), [10, 0, 18, 103].into());
+    let mut ttl_s = 0;
+    let work = move || {
+        ttl_s += 1;
+        store.register(&key, &Attributes::with_ttl_s(ttl_s)).expect("short");
+        publisher.note(store.take_changed());
+        publisher.publish(&store, usize::MAX);
+    };
+    Prepared { work: Box::new(work), per_call: 1 }
+}
+
+/// What another node has changed is merged, a datagram at a time.
+fn merges(calls: u32) -> Prepared {
+    let mut origin = Store::with_fixed_hashes(NodeId([2; 16]), 1);
+    let mut from = 0;
+    let mut deltas: VecDeque<Delta> = (0..=calls)
+        .map(|call| {
+            for i in 0..CHANGES {
+                let key = Key::address("", &name(&label(i.into())), [192, 0, 2, i].into());
+                origin.register(&key, &Attributes::with_ttl_s(call + 1)).expect("short");
+            }
+            let delta = origin.delta(NodeId([2; 16]), from, usize::MAX).expect("there are changes");
+            from = delta.to;
+            delta
+        })
+        .collect();
+    let mut store = world(NAMES).0;
+    store.apply(&deltas.pop_front().expect("the first, which brings the names"));
+    let work = move || {
+        let delta = deltas.pop_front().expect("one for each call");
+        black_box(store.apply(&delta));
+        black_box(store.take_changed());
+    };
+    Prepared { work: Box::new(work), per_call: CHANGES.into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_operation_can_be_performed() {
+        for name in names().into_iter().filter(|name| *name != "publish-one") {
+            assert!(perform(name, 3).is_some_and(|done| done >= 3), "{name}");
+        }
+        assert_eq!(perform("nothing", 1), None);
+    }
+}
