@@ -78,24 +78,36 @@ fn service() -> Arc<Service> {
     Arc::new(Service { access: Access::default(), identity, rate_limit: 0, udp_len: DEFAULT_UDP_LEN })
 }
 
-/// Answers `packet` and returns the response, if there is one.
+/// Answers `packet` and returns the response, if there is one. It is the same whether the name was read before, with the
+/// others of a batch, or not.
 fn answer(publisher: &Publisher, packet: &[u8], transport: Transport) -> Option<Vec<u8>> {
-    let mut buffer = vec![0xa5; 65_535.max(packet.len()).max(MIN_BUFFER_LEN)];
-    buffer[..packet.len()].copy_from_slice(packet);
-    let mut events = 0;
-    let mut answerer =
-        Answerer::new(service(), Current::new(Secrets::random()).reader(), fastrand::Rng::with_seed(3));
+    let secrets = Current::new(Secrets::random());
     let origin =
         Origin { transport, client: IpAddr::from([10, 0, 0, 9]), now_s: 1_800_000_000, waited: false };
-    let verdict = answerer.answer(&publisher.current(), &mut buffer, packet.len(), origin, |_| events += 1);
-    assert!((1..=2).contains(&events), "each packet is counted");
-    match verdict {
-        Verdict::Reply { len } => {
-            buffer.truncate(len);
-            Some(buffer)
+    let answer = |expected: bool| {
+        let mut buffer = vec![0xa5; 65_535.max(packet.len()).max(MIN_BUFFER_LEN)];
+        buffer[..packet.len()].copy_from_slice(packet);
+        let (table, mut events) = (publisher.current(), 0);
+        let mut answerer = Answerer::new(service(), secrets.reader(), fastrand::Rng::with_seed(3));
+        let verdict = if expected {
+            answerer.expect(&table, 5, &buffer, packet.len());
+            answerer.warm(&table);
+            answerer.answer_expected(5, &table, &mut buffer, packet.len(), origin, |_| events += 1)
+        } else {
+            answerer.answer(&table, &mut buffer, packet.len(), origin, |_| events += 1)
+        };
+        assert!((1..=2).contains(&events), "each packet is counted");
+        match verdict {
+            Verdict::Reply { len } => {
+                buffer.truncate(len);
+                Some(buffer)
+            }
+            Verdict::Drop | Verdict::Ask => None,
         }
-        Verdict::Drop | Verdict::Ask => None,
-    }
+    };
+    let response = answer(false);
+    assert_eq!(answer(true), response, "{packet:?}");
+    response
 }
 
 fn ask(publisher: &Publisher, qname: &str, qtype: RecordType, transport: Transport) -> (Vec<u8>, Message) {

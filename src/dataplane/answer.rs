@@ -78,7 +78,13 @@ pub struct Answerer {
     service: Arc<Service>,
     secrets: Reader<Secrets>,
     limiter: RateLimiter,
-    name: QueryName,
+    /// Names of the questions of a batch that were read before it is answered, and behind them one of a question that was
+    /// not.
+    names: Box<[QueryName]>,
+    /// Their lengths; 0 where there is none that can be read.
+    name_lens: [u16; MAX_WARM],
+    /// Which of them is being answered.
+    current: usize,
     rng: fastrand::Rng,
     /// Where names are looked for that are not in the table; in the `gossip` design nowhere.
     elsewhere: Option<Elsewhere>,
@@ -86,6 +92,9 @@ pub struct Answerer {
     expected: [u64; MAX_WARM],
     expecting: usize,
 }
+
+/// Where the name of a question is that was not expected.
+const UNEXPECTED: usize = MAX_WARM;
 
 impl Answerer {
     /// An answerer that makes its cookies with `secrets` and draws its random orders from `rng`.
@@ -96,7 +105,9 @@ impl Answerer {
             service,
             secrets,
             limiter,
-            name: QueryName::default(),
+            names: (0..=UNEXPECTED).map(|_| QueryName::default()).collect(),
+            name_lens: [0; MAX_WARM],
+            current: UNEXPECTED,
             rng,
             elsewhere: None,
             expected: [0; MAX_WARM],
@@ -114,17 +125,22 @@ impl Answerer {
         self.elsewhere.as_mut()
     }
 
-    /// Notes that the query in the first `len` bytes of `buffer` will have to be answered from `table`.
+    /// Reads the name in the first `len` bytes of `buffer`, the `i`-th of a batch, which will have to be answered from `table`
+    /// by [`answer_expected`](Self::answer_expected).
     ///
     /// # Panics
     /// If `buffer` is shorter than [`MIN_BUFFER_LEN`](crate::wire::query::MIN_BUFFER_LEN): a fault of the transport.
     #[inline]
-    pub fn expect(&mut self, table: &Table, buffer: &[u8], len: usize) {
-        if let Some(to) = self.expected.get_mut(self.expecting)
-            && self.name.fold_question(buffer, len, table.seed()).is_ok()
-        {
-            *to = self.name.hash();
-            self.expecting += 1;
+    pub fn expect(&mut self, table: &Table, i: usize, buffer: &[u8], len: usize) {
+        let Some(name_len) = self.name_lens.get_mut(i) else { return };
+        let name = &mut self.names[i];
+        *name_len = 0;
+        if let Ok(len) = name.fold_question(buffer, len, table.seed()) {
+            *name_len = u16::try_from(len).unwrap_or_default();
+            if let Some(to) = self.expected.get_mut(self.expecting) {
+                *to = name.hash();
+                self.expecting += 1;
+            }
         }
     }
 
@@ -138,7 +154,7 @@ impl Answerer {
     /// After [`Verdict::Ask`] the name to ask for, lower-cased in wire form.
     #[must_use]
     pub fn name(&self) -> &[u8] {
-        self.name.as_wire()
+        self.names[self.current].as_wire()
     }
 
     /// Turns the query in the first `len` bytes of `buffer` into a response that says that it cannot be answered now;
@@ -160,12 +176,51 @@ impl Answerer {
         buffer: &mut [u8],
         len: usize,
         origin: Origin,
+        count: impl FnMut(Event),
+    ) -> Verdict {
+        self.answer_named(UNEXPECTED, table, buffer, len, origin, count)
+    }
+
+    /// The same for the `i`-th query of a batch, which is as it was when it was [expected](Self::expect).
+    ///
+    /// # Panics
+    /// The same.
+    #[inline]
+    pub fn answer_expected(
+        &mut self,
+        i: usize,
+        table: &Table,
+        buffer: &mut [u8],
+        len: usize,
+        origin: Origin,
+        count: impl FnMut(Event),
+    ) -> Verdict {
+        let there = self.name_lens.get(i).is_some_and(|len| *len > 0);
+        self.answer_named(if there { i } else { UNEXPECTED }, table, buffer, len, origin, count)
+    }
+
+    /// Answers with the name that is, or is to be, the `at`-th.
+    #[inline(always)]
+    fn answer_named(
+        &mut self,
+        at: usize,
+        table: &Table,
+        buffer: &mut [u8],
+        len: usize,
+        origin: Origin,
         mut count: impl FnMut(Event),
     ) -> Verdict {
-        let Self { service, secrets, limiter, name, rng, elsewhere, .. } = self;
+        self.current = at;
+        let Self { service, secrets, limiter, names, name_lens, rng, elsewhere, .. } = self;
         let Origin { transport, client, now_s, waited } = origin;
         handicap();
-        let query = match Query::parse(buffer, len, name, table.seed()) {
+        let name = &mut names[at];
+        let read = name_lens.get(at).copied();
+        let parsed = Query::parse_with(buffer, len, || match read {
+            Some(name_len) => Ok(name_len.into()),
+            None => name.fold_question(buffer, len, table.seed()),
+        });
+        let query = match parsed {
             Ok(query) => query,
             Err(fault) => return reject(fault, limiter, origin, buffer, len, service.udp_len, count),
         };
@@ -206,21 +261,33 @@ impl Answerer {
         if let Some(entry) = table.lookup(look.name) {
             return found(look, entry, &query, response, count);
         }
-        let Some((apex, zone)) = table.zone_of(look.name) else {
-            return not_ours(look, elsewhere.as_mut(), &query, response, count);
-        };
-        let mut soa = zone.soa_record(header::LEN + apex);
-        if let Some(elsewhere) = elsewhere {
-            match elsewhere.find(look.name.as_wire()) {
-                Finding::Entry(entry) => return found(look, entry, &query, response, count),
-                Finding::Unknown => return Verdict::Ask,
-                Finding::Nobody { ttl_s } => soa[SOA_TTL].copy_from_slice(&ttl_s.to_be_bytes()),
-            }
-        }
-        count(Event::NxDomain);
-        response.authority(&soa);
-        reply(response, rcode::NXDOMAIN, is_authoritative(&query))
+        missing(look, elsewhere.as_mut(), &query, response, count)
     }
+}
+
+/// Answers for a name that is not in the table: it does not exist, is known elsewhere, or is none of ours.
+#[inline]
+fn missing(
+    look: Look<'_>,
+    elsewhere: Option<&mut Elsewhere>,
+    query: &Query,
+    mut response: Response<'_>,
+    mut count: impl FnMut(Event),
+) -> Verdict {
+    let Some((apex, zone)) = look.table.zone_of(look.name) else {
+        return not_ours(look, elsewhere, query, response, count);
+    };
+    let mut soa = zone.soa_record(header::LEN + apex);
+    if let Some(elsewhere) = elsewhere {
+        match elsewhere.find(look.name.as_wire()) {
+            Finding::Entry(entry) => return found(look, entry, query, response, count),
+            Finding::Unknown => return Verdict::Ask,
+            Finding::Nobody { ttl_s } => soa[SOA_TTL].copy_from_slice(&ttl_s.to_be_bytes()),
+        }
+    }
+    count(Event::NxDomain);
+    response.authority(&soa);
+    reply(response, rcode::NXDOMAIN, is_authoritative(query))
 }
 
 /// Sends a client whose network is over the rate limit to TCP, in as few bytes as can be.

@@ -118,10 +118,11 @@ pub(super) fn serve_batch(
     counters.count(Event::Batch);
     let table = reader.load();
     let now_s = clock();
-    if received >= WORTH_WARMING && table.is_large() {
+    let expected = received >= WORTH_WARMING && table.is_large();
+    if expected {
         for i in 0..received {
             let Datagram { buffer, len, .. } = batch.datagram(i);
-            answerer.expect(table, buffer, len);
+            answerer.expect(table, i, buffer, len);
         }
         answerer.warm(table);
     }
@@ -135,7 +136,13 @@ pub(super) fn serve_batch(
         // A datagram that lost its end still has its header: the answerer sees a message that stops too early.
         let len = if truncated { len.min(header::LEN) } else { len };
         let origin = Origin { transport: Transport::Udp, client, now_s, waited: false };
-        let reply_len = match answerer.answer(table, buffer, len, origin, |event| counters.count(event)) {
+        let count = |event| counters.count(event);
+        let verdict = if expected && !truncated {
+            answerer.answer_expected(i, table, buffer, len, origin, count)
+        } else {
+            answerer.answer(table, buffer, len, origin, count)
+        };
+        let reply_len = match verdict {
             Verdict::Reply { len } => Some(len),
             Verdict::Drop => None,
             Verdict::Ask => ask(answerer, batch, i, len),

@@ -18,7 +18,7 @@ use crate::design::cache::Cache;
 use crate::design::{Elsewhere, Gathered};
 use crate::snapshot::Current;
 use crate::store::{Attributes, Delta, Key, NodeId, Store, encode};
-use crate::table::{MAX_WARM, Publisher, Table, ZoneSettings};
+use crate::table::{MAX_WARM, Publisher, ZoneSettings};
 use crate::wire::cookie::Secrets;
 use crate::wire::name::{HashSeed, Name};
 use crate::wire::response::{DEFAULT_UDP_LEN, Transport};
@@ -160,13 +160,16 @@ fn answers(asked: Asked) -> Prepared {
     }
     let mut buffers = vec![[0u8; BUFFER_LEN]; queries.len()];
     let work = move || {
-        for (buffer, query) in buffers.iter_mut().zip(&queries) {
+        for (i, (buffer, query)) in buffers.iter_mut().zip(&queries).enumerate() {
             buffer[..query.len()].copy_from_slice(query);
-            answerer.expect(&table, buffer, query.len());
+            answerer.expect(&table, i, buffer, query.len());
         }
         answerer.warm(&table);
-        for (buffer, query) in buffers.iter_mut().zip(&queries) {
-            let verdict = answer(&mut answerer, &table, buffer, query.len(), Transport::Udp);
+        for (i, (buffer, query)) in buffers.iter_mut().zip(&queries).enumerate() {
+            let verdict =
+                answerer.answer_expected(i, &table, buffer, query.len(), origin(Transport::Udp), |event| {
+                    black_box(event);
+                });
             assert!(matches!(verdict, Verdict::Reply { .. }), "every query is answered");
         }
     };
@@ -175,18 +178,6 @@ fn answers(asked: Asked) -> Prepared {
 
 fn per_call() -> u32 {
     u32::try_from(MAX_WARM).expect("some dozens")
-}
-
-fn answer(
-    answerer: &mut Answerer,
-    table: &Table,
-    buffer: &mut [u8],
-    len: usize,
-    transport: Transport,
-) -> Verdict {
-    answerer.answer(table, buffer, len, origin(transport), |event| {
-        black_box(event);
-    })
 }
 
 /// A client that has sent as many queries as a batch has, and takes all answers.
@@ -232,7 +223,9 @@ fn tcp_answers() -> Prepared {
         let stream = Pipelining { queries: queries.clone(), unread: VecDeque::from([()]), taken: 0 };
         let mut connection = Connection::new(stream, now);
         connection.take_turn(&mut buffers, now, |message, len| {
-            answer(&mut answerer, &table, message, len, Transport::Tcp)
+            answerer.answer(&table, message, len, origin(Transport::Tcp), |event| {
+                black_box(event);
+            })
         });
     };
     Prepared { work: Box::new(work), per_call: per_call() }

@@ -56,6 +56,22 @@ impl Query {
     /// If `buffer` has less than [`MIN_BUFFER_LEN`] bytes: a fault of the transport, whatever the packet says.
     #[inline]
     pub fn parse(buffer: &[u8], len: usize, name: &mut QueryName, seed: HashSeed) -> Result<Self, Fault> {
+        Self::parse_with(buffer, len, || name.fold_question(buffer, len, seed))
+    }
+
+    /// The same where the question's name may have been read already: `name_len` does that, or only tells its length.
+    ///
+    /// # Errors
+    /// A [`Fault`].
+    ///
+    /// # Panics
+    /// As [`parse`](Self::parse).
+    #[inline]
+    pub fn parse_with(
+        buffer: &[u8],
+        len: usize,
+        name_len: impl FnOnce() -> Result<usize, NameFault>,
+    ) -> Result<Self, Fault> {
         assert!(buffer.len() >= MIN_BUFFER_LEN && len <= buffer.len());
         if len < header::LEN {
             return Err(Fault::Short);
@@ -69,8 +85,7 @@ impl Query {
         if u16_at(buffer, header::QDCOUNT) != 1 {
             return parse_without_question(&buffer[..len]);
         }
-        let name_len = name.fold_question(buffer, len, seed).map_err(Fault::Name)?;
-        let name_end = header::LEN + name_len;
+        let name_end = header::LEN + name_len().map_err(Fault::Name)?;
         let question_end = name_end + 4;
         if question_end > len {
             return Err(Fault::QuestionTruncated);
