@@ -140,12 +140,17 @@ pub(super) fn check(args: &CheckArgs) -> Result<(), Failure> {
     };
     let directory = temporary()?;
     let bench = bench(&args.measure, directory.path())?;
+    let mut impossible = Vec::new();
     let mut told = Told { differences: base.differences().to_vec(), ..Told::default() };
     for scenario in &scenarios {
         say(&format!("{}: {}", scenario.name, scenario.stands_for));
         match bench.check(scenario, &base).map_err(Failure::failed)? {
             Checked::Findings(findings) => told.findings.extend(findings),
             Checked::Skipped(why) => told.skipped.push((scenario.name.clone(), why.into())),
+            Checked::Impossible(why) => {
+                impossible.push(scenario.name.clone());
+                told.skipped.push((scenario.name.clone(), why));
+            }
         }
     }
     write!(io::stdout(), "{}", told.text()).map_err(Failure::failed)?;
@@ -153,6 +158,11 @@ pub(super) fn check(args: &CheckArgs) -> Result<(), Failure> {
     write_to(args.json.as_deref(), || Ok(json + "\n"))?;
     write_to(args.junit.as_deref(), || told.junit().map_err(Failure::failed))?;
     write_to(args.markdown.as_deref(), || Ok(told.markdown()))?;
+    judge(&told, &impossible)
+}
+
+/// What all findings say together.
+fn judge(told: &Told, impossible: &[String]) -> Result<(), Failure> {
     let names = |verdict| {
         let of = told.findings.iter().filter(|finding| finding.verdict == verdict);
         of.map(|finding| format!("{} ({})", finding.scenario, finding.metric)).collect::<Vec<_>>().join(", ")
@@ -165,6 +175,12 @@ pub(super) fn check(args: &CheckArgs) -> Result<(), Failure> {
         return Err(Failure::uncertain(format!(
             "cannot tell whether this is slower: {what}. Try again on a quieter machine, with more max_rounds in the scenario, or \
              with a baseline of this machine (`redbreast perf record --baseline`)"
+        )));
+    }
+    if !impossible.is_empty() {
+        let what = impossible.join(", ");
+        return Err(Failure::uncertain(format!(
+            "cannot tell whether this is slower: {what} cannot be measured here, see above"
         )));
     }
     if told.findings.is_empty() {

@@ -99,8 +99,10 @@ pub struct Bench {
 pub enum Checked {
     /// What was found.
     Findings(Vec<Finding>),
-    /// It was not measured, and why.
+    /// It was not measured, since it is not asked for in this way, and why.
     Skipped(&'static str),
+    /// It cannot be measured on this machine, and why.
+    Impossible(String),
 }
 
 impl Bench {
@@ -165,8 +167,12 @@ impl Bench {
                 return Ok(Checked::Skipped("it needs another build: --base REV or --base-binary PATH"));
             }
         };
+        let cpus = match Cpus::choose(self.server_cpu, self.load_cpu) {
+            Ok(cpus) => cpus,
+            Err(fault) => return Ok(Checked::Impossible(fault.to_string())),
+        };
         let mut findings = Vec::new();
-        self.rounds(load, base.build(), load.max_rounds.get(), |ratios| {
+        self.rounds(load, cpus, base.build(), load.max_rounds.get(), |ratios| {
             let of = |metric: &str, ratio: Option<Estimate>| {
                 let (ratio, before) = (ratio?, *before.get(metric)?);
                 let relative = Estimate {
@@ -191,11 +197,11 @@ impl Bench {
     fn rounds(
         &self,
         load: &Load,
+        cpus: Cpus,
         base: Option<&Path>,
         most: u32,
         mut enough: impl FnMut(&Ratios) -> bool,
     ) -> Result<Ratios, Fault> {
-        let cpus = Cpus::choose(self.server_cpu, self.load_cpu)?;
         let made = ratios::queries(load)?;
         let (ours, queries) = match &self.other {
             Some((address, queries)) => (Server::Other(*address), queries),
@@ -227,7 +233,8 @@ impl Bench {
             Measure::Load(load) if load.against == Against::Base => return Ok(false),
             Measure::Count(count) => self.count(count)?,
             Measure::Load(load) => {
-                let ratios = self.rounds(load, None, load.max_rounds.get(), |_| false)?;
+                let cpus = Cpus::choose(self.server_cpu, self.load_cpu)?;
+                let ratios = self.rounds(load, cpus, None, load.max_rounds.get(), |_| false)?;
                 let medians = [(QPS, ratios.qps()), (CPU, ratios.cpu())];
                 let samples = [(QPS.to_owned(), ratios.qps), (CPU.to_owned(), ratios.cpu)];
                 run.samples.insert(scenario.name.clone(), samples.into());

@@ -127,6 +127,13 @@ fn what_cannot_be_judged_never_passes() {
         let (status, out, errors) = check(directory, args);
         assert!(status == 2 && out.is_empty() && errors.contains(told), "{args:?}: {status} {errors}");
     }
+    // Where there is one CPU alone, server and load would measure each other.
+    let one = [&load[..], &["--server-cpu", "0", "--load-cpu", "0", "--base-binary", "/bin/true"]].concat();
+    let (status, out, errors) = check(directory, &[&one[..], &["--only", "serve-base"]].concat());
+    assert!(
+        status == 3 && out.contains("a CPU each") && errors.contains("serve-base cannot be measured"),
+        "{errors}"
+    );
     let empty = perf(directory, "check", &["--scenarios", "."]);
     assert_eq!(empty.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&empty.stderr).contains("there are no scenarios"));
