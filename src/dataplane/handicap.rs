@@ -19,7 +19,7 @@ pub(super) fn handicap() {
     }
 }
 
-/// About three percent of what a positive answer takes: a round of the loop takes four instructions, as the compiler does not
+/// About three percent of what a positive answer takes: a round of the loop takes some five instructions, as the compiler does not
 /// know how many there are.
 #[cfg(feature = "handicap-instructions")]
-const ROUNDS: u32 = 8;
+const ROUNDS: u32 = 6;
