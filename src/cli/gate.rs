@@ -264,12 +264,8 @@ fn bench(args: &MeasureArgs, directory: &Path) -> Result<Bench, Failure> {
         .map(|path| QueryFile::open(path, None))
         .transpose()
         .map_err(Failure::usage)?;
-    Ok(Bench {
-        server_cpu: args.server_cpu,
-        load_cpu: args.load_cpu,
-        other: args.server.zip(queries),
-        directory: directory.to_owned(),
-    })
+    let cpus = [args.server_cpu, args.load_cpu];
+    Ok(Bench::new(cpus, args.server.zip(queries), directory))
 }
 
 fn temporary() -> Result<TempDir, Failure> {

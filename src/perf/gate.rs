@@ -85,14 +85,12 @@ pub enum Base {
 
 /// How to measure.
 pub struct Bench {
-    /// The CPUs that are asked for.
-    pub server_cpu: Option<usize>,
-    /// The load's.
-    pub load_cpu: Option<usize>,
+    /// Where servers and load run; chosen once, since this thread keeps to one CPU from the first load on.
+    cpus: Result<Cpus, Fault>,
     /// A server that runs already, in place of this build, and what it is asked.
-    pub other: Option<(SocketAddr, QueryFile)>,
+    other: Option<(SocketAddr, QueryFile)>,
     /// What valgrind and servers write.
-    pub directory: PathBuf,
+    directory: PathBuf,
 }
 
 /// What came of checking a scenario.
@@ -106,6 +104,17 @@ pub enum Checked {
 }
 
 impl Bench {
+    /// On the CPUs that are asked for, or two of those that there are; of the `other` server, if there is one, and with the
+    /// queries that it is asked.
+    #[must_use]
+    pub fn new(
+        [server_cpu, load_cpu]: [Option<usize>; 2],
+        other: Option<(SocketAddr, QueryFile)>,
+        directory: &Path,
+    ) -> Self {
+        Self { cpus: Cpus::choose(server_cpu, load_cpu), other, directory: directory.to_owned() }
+    }
+
     /// Checks one scenario.
     ///
     /// # Errors
@@ -167,8 +176,8 @@ impl Bench {
                 return Ok(Checked::Skipped("it needs another build: --base REV or --base-binary PATH"));
             }
         };
-        let cpus = match Cpus::choose(self.server_cpu, self.load_cpu) {
-            Ok(cpus) => cpus,
+        let cpus = match &self.cpus {
+            Ok(cpus) => *cpus,
             Err(fault) => return Ok(Checked::Impossible(fault.to_string())),
         };
         let mut findings = Vec::new();
@@ -233,7 +242,7 @@ impl Bench {
             Measure::Load(load) if load.against == Against::Base => return Ok(false),
             Measure::Count(count) => self.count(count)?,
             Measure::Load(load) => {
-                let cpus = Cpus::choose(self.server_cpu, self.load_cpu)?;
+                let cpus = self.cpus.clone()?;
                 let ratios = self.rounds(load, cpus, None, load.max_rounds.get(), |_| false)?;
                 let medians = [(QPS, ratios.qps()), (CPU, ratios.cpu())];
                 let samples = [(QPS.to_owned(), ratios.qps), (CPU.to_owned(), ratios.cpu)];

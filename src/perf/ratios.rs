@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
+use super::cluster::{DOMAIN, names_file};
 use super::fault::Fault;
 use super::scenario::Load;
 use crate::bench::contest::contest;
@@ -19,8 +20,6 @@ use crate::bench::statistics::{Estimate, bootstrap_median};
 use crate::bench::{self, QueryFile, Settings};
 use crate::report::neighbour::ServerProcess;
 use crate::testbed::{Node, Plan, program};
-
-const DOMAIN: &str = "redbreast.internal";
 
 /// The part of the queries that may go unanswered: more, and the rates say nothing.
 const MAX_LOST: f64 = 0.01;
@@ -107,11 +106,6 @@ pub(super) fn start(
     directory: &Path,
 ) -> Result<Server, Fault> {
     let names = directory.join("names");
-    let mut text = String::new();
-    for i in 0..load.names.get() {
-        let [_, a, b, c] = i.to_be_bytes();
-        let _ = writeln!(text, "10.{a}.{b}.{c} n{i:07}.{DOMAIN}");
-    }
     let plan = Plan {
         names: vec![names.clone()],
         cpus: Some(cpus.server.to_string()),
@@ -119,7 +113,7 @@ pub(super) fn start(
         program: path.map(Path::to_owned),
         ..Plan::new(name)
     };
-    std::fs::write(&names, text)
+    names_file(&names, 0, load.names.get())
         .and_then(|()| Node::start(plan, directory, &[]))
         .map(|node| Server::Build(Box::new(node)))
         .map_err(|error| Fault::new(format_args!("the server cannot be measured: {error}")))
