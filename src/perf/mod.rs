@@ -11,10 +11,11 @@ pub mod history;
 mod large;
 pub mod operations;
 mod ratios;
+mod revision;
 pub mod run;
 pub mod scenario;
 pub mod told;
 
 pub use counting::valgrind;
 pub use fault::Fault;
-pub use ratios::build_revision;
+pub use revision::build_revision;

@@ -5,10 +5,10 @@
 use std::fmt::Write as _;
 use std::io::{self, BufRead, BufReader};
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Stdio};
 use std::sync::atomic::AtomicBool;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
@@ -240,61 +240,4 @@ pub(super) fn add_rounds(
         );
     }
     Ok(())
-}
-
-/// Where builds of other revisions are kept: beside our own.
-///
-/// # Errors
-/// [`Fault`]: the revision is unknown, or does not build.
-pub fn build_revision(revision: &str) -> Result<PathBuf, Fault> {
-    let run = |words: &[&str], what: &str| -> Result<String, Fault> {
-        let output = std::process::Command::new(words[0]).args(&words[1..]).output();
-        let output = output
-            .map_err(|error| Fault::new(format_args!("{what}: `{}` cannot be run: {error}", words[0])))?;
-        if !output.status.success() {
-            return Err(Fault::new(format_args!(
-                "{what}: {}",
-                String::from_utf8_lossy(&output.stderr).trim()
-            )));
-        }
-        Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
-    };
-    let commit = run(
-        &["git", "rev-parse", "--verify", "--quiet", &format!("{revision}^{{commit}}")],
-        &format!("--base {revision}: there is no such revision here"),
-    )?;
-    let top = PathBuf::from(run(&["git", "rev-parse", "--show-toplevel"], "--base needs a git repository")?);
-    let directory = top.join("target").join("perf-base");
-    let kept = directory.join(&commit);
-    if kept.is_file() {
-        return Ok(kept);
-    }
-    let worktree = directory.join("worktree");
-    let tree = worktree.display().to_string();
-    let begin = Instant::now();
-    let _ = run(&["git", "worktree", "remove", "--force", &tree], "");
-    run(&["git", "worktree", "add", "--detach", "--force", &tree, &commit], "cannot check the base out")?;
-    let target = directory.join("target").display().to_string();
-    let manifest = worktree.join("Cargo.toml").display().to_string();
-    let built = run(
-        &[
-            "cargo",
-            "build",
-            "--release",
-            "--quiet",
-            "--bin",
-            "redbreast",
-            "--manifest-path",
-            &manifest,
-            "--target-dir",
-            &target,
-        ],
-        &format!("--base {revision} does not build"),
-    );
-    run(&["git", "worktree", "remove", "--force", &tree], "cannot remove the base's worktree")?;
-    built?;
-    std::fs::copy(Path::new(&target).join("release/redbreast"), &kept)
-        .map_err(|error| Fault::new(format_args!("cannot keep the base's build: {error}")))?;
-    tracing::info!("built {revision} in {:.0} s", begin.elapsed().as_secs_f64());
-    Ok(kept)
 }
