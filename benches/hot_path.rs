@@ -9,6 +9,8 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use redbreast::dataplane::access::Access;
 use redbreast::dataplane::answer::{Answerer, Origin, Service};
 use redbreast::dataplane::identity::Identity;
+use redbreast::policy::rules::{Rules, Scope};
+use redbreast::policy::{Order, Policy};
 use redbreast::snapshot::Current;
 use redbreast::store::{Attributes, Key, NodeId, Store};
 use redbreast::table::{Publisher, ZoneSettings};
@@ -35,12 +37,25 @@ fn fill() -> Store {
         add(&format!("host-{i}"), [10, 0, high, low]);
     }
     (0..8).for_each(|i| add("eight", [10, 1, 0, i]));
+    for order in Order::ALL {
+        for i in 0..8u16 {
+            let owner = name(&format!("{}.redbreast.internal", order.name()));
+            let key = Key::address("", &owner, [10, 1, 0, i.to_be_bytes()[1]].into());
+            store.register(&key, &Attributes::with_weight(1 + i % 3)).expect("short");
+        }
+    }
     store
 }
 
 fn publisher() -> Publisher {
     let settings = ZoneSettings { ttl_s: 1, negative_ttl_s: 1 };
     let mut publisher = Publisher::new(&[name("redbreast.internal")], settings);
+    let mut rules = Rules::default();
+    for order in Order::ALL {
+        let owner = name(&format!("{}.redbreast.internal", order.name()));
+        rules.set(&Scope::Name(owner.as_wire().into()), Policy { order, ..Policy::default() });
+    }
+    publisher.set_rules(rules);
     let mut store = fill();
     publisher.note(store.take_changed());
     publisher.publish(&store, usize::MAX);
@@ -55,11 +70,16 @@ fn hot_path(c: &mut Criterion) {
     let publisher = publisher();
     let table = publisher.current();
     let identity = Identity::new(None);
-    let service =
-        Arc::new(Service { access: Access::default(), identity, rate_limit: 0, udp_len: DEFAULT_UDP_LEN });
+    let service = Arc::new(Service {
+        access: Access::default(),
+        forwarders: None,
+        identity,
+        rate_limit: 0,
+        udp_len: DEFAULT_UDP_LEN,
+    });
     let origin = Origin {
         transport: Transport::Udp,
-        client: IpAddr::from([127, 0, 0, 1]),
+        client: IpAddr::from([10, 1, 0, 4]),
         now_s: 1_800_000_000,
         waited: false,
     };
@@ -82,6 +102,17 @@ fn hot_path(c: &mut Criterion) {
             b.iter(|| table.lookup(black_box(&folded)).is_some())
         });
         c.bench_function(&format!("answer {label}"), |b| {
+            b.iter(|| {
+                buffer[..packet.len()].copy_from_slice(black_box(&packet));
+                answerer.answer(&table, &mut buffer, packet.len(), origin, |event| {
+                    black_box(event);
+                })
+            });
+        });
+    }
+    for order in Order::ALL {
+        let packet = query(&format!("{}.redbreast.internal", order.name()));
+        c.bench_function(&format!("answer eight addresses by {}", order.name()), |b| {
             b.iter(|| {
                 buffer[..packet.len()].copy_from_slice(black_box(&packet));
                 answerer.answer(&table, &mut buffer, packet.len(), origin, |event| {

@@ -11,8 +11,8 @@
 //! Around that: [`store`] holds the registrations that tables are made of, [`gossip`] keeps it the same on all nodes,
 //! [`registry`] is how names get in, [`node`] puts the parts together, [`config`] and [`cli`] are what a person meets,
 //! [`text_file`] what tells them where a file of theirs is wrong. [`mod@bench`] is the load generator, which knows nothing of
-//! the server but DNS; [`report`] tells what it measured, [`perf`] has what to compare it with, and [`testbed`] runs whole
-//! clusters on this machine.
+//! the server but DNS; [`report`] tells what it measured, [`perf`] has what to compare it with, [`spread`] counts who would get the traffic, and [`testbed`] runs whole clusters on this machine. [`health`] finds
+//! out what is well.
 
 pub mod bench;
 pub mod cli;
@@ -21,6 +21,7 @@ pub mod config;
 pub mod dataplane;
 pub mod design;
 pub mod gossip;
+pub mod health;
 pub mod mmsg;
 pub mod node;
 pub mod perf;
@@ -28,6 +29,7 @@ pub mod policy;
 pub mod registry;
 pub mod report;
 pub mod snapshot;
+pub mod spread;
 pub mod store;
 pub mod table;
 pub mod testbed;

@@ -84,6 +84,7 @@ impl Server {
         let domains = ["redbreast.internal", "lan"].map(|domain| Name::from_text(domain).unwrap());
         let publisher = Publisher::new(&domains, ZoneSettings { ttl_s: 30, negative_ttl_s: 5 });
         let service = Service {
+            forwarders: None,
             access: Access::default(),
             identity: Identity::new(Some(&"n".repeat(node_name_len))),
             rate_limit,

@@ -75,7 +75,13 @@ fn publisher() -> Publisher {
 
 fn service() -> Arc<Service> {
     let identity = Identity::new(Some("node-1"));
-    Arc::new(Service { access: Access::default(), identity, rate_limit: 0, udp_len: DEFAULT_UDP_LEN })
+    Arc::new(Service {
+        access: Access::default(),
+        forwarders: None,
+        identity,
+        rate_limit: 0,
+        udp_len: DEFAULT_UDP_LEN,
+    })
 }
 
 /// Answers `packet` and returns the response, if there is one. It is the same whether the name was read before, with the
@@ -386,12 +392,30 @@ fn sound_opt_len(message: &domain::base::Message<&[u8]>) -> Option<usize> {
     let record = message.additional().ok()?.next()?.ok()?;
     let opt = message.opt()?;
     let sound = opt.opt().iter::<UnknownOptData<_>>().all(|option| {
-        option.is_ok_and(|option| {
-            option.code() != OptionCode::COOKIE || matches!(option.data().len(), 8 | 16..=40)
+        option.is_ok_and(|option| match option.code() {
+            OptionCode::COOKIE => matches!(option.data().len(), 8 | 16..=40),
+            OptionCode::CLIENT_SUBNET => is_sound_subnet(option.data()),
+            _ => true,
         })
     });
     let alone = (counts.ancount(), counts.nscount(), counts.arcount()) == (0, 0, 1);
     (alone && sound).then(|| 11 + usize::from(record.rdlen()))
+}
+
+/// Whether a client subnet is written as a query has to have it (RFC 7871 §6), or is of a family that nobody knows.
+fn is_sound_subnet(value: &[u8]) -> bool {
+    let [family_high, family_low, source_len, scope, address @ ..] = value else { return false };
+    let width = match (family_high, family_low) {
+        (0, 1) => 32,
+        (0, 2) => 128,
+        _ => return true,
+    };
+    let bit = |i: usize| address[i / 8] << (i % 8) & 0x80 != 0;
+    let source_len = usize::from(*source_len);
+    *scope == 0
+        && source_len <= width
+        && address.len() == source_len.div_ceil(8)
+        && !(source_len..8 * address.len()).any(bit)
 }
 
 proptest! {
@@ -416,14 +440,19 @@ proptest! {
             && packet[12] < 0xc0
             && message.to_vec().is_ok_and(|bytes| bytes.len() == packet.len())
         {
-            // It does not mind cookies of lengths that none can have (RFC 7873 §5.2.2).
-            let cookies = message.edns.iter().flat_map(|edns| edns.options().as_ref()).filter_map(|(code, option)| {
-                let bytes: Vec<u8> = option.try_into().ok()?;
-                (u16::from(*code) == 10).then_some(bytes.len())
+            // It does not mind cookies of lengths that none can have (RFC 7873 §5.2.2), nor networks of clients that are not
+            // written as they have to be.
+            let mut options = message.edns.iter().flat_map(|edns| edns.options().as_ref());
+            let bad_option = options.any(|(code, option)| {
+                let bytes: Vec<u8> = option.try_into().unwrap_or_default();
+                match u16::from(*code) {
+                    10 => bytes.len() != 8 && !(16..=40).contains(&bytes.len()),
+                    8 => !is_sound_subnet(&bytes),
+                    _ => false,
+                }
             });
-            let bad_cookie = cookies.clone().any(|len| len != 8 && !(16..=40).contains(&len));
             let code = response.expect("a query is answered")[3] & 15;
-            prop_assert!(bad_cookie || (code != 1 && code != 4), "{message:?} was answered with code {code}");
+            prop_assert!(bad_option || (code != 1 && code != 4), "{message:?} was answered with code {code}");
         }
     }
 
@@ -457,7 +486,7 @@ proptest! {
             && message.sole_question().is_ok()
         {
             // What domain reads and we refuse: it does not mind bytes behind the last record, nor where OPT records stand
-            // and how many they are, nor how long a cookie is, nor a pointer in the question, which has to point into the
+            // and how many they are, nor how cookies and networks are written, nor a pointer in the question, which has to point into the
             // header.
             let counts = message.header_counts();
             let end = 12 + message.sole_question().map_or(0, |question| usize::from(question.qname().compose_len()) + 4);

@@ -12,9 +12,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use redbreast::config::Settings;
+use redbreast::dataplane::access::Access;
 use redbreast::dataplane::counters::Event;
 use redbreast::mmsg::{Addressing, BATCH_LEN, Batch, Wait};
 use redbreast::node::{Inbox, Node};
+use redbreast::policy::rules::Scope;
+use redbreast::policy::{Order, Policy};
 use redbreast::registry::files::Registrations;
 use redbreast::registry::names_file::Host;
 use redbreast::registry::zone_file::ZoneRecord;
@@ -81,7 +84,14 @@ fn packets() -> Vec<Vec<u8>> {
     two_questions[5] = 2;
     let mut notify = web.clone();
     notify[2] = 0x20;
-    vec![
+    let mut for_somebody = [
+        &query(&name("near.redbreast.internal"), 1)[..],
+        b"\0\0\x29\x04\xd0\0\0\0\0\0\x0b\0\x08\0\x07\0\x01\x18\0\x0a\0\0",
+    ]
+    .concat();
+    for_somebody[11] = 1;
+    let policies = Order::ALL.map(|order| query(&name(&format!("{}.redbreast.internal", order.name())), 1));
+    let mut all = vec![
         query(&name("many.redbreast.internal"), 1),
         query(&name("web.redbreast.internal"), 28),
         query(&name("nobody.redbreast.internal"), 1),
@@ -101,11 +111,24 @@ fn packets() -> Vec<Vec<u8>> {
         bad_version,
         two_questions,
         notify,
-    ]
+        for_somebody,
+    ];
+    all.extend(policies);
+    all
 }
 
 fn settings() -> Settings {
-    Settings { node_name: "node".into(), hide_identity: false, ..Settings::default() }
+    let policy = |order: Order| {
+        let owner = name(&format!("{}.redbreast.internal", order.name()));
+        (Scope::Name(owner.as_wire().into()), Policy { order, ..Policy::default() })
+    };
+    Settings {
+        node_name: "node".into(),
+        hide_identity: false,
+        policies: Order::ALL.map(policy).to_vec(),
+        forwarders: Some(Access::default()),
+        ..Settings::default()
+    }
 }
 
 #[test]
@@ -118,6 +141,9 @@ fn a_million_mixed_packets_are_answered_without_an_allocation() {
     let many = (2..100).map(|last| host(last, "many"));
     let mut names = Registrations::default();
     many.chain([host(1, "web")]).for_each(|host| names.add_host(&host));
+    for order in Order::ALL {
+        (100..150).for_each(|last| names.add_host(&host(last, order.name())));
+    }
     records().iter().for_each(|record| names.add_record(record));
     node.replace(names.settled().unwrap());
 
@@ -167,7 +193,7 @@ fn a_million_mixed_packets_are_answered_without_an_allocation() {
         Event::Opcode,
         Event::TruncatedAnswer,
     ] {
-        assert!(node.count(event) > 40_000, "{event:?}: {}", node.count(event));
+        assert!(node.count(event) > 30_000, "{event:?}: {}", node.count(event));
     }
     let counted: u64 =
         node.stop().iter().filter(|(event, _)| *event <= Event::BadVersion).map(|(_, n)| n).sum();

@@ -86,6 +86,27 @@ pub fn evenness<'a>(groups: impl IntoIterator<Item = &'a [u64]>) -> Option<ChiSq
     (degrees > 0).then(|| ChiSquared { value, degrees, p: if value == 0.0 { 1.0 } else { p() } })
 }
 
+/// Tests whether `counts` fit the shares that are expected of them (Pearson's test). Places of which fewer than five are
+/// expected are left out; none if fewer than two are left.
+#[must_use]
+pub fn fit(counts: &[u64], shares: &[f64]) -> Option<ChiSquared> {
+    let sum = counts.iter().sum::<u64>() as f64;
+    let (mut value, mut places) = (0.0, 0u64);
+    for (&count, share) in counts.iter().zip(shares) {
+        let expected = sum * share;
+        if expected < 5.0 {
+            // What is not expected at all and comes all the same cannot be by chance.
+            value += if count > 5 && *share == 0.0 { f64::INFINITY } else { 0.0 };
+            continue;
+        }
+        value += (count as f64 - expected).powi(2) / expected;
+        places += 1;
+    }
+    let degrees = places.checked_sub(1).filter(|&degrees| degrees > 0)?;
+    let p = statrs::function::gamma::checked_gamma_ur(degrees as f64 / 2.0, value / 2.0).unwrap_or(0.0);
+    Some(ChiSquared { value, degrees, p: if value == 0.0 { 1.0 } else { p } })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -117,5 +138,18 @@ mod tests {
         assert!(evenness([&[900, 100][..]]).unwrap().p < 1e-9);
         assert_eq!(evenness([&[50, 50][..]]).unwrap().p, 1.0);
         assert_eq!(evenness([&[2, 3][..], &[100]]), None);
+    }
+
+    #[test]
+    fn counts_fit_the_shares_that_they_were_drawn_by() {
+        let exact = fit(&[100, 200, 700], &[0.1, 0.2, 0.7]).unwrap();
+        assert_eq!((exact.value, exact.degrees, exact.p), (0.0, 2, 1.0));
+        // From a table: 5.991 is exceeded in one case of twenty with two degrees of freedom.
+        let off = fit(&[100, 200, 300], &[0.2, 0.3, 0.5]).unwrap();
+        assert!((off.value - (400.0 / 120.0 + 400.0 / 180.0)).abs() < 1e-9);
+        assert!((off.p - (-off.value / 2.0).exp()).abs() < 1e-9, "with two degrees it is an exponential");
+        assert_eq!(fit(&[10], &[1.0]), None);
+        assert_eq!(fit(&[2, 3], &[0.5, 0.5]), None, "too few to tell");
+        assert!(fit(&[500, 500, 20], &[0.5, 0.5, 0.0]).unwrap().p < 1e-9);
     }
 }

@@ -11,6 +11,7 @@ use crate::registry::client::ClientError;
 use crate::registry::control_address::ControlAddress;
 
 mod ask;
+mod balancing;
 mod bench;
 mod compare;
 mod demo;
@@ -21,6 +22,7 @@ mod names;
 mod perf;
 mod sample;
 mod serve;
+mod spread;
 
 /// Gossip DNS: every node holds every name, so every lookup is a local one.
 #[derive(Parser)]
@@ -40,6 +42,14 @@ enum Command {
     Remove(names::RemoveArgs),
     /// Tell what is registered at all nodes, as a running node knows it
     Names(names::NamesArgs),
+    /// Take addresses out of answers at once, at all nodes, and put them back; or tell which are out
+    Drain(balancing::DrainArgs),
+    /// Say which address of a name is first, at all nodes; or tell what is said
+    Policy(balancing::PolicyArgs),
+    /// Tell why a name has the answers that it has
+    Explain(balancing::ExplainArgs),
+    /// Ask a name over and over, as many clients, and tell who would get the traffic
+    Spread(Box<spread::Args>),
     /// Tell who is in the cluster, as a running node knows it
     Members(members::MembersArgs),
     /// Tell how a running node is
@@ -106,6 +116,10 @@ pub fn main() -> ExitCode {
         Command::Add(args) => names::add(args),
         Command::Remove(args) => names::remove(&args),
         Command::Names(args) => names::names(&args),
+        Command::Drain(args) => balancing::drain(&args),
+        Command::Policy(args) => balancing::policy(&args),
+        Command::Explain(args) => balancing::explain(&args),
+        Command::Spread(args) => spread::run(&args),
         Command::Members(args) => members::members(&args),
         Command::Status(args) => members::status(&args),
         Command::Bench(args) => bench::run(&args),

@@ -39,6 +39,23 @@ pub(crate) struct AddArgs {
     #[arg(long, value_name = "NAME")]
     instance: Option<String>,
 
+    /// How often the addresses are to be chosen, compared with the name's others: from 0, never, to 65535 [default: 1]
+    #[arg(long, value_name = "N")]
+    weight: Option<u32>,
+
+    /// Use them when those of lower tiers do not suffice: from 0 to 15 [default: 0]
+    #[arg(long, value_name = "N")]
+    tier: Option<u32>,
+
+    /// Check them, and leave out of answers what is down: tcp:PORT, http:PORT/PATH, https:PORT/PATH, dns:PORT/NAME/TYPE or
+    /// command:PROGRAM, and options like interval=10s,timeout=2s,rise=2,fall=3 with commas between them
+    #[arg(long, value_name = "CHECK")]
+    check: Option<String>,
+
+    /// Ramp their weight up over so many seconds when they are new or well again
+    #[arg(long, value_name = "SECONDS")]
+    slow_start: Option<u32>,
+
     #[command(flatten)]
     control: ControlArgs,
 }
@@ -73,8 +90,10 @@ pub(crate) struct NamesArgs {
 
 /// Registers.
 pub(crate) fn add(args: AddArgs) -> Result<(), Failure> {
-    let AddArgs { name, addresses, ttl: ttl_s, port, service, instance, control } = args;
-    let addition = Addition { name, addresses, instance, ttl_s, port, service };
+    let AddArgs { name, addresses, ttl: ttl_s, port, service, instance, control, .. } = args;
+    let AddArgs { weight, tier, check, slow_start: slow_start_s, .. } = args;
+    let addition =
+        Addition { name, addresses, instance, ttl_s, port, service, weight, tier, check, slow_start_s };
     let added: Added = request(&control.control, Method::POST, "/v1/names", Some(&addition))?;
     tell(&control, &added, |out| {
         let lost = if added.durable { "" } else { "; it ends with the node, which has no --data-dir" };

@@ -27,6 +27,9 @@ use crate::dataplane::worker::BusyPoll;
 use crate::design;
 use crate::gossip::peer::MAX_NODE_NAME_LEN;
 use crate::node::{Control, ControlSender, Inbox, Node};
+use crate::policy::Policy;
+use crate::policy::rules::Scope;
+use crate::registry::addition::parse_scope;
 use crate::registry::control_address::ControlAddress;
 use crate::registry::http::is_private;
 use crate::registry::watch;
@@ -80,6 +83,22 @@ pub(crate) struct Args {
     /// Clients that may ask, by address or prefix; give it again for more [default: this machine and private networks]
     #[arg(long, value_name = "PREFIX")]
     allow: Vec<Prefix>,
+
+    /// Forwarders that are believed when they say for whom they ask (EDNS client subnet, RFC 7871), by address or prefix;
+    /// give it again for more [default: none]
+    #[arg(long, value_name = "PREFIX")]
+    ecs_from: Vec<Prefix>,
+
+    /// Which address of a name is first, and what follows: shuffle, rotate, weighted, fixed, near, hash or rfc6724, and
+    /// options like answers=2,panic=50%,min-healthy=1 with commas between them. Before it, with a `=` between them, a name
+    /// for which it is, or `*.` and a domain; give it again for more. What is said with `redbreast policy` goes before it
+    /// [default: weighted]
+    #[arg(long, value_name = "[NAME=]POLICY")]
+    policy: Vec<String>,
+
+    /// Directory with the programs that may be run as health checks, by their names in it [default: none may]
+    #[arg(long, value_name = "DIR")]
+    check_dir: Option<PathBuf>,
 
     /// Responses a second over UDP to one client network (24 bits of IPv4, 56 of IPv6) by one worker; 0 for no limit
     #[arg(long, value_name = "N", default_value_t = 0, allow_negative_numbers = true)]
@@ -185,11 +204,16 @@ impl Args {
             ));
         }
         let asking = self.design.settings(ttl_s, &self.listen)?;
+        let policies = self.policy.iter().map(|text| parse_policy(text, &self.domain));
+        let policies = policies.collect::<Result<_, _>>().map_err(Failure::usage)?;
         let cores = || thread::available_parallelism().map_or(1, usize::from);
         let workers =
             self.workers.unwrap_or_else(|| self.cpus.as_ref().map_or_else(cores, |cpus| cpus.0.len()));
         Ok(Settings {
             listen: self.listen,
+            policies,
+            forwarders: (!self.ecs_from.is_empty()).then(|| Access::new(self.ecs_from)),
+            check_dir: self.check_dir,
             domains: self.domain,
             names: self.names,
             zones: self.zone,
@@ -250,6 +274,18 @@ fn parse_cpus(text: &str) -> Result<CpuList, String> {
         Some(cpu) => Err(format!("CPU {cpu} is not there, or this process may not use it")),
         None => Ok(CpuList(cpus)),
     }
+}
+
+/// A policy, and for which names of these domains it is.
+fn parse_policy(text: &str, domains: &[Name]) -> Result<(Scope, Policy), String> {
+    // What is in front of a policy's own options has a comma or nothing before its `=`.
+    let (scope, policy) = match text.split_once('=') {
+        Some((scope, policy)) if !scope.contains(',') => (scope, policy),
+        _ => ("*", text),
+    };
+    let wrong = |error: &dyn std::fmt::Display| format!("--policy {text}: {error}");
+    let policy = policy.parse::<Policy>().map_err(|error| wrong(&error))?;
+    Ok((parse_scope(scope, domains).map_err(|error| wrong(&error))?, policy))
 }
 
 fn parse_busy_poll(text: &str) -> Result<BusyPoll, String> {

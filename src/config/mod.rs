@@ -10,6 +10,8 @@ use std::path::PathBuf;
 use crate::dataplane::access::Access;
 use crate::dataplane::worker::BusyPoll;
 use crate::design::Asking;
+use crate::policy::Policy;
+use crate::policy::rules::Scope;
 use crate::registry::control_address::ControlAddress;
 use crate::table::ZoneSettings;
 use crate::wire::name::Name;
@@ -81,6 +83,12 @@ pub struct Settings {
     pub udp_len: u16,
     /// Who may ask.
     pub access: Access,
+    /// Whose word is taken for whom they ask (RFC 7871), if anybody's.
+    pub forwarders: Option<Access>,
+    /// Policies of names, where the cluster has not been told others.
+    pub policies: Vec<(Scope, Policy)>,
+    /// Where the programs are that may be run as health checks; without it none are.
+    pub check_dir: Option<PathBuf>,
     /// Responses a second that a worker gives to one client network over UDP; 0 for no limit.
     pub rate_limit: u32,
     /// What the node calls itself.
@@ -115,6 +123,9 @@ impl Default for Settings {
             zone: ZoneSettings { ttl_s: DEFAULT_TTL_S, negative_ttl_s: DEFAULT_TTL_S },
             udp_len: DEFAULT_UDP_LEN,
             access: Access::default(),
+            forwarders: None,
+            policies: Vec::new(),
+            check_dir: None,
             rate_limit: 0,
             node_name: "redbreast".into(),
             hide_identity: true,

@@ -13,10 +13,11 @@ use super::identity::{Identity, ShownCookie};
 use super::rate_limit::{Allowance, RateLimiter};
 use super::records::{add_additional, copy_answers, follow_alias};
 use crate::design::{Elsewhere, Finding};
+use crate::policy::arrange::Rotations;
 use crate::snapshot::Reader;
 use crate::table::{Entry, MAX_WARM, SOA_TTL, Table};
 use crate::wire::cookie::Secrets;
-use crate::wire::edns::{ExtendedError, Options};
+use crate::wire::edns::{ClientSubnet, ExtendedError, Options};
 use crate::wire::header::{self, rcode};
 use crate::wire::name::{NameFault, QueryName};
 use crate::wire::query::{Fault, Query};
@@ -55,6 +56,8 @@ pub struct Origin {
 pub struct Service {
     /// Who may ask.
     pub access: Access,
+    /// Who may say for whom it asks (RFC 7871), if anybody.
+    pub forwarders: Option<Access>,
     /// What the server says of itself.
     pub identity: Identity,
     /// Responses a second that a worker gives to one client network over UDP; 0 for no limit.
@@ -69,6 +72,11 @@ pub(super) struct Look<'a> {
     /// The question's name.
     pub(super) name: &'a mut QueryName,
     pub(super) rng: &'a mut fastrand::Rng,
+    pub(super) rotations: &'a mut Rotations,
+    /// Who asks.
+    pub(super) client: IpAddr,
+    /// For whom, if that is somebody else.
+    pub(super) subnet: Option<ClientSubnet>,
     /// What is not in the table does not exist.
     pub(super) complete: bool,
 }
@@ -86,6 +94,7 @@ pub struct Answerer {
     /// Which of them is being answered.
     current: usize,
     rng: fastrand::Rng,
+    rotations: Rotations,
     /// Where names are looked for that are not in the table; in the `gossip` design nowhere.
     elsewhere: Option<Elsewhere>,
     /// Hashes of names that are about to be looked up.
@@ -99,7 +108,7 @@ const UNEXPECTED: usize = MAX_WARM;
 impl Answerer {
     /// An answerer that makes its cookies with `secrets` and draws its random orders from `rng`.
     #[must_use]
-    pub fn new(service: Arc<Service>, secrets: Reader<Secrets>, rng: fastrand::Rng) -> Self {
+    pub fn new(service: Arc<Service>, secrets: Reader<Secrets>, mut rng: fastrand::Rng) -> Self {
         let limiter = RateLimiter::new(service.rate_limit);
         Self {
             service,
@@ -108,6 +117,7 @@ impl Answerer {
             names: (0..=UNEXPECTED).map(|_| QueryName::default()).collect(),
             name_lens: [0; MAX_WARM],
             current: UNEXPECTED,
+            rotations: Rotations::new(&mut rng),
             rng,
             elsewhere: None,
             expected: [0; MAX_WARM],
@@ -211,7 +221,7 @@ impl Answerer {
         mut count: impl FnMut(Event),
     ) -> Verdict {
         self.current = at;
-        let Self { service, secrets, limiter, names, name_lens, rng, elsewhere, .. } = self;
+        let Self { service, secrets, limiter, names, name_lens, rng, rotations, elsewhere, .. } = self;
         let Origin { transport, client, now_s, waited } = origin;
         handicap();
         let name = &mut names[at];
@@ -224,10 +234,13 @@ impl Answerer {
             Ok(query) => query,
             Err(fault) => return reject(fault, limiter, origin, buffer, len, service.udp_len, count),
         };
-        let (options, shown) = match &query.edns {
+        let (mut options, shown) = match &query.edns {
             Some(edns) => service.identity.options(edns, secrets.load(), origin),
             None => (Options::default(), ShownCookie::None),
         };
+        let told = |_: &ClientSubnet| service.forwarders.as_ref().is_some_and(|it| it.allows(client));
+        let subnet = query.edns.and_then(|edns| edns.client_subnet).filter(told);
+        options.client_subnet = subnet.map(|subnet| (subnet, 0));
         let limited = transport == Transport::Udp && shown != ShownCookie::Good && !waited;
         match if limited { limiter.take(client, now_s) } else { Allowance::Answer } {
             Allowance::Answer => {}
@@ -257,7 +270,7 @@ impl Answerer {
         if !matches!(query.qclass, CLASS_IN | CLASS_ANY) || matches!(query.qtype, rtype::AXFR | rtype::IXFR) {
             return no_lookup(service, name, &query, response, count);
         }
-        let look = Look { table, name, rng, complete: elsewhere.is_none() };
+        let look = Look { table, name, rng, rotations, client, subnet, complete: elsewhere.is_none() };
         if let Some(entry) = table.lookup(look.name) {
             return found(look, entry, &query, response, count);
         }
@@ -302,24 +315,24 @@ fn slip(buffer: &mut [u8], query: &Query, udp_len: u16, options: Options<'_>) ->
 /// Answers for a name that exists.
 #[inline]
 fn found(
-    look: Look<'_>,
+    mut look: Look<'_>,
     entry: Entry<'_>,
     query: &Query,
     mut response: Response<'_>,
     mut count: impl FnMut(Event),
 ) -> Verdict {
-    let Look { table, .. } = look;
+    let table = look.table;
     let qtype = query.qtype;
     let authoritative = is_authoritative(query);
     let set = if qtype == rtype::ANY {
-        entry.sets().next() // one of the sets there are is answer enough (RFC 8482 §4.1)
+        entry.answerable().next() // one of the sets there are is answer enough (RFC 8482 §4.1)
     } else {
         entry.get(qtype)
     };
     if let Some(set) = set {
         count(Event::Positive);
         if matches!(set.rtype, rtype::A | rtype::AAAA) {
-            if !copy_answers(set, look.rng, None, &mut response) {
+            if !copy_answers(set, &mut look, None, &mut response) {
                 count(Event::TruncatedAnswer);
                 response.set_truncated();
             }
@@ -327,7 +340,7 @@ fn found(
         }
         let (apex, zone) = table.zone_of_found(look.name);
         let suffix = Suffix { name: zone.lower_case_wire(), at: header::LEN + apex };
-        if !copy_answers(set, look.rng, Some(suffix), &mut response) {
+        if !copy_answers(set, &mut look, Some(suffix), &mut response) {
             count(Event::TruncatedAnswer);
             response.set_truncated();
         } else if set.rtype == rtype::SRV {

@@ -66,6 +66,7 @@ impl Identity {
             nsid: self.told.as_ref().filter(|_| edns.wants_nsid).map(|told| &*told.node_name),
             #[allow(clippy::cast_possible_truncation)] // some seconds
             keepalive_100ms: keepalive.then_some((IDLE_TIMEOUT.as_millis() / 100) as u16),
+            client_subnet: None,
             error: None,
         };
         let Some(Cookie { client: part, server, foreign }) = edns.cookie else {

@@ -1,11 +1,13 @@
-//! Filling a response with records: addresses in random order, names shortened, aliases followed, truncation.
+//! Filling a response with records: addresses in random order or by policy, names shortened, aliases followed, truncation.
 //!
 //! Runs on the workers, called by `answer` alone. The ways for addresses and for all else part early: the first is the
 //! one that has to be fast.
 
 use super::answer::Look;
 use super::counters::Event;
-use crate::policy;
+use crate::policy::arrange::{self, Arrangement, Choice};
+use crate::policy::client::Client;
+use crate::policy::steering::Steering;
 use crate::table::{RecordSet, Table};
 use crate::wire::header::{self, rcode};
 use crate::wire::name::QueryName;
@@ -26,7 +28,7 @@ const SRV_TARGET_AT: usize = 6;
 #[inline]
 pub(super) fn copy_answers(
     set: RecordSet<'_>,
-    rng: &mut fastrand::Rng,
+    look: &mut Look<'_>,
     suffix: Option<Suffix<'_>>,
     response: &mut Response<'_>,
 ) -> bool {
@@ -35,12 +37,41 @@ pub(super) fn copy_answers(
         rtype::AAAA => FIXED_LEN + 16,
         _ => return copy_others(set, suffix, response),
     };
+    if let Some(steering) = Steering::read(set.steering) {
+        return copy_steered(set, steering, record_len, look, response);
+    }
     // All of one length: any of them may go, in any order.
     let count = usize::from(set.count).min(response.room() / record_len);
     let len = count * record_len;
     #[allow(clippy::cast_possible_truncation)] // at most `set.count`
-    response.answer_with(count as u16, len, |out| policy::shuffle(rng, record_len, set.records, out));
+    response.answer_with(count as u16, len, |out| {
+        arrange::shuffle(look.rng, record_len, set.records.chunks_exact(record_len), out);
+    });
     count == usize::from(set.count)
+}
+
+/// Copies addresses by the policy of their name, the first of them first; returns whether all that it wants have fit.
+fn copy_steered(
+    set: RecordSet<'_>,
+    steering: Steering<'_>,
+    record_len: usize,
+    look: &mut Look<'_>,
+    response: &mut Response<'_>,
+) -> bool {
+    let client = match look.subnet {
+        Some(subnet) => Client::new(subnet.address, subnet.source_prefix_len.into()),
+        None => Client::new(look.client, u32::MAX),
+    };
+    if steering.order.sees_client() {
+        response.depends_on_client_subnet();
+    }
+    let name_hash = look.name.hash();
+    let mut choice = Choice { rng: look.rng, rotations: look.rotations, name_hash, client };
+    let arrangement = Arrangement::new(steering, record_len, set.records, &mut choice);
+    let count = arrangement.wanted().min(response.room() / record_len);
+    #[allow(clippy::cast_possible_truncation)] // at most `set.count`
+    response.answer_with(count as u16, count * record_len, |out| arrangement.write(look.rng, out));
+    count == arrangement.wanted()
 }
 
 /// The same for records that have any length. The shortest come first, so that as many as can be go.
@@ -79,20 +110,20 @@ fn records(set: RecordSet<'_>) -> impl Iterator<Item = &[u8]> {
 /// one that leads to a name that is not in the table, unless that is `complete`.
 #[cold]
 pub(super) fn follow_alias<'a>(
-    look: Look<'a>,
+    mut look: Look<'a>,
     mut alias: RecordSet<'a>,
     qtype: u16,
     response: &mut Response<'_>,
     count: &mut impl FnMut(Event),
 ) -> u8 {
-    let Look { table, name, rng, complete } = look;
+    let (table, complete) = (look.table, look.complete);
     count(Event::Alias);
-    let (apex, zone) = table.zone_of_found(name);
+    let (apex, zone) = table.zone_of_found(look.name);
     let suffix = Suffix { name: zone.lower_case_wire(), at: header::LEN + apex };
     let mut seen = [0; MAX_ALIASES];
     let mut owner = header::LEN;
     for i in 0..MAX_ALIASES {
-        seen[i] = name.hash();
+        seen[i] = look.name.hash();
         let target = response.answer_with_name(alias.records, 0, owner, Some(suffix));
         let Some(target) = target else {
             count(Event::TruncatedAnswer);
@@ -100,14 +131,14 @@ pub(super) fn follow_alias<'a>(
             return rcode::NOERROR;
         };
         let wire = alias.records.get(FIXED_LEN..).unwrap_or_default();
-        if name.fold_wire(wire, table.seed()).is_err() || seen[..=i].contains(&name.hash()) {
+        if look.name.fold_wire(wire, table.seed()).is_err() || seen[..=i].contains(&look.name.hash()) {
             return rcode::NOERROR;
         }
-        let zone = table.zone_of(name);
-        let entry = table.lookup(name);
+        let zone = table.zone_of(look.name);
+        let entry = table.lookup(look.name);
         if let Some(set) = entry.and_then(|entry| entry.get(qtype)) {
             let from = response.end();
-            if !copy_answers(set, rng, Some(suffix), response) {
+            if !copy_answers(set, &mut look, Some(suffix), response) {
                 count(Event::TruncatedAnswer);
                 response.set_truncated();
             }

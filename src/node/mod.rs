@@ -4,12 +4,16 @@
 //! publishes them. The workers are the only other threads that matter; they share nothing with this one but the published
 //! table.
 
+mod explain;
+mod health;
 mod inbox;
 mod journal;
 mod requests;
 mod run;
 mod seeds;
+mod statements;
 
+use std::collections::HashMap;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
@@ -36,6 +40,8 @@ use crate::gossip::engine::Engine;
 use crate::gossip::key_ring::KeyRing;
 use crate::gossip::peer::Peer;
 use crate::gossip::transport::{Transport, TransportError};
+use crate::health::monitor::Found as HealthFound;
+use crate::health::runner::Runner;
 use crate::registry::files::{Refused, Registrations};
 use crate::registry::http::{HttpError, Listener};
 use crate::registry::request::{RESERVED_INSTANCES, Request};
@@ -58,6 +64,8 @@ pub enum Control {
     Request(Request),
     /// What was to be made durable is, or the disk says why not.
     Committed(Result<(), String>),
+    /// A health check has found something.
+    Found(HealthFound),
     /// Answer what has been received, then end.
     Stop,
 }
@@ -128,6 +136,10 @@ pub struct Node {
     secrets: Current<Secrets>,
     workers: Vec<Handle>,
     control: Option<Listener>,
+    /// Who checks this node's registrations, if there is anything to check.
+    health: Option<Runner>,
+    /// What was found out last of each, for people.
+    found: HashMap<Box<[u8]>, String>,
 }
 
 impl Node {
@@ -171,9 +183,13 @@ impl Node {
             secrets,
             workers: Vec::new(),
             control: None,
+            health: None,
+            found: HashMap::new(),
         };
+        node.apply_policies();
         node.register_name_servers();
         node.replace(names);
+        node.watch_all();
         match node.start_threads(listeners) {
             Ok(()) => Ok(node),
             Err(error) => {
@@ -186,6 +202,7 @@ impl Node {
     fn start_threads(&mut self, listeners: Vec<Listeners>) -> Result<(), NodeError> {
         let service = Arc::new(Service {
             access: self.settings.access.clone(),
+            forwarders: self.settings.forwarders.clone(),
             rate_limit: self.settings.rate_limit,
             udp_len: self.settings.udp_len,
             identity: Identity::new(
@@ -205,8 +222,8 @@ impl Node {
         if let Some(address) = &self.settings.control {
             let sender = self.inbox.sender();
             let ask = move |request| sender.send(Control::Request(request));
-            let domains = self.settings.domains.clone();
-            match Listener::start(address, domains, ask) {
+            let (domains, check_dir) = (self.settings.domains.clone(), self.settings.check_dir.clone());
+            match Listener::start(address, domains, check_dir, ask) {
                 Ok(control) => self.control = Some(control),
                 Err(error) if self.settings.control_is_default => {
                     warn!("{error}; going on without a control listener");
@@ -259,6 +276,7 @@ impl Node {
         if before.is_empty() && (starting || names.len() > store.len()) {
             store.load(names.all());
             drop((store.take_changed(), names));
+            self.apply_policies();
             self.publisher.publish_whole(self.cluster.engine().store());
             return;
         }
@@ -304,6 +322,7 @@ impl Node {
     /// Leaves the cluster, answers what has been received, then ends the threads. Returns all that workers have counted.
     pub fn stop(mut self) -> Vec<(Event, u64)> {
         self.cluster.leave();
+        drop(self.health.take());
         self.workers.iter().for_each(Handle::stop);
         let counters: Vec<_> = self.workers.into_iter().map(Handle::join).collect();
         if let Some(control) = self.control {

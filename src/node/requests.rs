@@ -9,9 +9,10 @@ use super::journal::{self, Op, Written};
 use crate::gossip::peer::Peer;
 use crate::registry::rdata_text;
 use crate::registry::request::{
-    Added, Member, RESERVED_INSTANCES, Refused, Registration, Removal, Removed, Reply, Request, Status,
+    Added, Member, RESERVED_INSTANCES, Refused, Registration, Removal, Removed, Reply, Request, Stated,
+    Status,
 };
-use crate::store::{Attributes, Key, NodeId, Parts, Record, Store, encode_to};
+use crate::store::{Attributes, Key, NodeId, Parts, Record, Store, Target, encode_to};
 use crate::wire::name::Name;
 use crate::wire::record::rtype;
 
@@ -22,6 +23,8 @@ const MAX_OPS: usize = 10_000;
 pub(super) enum Mutation {
     Add(Vec<(Key, Attributes)>, Reply<Result<Added, Refused>>),
     Remove(Removal, Reply<Result<Removed, Refused>>),
+    /// That a value holds of a target, or none.
+    State(Target, Option<Box<[u8]>>, Reply<Result<Stated, Refused>>),
 }
 
 /// Changes that are being made durable, and who is to be told.
@@ -35,6 +38,8 @@ enum Ack {
     Added(Added, Reply<Result<Added, Refused>>),
     /// With the nodes that have registered the name, too.
     Removed(Removed, BTreeSet<NodeId>, Reply<Result<Removed, Refused>>),
+    /// Whether it was not so before.
+    Stated(Target, bool, Reply<Result<Stated, Refused>>),
 }
 
 /// Requests on their way.
@@ -78,6 +83,17 @@ impl Mutations {
                 Some(Mutation::Remove(removal, reply)) if !adds => {
                     let (removed, others) = self.plan_removal(store, &removal, &mut gone, &mut batch.ops);
                     batch.acks.push(Ack::Removed(removed, others, reply));
+                }
+                // What is said depends on what was said before: it goes alone.
+                Some(Mutation::State(target, value, reply)) if batch.acks.is_empty() => {
+                    let changed = store.statements().get(&target) != value.as_deref();
+                    if changed {
+                        let bytes = store.statements().say(&target, value.as_deref());
+                        let key_len = Record::known(&bytes).key.len();
+                        batch.ops.push(Op::Put { key_len, bytes });
+                    }
+                    batch.acks.push(Ack::Stated(target, changed, reply));
+                    break;
                 }
                 Some(other) => {
                     self.waiting.push_front(other);
@@ -141,7 +157,19 @@ impl Node {
             Request::Remove(removal, reply) => {
                 self.mutations.waiting.push_back(Mutation::Remove(removal, reply));
             }
+            Request::State(target, value, reply) => {
+                self.mutations.waiting.push_back(Mutation::State(target, value, reply));
+            }
             // Who asked may have gone: then nobody is told.
+            Request::Report(instance, health, reply) => drop(reply.send(self.report(&instance, health))),
+            Request::Statements(reply) => {
+                self.note_changed();
+                drop(reply.send(self.said()));
+            }
+            Request::Explain(name, reply) => {
+                self.note_changed();
+                drop(reply.send(Box::new(self.explain(&name))));
+            }
             Request::Names(name, reply) => drop(reply.send(self.registrations(name.as_ref()))),
             Request::Members(reply) => drop(reply.send(self.members())),
             Request::Status(reply) => drop(reply.send(Box::new(self.status()))),
@@ -152,6 +180,9 @@ impl Node {
     pub(super) fn mutate(&mut self) {
         while self.mutations.under_way.is_none() && !self.mutations.waiting.is_empty() {
             let durable = self.journal.is_durable();
+            if matches!(self.mutations.waiting.front(), Some(Mutation::State(..))) {
+                self.note_changed(); // so that what was said before is known
+            }
             let batch = self.mutations.next_batch(self.cluster.engine().store(), durable);
             let written = if batch.ops.is_empty() { Written::Now } else { self.journal.write(&batch.ops) };
             self.mutations.under_way = Some(batch);
@@ -183,6 +214,11 @@ impl Node {
                     let elsewhere = others.into_iter().map(name).collect();
                     drop(reply.send(Ok(Removed { elsewhere, ..removed })));
                 }
+                Ack::Stated(target, changed, reply) => {
+                    // Whoever says it may rely on it from now on.
+                    self.publish_all();
+                    drop(reply.send(Ok(self.stated(&target, changed))));
+                }
             }
         }
     }
@@ -191,15 +227,22 @@ impl Node {
         let store = self.cluster.engine_mut().store_mut();
         match op {
             Op::Put { bytes, .. } => {
-                let new = !store.has_own_key(op.key());
-                store.register_encoded(bytes);
-                let service = Record::read(bytes).is_ok_and(|record| is_service(&record));
-                self.mutations.services += usize::from(new && service);
+                let record = Record::known(bytes);
+                let before = store.own(op.key());
+                let new = before.is_none();
+                let check = |record: &Record<'_>| record.attributes().ok().and_then(|it| it.check);
+                // What was found out by the same check still holds.
+                let state = before.filter(|before| check(before) == check(&record));
+                let state = state.and_then(|before| before.attributes().ok()).map(|it| it.state);
+                store.register_encoded(&record.with_state(state.unwrap_or_default()));
+                self.mutations.services += usize::from(new && is_service(&record));
+                self.watch_registered(bytes, new);
             }
             Op::Remove { key } => {
                 let service = Record::read(key).is_ok_and(|record| is_service(&record));
                 let there = store.remove_key(key);
                 self.mutations.services -= usize::from(there && service);
+                self.unwatch(key);
             }
         }
     }
@@ -212,7 +255,7 @@ impl Node {
             rtype: rdata_text::type_name(record.rtype),
             data: rdata_text::show(record.rtype, record.rdata),
             instance: record.instance().into(),
-            ttl_s: record.attributes().ok().and_then(|attributes| attributes.ttl_s),
+            ttl_s: record.ttl_s(),
             node: names.get(&origin).cloned().unwrap_or_default(),
             node_id: origin.to_string(),
             up,
@@ -224,7 +267,7 @@ impl Node {
     }
 
     /// What nodes call themselves.
-    fn node_names(&self) -> BTreeMap<NodeId, String> {
+    pub(super) fn node_names(&self) -> BTreeMap<NodeId, String> {
         let engine = self.cluster.engine();
         let me = engine.membership().me();
         let down = engine.down().filter_map(|(_, down)| down.peer.as_ref());
@@ -287,6 +330,7 @@ impl Ack {
         match self {
             Self::Added(_, reply) => drop(reply.send(Err(Refused(why.into())))),
             Self::Removed(_, _, reply) => drop(reply.send(Err(Refused(why.into())))),
+            Self::Stated(_, _, reply) => drop(reply.send(Err(Refused(why.into())))),
         }
     }
 }

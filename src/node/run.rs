@@ -67,6 +67,7 @@ impl Node {
                 Some(Control::Seed(address)) => self.cluster.engine_mut().add_seed(address),
                 Some(Control::Committed(done)) => self.committed(done),
                 Some(Control::Request(request)) => self.obey(request),
+                Some(Control::Found(found)) => self.found(found),
                 None => break,
             }
         }
@@ -133,8 +134,14 @@ impl Node {
         self.cluster.engine().store().changed() + self.publisher.pending()
     }
 
-    fn note_changed(&mut self) {
-        let changed = self.cluster.engine_mut().store_mut().take_changed();
+    /// Takes the names that have changed, with what has been said of them.
+    pub(super) fn note_changed(&mut self) {
+        let store = self.cluster.engine_mut().store_mut();
+        let said = store.has_new_statements();
+        let changed = store.take_changed();
+        if said {
+            self.apply_policies();
+        }
         if !changed.is_empty() {
             self.publisher.note(changed);
         }

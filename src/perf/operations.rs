@@ -132,6 +132,7 @@ fn query(name: &Name) -> Vec<u8> {
 fn answerer() -> Answerer {
     let service = Service {
         access: Access::default(),
+        forwarders: None,
         identity: Identity::new(None),
         rate_limit: 0,
         udp_len: DEFAULT_UDP_LEN,

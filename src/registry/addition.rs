@@ -2,13 +2,21 @@
 //!
 //! Pure.
 
+use std::path::Path;
+
 use super::request::{Addition, DEFAULT_INSTANCE, MAX_ADDITIONS, RESERVED_INSTANCES};
-use crate::store::{Attributes, Key};
+use crate::health::spec::{Check, Probe};
+use crate::policy::rules::Scope;
+use crate::policy::select::{MAX_TIER, MAX_WEIGHT};
+use crate::store::{Attributes, Key, MAX_CHECK_LEN};
 use crate::wire::name::Name;
 use crate::wire::record::rtype;
 
 /// The highest TTL (RFC 2181 §8).
 const MAX_TTL_S: u32 = i32::MAX as u32;
+
+/// The longest slow start: a day.
+const MAX_SLOW_START_S: u32 = 86_400;
 
 /// The name that `text` stands for at a server of these domains.
 pub(super) fn name(text: &str, domains: &[Name]) -> Result<Name, String> {
@@ -27,6 +35,23 @@ pub(super) fn name(text: &str, domains: &[Name]) -> Result<Name, String> {
     Ok(name.to_lower_case())
 }
 
+/// The names that `text` stands for at a server of these domains: one, or after `*.` a domain with all that is in it, or with
+/// `*` all that nothing else is said of.
+///
+/// # Errors
+/// Why it stands for none.
+pub fn parse_scope(text: &str, domains: &[Name]) -> Result<Scope, String> {
+    let wire = |name: Name| name.as_wire().into();
+    match text.strip_prefix('*') {
+        None => Ok(Scope::Name(wire(name(text, domains)?))),
+        Some("") => Ok(Scope::Default),
+        Some(rest) => match rest.strip_prefix('.') {
+            Some(domain) => Ok(Scope::Domain(wire(name(domain, domains)?))),
+            None => Err(format!("{text:?} stands for no names: expected a name, *.DOMAIN, or *")),
+        },
+    }
+}
+
 /// The instance that is meant.
 pub(super) fn instance(asked: Option<&str>) -> Result<&str, String> {
     let instance = asked.unwrap_or(DEFAULT_INSTANCE);
@@ -40,13 +65,16 @@ pub(super) fn instance(asked: Option<&str>) -> Result<&str, String> {
 }
 
 /// The registrations that `additions` ask for, or what is wrong with which.
+///
+/// Programs can be run as checks if they are in `check_dir`.
 pub(super) fn registrations(
     additions: &[Addition],
     domains: &[Name],
+    check_dir: Option<&Path>,
 ) -> Result<Vec<(Key, Attributes)>, String> {
     let mut all = Vec::new();
     for addition in additions {
-        all.extend(one(addition, domains)?);
+        all.extend(one(addition, domains, check_dir)?);
         if all.len() > MAX_ADDITIONS {
             return Err(format!("more than {MAX_ADDITIONS} registrations in one request: send several"));
         }
@@ -54,8 +82,12 @@ pub(super) fn registrations(
     Ok(all)
 }
 
-fn one(addition: &Addition, domains: &[Name]) -> Result<Vec<(Key, Attributes)>, String> {
-    let Addition { name: text, addresses, instance: asked, ttl_s, port, service } = addition;
+fn one(
+    addition: &Addition,
+    domains: &[Name],
+    check_dir: Option<&Path>,
+) -> Result<Vec<(Key, Attributes)>, String> {
+    let Addition { name: text, addresses, instance: asked, ttl_s, port, service, .. } = addition;
     let name = name(text, domains)?;
     let instance = instance(asked.as_deref())?;
     if addresses.is_empty() {
@@ -68,6 +100,7 @@ fn one(addition: &Addition, domains: &[Name]) -> Result<Vec<(Key, Attributes)>, 
         return Err(format!("a TTL is at most {MAX_TTL_S} seconds"));
     }
     let attributes = Attributes { ttl_s: *ttl_s, ..Attributes::default() };
+    let of_address = Attributes { ttl_s: *ttl_s, ..balancing(addition, check_dir)? };
     let mut keys: Vec<_> = addresses.iter().map(|&ip| Key::address(instance, &name, ip)).collect();
     match (port, service) {
         (None, None) => {}
@@ -84,7 +117,40 @@ fn one(addition: &Addition, domains: &[Name]) -> Result<Vec<(Key, Attributes)>, 
         (None, Some(_)) => return Err("a service needs a port".into()),
     }
     keys.iter().try_for_each(Key::check).map_err(|error| format!("{text:?}: {error}"))?;
-    Ok(keys.into_iter().map(|key| (key, attributes.clone())).collect())
+    let attributes =
+        |key: &Key| if key.rtype == rtype::SRV { attributes.clone() } else { of_address.clone() };
+    Ok(keys.into_iter().map(|key| (key.clone(), attributes(&key))).collect())
+}
+
+/// What is said of how addresses share the traffic.
+fn balancing(addition: &Addition, check_dir: Option<&Path>) -> Result<Attributes, String> {
+    let Addition { weight, tier, check, slow_start_s, .. } = addition;
+    let weight = weight.map(|weight| {
+        u16::try_from(weight).map_err(|_| format!("a weight is from 0 to {MAX_WEIGHT}, not {weight}"))
+    });
+    let tier = u8::try_from(tier.unwrap_or_default()).ok().filter(|tier| *tier <= MAX_TIER);
+    let check = check.as_ref().map(|text| text.parse::<Check>().map_err(|error| error.to_string()));
+    let check = check.transpose()?;
+    if let Some(Probe::Command { program }) = check.as_ref().map(|check| &check.probe) {
+        let directory = check_dir.ok_or("the node runs no programs: it was started without --check-dir")?;
+        if !directory.join(&**program).is_file() {
+            return Err(format!("there is no program {program:?} in the node's {}", directory.display()));
+        }
+    }
+    let check = check.map(|check| check.to_string());
+    if check.as_ref().is_some_and(|check| check.len() > MAX_CHECK_LEN) {
+        return Err(format!("a check can have {MAX_CHECK_LEN} bytes"));
+    }
+    if slow_start_s.is_some_and(|slow_start_s| !(1..=MAX_SLOW_START_S).contains(&slow_start_s)) {
+        return Err(format!("a slow start takes from 1 to {MAX_SLOW_START_S} seconds"));
+    }
+    Ok(Attributes {
+        weight: weight.transpose()?,
+        tier: tier.ok_or_else(|| format!("a tier is from 0 to {MAX_TIER}"))?,
+        check: check.map(Into::into),
+        slow_start_s: *slow_start_s,
+        ..Attributes::default()
+    })
 }
 
 /// `_service._proto.NAME` (RFC 2782).
@@ -128,9 +194,22 @@ mod tests {
     }
 
     #[test]
+    fn a_scope_is_a_name_a_domain_or_all() {
+        let wire = |text: &str| Name::from_text(text).unwrap().as_wire().into();
+        let scope = |text| parse_scope(text, &domains());
+        assert_eq!(scope("*"), Ok(Scope::Default));
+        assert_eq!(scope("Web"), Ok(Scope::Name(wire("web.example"))));
+        assert_eq!(scope("*.lab.example"), Ok(Scope::Domain(wire("lab.example"))));
+        assert_eq!(scope("*.example."), Ok(Scope::Domain(wire("example"))));
+        for wrong in ["", "*web", "*.", "*.org.", "web.org"] {
+            assert!(scope(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
     fn a_service_is_registered_beside_its_addresses() {
         let with = Addition { port: Some(80), service: Some("http".into()), ..addition() };
-        let keys = registrations(&[with], &domains()).unwrap();
+        let keys = registrations(&[with], &domains(), None).unwrap();
         assert_eq!(keys.len(), 2);
         assert_eq!(keys[1].0.name, Name::from_text("_http._tcp.web.example").unwrap());
         assert_eq!(&keys[1].0.rdata[..], b"\0\0\0\0\0\x50\x03web\x07example\0");
@@ -150,14 +229,23 @@ mod tests {
             Addition { port: Some(80), ..addition() },
             Addition { service: Some("http".into()), ..addition() },
             Addition { port: Some(80), service: Some("a.b.c".into()), ..addition() },
+            Addition { weight: Some(65_536), ..addition() },
+            Addition { tier: Some(16), ..addition() },
+            Addition { check: Some("ping".into()), ..addition() },
+            Addition { check: Some("command:x".into()), ..addition() },
+            Addition { slow_start_s: Some(0), ..addition() },
+            Addition { slow_start_s: Some(86_401), ..addition() },
             Addition { instance: Some("files".into()), ..addition() },
             Addition { instance: Some(String::new()), ..addition() },
             Addition { instance: Some("x".repeat(65)), ..addition() },
         ];
         for addition in wrong {
-            assert!(registrations(std::slice::from_ref(&addition), &domains()).is_err(), "{addition:?}");
+            assert!(
+                registrations(std::slice::from_ref(&addition), &domains(), None).is_err(),
+                "{addition:?}"
+            );
         }
         let many = vec![addition(); MAX_ADDITIONS + 1];
-        assert!(registrations(&many, &domains()).unwrap_err().contains("send several"));
+        assert!(registrations(&many, &domains(), None).unwrap_err().contains("send several"));
     }
 }

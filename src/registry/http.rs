@@ -9,7 +9,7 @@ use std::io::{self, ErrorKind};
 use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
-use std::path::Path as FilePath;
+use std::path::{Path as FilePath, PathBuf};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
@@ -23,11 +23,11 @@ use serde::{Deserialize, Serialize};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::oneshot;
 
-use super::addition;
 use super::control_address::ControlAddress;
 use super::request::{
     Added, Addition, Member, Refused, Registration, Removal, Removed, Reply, Request, Status,
 };
+use super::{addition, balancing};
 use crate::wire::name::Name;
 
 /// Why there is no control listener.
@@ -67,9 +67,10 @@ enum Socket {
 /// How requests get to the control thread; `false` if it is gone.
 type Ask = dyn Fn(Request) -> bool + Send + Sync;
 
-struct Shared {
+pub(super) struct Shared {
     ask: Box<Ask>,
-    domains: Vec<Name>,
+    pub(super) domains: Vec<Name>,
+    check_dir: Option<PathBuf>,
 }
 
 impl Listener {
@@ -80,12 +81,13 @@ impl Listener {
     pub fn start(
         address: &ControlAddress,
         domains: Vec<Name>,
+        check_dir: Option<PathBuf>,
         ask: impl Fn(Request) -> bool + Send + Sync + 'static,
     ) -> Result<Self, HttpError> {
         let fail = |source| HttpError { address: address.clone(), source };
         let (socket, bound) = bind(address).map_err(fail)?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(fail)?;
-        let router = router(Arc::new(Shared { ask: Box::new(ask), domains }));
+        let router = router(Arc::new(Shared { ask: Box::new(ask), domains, check_dir }));
         let (stop, stopped) = oneshot::channel::<()>();
         let serve = move || {
             runtime.block_on(async {
@@ -163,6 +165,7 @@ fn router(shared: Arc<Shared>) -> Router {
         .route("/v1/names/{name}", get(name).delete(remove))
         .route("/v1/members", get(members))
         .route("/v1/status", get(status))
+        .merge(balancing::router())
         .fallback(async || Problem::new(StatusCode::NOT_FOUND, "there is no such path; see docs/control.md"))
         .method_not_allowed_fallback(async || {
             Problem::new(
@@ -175,7 +178,7 @@ fn router(shared: Arc<Shared>) -> Router {
 
 /// What went wrong (RFC 9457).
 #[derive(Debug, Serialize)]
-struct Problem {
+pub(super) struct Problem {
     #[serde(skip)]
     code: StatusCode,
     status: u16,
@@ -184,12 +187,12 @@ struct Problem {
 }
 
 impl Problem {
-    fn new(code: StatusCode, detail: impl Into<String>) -> Self {
+    pub(super) fn new(code: StatusCode, detail: impl Into<String>) -> Self {
         let title = code.canonical_reason().unwrap_or_default();
         Self { code, status: code.as_u16(), title, detail: detail.into() }
     }
 
-    fn bad(detail: impl Into<String>) -> Self {
+    pub(super) fn bad(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, detail)
     }
 }
@@ -225,7 +228,7 @@ impl From<Refused> for Problem {
 
 impl Shared {
     /// Asks the control thread, and waits for what it says.
-    async fn ask<T>(&self, request: impl FnOnce(Reply<T>) -> Request) -> Result<T, Problem> {
+    pub(super) async fn ask<T>(&self, request: impl FnOnce(Reply<T>) -> Request) -> Result<T, Problem> {
         let (reply, answer) = oneshot::channel();
         let gone = || Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the server is stopping");
         if !(self.ask)(request(reply)) {
@@ -246,7 +249,8 @@ async fn add(
         _ => serde_json::from_value(body).map(|one| vec![one]),
     };
     let additions = additions.map_err(|error| Problem::bad(error.to_string()))?;
-    let registrations = addition::registrations(&additions, &shared.domains).map_err(Problem::bad)?;
+    let registrations = addition::registrations(&additions, &shared.domains, shared.check_dir.as_deref())
+        .map_err(Problem::bad)?;
     Ok(Json(shared.ask(|reply| Request::Add(registrations, reply)).await??))
 }
 

@@ -3,7 +3,8 @@
 //! Files, read at the start and whenever they change: those in the format of /etc/hosts for addresses, zone files for all
 //! kinds of records. And the control listener, an HTTP API.
 
-mod addition;
+pub mod addition;
+pub mod balancing;
 pub mod client;
 pub mod control_address;
 pub mod files;

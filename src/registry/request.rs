@@ -8,14 +8,15 @@ use std::net::{IpAddr, SocketAddr};
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
-use crate::store::{Attributes, Key};
+use crate::policy::select::Health;
+use crate::store::{Attributes, Key, STATEMENT_INSTANCE, Target};
 use crate::wire::name::Name;
 
 /// The instance of registrations that are made by hand.
 pub const DEFAULT_INSTANCE: &str = "manual";
 
 /// Instances that a node keeps for what it registers itself.
-pub const RESERVED_INSTANCES: [&str; 2] = ["files", "node"];
+pub const RESERVED_INSTANCES: [&str; 3] = ["files", "node", STATEMENT_INSTANCE];
 
 /// Registrations in one request at most.
 pub const MAX_ADDITIONS: usize = 1_000;
@@ -29,6 +30,14 @@ pub enum Request {
     Add(Vec<(Key, Attributes)>, Reply<Result<Added, Refused>>),
     /// Remove what was registered by a request.
     Remove(Removal, Reply<Result<Removed, Refused>>),
+    /// Say something to the whole cluster: that a value holds of a target, or that nothing does.
+    State(Target, Option<Box<[u8]>>, Reply<Result<Stated, Refused>>),
+    /// Note how the addresses of an instance are, those that nobody else checks.
+    Report(Box<str>, Health, Reply<usize>),
+    /// Tell what has been said to the cluster.
+    Statements(Reply<Vec<Statement>>),
+    /// Tell why a name has the answers that it has.
+    Explain(Name, Reply<Box<Explanation>>),
     /// Tell the registrations of all nodes, or of one name.
     Names(Option<Name>, Reply<Vec<Registration>>),
     /// Tell who is in the cluster.
@@ -72,6 +81,18 @@ pub struct Addition {
     /// The service as `_http._tcp`, `http/tcp` or `http` (RFC 2782).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub service: Option<String>,
+    /// How often the addresses are to be chosen, compared with the name's others: from 0, never, to 65535.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weight: Option<u32>,
+    /// They are used when those of lower tiers do not suffice: from 0, the default, to 15.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tier: Option<u32>,
+    /// How the node finds out whether they are well, like `tcp:80,interval=5s`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub check: Option<String>,
+    /// Seconds for which their weight is ramped up when they are new or well again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slow_start_s: Option<u32>,
 }
 
 /// What came of an addition.
@@ -94,6 +115,89 @@ pub struct Removed {
     pub elsewhere: Vec<String>,
     /// Registrations of the name in this node's files, where they have to be removed.
     pub in_files: usize,
+}
+
+/// What came of something that was said to the cluster.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stated {
+    /// Whether it was not so already.
+    pub changed: bool,
+    /// Whether it survives the end of the node: it has a data directory.
+    pub durable: bool,
+    /// Names whose answers it is about.
+    pub names: usize,
+    /// Those of them that have no address left in answers, a hundred at most.
+    pub emptied: Vec<String>,
+    /// After so many seconds no client that keeps to it uses an answer of before.
+    pub ttl_s: u32,
+}
+
+/// Something that was said to the cluster and holds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Statement {
+    /// `drain` or `policy`.
+    pub kind: String,
+    /// Of what: an address, an instance, a node's name, a name, `*.` and a domain, or `*`.
+    pub of: String,
+    /// What `of` is: `address`, `instance`, `node`, `name`, `domain` or `default`.
+    pub scope: String,
+    /// The policy.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub policy: Option<String>,
+}
+
+/// Why a name has the answers that it has.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Explanation {
+    /// The name.
+    pub name: String,
+    /// By which policy its addresses are chosen.
+    pub policy: String,
+    /// All that is registered under it, at any node.
+    pub records: Vec<Explained>,
+}
+
+/// Why a record is in answers, or not.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Explained {
+    /// The type of the record.
+    #[serde(rename = "type")]
+    pub rtype: String,
+    /// Its data, as in a zone file.
+    pub data: String,
+    /// Whether it is in answers.
+    pub in_answers: bool,
+    /// Why it is not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub why_not: Option<String>,
+    /// The part of the answers that are to begin with it, where the policy chooses by weight alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub share: Option<f64>,
+    /// What it belongs to.
+    pub instance: String,
+    /// The node that has registered it.
+    pub node: String,
+    /// That node's id.
+    pub node_id: String,
+    /// Its weight, if it is an address.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub weight: Option<u16>,
+    /// The part of its weight that it has by now, if it is being ramped up.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ramp: Option<f64>,
+    /// Its tier.
+    pub tier: u8,
+    /// `unknown`, `up` or `down`.
+    pub health: String,
+    /// How that is found out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub check: Option<String>,
+    /// What was found out last, as far as this node knows: the one that checks does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub found: Option<String>,
+    /// Seconds for which clients may keep it, if that is its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ttl_s: Option<u32>,
 }
 
 /// A registration, as it is told.

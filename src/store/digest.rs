@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use siphasher::sip::SipHasher24;
 
 use super::codec::{Malformed, Reader, put_varint};
-use super::record::NodeId;
+use super::node_id::NodeId;
 
 /// How much is known of one origin; a later incarnation is more than any number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

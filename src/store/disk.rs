@@ -13,7 +13,8 @@ use std::path::{Path, PathBuf};
 
 use redb::{Builder, Database, Durability, ReadableDatabase, ReadableTable, TableDefinition};
 
-use super::record::{NodeId, Record};
+use super::node_id::NodeId;
+use super::record::Record;
 
 /// The file in the data directory.
 const FILE: &str = "redbreast.redb";

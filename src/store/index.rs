@@ -9,6 +9,7 @@ use smallvec::SmallVec;
 use std::hash::BuildHasher;
 
 use super::record::Record;
+use super::statement::STATEMENT;
 
 /// A change, by the place of its log and its number there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +39,8 @@ const PARTS: usize = 16;
 /// The index. What is found by a hash has to be compared by whoever has the logs.
 #[derive(Default)]
 pub(super) struct Index {
+    /// Whether statements have come, gone or changed since somebody last asked.
+    statements_changed: bool,
     hasher: SeedableRandomState,
     parts: [HashTable<Entry>; PARTS],
 }
@@ -136,12 +139,23 @@ impl Index {
         live: bool,
         mut with: impl FnMut(&mut HashTable<Entry>, u32),
     ) {
+        self.statements_changed |= record.rtype == STATEMENT;
         let (part, hash) = self.find(record.name);
         with(&mut self.parts[part], hash);
         if let Some(reverse) = live.then(|| record.reverse_name()).flatten() {
             let (part, hash) = self.find(reverse.as_wire());
             with(&mut self.parts[part], hash);
         }
+    }
+
+    /// Whether statements have come, gone or changed since that was last taken.
+    pub(super) fn statements_changed(&self) -> bool {
+        self.statements_changed
+    }
+
+    /// The same, and from now on no longer.
+    pub(super) fn take_statements_changed(&mut self) -> bool {
+        std::mem::take(&mut self.statements_changed)
     }
 
     /// Where there may be changes that are found under `name`.

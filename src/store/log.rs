@@ -7,7 +7,8 @@
 use super::changes::{Change, Changes};
 use super::codec::{Malformed, Reader, put_bytes, put_varint, varint_len};
 use super::digest::Summary;
-use super::record::{MAX_RECORD_LEN, NodeId};
+use super::node_id::NodeId;
+use super::record::MAX_RECORD_LEN;
 
 /// One origin's changes, as far as they are known here.
 #[derive(Clone, Debug)]

@@ -15,7 +15,9 @@ mod index;
 mod log;
 mod merge;
 mod name_set;
+mod node_id;
 mod record;
+mod statement;
 
 use std::collections::BTreeMap;
 
@@ -27,11 +29,16 @@ use index::{Index, Place};
 pub use log::Delta;
 use log::Log;
 pub use name_set::NameSet;
+pub use node_id::NodeId;
 pub use record::{
-    Attributes, Key, MAX_INSTANCE_LEN, MAX_RDATA_LEN, NodeId, Parts, Record, TooLong, encode, encode_to,
+    Attributes, Key, MAX_CHECK_LEN, MAX_INSTANCE_LEN, MAX_RDATA_LEN, Parts, Record, State, TooLong, encode,
+    encode_to,
 };
 use smallvec::SmallVec;
+use statement::STATEMENT;
+pub use statement::{STATEMENT_INSTANCE, Statements, Target};
 
+use crate::policy::select::Standing;
 use crate::wire::record::rtype;
 
 /// Tombstones of our own that are kept at least, whatever the number of registrations.
@@ -85,6 +92,8 @@ pub struct Answer<'a> {
     pub ttl_s: Option<u32>,
     /// Its data.
     pub rdata: &'a [u8],
+    /// If it is an address, how that stands.
+    pub standing: Standing,
 }
 
 /// All logs.
@@ -99,6 +108,8 @@ pub struct Store {
     /// Names, in wire form and lower case, whose records are others than when [`take_changed`](Self::take_changed) was
     /// last called.
     changed: NameSet,
+    /// What holds of all that has been said, as of the last [`take_changed`](Self::take_changed).
+    statements: Statements,
     max_foreign_len: usize,
     /// The latest change of our own; kept for its room.
     change: Vec<u8>,
@@ -118,6 +129,7 @@ impl Store {
             staged: BTreeMap::new(),
             index: Index::default(),
             changed: NameSet::default(),
+            statements: Statements::default(),
             max_foreign_len: MAX_FOREIGN_LEN,
             change: Vec::new(),
         }
@@ -145,16 +157,16 @@ impl Store {
     /// This node.
     #[must_use]
     pub fn me(&self) -> NodeId {
-        self.own().origin
+        self.own_log().origin
     }
 
     /// This node's incarnation.
     #[must_use]
     pub fn incarnation(&self) -> u64 {
-        self.own().incarnation
+        self.own_log().incarnation
     }
 
-    fn own(&self) -> &Log {
+    fn own_log(&self) -> &Log {
         self.logs[0].as_ref().expect("a node does not forget itself")
     }
 
@@ -236,7 +248,7 @@ impl Store {
 
     /// Removes those of this node's registrations that `which` says. Returns their keys.
     pub fn remove(&mut self, mut which: impl FnMut(&Record<'_>) -> bool) -> Vec<Key> {
-        let own = self.own();
+        let own = self.own_log();
         let gone: Vec<_> = own
             .changes
             .live()
@@ -253,15 +265,21 @@ impl Store {
     }
 
     fn change(&mut self, change: &[u8]) {
-        let number = self.own().head + 1;
+        let number = self.own_log().head + 1;
         self.put_and_note(Place::new(0, number), Change::known(change));
         self.log_mut(0).head = number;
     }
 
-    /// Whether this node has the registration with these bytes, attributes and all.
+    /// Whether this node has the registration with these bytes, attributes and all, whatever it has found out about it since.
     #[must_use]
     pub fn has_own(&self, bytes: &[u8]) -> bool {
-        self.own_live(bytes).is_some_and(|own| own.record_bytes() == bytes)
+        self.own(bytes).is_some_and(|own| own.declared() == bytes)
+    }
+
+    /// This node's registration with the key that `bytes` begin with.
+    #[must_use]
+    pub fn own(&self, bytes: &[u8]) -> Option<Record<'_>> {
+        self.own_live(bytes).map(Change::record)
     }
 
     /// Whether this node has a registration with the bytes `key`.
@@ -285,7 +303,7 @@ impl Store {
 
     /// This node's registrations.
     pub fn registrations(&self) -> impl Iterator<Item = Record<'_>> {
-        self.own().changes.live().map(Change::record)
+        self.own_log().changes.live().map(Change::record)
     }
 
     /// The registrations of `name`, in wire form and lower case, with their origins and whether these are up.
@@ -303,12 +321,23 @@ impl Store {
             .iter()
             .flatten()
             .flat_map(|log| log.changes.live().map(|change| (log.origin, log.up, change.record())))
+            .filter(|(_, _, record)| record.rtype != STATEMENT)
     }
 
-    /// What is registered by the origins that are up: what answers are made of.
-    pub fn answered(&self) -> impl Iterator<Item = Record<'_>> {
-        let up = self.logs.iter().flatten().filter(|log| log.up);
-        up.flat_map(|log| log.changes.live().map(Change::record))
+    /// What is registered by the origins that are up, with the places of their logs: what answers are made of.
+    pub fn answered(&self) -> impl Iterator<Item = (u16, Record<'_>)> {
+        let logs = (0..).zip(&self.logs);
+        let up = logs.filter_map(|(place, log)| Some((place, log.as_ref().filter(|log| log.up)?)));
+        let records =
+            up.flat_map(|(place, log)| log.changes.live().map(move |change| (place, change.record())));
+        records.filter(|(_, record)| record.rtype != STATEMENT)
+    }
+
+    /// This node's registration with these bytes as its key gets another state. Returns whether that changed anything.
+    pub fn set_state(&mut self, key: &[u8], state: State) -> bool {
+        let Some(record) = self.own(key) else { return false };
+        let bytes = record.with_state(state);
+        self.register_encoded(&bytes)
     }
 
     /// How many registrations there are, over all origins.
@@ -381,6 +410,9 @@ impl Store {
 
     /// Names, in wire form and lower case, whose records have changed since this was last called.
     pub fn take_changed(&mut self) -> NameSet {
+        if self.index.take_statements_changed() {
+            self.refresh_statements();
+        }
         let room = self.changed.room();
         std::mem::replace(&mut self.changed, room)
     }
@@ -388,7 +420,7 @@ impl Store {
     /// How many names that would be.
     #[must_use]
     pub fn changed(&self) -> usize {
-        self.changed.len()
+        self.changed.len() + usize::from(self.index.statements_changed())
     }
 
     /// The records of `name`, in wire form and lower case, of all origins that are up: what is registered, and pointers
@@ -399,10 +431,14 @@ impl Store {
             let record = log.changes.get(place.number()).filter(|change| change.is_live())?.record();
             let ttl_s = record.ttl_s();
             if record.name == name {
-                return Some(Answer { rtype: record.rtype, ttl_s, rdata: record.rdata });
+                let standing = self.standing(place.log(), &record);
+                let Record { rtype, rdata, .. } = record;
+                return (rtype != STATEMENT).then_some(Answer { rtype, ttl_s, rdata, standing });
             }
             let reverse = record.reverse_name()?;
-            (reverse.as_wire() == name).then_some(Answer { rtype: rtype::PTR, ttl_s, rdata: record.name })
+            let standing = Standing::default();
+            let pointer = Answer { rtype: rtype::PTR, ttl_s, rdata: record.name, standing };
+            (reverse.as_wire() == name).then_some(pointer)
         })
     }
 
@@ -439,7 +475,7 @@ impl Store {
     /// Drops our own tombstones up to the change `acknowledged`, which every live member has; and the older half of them
     /// when they are many more than the registrations. Safe at any time: whoever is behind takes the full log.
     pub fn compact(&mut self, acknowledged: u64) {
-        let own = self.own();
+        let own = self.own_log();
         let mut floor = acknowledged.min(own.head);
         let count = own.changes.tombstones();
         if count > MIN_TOMBSTONES.max(own.live()) {
@@ -528,6 +564,9 @@ impl Store {
 
 /// Adds the names whose records depend on `record`.
 fn note(changed: &mut NameSet, record: Record<'_>) {
+    if record.rtype == STATEMENT {
+        return; // the index knows, and which names depend on it is found out when they are taken
+    }
     changed.insert(record.name);
     if let Some(reverse) = record.reverse_name() {
         changed.insert(reverse.as_wire());

@@ -6,6 +6,7 @@ use std::fmt;
 use std::net::IpAddr;
 
 use super::codec::{Malformed, Reader, put_bytes, put_varint, varint_len};
+use crate::policy::select::{Health, MAX_TIER, RAMP_STEPS, Standing};
 use crate::wire::name::Name;
 use crate::wire::record::rtype;
 use crate::wire::reverse_name::ReverseName;
@@ -19,43 +20,38 @@ pub(super) const MAX_ATTRIBUTES_LEN: usize = 1024;
 /// Bytes of a registration at most.
 pub(super) const MAX_RECORD_LEN: usize = MAX_INSTANCE_LEN + 255 + MAX_RDATA_LEN + MAX_ATTRIBUTES_LEN + 16;
 
+/// Bytes of a check at most.
+pub const MAX_CHECK_LEN: usize = 256;
+
 /// Attributes by their kinds. One of a kind that we do not know is kept and passed on as it is: two releases may run side
 /// by side.
 mod attribute {
     pub(super) const TTL_S: u64 = 1;
     pub(super) const NO_POINTER: u64 = 2;
+    pub(super) const WEIGHT: u64 = 3;
+    pub(super) const TIER: u64 = 4;
+    pub(super) const CHECK: u64 = 5;
+    pub(super) const SLOW_START_S: u64 = 6;
+    pub(super) const VALUE: u64 = 7;
+    /// From here on it is not what was registered, but what its node has found out about it since. That comes last.
+    pub(super) const FIRST_OF_STATE: u64 = 32;
+    pub(super) const HEALTH: u64 = 32;
+    pub(super) const RAMP: u64 = 33;
 }
 
 /// One of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Attribute {
+enum Attribute<'a> {
     TtlS(u32),
     NoPointer,
+    Weight(u16),
+    Tier(u8),
+    Check(&'a str),
+    SlowStartS(u32),
+    Value(&'a [u8]),
+    Health(Health),
+    Ramp(u8),
     Unknown,
-}
-
-/// A node, by a random number that it keeps as long as it keeps its data.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct NodeId(pub [u8; 16]);
-
-impl NodeId {
-    /// A new node's.
-    #[must_use]
-    pub fn random() -> Self {
-        Self(fastrand::u128(..).to_be_bytes())
-    }
-}
-
-impl fmt::Display for NodeId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
-    }
-}
-
-impl fmt::Debug for NodeId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
 }
 
 /// What is registered. Within one origin it is there once; to register it again changes its attributes.
@@ -78,8 +74,46 @@ pub struct Attributes {
     pub ttl_s: Option<u32>,
     /// The address does not lead back to the name: there is no PTR record.
     pub no_pointer: bool,
+    /// How often the address is to be chosen, compared with the others; 1 if it is not said.
+    pub weight: Option<u16>,
+    /// The address is used when those of lower numbers do not suffice.
+    pub tier: u8,
+    /// How the node finds out whether the address is well, as text.
+    pub check: Option<Box<str>>,
+    /// For how long the weight of an address that is new, or well again, is ramped up.
+    pub slow_start_s: Option<u32>,
+    /// What a statement says.
+    pub(crate) value: Option<Box<[u8]>>,
     /// What a later release has said, in its bytes.
     pub(crate) unknown: Vec<u8>,
+    /// What the node has found out since.
+    pub state: State,
+}
+
+/// What a node finds out about its own registrations. It ends with the node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct State {
+    /// What checks have found.
+    pub health: Health,
+    /// Parts of the weight that there are by now, if not all.
+    pub ramp: Option<u8>,
+}
+
+impl State {
+    fn encode(self, out: &mut Vec<u8>) {
+        let mut put = |kind, value: u8| {
+            put_varint(out, kind);
+            put_bytes(out, &[value]);
+        };
+        match self.health {
+            Health::Unknown => {}
+            Health::Up => put(attribute::HEALTH, 1),
+            Health::Down => put(attribute::HEALTH, 2),
+        }
+        if let Some(ramp) = self.ramp {
+            put(attribute::RAMP, ramp);
+        }
+    }
 }
 
 impl Attributes {
@@ -87,6 +121,12 @@ impl Attributes {
     #[must_use]
     pub fn with_ttl_s(ttl_s: u32) -> Self {
         Self { ttl_s: Some(ttl_s), ..Self::default() }
+    }
+
+    /// That the address has this weight.
+    #[must_use]
+    pub fn with_weight(weight: u16) -> Self {
+        Self { weight: Some(weight), ..Self::default() }
     }
 }
 
@@ -169,16 +209,38 @@ pub fn encode_to(
     put_bytes(out, rdata);
     let parts = Parts { name: (name_at, name_at + name.len()), key_len: out.len() - begin };
     if let Some(ttl_s) = attributes.ttl_s {
-        put_varint(out, attribute::TTL_S);
-        put_varint(out, varint_len(ttl_s.into()) as u64);
-        put_varint(out, ttl_s.into());
+        put_number(out, attribute::TTL_S, ttl_s.into());
     }
     if attributes.no_pointer {
         put_varint(out, attribute::NO_POINTER);
         put_bytes(out, &[]);
     }
+    if let Some(weight) = attributes.weight {
+        put_number(out, attribute::WEIGHT, weight.into());
+    }
+    if attributes.tier > 0 {
+        put_number(out, attribute::TIER, attributes.tier.into());
+    }
+    if let Some(check) = &attributes.check {
+        put_varint(out, attribute::CHECK);
+        put_bytes(out, check.as_bytes());
+    }
+    if let Some(slow_start_s) = attributes.slow_start_s {
+        put_number(out, attribute::SLOW_START_S, slow_start_s.into());
+    }
+    if let Some(value) = &attributes.value {
+        put_varint(out, attribute::VALUE);
+        put_bytes(out, value);
+    }
     out.extend_from_slice(&attributes.unknown);
+    attributes.state.encode(out);
     parts
+}
+
+fn put_number(out: &mut Vec<u8>, kind: u64, number: u64) {
+    put_varint(out, kind);
+    put_varint(out, varint_len(number) as u64);
+    put_varint(out, number);
 }
 
 /// A registration's bytes, taken apart.
@@ -263,9 +325,69 @@ impl<'a> Record<'a> {
         self.each_attribute(|attribute, bytes| match attribute {
             Attribute::TtlS(ttl_s) => attributes.ttl_s = Some(ttl_s),
             Attribute::NoPointer => attributes.no_pointer = true,
+            Attribute::Weight(weight) => attributes.weight = Some(weight),
+            Attribute::Tier(tier) => attributes.tier = tier,
+            Attribute::Check(check) => attributes.check = Some(check.into()),
+            Attribute::SlowStartS(slow_start_s) => attributes.slow_start_s = Some(slow_start_s),
+            Attribute::Value(value) => attributes.value = Some(value.into()),
+            Attribute::Health(health) => attributes.state.health = health,
+            Attribute::Ramp(ramp) => attributes.state.ramp = Some(ramp),
             Attribute::Unknown => attributes.unknown.extend_from_slice(bytes),
         })?;
         Ok(attributes)
+    }
+
+    /// What was registered: its bytes but for what its node has found out about it since.
+    #[must_use]
+    pub fn declared(&self) -> &'a [u8] {
+        let mut reader = Reader(&self.bytes[self.key.len()..]);
+        let mut end = self.bytes.len();
+        while !reader.is_empty() {
+            let at = self.bytes.len() - reader.0.len();
+            let Ok(kind) = reader.varint() else { break };
+            if kind >= attribute::FIRST_OF_STATE {
+                end = at;
+                break;
+            }
+            if reader.bytes(MAX_ATTRIBUTES_LEN).is_err() {
+                break;
+            }
+        }
+        &self.bytes[..end]
+    }
+
+    /// The bytes of what was registered with another state.
+    #[must_use]
+    pub fn with_state(&self, state: State) -> Vec<u8> {
+        let mut bytes = self.declared().to_vec();
+        state.encode(&mut bytes);
+        bytes
+    }
+
+    /// How the address stands by what its own node says of it.
+    #[must_use]
+    pub fn standing(&self) -> Standing {
+        let mut standing = Standing::default();
+        // Nearly all have no attributes at all. What has been read before has no fault.
+        let _ = self.each_attribute(|attribute, _| match attribute {
+            Attribute::Weight(weight) => standing.weight = weight,
+            Attribute::Tier(tier) => standing.tier = tier,
+            Attribute::Health(health) => standing.health = health,
+            Attribute::Ramp(ramp) => standing.ramp = ramp,
+            _ => {}
+        });
+        standing
+    }
+
+    /// What a statement says.
+    pub(super) fn value(&self) -> Option<&'a [u8]> {
+        let mut found = None;
+        let read = self.each_attribute(|attribute, _| {
+            if let Attribute::Value(value) = attribute {
+                found = Some(value);
+            }
+        });
+        read.ok().and(found)
     }
 
     /// How long others may keep the record, if that is said.
@@ -289,17 +411,37 @@ impl<'a> Record<'a> {
 
     /// Calls `with` for each attribute, and its bytes.
     #[inline]
-    fn each_attribute(&self, mut with: impl FnMut(Attribute, &[u8])) -> Result<(), Malformed> {
+    fn each_attribute(&self, mut with: impl FnMut(Attribute<'a>, &'a [u8])) -> Result<(), Malformed> {
         let mut reader = Reader(&self.bytes[self.key.len()..]);
         while !reader.is_empty() {
             let begin = reader.0;
             let kind = reader.varint()?;
             let value = reader.bytes(MAX_ATTRIBUTES_LEN)?;
+            let number = || Reader(value).varint();
             let attribute = match kind {
-                attribute::TTL_S => {
-                    Attribute::TtlS(u32::try_from(Reader(value).varint()?).map_err(|_| Malformed)?)
-                }
+                attribute::TTL_S => Attribute::TtlS(u32::try_from(number()?).map_err(|_| Malformed)?),
                 attribute::NO_POINTER => Attribute::NoPointer,
+                attribute::WEIGHT => Attribute::Weight(u16::try_from(number()?).map_err(|_| Malformed)?),
+                attribute::TIER => match u8::try_from(number()?) {
+                    Ok(tier) if tier <= MAX_TIER => Attribute::Tier(tier),
+                    _ => return Err(Malformed),
+                },
+                attribute::CHECK if value.len() <= MAX_CHECK_LEN => {
+                    Attribute::Check(str::from_utf8(value).map_err(|_| Malformed)?)
+                }
+                attribute::SLOW_START_S => {
+                    Attribute::SlowStartS(u32::try_from(number()?).map_err(|_| Malformed)?)
+                }
+                attribute::VALUE => Attribute::Value(value),
+                attribute::HEALTH => Attribute::Health(match value {
+                    [1] => Health::Up,
+                    [2] => Health::Down,
+                    _ => Health::Unknown,
+                }),
+                attribute::RAMP => match value {
+                    &[ramp] if (1..=RAMP_STEPS).contains(&ramp) => Attribute::Ramp(ramp),
+                    _ => return Err(Malformed),
+                },
                 _ => Attribute::Unknown,
             };
             with(attribute, &begin[..begin.len() - reader.0.len()]);
@@ -373,16 +515,41 @@ mod tests {
     }
 
     #[test]
+    fn what_was_registered_is_told_from_what_was_found_out() {
+        let attributes = Attributes {
+            weight: Some(300),
+            tier: 2,
+            check: Some("tcp:80".into()),
+            slow_start_s: Some(30),
+            ..Attributes::with_ttl_s(5)
+        };
+        let declared = encode(&key(), &attributes);
+        let state = State { health: Health::Down, ramp: Some(3) };
+        let bytes = Record::read(&declared).unwrap().with_state(state);
+        assert_eq!(bytes[..], encode(&key(), &Attributes { state, ..attributes.clone() })[..]);
+        let record = Record::read(&bytes).unwrap();
+        assert_eq!(record.declared(), &declared[..]);
+        assert_eq!(record.with_state(State::default()), declared[..]);
+        assert_eq!(record.attributes(), Ok(Attributes { state, ..attributes }));
+        let Standing { weight, tier, ramp, health, drained } = record.standing();
+        assert_eq!((weight, tier, ramp, health, drained), (300, 2, 3, Health::Down, false));
+        assert_eq!(
+            Record::read(&encode(&key(), &Attributes::default())).unwrap().standing(),
+            Standing::default()
+        );
+    }
+
+    #[test]
     fn attributes_of_a_later_release_are_kept() {
-        let mut bytes = encode(&key(), &Attributes { ttl_s: Some(5), ..Attributes::default() }).to_vec();
-        bytes.extend_from_slice(b"\x09\x03new");
+        let mut bytes = encode(&key(), &Attributes::with_ttl_s(5)).to_vec();
+        bytes.extend_from_slice(b"\x1f\x03new");
         let record = Record::read(&bytes).unwrap();
         assert_eq!(encode(&record.to_key(), &record.attributes().unwrap()), bytes.into());
     }
 
     #[test]
     fn no_bytes_are_read_that_could_not_be_written() {
-        let bytes = encode(&key(), &Attributes { ttl_s: Some(300), ..Attributes::default() });
+        let bytes = encode(&key(), &Attributes::with_ttl_s(300));
         let key_len = Record::read(&bytes).unwrap().key.len();
         for len in (0..bytes.len()).filter(|&len| len != key_len) {
             assert_eq!(Record::read(&bytes[..len]), Err(Malformed), "{len}");

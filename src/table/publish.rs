@@ -6,9 +6,11 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use super::update::{Below, Update, between};
+use super::update::{Below, NameRecord, Update, between};
 use super::whole::whole;
 use super::{MAX_WARM, Table, ZoneSettings, name_server, shard_of};
+use crate::policy::Policy;
+use crate::policy::rules::Rules;
 use crate::snapshot::{Current, Reader};
 use crate::store::{NameSet, Store};
 use crate::wire::name::{HashSeed, Name, QueryName};
@@ -19,6 +21,7 @@ pub struct Publisher {
     current: Current<Table>,
     domains: Vec<Name>,
     settings: ZoneSettings,
+    rules: Rules,
     below: Below,
     /// Names that have changed since they were published, as long as all of them fit one publication.
     fresh: NameSet,
@@ -64,6 +67,7 @@ impl Publisher {
             current: Current::new(empty),
             domains: domains.to_vec(),
             settings,
+            rules: Rules::default(),
             below: Below::default(),
             fresh: NameSet::default(),
             pending: std::array::from_fn(|_| NameSet::default()),
@@ -85,6 +89,17 @@ impl Publisher {
     #[must_use]
     pub fn current(&self) -> Arc<Table> {
         self.current.load()
+    }
+
+    /// Makes the answers of names that are published from now on by these rules.
+    pub fn set_rules(&mut self, rules: Rules) {
+        self.rules = rules;
+    }
+
+    /// Which policy each name has.
+    #[must_use]
+    pub fn rules(&self) -> &Rules {
+        &self.rules
     }
 
     /// Notes that the records of these names are others now.
@@ -153,7 +168,7 @@ impl Publisher {
         let count = |name: &[u8]| {
             between(name, &old.zones).for_each(|above| *below.entry(above.into()).or_default() += 1)
         };
-        let (shards, names) = whole(store, old.seed, self.settings.ttl_s, count);
+        let (shards, names) = whole(store, old.seed, self.settings.ttl_s, &self.rules, count);
         let zones = Table::without_names(&self.domains, self.settings, old.seed, old.serial);
         let table = Table { shards, names, entries: names, ..zones };
         // What is not in the store: the domains' name servers, and names that exist because others stand below them.
@@ -177,12 +192,17 @@ impl Publisher {
             let server = self.own_name_server(name);
             let answers = store.answers(name);
             let mut records: SmallVec<[_; 8]> = answers
-                .map(|answer| (answer.rtype, answer.ttl_s.unwrap_or(self.settings.ttl_s), answer.rdata))
+                .map(|answer| NameRecord {
+                    rtype: answer.rtype,
+                    ttl_s: answer.ttl_s.unwrap_or(self.settings.ttl_s),
+                    rdata: answer.rdata,
+                    standing: answer.standing,
+                })
                 .collect();
             if let Some(server) =
-                server.as_ref().filter(|_| records.iter().all(|(rtype, ..)| *rtype != rtype::NS))
+                server.as_ref().filter(|_| records.iter().all(|record| record.rtype != rtype::NS))
             {
-                records.push((rtype::NS, self.settings.ttl_s, server.as_wire()));
+                records.push(NameRecord::new(rtype::NS, self.settings.ttl_s, server.as_wire()));
             }
             let before = old.get_wire(name);
             let had = before.is_some_and(|before| before.sets().next().is_some());
@@ -193,7 +213,7 @@ impl Publisher {
             }
             if has {
                 counts.entries += usize::from(before.is_none());
-                update.push(name, &mut records, true);
+                update.push(name, &mut records, &self.rules.of(name), true);
             } else {
                 bare.push(name);
             }
@@ -208,7 +228,7 @@ impl Publisher {
             }
             let exists = self.below.contains_key(name);
             counts.entries = counts.entries + usize::from(exists) - usize::from(before.is_some());
-            update.push(name, &mut SmallVec::new(), exists);
+            update.push(name, &mut SmallVec::new(), &Policy::default(), exists);
         }
         update.build(old, counts, &self.domains, self.settings)
     }

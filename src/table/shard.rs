@@ -7,7 +7,7 @@
 //! block  = slot count u32 | slot u64 × count | entries
 //! slot   = offset of an entry u32 (0: empty) | tag u32
 //! entry  = name length u8 | lower-cased wire name | record set count u8 | record sets
-//! set    = type u16 | record count u16 | length u16 | records
+//! set    = type u16 | record count u16 | length u16 | records | steering, where the count has its top bit set
 //! record = as it goes on the wire, its owner a pointer to the question's name
 //! ```
 //!
@@ -17,6 +17,7 @@
 
 use std::sync::Arc;
 
+use crate::policy::steering;
 use crate::wire::name::QueryName;
 use crate::wire::record;
 
@@ -28,14 +29,32 @@ const SET_HEADER_LEN: usize = 6;
 /// header, the longest question (259) and an OPT record, and in the set's 16-bit length.
 pub const MAX_SET_LEN: usize = 65_000;
 
+/// The bit of a record count that says that a steering follows the records. There are never as many records: each takes
+/// twelve bytes at least.
+const STEERED: u16 = 1 << 15;
+
+/// The numbers of a set's header: its type, how many records it has, their length and that of the steering behind them.
+#[inline]
+fn set_header(header: &[u8; SET_HEADER_LEN]) -> (u16, u16, usize, usize) {
+    let field = |at: usize| u16::from_le_bytes([header[at], header[at + 1]]);
+    let count = field(2) & !STEERED;
+    let steering_len = if field(2) & STEERED == 0 { 0 } else { steering::len(count.into()) };
+    (field(0), count, field(4).into(), steering_len)
+}
+
+/// Says that the steering of the set whose header is at `header`, the last in `block`, follows.
+pub(super) fn mark_steered(block: &mut [u8], header: usize) {
+    block[header + 3] |= STEERED.to_le_bytes()[1];
+}
+
 /// Appends a record set in a shard's form: the records of one type, by their data. Those behind the first that is too much
-/// for one answer are left out.
+/// for one answer are left out. Returns how many there are.
 pub(crate) fn append_set<'a>(
     block: &mut Vec<u8>,
     rtype: u16,
     ttl_s: u32,
     data: impl Iterator<Item = &'a [u8]>,
-) {
+) -> u16 {
     let header = block.len();
     block.resize(header + SET_HEADER_LEN, 0);
     let begin = block.len();
@@ -51,6 +70,7 @@ pub(crate) fn append_set<'a>(
     for (at, field) in [rtype, count, len].into_iter().enumerate() {
         block[header + 2 * at..][..2].copy_from_slice(&field.to_le_bytes());
     }
+    count
 }
 
 /// Lowers the TTL of each record in `sets`, which stand behind their count, to `ttl_s` where it is higher.
@@ -58,8 +78,8 @@ pub(crate) fn limit_ttl(sets: &mut [u8], ttl_s: u32) {
     const TTL: std::ops::Range<usize> = record::FIXED_LEN - 6..record::FIXED_LEN - 2;
     let Some((&mut count, mut rest)) = sets.split_first_mut() else { return };
     for _ in 0..count {
-        let Some((header, after)) = rest.split_at_mut_checked(SET_HEADER_LEN) else { return };
-        let len = usize::from(u16::from_le_bytes([header[4], header[5]]));
+        let Some((header, after)) = rest.split_first_chunk_mut() else { return };
+        let (_, _, len, steering_len) = set_header(header);
         let Some((mut records, after)) = after.split_at_mut_checked(len) else { return };
         while let Some((fixed, data)) = records.split_at_mut_checked(record::FIXED_LEN) {
             let own = fixed[TTL].iter().fold(0, |ttl_s, &byte| ttl_s << 8 | u32::from(byte));
@@ -67,7 +87,7 @@ pub(crate) fn limit_ttl(sets: &mut [u8], ttl_s: u32) {
             let data_len = usize::from(u16::from_be_bytes([fixed[TTL.end], fixed[TTL.end + 1]]));
             records = data.get_mut(data_len..).unwrap_or_default();
         }
-        rest = after;
+        rest = after.get_mut(steering_len..).unwrap_or_default();
     }
 }
 
@@ -132,10 +152,12 @@ pub struct Entry<'a> {
 pub struct RecordSet<'a> {
     /// Their type.
     pub rtype: u16,
-    /// How many there are; at least one.
+    /// How many there are in answers; none if all that there are have been taken out.
     pub count: u16,
     /// The records one after the other, ready for an answer section.
     pub records: &'a [u8],
+    /// How answers are made of them ([`steering`]); empty if all are in each, in random order.
+    pub steering: &'a [u8],
 }
 
 impl Shard {
@@ -251,8 +273,8 @@ impl Shard {
             let (name, after) = after.split_at_checked(usize::from(name_len))?;
             let mut sets_len = 1;
             for _ in 0..*after.first()? {
-                let len = after.get(sets_len + SET_HEADER_LEN - 2..)?.first_chunk()?;
-                sets_len += SET_HEADER_LEN + usize::from(u16::from_le_bytes(*len));
+                let (_, _, len, steering_len) = set_header(after.get(sets_len..)?.first_chunk()?);
+                sets_len += SET_HEADER_LEN + len + steering_len;
             }
             let (sets, after) = after.split_at_checked(sets_len)?;
             rest = after;
@@ -268,11 +290,17 @@ impl<'a> Entry<'a> {
         Self { sets }
     }
 
-    /// The records of type `rtype`.
+    /// The records of type `rtype` that answers have.
     #[inline]
     #[must_use]
     pub fn get(self, rtype: u16) -> Option<RecordSet<'a>> {
-        self.sets().find(|set| set.rtype == rtype)
+        self.sets().find(|set| set.rtype == rtype && set.count > 0)
+    }
+
+    /// All record sets that answers have, in the order of their types.
+    #[inline]
+    pub fn answerable(self) -> impl Iterator<Item = RecordSet<'a>> {
+        self.sets().filter(|set| set.count > 0)
     }
 
     /// All record sets, in the order of their types; none for a name that exists only because others stand below it.
@@ -281,11 +309,12 @@ impl<'a> Entry<'a> {
         let (count, mut rest) =
             self.sets.split_first().map_or((0, self.sets), |(&count, rest)| (count, rest));
         (0..count).map_while(move |_| {
-            let (header, after) = rest.split_at_checked(SET_HEADER_LEN)?;
-            let field = |at: usize| u16::from_le_bytes([header[at], header[at + 1]]);
-            let (records, after) = after.split_at_checked(usize::from(field(4)))?;
+            let (header, after) = rest.split_first_chunk()?;
+            let (rtype, count, len, steering_len) = set_header(header);
+            let (records, after) = after.split_at_checked(len)?;
+            let (steering, after) = after.split_at_checked(steering_len)?;
             rest = after;
-            Some(RecordSet { rtype: field(0), count: field(2), records })
+            Some(RecordSet { rtype, count, records, steering })
         })
     }
 }
@@ -322,7 +351,10 @@ mod tests {
                 let entry = shard.find(name).unwrap();
                 let expected =
                     [&b"\xc0\x0c\0\x01\0\x01\0\0\0\x07\0\x03"[..], &[i.to_le_bytes()[0]; 3]].concat();
-                assert_eq!(entry.get(1), Some(RecordSet { rtype: 1, count: 1, records: &expected }));
+                assert_eq!(
+                    entry.get(1),
+                    Some(RecordSet { rtype: 1, count: 1, records: &expected, steering: &[] })
+                );
                 let two = entry.get(28).unwrap();
                 assert_eq!((two.count, two.records.len()), (2, 2 * 16));
                 assert_eq!(entry.get(2), None);

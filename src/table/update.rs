@@ -8,8 +8,10 @@ use std::collections::HashMap;
 use smallvec::SmallVec;
 
 use super::root::Root;
-use super::shard::{ShardWriter, append_set};
+use super::shard::{ShardWriter, append_set, mark_steered};
 use super::{Table, Zone, ZoneSettings, shard_of};
+use crate::policy::select::{Standing, select};
+use crate::policy::{Order, Policy, steering};
 use crate::store::NameSet;
 use crate::wire::name::{HashSeed, Name, QueryName, suffix_at};
 use crate::wire::record::rtype;
@@ -23,8 +25,22 @@ pub(super) const SHARDS: std::ops::RangeInclusive<usize> = 64..=131_072;
 /// What a name and its records take, as a guess.
 const LIKELY_LEN: usize = 64;
 
-/// A record of a name: its type, how long others may keep it, and its data.
-pub(super) type NameRecord<'a> = (u16, u32, &'a [u8]);
+/// A record of a name.
+#[derive(Clone, Copy)]
+pub(super) struct NameRecord<'a> {
+    pub(super) rtype: u16,
+    /// How long others may keep it.
+    pub(super) ttl_s: u32,
+    pub(super) rdata: &'a [u8],
+    /// If it is an address, how that stands.
+    pub(super) standing: Standing,
+}
+
+impl<'a> NameRecord<'a> {
+    pub(super) fn new(rtype: u16, ttl_s: u32, rdata: &'a [u8]) -> Self {
+        Self { rtype, ttl_s, rdata, standing: Standing::default() }
+    }
+}
 
 /// Names, in wire form and lower case, and how many names with records stand below each of them in its zone. Names right
 /// below their zone count for nobody, so that most names cost nothing here.
@@ -77,13 +93,19 @@ impl Update {
         &self.arena[entry.at as usize + usize::from(entry.name_len)..][..entry.sets_len as usize]
     }
 
-    /// The changed `name` has these records now, in any order.
+    /// The changed `name` has these records now, in any order, and its answers are made of them by `policy`.
     ///
     /// `exists` says whether the name exists without any, too.
-    pub(super) fn push(&mut self, name: &[u8], records: &mut SmallVec<[NameRecord<'_>; 8]>, exists: bool) {
+    pub(super) fn push(
+        &mut self,
+        name: &[u8],
+        records: &mut SmallVec<[NameRecord<'_>; 8]>,
+        policy: &Policy,
+        exists: bool,
+    ) {
         let at = self.begin(name);
         if exists || !records.is_empty() {
-            append_sets(&mut self.arena, records);
+            append_sets(&mut self.arena, records, policy);
         }
         self.end(name, at);
     }
@@ -207,20 +229,50 @@ impl Update {
 /// Appends the record sets of a name with these records, in any order, behind their count; equal records are one. What
 /// cannot stand together is left out, the same on every node: of a name that is an alias and something else the alias, of
 /// several aliases all but the lowest, and what is more than an answer can carry.
-pub(super) fn append_sets(out: &mut Vec<u8>, records: &mut SmallVec<[NameRecord<'_>; 8]>) {
-    records.sort_unstable_by_key(|(rtype, ttl_s, rdata)| (*rtype, rdata.len(), *rdata, *ttl_s));
-    if records.iter().any(|(rtype, ..)| *rtype != rtype::CNAME) {
-        records.retain(|(rtype, ..)| *rtype != rtype::CNAME);
+pub(super) fn append_sets(out: &mut Vec<u8>, records: &mut SmallVec<[NameRecord<'_>; 8]>, policy: &Policy) {
+    records.sort_unstable_by_key(|record| (record.rtype, record.rdata.len(), record.rdata, record.ttl_s));
+    if records.iter().any(|record| record.rtype != rtype::CNAME) {
+        records.retain(|record| record.rtype != rtype::CNAME);
     } else {
         records.truncate(1);
     }
     let count_at = out.len();
     out.push(0);
-    for set in records.chunk_by(|a, b| a.0 == b.0) {
-        let ttl_s = set.iter().map(|(_, ttl_s, _)| *ttl_s).min().unwrap_or_default();
-        let data = set.chunk_by(|a, b| a.2 == b.2).map(|equal| equal[0].2);
-        append_set(out, set[0].0, ttl_s, data);
+    for set in records.chunk_by(|a, b| a.rtype == b.rtype) {
+        let ttl_s = set.iter().map(|record| record.ttl_s).min().unwrap_or_default();
+        let is_address = matches!(set[0].rtype, rtype::A | rtype::AAAA);
+        let plain = || set.iter().all(|record| record.standing == Standing::default());
+        if is_address && !(*policy == Policy::default() && plain()) {
+            append_addresses(out, set, ttl_s, policy);
+        } else {
+            let data = set.chunk_by(|a, b| a.rdata == b.rdata).map(|equal| equal[0].rdata);
+            append_set(out, set[0].rtype, ttl_s, data);
+        }
         out[count_at] += 1;
+    }
+}
+
+/// Appends those addresses of a `set` that are in answers, and what answers are made by.
+fn append_addresses(out: &mut Vec<u8>, set: &[NameRecord<'_>], ttl_s: u32, policy: &Policy) {
+    let distinct = || set.chunk_by(|a, b| a.rdata == b.rdata);
+    let best = |equal: &[NameRecord<'_>]| {
+        equal.iter().map(|record| record.standing).reduce(Standing::or).unwrap_or_default()
+    };
+    let standings: SmallVec<[_; 8]> = distinct().map(best).collect();
+    let mut weights: SmallVec<[_; 8]> = SmallVec::from_elem(0, standings.len());
+    select(policy, &standings, |i, verdict| weights[i] = verdict.unwrap_or_default());
+    let mut chosen: SmallVec<[_; 8]> =
+        distinct().map(|equal| equal[0].rdata).zip(weights).filter(|(_, weight)| *weight > 0).collect();
+    if policy.order == Order::Fixed {
+        chosen.sort_by_key(|(_, weight)| std::cmp::Reverse(*weight));
+    }
+    let header = out.len();
+    let count = append_set(out, set[0].rtype, ttl_s, chosen.iter().map(|(rdata, _)| *rdata));
+    let weights: SmallVec<[_; 8]> =
+        chosen.iter().take(usize::from(count)).map(|(_, weight)| *weight).collect();
+    if steering::is_needed(policy, &weights) {
+        mark_steered(out, header);
+        steering::write(policy, &weights, out);
     }
 }
 

@@ -10,6 +10,7 @@ use super::root::Root;
 use super::shard::ShardWriter;
 use super::shard_of;
 use super::update::{NameRecord, append_sets, shards_for};
+use crate::policy::rules::Rules;
 use crate::store::{Record, Store};
 use crate::wire::name::{HashSeed, QueryName};
 use crate::wire::record::rtype;
@@ -21,6 +22,8 @@ struct Item<'a> {
     hash: u64,
     /// The registration's bytes.
     registration: &'a [u8],
+    /// The place of the log that it is in.
+    log: u16,
     is_pointer: bool,
 }
 
@@ -30,11 +33,12 @@ pub(super) fn whole(
     store: &Store,
     seed: HashSeed,
     ttl_s: u32,
+    rules: &Rules,
     mut of_each: impl FnMut(&[u8]),
 ) -> (Root, usize) {
     let items = in_order(store, seed);
     let count = shards_for(items.len());
-    let mut making = Making { ttl_s, arena: Vec::new(), names: Vec::new() };
+    let mut making = Making { store, ttl_s, rules, arena: Vec::new(), names: Vec::new() };
     let (mut rest, mut names) = (&items[..], 0);
     let mut writer = ShardWriter::default();
     let root = (0..count)
@@ -58,11 +62,11 @@ fn in_order(store: &Store, seed: HashSeed) -> Vec<Item<'_>> {
         folded.fold_wire(name, seed).expect("names are valid");
         folded.hash()
     };
-    for record in store.answered() {
+    for (log, record) in store.answered() {
         let registration = record.bytes;
-        items.push(Item { hash: hash(record.name), registration, is_pointer: false });
+        items.push(Item { hash: hash(record.name), registration, log, is_pointer: false });
         if let Some(reverse) = record.reverse_name() {
-            items.push(Item { hash: hash(reverse.as_wire()), registration, is_pointer: true });
+            items.push(Item { hash: hash(reverse.as_wire()), registration, log, is_pointer: true });
         }
     }
     items.sort_unstable_by_key(|item| item.hash);
@@ -85,19 +89,25 @@ impl Owner<'_> {
 }
 
 impl<'a> Item<'a> {
-    fn record(&self, ttl_s: u32) -> (Owner<'a>, NameRecord<'a>) {
+    fn record(&self, store: &Store, ttl_s: u32) -> (Owner<'a>, NameRecord<'a>) {
         let record = Record::known(self.registration);
         let ttl_s = record.ttl_s().unwrap_or(ttl_s);
         match self.is_pointer.then(|| record.reverse_name()).flatten() {
-            Some(reverse) => (Owner::Reverse(reverse), (rtype::PTR, ttl_s, record.name)),
-            None => (Owner::Own(record.name), (record.rtype, ttl_s, record.rdata)),
+            Some(reverse) => (Owner::Reverse(reverse), NameRecord::new(rtype::PTR, ttl_s, record.name)),
+            None => {
+                let standing = store.standing(self.log, &record);
+                let said = NameRecord::new(record.rtype, ttl_s, record.rdata);
+                (Owner::Own(record.name), NameRecord { standing, ..said })
+            }
         }
     }
 }
 
 /// A shard in the making; kept from one to the next for its room.
-struct Making {
+struct Making<'a> {
+    store: &'a Store,
     ttl_s: u32,
+    rules: &'a Rules,
     /// The names, each before the record sets behind their count.
     arena: Vec<u8>,
     names: Vec<Made>,
@@ -111,21 +121,22 @@ struct Made {
     end: usize,
 }
 
-impl Making {
+impl Making<'_> {
     /// Writes the shard that has these records.
     fn write(&mut self, items: &[Item<'_>], writer: &mut ShardWriter, of_each: &mut impl FnMut(&[u8])) {
         warm(items);
         self.arena.clear();
         self.names.clear();
         for same in items.chunk_by(|a, b| a.hash == b.hash) {
-            let mut records: SmallVec<[_; 2]> = same.iter().map(|item| item.record(self.ttl_s)).collect();
+            let mut records: SmallVec<[_; 2]> =
+                same.iter().map(|item| item.record(self.store, self.ttl_s)).collect();
             records.sort_unstable_by(|a, b| a.0.as_wire().cmp(b.0.as_wire()));
             for of_name in records.chunk_by(|a, b| a.0.as_wire() == b.0.as_wire()) {
                 let name = of_name[0].0.as_wire();
                 let begin = self.arena.len();
                 self.arena.extend_from_slice(name);
                 let mut records = of_name.iter().map(|(_, record)| *record).collect();
-                append_sets(&mut self.arena, &mut records);
+                append_sets(&mut self.arena, &mut records, &self.rules.of(name));
                 let (sets, end) = (begin + name.len(), self.arena.len());
                 self.names.push(Made { hash: same[0].hash, begin, sets, end });
                 of_each(name);

@@ -2,11 +2,14 @@
 //!
 //! Runs on the workers, for every packet that has an OPT record: no allocation, and bounds checked by the accesses.
 
+use std::net::IpAddr;
+
 use super::header::u16_at;
 
 /// Option codes by their IANA numbers.
 mod option {
     pub(super) const NSID: u16 = 3;
+    pub(super) const CLIENT_SUBNET: u16 = 8;
     pub(super) const COOKIE: u16 = 10;
     pub(super) const TCP_KEEPALIVE: u16 = 11;
     pub(super) const EXTENDED_ERROR: u16 = 15;
@@ -34,6 +37,55 @@ pub struct Edns {
     pub wants_nsid: bool,
     /// The client wants to know how long it may keep its TCP connection (RFC 7828).
     pub wants_keepalive: bool,
+    /// Whom the client asks for, as a forwarder (RFC 7871).
+    pub client_subnet: Option<ClientSubnet>,
+}
+
+/// The network of the client that a forwarder asks for (RFC 7871 §6).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClientSubnet {
+    /// An address in it; what is beyond the prefix is 0.
+    pub address: IpAddr,
+    /// Bits of it that are told.
+    pub source_prefix_len: u8,
+}
+
+/// Bytes of a client subnet option at most, behind its code and length.
+const MAX_CLIENT_SUBNET_LEN: usize = 4 + 16;
+
+impl ClientSubnet {
+    /// Reads the option; `None` if it is of a family of addresses that we do not know.
+    fn parse(value: &[u8]) -> Result<Option<Self>, BadOption> {
+        let (header, address) = value.split_first_chunk::<4>().ok_or(BadOption)?;
+        let (source_prefix_len, scope) = (header[2], header[3]);
+        let width: u8 = match u16_at(header, 0) {
+            1 => 32,
+            2 => 128,
+            _ => return Ok(None),
+        };
+        // The scope is ours to say, and bits beyond the prefix have to be 0 (RFC 7871 §6).
+        let beyond = (8 - source_prefix_len % 8) % 8;
+        let clean = address.last().is_none_or(|last| last.trailing_zeros() >= beyond.into());
+        if scope != 0
+            || source_prefix_len > width
+            || address.len() != usize::from(source_prefix_len.div_ceil(8))
+            || !clean
+        {
+            return Err(BadOption);
+        }
+        let mut bytes = [0; 16];
+        bytes[..address.len()].copy_from_slice(address);
+        let address = match bytes.first_chunk::<4>() {
+            Some(v4) if width == 32 => IpAddr::from(*v4),
+            _ => IpAddr::from(bytes),
+        };
+        Ok(Some(Self { address, source_prefix_len }))
+    }
+
+    /// Bytes of the address that travel.
+    fn address_len(&self) -> usize {
+        self.source_prefix_len.div_ceil(8).into()
+    }
 }
 
 /// A cookie as a client sends it.
@@ -68,9 +120,15 @@ pub struct Options<'a> {
     pub nsid: Option<&'a [u8]>,
     /// How long an idle TCP connection may stay, in units of 100 ms.
     pub keepalive_100ms: Option<u16>,
+    /// For which network the answer was made, and for how many bits of its address that makes a difference.
+    pub client_subnet: Option<(ClientSubnet, u8)>,
     /// Why the response code is what it is.
     pub error: Option<ExtendedError>,
 }
+
+/// Bytes of all options at most, but for the one that explains a response code.
+pub(super) const MAX_OPTIONS_LEN: usize =
+    4 + CLIENT_COOKIE_LEN + SERVER_COOKIE_LEN + 4 + MAX_NSID_LEN + 6 + 4 + MAX_CLIENT_SUBNET_LEN;
 
 /// The options in the data of a query's OPT record are malformed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,8 +138,8 @@ impl Edns {
     /// Reads an OPT record: its ten bytes from type to length, and its data.
     ///
     /// # Errors
-    /// [`BadOption`] when an option does not fit in the data, or a cookie has a length that none can have
-    /// (RFC 7873 §5.2.2).
+    /// [`BadOption`] when an option does not fit in the data, a cookie has a length that none can have
+    /// (RFC 7873 §5.2.2), or a client's network is not written as it has to be (RFC 7871 §6).
     pub(super) fn parse(fixed: &[u8; 10], mut data: &[u8]) -> Result<Self, BadOption> {
         let mut edns = Self {
             udp_payload_size: u16_at(fixed, 2),
@@ -98,6 +156,7 @@ impl Edns {
                 option::COOKIE if edns.cookie.is_none() => edns.cookie = Some(Cookie::parse(value)?),
                 option::NSID => edns.wants_nsid = true,
                 option::TCP_KEEPALIVE => edns.wants_keepalive = true,
+                option::CLIENT_SUBNET => edns.client_subnet = ClientSubnet::parse(value)?,
                 _ => {}
             }
             data = after;
@@ -128,8 +187,9 @@ impl Options<'_> {
         let cookie = if self.cookie.is_some() { 4 + CLIENT_COOKIE_LEN + SERVER_COOKIE_LEN } else { 0 };
         let nsid = self.nsid.map_or(0, |nsid| 4 + nsid.len());
         let keepalive = if self.keepalive_100ms.is_some() { 6 } else { 0 };
+        let subnet = self.client_subnet.map_or(0, |(subnet, _)| 4 + 4 + subnet.address_len());
         let error = if self.error.is_some() { 6 } else { 0 };
-        cookie + nsid + keepalive + error
+        cookie + nsid + keepalive + subnet + error
     }
 
     /// Writes the options to `out`, which has [`len`](Self::len) bytes.
@@ -151,6 +211,15 @@ impl Options<'_> {
         }
         if let Some(timeout) = self.keepalive_100ms {
             put(option::TCP_KEEPALIVE, [&timeout.to_be_bytes(), &[]]);
+        }
+        if let Some((subnet, scope)) = self.client_subnet {
+            let bytes = match subnet.address {
+                IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
+                IpAddr::V6(v6) => v6.octets(),
+            };
+            let (family, begin) = if subnet.address.is_ipv4() { (1, 12) } else { (2, 0) };
+            let header = [0, family, subnet.source_prefix_len, scope];
+            put(option::CLIENT_SUBNET, [&header, &bytes[begin..begin + subnet.address_len()]]);
         }
         if let Some(error) = self.error {
             put(option::EXTENDED_ERROR, [&(error as u16).to_be_bytes(), &[]]);
@@ -192,6 +261,32 @@ mod tests {
     }
 
     #[test]
+    fn a_client_subnet_is_read_as_strictly_as_it_is_written() {
+        let subnet = |value: &[u8]| {
+            let len = u8::try_from(value.len()).unwrap();
+            parse(&[&[0, 8, 0, len][..], value].concat()).map(|edns| edns.client_subnet)
+        };
+        let read = |address: &str, source_prefix_len| {
+            Ok(Some(ClientSubnet { address: address.parse().unwrap(), source_prefix_len }))
+        };
+        assert_eq!(subnet(b"\0\x01\x18\0\xc0\0\x02"), read("192.0.2.0", 24));
+        assert_eq!(subnet(b"\0\x01\x16\0\xc0\0\xfc"), read("192.0.252.0", 22));
+        assert_eq!(subnet(b"\0\x02\x20\0\x20\x01\x0d\xb8"), read("2001:db8::", 32));
+        assert_eq!(subnet(b"\0\x01\0\0"), read("0.0.0.0", 0));
+        assert_eq!(subnet(b"\0\x03\x08\0\x01"), Ok(None), "a family of its own");
+        for wrong in [
+            &b"\0\x01\x18"[..],
+            b"\0\x01\x18\0\xc0\0",
+            b"\0\x01\x18\0\xc0\0\x02\0",
+            b"\0\x01\x18\x08\xc0\0\x02",
+            b"\0\x01\x16\0\xc0\0\xfe",
+            b"\0\x01\x21\0\xc0\0\x02\0\0",
+        ] {
+            assert_eq!(subnet(wrong), Err(BadOption), "{wrong:?}");
+        }
+    }
+
+    #[test]
     fn an_option_that_does_not_fit_is_a_fault() {
         for data in [&b"\0"[..], b"\0\x03\0", b"\0\x03\0\x01", b"\0\x03\0\0\0"] {
             assert_eq!(parse(data), Err(BadOption), "{data:?}");
@@ -204,6 +299,7 @@ mod tests {
             cookie: Some(([1; 8], [2; 16])),
             nsid: Some(b"node"),
             keepalive_100ms: Some(100),
+            client_subnet: Some((ClientSubnet { address: [192, 0, 2, 0].into(), source_prefix_len: 24 }, 16)),
             error: Some(ExtendedError::Prohibited),
         };
         let mut out = vec![0; options.len()];
@@ -214,6 +310,7 @@ mod tests {
             &[2; 16],
             b"\0\x03\0\x04node",
             b"\0\x0b\0\x02\0\x64",
+            b"\0\x08\0\x07\0\x01\x18\x10\xc0\0\x02",
             b"\0\x0f\0\x02\0\x12",
         ];
         assert_eq!(out, expected.concat());

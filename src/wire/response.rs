@@ -3,7 +3,7 @@
 //! Runs on the workers, for every packet. Nothing is copied that the query brought: the id, the question (byte for
 //! byte, so its case is kept as RFC 4343 and 0x20 clients want it) and the flags that a response repeats stay put.
 
-use super::edns::{CLIENT_COOKIE_LEN, Edns, ExtendedError, MAX_NSID_LEN, Options, SERVER_COOKIE_LEN};
+use super::edns::{Edns, ExtendedError, MAX_OPTIONS_LEN, Options};
 use super::header::{self, rcode};
 use super::name::{MAX_LEN, suffix_at};
 use super::query::{Query, salvage};
@@ -14,9 +14,6 @@ const OPT_LEN: usize = 11;
 
 /// Bytes of the option that explains a response code.
 const EXTENDED_ERROR_LEN: usize = 6;
-
-/// Bytes of all options but that one, at most.
-const MAX_OPTIONS_LEN: usize = 4 + CLIENT_COOKIE_LEN + SERVER_COOKIE_LEN + 4 + MAX_NSID_LEN + 6;
 
 const _: () = assert!(header::LEN + MAX_LEN + 4 + OPT_LEN + MAX_OPTIONS_LEN <= CLASSIC_UDP_LEN);
 
@@ -216,6 +213,13 @@ impl<'a> Response<'a> {
         if self.options.error.is_none() && self.room() >= EXTENDED_ERROR_LEN {
             self.options.error = Some(error);
             self.limit -= EXTENDED_ERROR_LEN;
+        }
+    }
+
+    /// Says that the answer was made for the network that a forwarder has told, all of it (RFC 7871 §7.2.1).
+    pub fn depends_on_client_subnet(&mut self) {
+        if let Some((subnet, scope)) = &mut self.options.client_subnet {
+            *scope = subnet.source_prefix_len;
         }
     }
 

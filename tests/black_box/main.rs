@@ -4,6 +4,7 @@
 #![allow(missing_docs)]
 #![allow(clippy::print_stdout)] // tests tell what they skipped and measured
 
+mod balancing;
 mod bench_command;
 mod bench_dnsperf;
 mod bench_modes;
@@ -12,7 +13,9 @@ mod compare;
 mod demo;
 mod designs;
 mod harness;
+mod health;
 mod hostile_packets;
+mod nodes;
 mod perf_gate;
 mod query_tools;
 mod serve_clients;

@@ -1,0 +1,212 @@
+//! `redbreast drain`, `policy` and `explain`: who gets the traffic of a running cluster.
+//!
+//! Runs on the main thread.
+
+use std::net::IpAddr;
+use std::thread;
+use std::time::Duration;
+
+use comfy_table::{Table, presets};
+use hyper::Method;
+
+use super::names::tell;
+use super::{ControlArgs, Failure};
+use crate::registry::balancing::PolicyBody;
+use crate::registry::client::{escape, request};
+use crate::registry::request::{Explained, Explanation, Stated, Statement};
+
+/// Arguments of `redbreast drain`.
+#[derive(clap::Args)]
+pub(crate) struct DrainArgs {
+    /// An address, or an instance with all of its addresses; without it, and without --node, what is drained is told
+    #[arg(value_name = "ADDRESS|INSTANCE", conflicts_with = "node")]
+    target: Option<String>,
+
+    /// All addresses that a node has registered, by its name or id; the one that is asked if none is said
+    #[arg(long, value_name = "NAME", num_args = 0..=1, default_missing_value = "")]
+    node: Option<String>,
+
+    /// Put it back into answers
+    #[arg(long)]
+    undo: bool,
+
+    /// Do not wait until clients that keep to the TTL have forgotten the address
+    #[arg(long, conflicts_with = "undo")]
+    no_wait: bool,
+
+    #[command(flatten)]
+    control: ControlArgs,
+}
+
+/// Arguments of `redbreast policy`.
+#[derive(clap::Args)]
+pub(crate) struct PolicyArgs {
+    /// A name, `*.` and a domain for all names in it, or `*` for all that nothing else is said of; without it, what is said
+    /// is told
+    #[arg(value_name = "NAME")]
+    scope: Option<String>,
+
+    /// shuffle, rotate, weighted, fixed, near, hash or rfc6724, and options like answers=2,panic=50%,min-healthy=1 with
+    /// commas between them
+    #[arg(requires = "scope")]
+    policy: Option<String>,
+
+    /// Say nothing of it any more
+    #[arg(long, requires = "scope", conflicts_with = "policy")]
+    remove: bool,
+
+    #[command(flatten)]
+    control: ControlArgs,
+}
+
+/// Arguments of `redbreast explain`.
+#[derive(clap::Args)]
+pub(crate) struct ExplainArgs {
+    /// Name; without a dot it is in the node's first domain
+    name: String,
+
+    #[command(flatten)]
+    control: ControlArgs,
+}
+
+/// Takes addresses out of answers, or puts them back.
+pub(crate) fn drain(args: &DrainArgs) -> Result<(), Failure> {
+    let DrainArgs { target, node, undo, no_wait, control } = args;
+    let (path, what) = match (target, node.as_deref()) {
+        (Some(target), _) => {
+            let kind = if target.parse::<IpAddr>().is_ok() { "address" } else { "instance" };
+            (format!("{kind}/{}", escape(target)), format!("{kind} {target}"))
+        }
+        (None, Some("")) => ("self".into(), "this node".into()),
+        (None, Some(name)) => (format!("node/{}", escape(name)), format!("node {name}")),
+        (None, None) if *undo => return Err(Failure::usage("say what is to be put back into answers")),
+        (None, None) => return tell_statements(control, "drain"),
+    };
+    let method = if *undo { Method::DELETE } else { Method::PUT };
+    let stated: Stated = request(&control.control, method, &format!("/v1/drains/{path}"), None::<&()>)?;
+    tell(control, &stated, |out| {
+        let Stated { changed, names, ttl_s, .. } = stated;
+        let names = format!("answers of {names} {}", if names == 1 { "name" } else { "names" });
+        match (undo, changed) {
+            (true, false) => writeln!(out, "{what} was not drained"),
+            (true, true) => writeln!(out, "{what} is back in the {names}"),
+            (false, false) => writeln!(out, "{what} was drained already; it is out of the {names}"),
+            (false, true) => {
+                let lost = if stated.durable {
+                    ""
+                } else {
+                    "; the node has no --data-dir and forgets it when it ends"
+                };
+                writeln!(out, "{what} is out of the {names}, at all nodes{lost}")
+            }
+        }?;
+        if !undo && !stated.emptied.is_empty() {
+            writeln!(out, "without any address now: {}", stated.emptied.join(", "))?;
+        }
+        if !undo && *no_wait && stated.names > 0 {
+            writeln!(out, "clients may use answers of before for {ttl_s} s more")?;
+        }
+        Ok(())
+    })?;
+    if *undo || *no_wait || stated.names == 0 || control.json {
+        return Ok(());
+    }
+    thread::sleep(Duration::from_secs(stated.ttl_s.into()));
+    tell(control, &(), |out| {
+        writeln!(out, "its TTL of {} s has passed: no client that keeps to it uses it any more", stated.ttl_s)
+    })
+}
+
+/// Says by which policy names are answered, or tells what is said.
+pub(crate) fn policy(args: &PolicyArgs) -> Result<(), Failure> {
+    let PolicyArgs { scope, policy, remove, control } = args;
+    let Some(scope) = scope else { return tell_statements(control, "policy") };
+    let path = format!("/v1/policies/{}", escape(scope));
+    let stated: Stated = match policy {
+        Some(policy) => {
+            let body = PolicyBody { policy: policy.clone() };
+            request(&control.control, Method::PUT, &path, Some(&body))?
+        }
+        None if *remove => request(&control.control, Method::DELETE, &path, None::<&()>)?,
+        None => {
+            return Err(Failure::usage(format!(
+                "which policy is {scope} to have? Or --remove what is said of it"
+            )));
+        }
+    };
+    tell(control, &stated, |out| match (stated.changed, stated.names) {
+        (false, _) => writeln!(out, "nothing new: that was so already"),
+        (true, names) => writeln!(out, "said, at all nodes, of {names} names with addresses"),
+    })
+}
+
+fn tell_statements(control: &ControlArgs, kind: &str) -> Result<(), Failure> {
+    let all: Vec<Statement> = request(&control.control, Method::GET, "/v1/statements", None::<&()>)?;
+    let all: Vec<_> = all.into_iter().filter(|statement| statement.kind == kind).collect();
+    tell(control, &all, |out| {
+        if all.is_empty() {
+            let none = if kind == "drain" { "nothing is drained" } else { "no policy is said" };
+            return writeln!(out, "{none}");
+        }
+        for Statement { of, scope, policy, .. } in &all {
+            writeln!(out, "{scope:<8} {of} {}", policy.as_deref().unwrap_or_default())?;
+        }
+        Ok(())
+    })
+}
+
+/// Tells why a name has the answers that it has.
+pub(crate) fn explain(args: &ExplainArgs) -> Result<(), Failure> {
+    let ExplainArgs { name, control } = args;
+    let path = format!("/v1/explain/{}", escape(name));
+    let explanation: Explanation = request(&control.control, Method::GET, &path, None::<&()>)?;
+    tell(control, &explanation, |out| {
+        let Explanation { name, policy, records } = &explanation;
+        if records.is_empty() {
+            return writeln!(out, "{name} has no records that somebody has registered");
+        }
+        writeln!(out, "{name} is answered by the policy {policy}")?;
+        let mut table = Table::new();
+        table.load_preset(presets::NOTHING);
+        table.set_header([
+            "TYPE",
+            "DATA",
+            "IN ANSWERS",
+            "SHARE",
+            "WEIGHT",
+            "TIER",
+            "HEALTH",
+            "CHECK",
+            "INSTANCE",
+            "NODE",
+        ]);
+        table.add_rows(records.iter().map(row));
+        writeln!(out, "{}", table.trim_fmt())
+    })
+}
+
+fn row(it: &Explained) -> [String; 10] {
+    let weight = it.weight.map(|weight| match it.ramp {
+        Some(ramp) => format!("{weight}, {:.0}% of it by now", 100.0 * ramp),
+        None => weight.to_string(),
+    });
+    let health = match &it.found {
+        Some(found) => format!("{}: {found}", it.health),
+        None => it.health.clone(),
+    };
+    let in_answers = it.why_not.as_ref().map_or_else(|| "yes".into(), |why| format!("no: {why}"));
+    let share = it.share.map(|share| format!("{:.1}%", 100.0 * share));
+    let tier = it.weight.map(|_| it.tier.to_string());
+    [
+        it.rtype.clone(),
+        it.data.clone(),
+        in_answers,
+        share.unwrap_or_default(),
+        weight.unwrap_or_default(),
+        tier.unwrap_or_default(),
+        health,
+        it.check.clone().unwrap_or_default(),
+        it.instance.clone(),
+        it.node.clone(),
+    ]
+}

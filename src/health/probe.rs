@@ -1,0 +1,278 @@
+//! Checking once whether an address is well.
+//!
+//! Runs on the `health` thread, asynchronously, many at a time. Whatever is checked may be silent, slow or hostile: every check
+//! ends with its time, and reads no more than it needs.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http_body_util::Empty;
+use hyper::body::Bytes;
+use hyper::{Request, header};
+use hyper_util::rt::TokioIo;
+use rustix::process::{Pid, Signal, kill_process_group};
+use rustls::ClientConfig;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{DigitallySignedStruct, SignatureScheme};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UdpSocket};
+use tokio::process::Command;
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+
+use super::monitor::Outcome;
+use super::spec::{Check, Probe};
+use crate::wire::header as dns_header;
+use crate::wire::message::write_query;
+use crate::wire::name::Name;
+
+/// Programs that run at the same time at most: each takes a process.
+const MAX_PROGRAMS: usize = 64;
+
+/// Where a DNS response has its code, and the bits of it.
+const RCODE_AT: usize = 3;
+const RCODE_MASK: u8 = 0x0f;
+
+/// What checks of all kinds need.
+pub struct Prober {
+    tls: TlsConnector,
+    /// Where programs are, if any may be run.
+    programs: Option<PathBuf>,
+    running: Semaphore,
+}
+
+/// Why an address is not well, or why that is not known.
+enum Fault {
+    Failed(String),
+    Unmade(String),
+}
+
+impl From<io::Error> for Fault {
+    fn from(error: io::Error) -> Self {
+        // What this machine is short of is no fault of the other.
+        let ours =
+            [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM, libc::EADDRNOTAVAIL, libc::EAGAIN];
+        if error.raw_os_error().is_some_and(|code| ours.contains(&code)) {
+            Self::Unmade(error.to_string())
+        } else {
+            Self::Failed(error.to_string())
+        }
+    }
+}
+
+impl Prober {
+    /// Runs programs that are in the directory `programs`, or none.
+    ///
+    /// # Errors
+    /// When TLS cannot be set up.
+    pub fn new(programs: Option<PathBuf>) -> Result<Self, rustls::Error> {
+        let provider = Arc::new(ring::default_provider());
+        let config = ClientConfig::builder_with_provider(Arc::clone(&provider))
+            .with_safe_default_protocol_versions()?
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(AnyCertificate(provider)))
+            .with_no_client_auth();
+        let tls = TlsConnector::from(Arc::new(config));
+        Ok(Self { tls, programs, running: Semaphore::new(MAX_PROGRAMS) })
+    }
+
+    /// Makes a check of `address`.
+    pub async fn probe(&self, address: IpAddr, check: &Check) -> Outcome {
+        let limit = check.timeout;
+        let made = async {
+            match &check.probe {
+                Probe::Tcp { port } => tcp(SocketAddr::new(address, *port)).await,
+                Probe::Http { tls, port, path, host, status } => {
+                    let at = SocketAddr::new(address, *port);
+                    self.http(at, *tls, path, host.as_deref(), *status).await
+                }
+                Probe::Dns { port, name, qtype } => dns(SocketAddr::new(address, *port), name, *qtype).await,
+                // It has a time of its own: who stops waiting for a program has to end it.
+                Probe::Command { program } => self.command(program, address, limit).await,
+            }
+        };
+        let is_program = matches!(check.probe, Probe::Command { .. });
+        let made = if is_program { Ok(made.await) } else { timeout(limit, made).await };
+        match made {
+            Ok(Ok(())) => Outcome::Well,
+            Ok(Err(Fault::Failed(why))) => Outcome::Failed(why),
+            Ok(Err(Fault::Unmade(why))) => Outcome::Unmade(why),
+            Err(_) => Outcome::Failed(no_answer(limit)),
+        }
+    }
+
+    async fn http(
+        &self,
+        at: SocketAddr,
+        tls: bool,
+        path: &str,
+        host: Option<&str>,
+        (low, high): (u16, u16),
+    ) -> Result<(), Fault> {
+        let host = host.map_or_else(|| at.ip().to_string(), str::to_owned);
+        let failed = |error: &dyn std::fmt::Display| Fault::Failed(error.to_string());
+        let request = Request::builder()
+            .uri(path)
+            .header(header::HOST, &host)
+            .header(header::USER_AGENT, concat!("redbreast/", env!("CARGO_PKG_VERSION")))
+            .header(header::CONNECTION, "close")
+            .body(Empty::<Bytes>::new())
+            .map_err(|error| failed(&error))?;
+        let stream = TcpStream::connect(at).await?;
+        let status = if tls {
+            let name = host.rsplit_once(':').map_or(&*host, |(name, _)| name).to_owned();
+            let name = ServerName::try_from(name).unwrap_or_else(|_| ServerName::from(at.ip()));
+            let stream = self.tls.connect(name, stream).await.map_err(|error| failed(&error))?;
+            exchange(stream, request).await
+        } else {
+            exchange(stream, request).await
+        };
+        match status.map_err(|error| failed(&error))? {
+            status if (low..=high).contains(&status) => Ok(()),
+            status => Err(Fault::Failed(format!("HTTP status {status}"))),
+        }
+    }
+
+    async fn command(&self, program: &str, address: IpAddr, limit: Duration) -> Result<(), Fault> {
+        let Some(directory) = &self.programs else {
+            return Err(Fault::Unmade("this node has no --check-dir, so it runs no programs".into()));
+        };
+        let path = directory.join(program);
+        let Ok(_permit) = timeout(limit, self.running.acquire()).await else {
+            return Err(Fault::Unmade(format!("{MAX_PROGRAMS} programs are running already")));
+        };
+        run(&path, address, limit).await
+    }
+}
+
+fn no_answer(limit: Duration) -> String {
+    format!("no answer within {} ms", limit.as_millis())
+}
+
+async fn tcp(at: SocketAddr) -> Result<(), Fault> {
+    let stream = TcpStream::connect(at).await?;
+    // It is reset rather than closed, or each check would leave a port in TIME_WAIT here for a minute.
+    let _ = socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO));
+    Ok(())
+}
+
+/// The status of the response.
+async fn exchange(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    request: Request<Empty<Bytes>>,
+) -> Result<u16, hyper::Error> {
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+    let driver = AbortOnDrop(tokio::spawn(connection));
+    let status = sender.send_request(request).await?.status().as_u16();
+    // What comes behind the head is of no interest.
+    drop(driver);
+    Ok(status)
+}
+
+/// Ends a task when nobody waits for what it is for any more.
+struct AbortOnDrop<T>(tokio::task::JoinHandle<T>);
+
+impl<T> Drop for AbortOnDrop<T> {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+async fn dns(at: SocketAddr, name: &Name, qtype: u16) -> Result<(), Fault> {
+    let any: SocketAddr = if at.is_ipv4() { ([0; 4], 0).into() } else { ([0u16; 8], 0).into() };
+    let socket = UdpSocket::bind(any).await?;
+    socket.connect(at).await?;
+    let query = write_query(fastrand::u16(..), name, qtype);
+    socket.send(&query).await?;
+    let mut answer = [0; 4096];
+    loop {
+        let len = socket.recv(&mut answer).await?;
+        let answer = &answer[..len];
+        let question = dns_header::LEN..query.len();
+        // Anything else is not for us.
+        if answer.get(..2) == query.get(..2)
+            && answer.get(2).is_some_and(|flags| flags & dns_header::QR != 0)
+            && answer.get(question.clone()) == query.get(question)
+        {
+            return match answer[RCODE_AT] & RCODE_MASK {
+                0 => Ok(()),
+                rcode => Err(Fault::Failed(format!("DNS response code {rcode}"))),
+            };
+        }
+    }
+}
+
+/// Runs a program in a process group of its own, and ends all of that with its time.
+async fn run(path: &Path, address: IpAddr, limit: Duration) -> Result<(), Fault> {
+    let cannot = |error: &io::Error| Fault::Unmade(format!("{} cannot be run: {error}", path.display()));
+    let mut child = Command::new(path)
+        .arg(address.to_string())
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .process_group(0)
+        .kill_on_drop(true)
+        .spawn()
+        .map_err(|error| cannot(&error))?;
+    let group = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
+    let ended = timeout(limit, child.wait()).await;
+    // What it has started and left behind goes with it, also when it has ended well.
+    if let Some(group) = group {
+        let _ = kill_process_group(group, Signal::KILL);
+    }
+    match ended {
+        Ok(Ok(status)) if status.success() => Ok(()),
+        Ok(Ok(status)) => Err(Fault::Failed(format!("it ended with {status}"))),
+        Ok(Err(error)) => Err(cannot(&error)),
+        Err(_) => {
+            let _ = child.wait().await;
+            Err(Fault::Failed(format!("it had not ended after {} ms", limit.as_millis())))
+        }
+    }
+}
+
+/// Takes any certificate: what is checked is whether the server is well, and not who it is.
+#[derive(Debug)]
+struct AnyCertificate(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for AnyCertificate {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}

@@ -1,0 +1,124 @@
+//! Why a name has the answers that it has.
+//!
+//! Runs on the control thread, on request.
+
+use std::collections::BTreeMap;
+
+use super::Node;
+use crate::policy::Order;
+use crate::policy::select::{Health, RAMP_STEPS, Standing, Verdict, select};
+use crate::registry::rdata_text;
+use crate::registry::request::{Explained, Explanation};
+use crate::store::{NodeId, Record, Target};
+use crate::wire::name::Name;
+
+/// The registrations of one name, with their origins and whether these are up.
+type Found<'a> = [(NodeId, bool, Record<'a>)];
+
+impl Node {
+    /// Explains a name.
+    pub(super) fn explain(&self, name: &Name) -> Explanation {
+        let lower = name.to_lower_case();
+        let store = self.cluster.engine().store();
+        let policy = self.publisher.rules().of(lower.as_wire());
+        let found: Vec<_> = store.named(lower.as_wire()).collect();
+        let verdicts = self.verdicts(lower.as_wire(), &found);
+        // Other orders depend on who asks, or on no weight at all.
+        let sum = |rtype: u16| {
+            let of_type = verdicts.iter().filter(|((it, _), _)| *it == rtype);
+            of_type.filter_map(|(_, verdict)| Some(f64::from((*verdict).ok()?))).sum::<f64>()
+        };
+        let count =
+            |rtype: u16| verdicts.iter().filter(|((it, _), verdict)| *it == rtype && verdict.is_ok()).count();
+        let share = |rtype: u16, weight: u32| match policy.order {
+            Order::Weighted | Order::Rfc6724 => Some(f64::from(weight) / sum(rtype)),
+            #[allow(clippy::cast_precision_loss)] // some thousand at most
+            Order::Shuffle | Order::Rotate => Some(1.0 / count(rtype) as f64),
+            Order::Fixed | Order::Near | Order::Hash => None,
+        };
+        let names = self.node_names();
+        let explain = |(origin, up, record): &(NodeId, bool, Record<'_>)| {
+            let attributes = record.attributes().unwrap_or_default();
+            let verdict = verdicts.get(&(record.rtype, record.rdata));
+            let own = self.standing(*origin, record);
+            let why_not = if *up {
+                match verdict {
+                    Some(Ok(_)) if own.drained => {
+                        Some("drained; its address is registered once more".to_owned())
+                    }
+                    Some(Ok(_)) | None => None,
+                    Some(Err(why)) if own.drained => Some(self.drained_by(*origin, record, why.told())),
+                    Some(Err(why)) => Some(why.told().to_owned()),
+                }
+            } else {
+                Some("its node is down".into())
+            };
+            let is_address = record.address().is_some();
+            let weight = verdict.and_then(|verdict| verdict.ok()).filter(|_| why_not.is_none());
+            Explained {
+                rtype: rdata_text::type_name(record.rtype),
+                data: rdata_text::show(record.rtype, record.rdata),
+                in_answers: why_not.is_none(),
+                why_not,
+                share: weight.and_then(|weight| share(record.rtype, weight)),
+                instance: record.instance().into(),
+                node: names.get(origin).cloned().unwrap_or_default(),
+                node_id: origin.to_string(),
+                weight: is_address.then_some(own.weight),
+                ramp: attributes.state.ramp.map(|ramp| f64::from(ramp) / f64::from(RAMP_STEPS)),
+                tier: own.tier,
+                health: match own.health {
+                    Health::Unknown => "unknown",
+                    Health::Up => "up",
+                    Health::Down => "down",
+                }
+                .into(),
+                check: attributes.check.map(Into::into),
+                found: self.found.get(record.key).filter(|told| !told.is_empty()).cloned(),
+                ttl_s: attributes.ttl_s,
+            }
+        };
+        Explanation {
+            name: name.to_string(),
+            policy: policy.to_string(),
+            records: found.iter().map(explain).collect(),
+        }
+    }
+
+    fn standing(&self, origin: NodeId, record: &Record<'_>) -> Standing {
+        let drained = self.cluster.engine().store().statements().drains(origin, record);
+        Standing { drained, ..record.standing() }
+    }
+
+    /// What holds of each address of a name, as when its answers were laid out.
+    fn verdicts<'a>(&self, name: &[u8], found: &Found<'a>) -> BTreeMap<(u16, &'a [u8]), Verdict> {
+        let policy = self.publisher.rules().of(name);
+        let mut standings: BTreeMap<(u16, &[u8]), Standing> = BTreeMap::new();
+        for (origin, _, record) in found.iter().filter(|(_, up, record)| *up && record.address().is_some()) {
+            let own = self.standing(*origin, record);
+            let of_address = standings.entry((record.rtype, record.rdata)).or_insert(own);
+            *of_address = of_address.or(own);
+        }
+        let mut verdicts = BTreeMap::new();
+        let all: Vec<_> = standings.into_iter().collect();
+        for family in all.chunk_by(|((a, _), _), ((b, _), _)| a == b) {
+            let standings: Vec<_> = family.iter().map(|(_, standing)| *standing).collect();
+            select(&policy, &standings, |i, verdict| {
+                verdicts.insert(family[i].0, verdict);
+            });
+        }
+        verdicts
+    }
+
+    fn drained_by(&self, origin: NodeId, record: &Record<'_>, otherwise: &str) -> String {
+        let statements = self.cluster.engine().store().statements();
+        let said = |target: &Target| statements.get(target).is_some();
+        let by = match record.address().map(Target::Address) {
+            Some(target) if said(&target) => "its address is drained",
+            _ if said(&Target::Instance(record.instance().into())) => "its instance is drained",
+            _ if said(&Target::Node(origin)) => "its node is drained",
+            _ => otherwise,
+        };
+        by.into()
+    }
+}

@@ -1,0 +1,95 @@
+//! Who is answered, as far as that has a part in the order of addresses.
+//!
+//! Runs on the workers: pure and allocation-free.
+
+use std::net::IpAddr;
+
+/// Who is answered, as far as that is known: the address of a client, or the network that it is in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Client {
+    /// From the left; what is beyond the known bits is 0.
+    address: u128,
+    /// Bits that are known.
+    bits: u32,
+    is_v4: bool,
+}
+
+/// Bits of an IPv6 address that are its network's: hosts change the others as they like (RFC 8981).
+const V6_NETWORK_BITS: u32 = 64;
+
+impl Client {
+    /// The client that has this address, of which so many bits are known.
+    #[inline]
+    #[must_use]
+    pub fn new(address: IpAddr, bits: u32) -> Self {
+        let (address, width, is_v4) = match address.to_canonical() {
+            IpAddr::V4(v4) => (u128::from(u32::from(v4)) << 96, 32, true),
+            IpAddr::V6(v6) => (u128::from(v6), 128, false),
+        };
+        let bits = bits.min(width);
+        Self { address: address & prefix_mask(bits), bits, is_v4 }
+    }
+
+    /// Whether its address is one of loopback, and so says nothing of the address that it would reach others from.
+    fn is_loopback(&self) -> bool {
+        if self.is_v4 { self.address >> 120 == 127 } else { self.address == 1 }
+    }
+
+    /// It, if addresses like the one with these bits can be compared with its own.
+    pub(super) fn comparable(self, address: u128, is_v4: bool) -> Option<Self> {
+        let first = Self { address, bits: 128, is_v4 };
+        (self.bits > 0 && self.is_v4 == first.is_v4 && self.is_loopback() == first.is_loopback())
+            .then_some(self)
+    }
+
+    /// Bits that it has in common with `address`, as far as they are known.
+    #[inline]
+    pub(super) fn common(&self, address: u128) -> u32 {
+        (address ^ self.address).leading_zeros().min(self.bits)
+    }
+
+    /// The lowest and the highest address that share so many bits with it.
+    #[inline]
+    pub(super) fn sharing(&self, bits: u32) -> (u128, u128) {
+        let mask = prefix_mask(bits);
+        (self.address & mask, self.address | !mask)
+    }
+
+    /// Its address from the left, as far as it is known.
+    #[inline]
+    pub(super) fn address(&self) -> u128 {
+        self.address
+    }
+
+    /// Bits of it that are known.
+    #[inline]
+    pub(super) fn bits(&self) -> u32 {
+        self.bits
+    }
+
+    /// The same number on every node.
+    #[inline]
+    pub(super) fn hash(&self) -> u64 {
+        let network = if self.is_v4 { self.bits } else { self.bits.min(V6_NETWORK_BITS) };
+        let address = self.address & prefix_mask(network);
+        mix((address >> 64) as u64 ^ mix(low(address)))
+    }
+}
+
+/// That many bits from the left.
+fn prefix_mask(bits: u32) -> u128 {
+    u128::MAX.checked_shl(128 - bits).unwrap_or(0)
+}
+
+#[allow(clippy::cast_possible_truncation)] // the low half is what is wanted
+pub(super) fn low(bits: u128) -> u64 {
+    bits as u64
+}
+
+/// Stirs 64 bits so that each depends on all (the finalizer of `MurmurHash3`).
+#[inline]
+pub(super) fn mix(mut bits: u64) -> u64 {
+    bits = (bits ^ bits >> 33).wrapping_mul(0xff51_afd7_ed55_8ccd);
+    bits = (bits ^ bits >> 33).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
+    bits ^ bits >> 33
+}
