@@ -13,7 +13,7 @@ use crate::policy::select::{Health, RAMP_STEPS};
 use crate::store::State;
 
 /// A check is up to so much of its interval early, each time anew: so those that began together do not stay together.
-const JITTER: f64 = 0.1;
+const JITTER: f64 = 0.05;
 
 /// How long a check that is due while the one before it still runs is put off.
 const BUSY_DELAY: Duration = Duration::from_millis(10);
@@ -164,9 +164,17 @@ impl Monitor {
         self.due.peek().map(|Reverse((at, ..))| *at)
     }
 
-    /// Tells the checks that are to be made `now`, and what has changed without any.
-    pub fn advance(&mut self, now: Duration, mut job: impl FnMut(Job), mut tell: impl FnMut(Found)) {
-        while let Some(&Reverse((at, id, generation, due))) = self.due.peek().filter(|due| due.0.0 <= now) {
+    /// Tells the checks that are to be made `now`, `most` of them at most, and what has changed without any.
+    pub fn advance(
+        &mut self,
+        now: Duration,
+        mut most: usize,
+        mut job: impl FnMut(Job),
+        mut tell: impl FnMut(Found),
+    ) {
+        while most > 0
+            && let Some(&Reverse((at, id, generation, due))) = self.due.peek().filter(|due| due.0.0 <= now)
+        {
             self.due.pop();
             let Some(target) = self.targets.get_mut(id).filter(|target| target.generation == generation)
             else {
@@ -178,6 +186,7 @@ impl Monitor {
                 }
                 (Due::Check, Some(check)) => {
                     target.running = true;
+                    most -= 1;
                     let early = JITTER * self.rng.f64();
                     // From when it was due, not from now: being late once does not make the next one late.
                     let next =
@@ -283,7 +292,7 @@ mod tests {
         let mut all = Vec::new();
         while let Some(now) = monitor.next().filter(|at| *at <= until) {
             let (mut jobs, mut found) = (Vec::new(), Vec::new());
-            monitor.advance(now, |job| jobs.push(job), |it| found.push(it));
+            monitor.advance(now, usize::MAX, |job| jobs.push(job), |it| found.push(it));
             for Job { target, generation, .. } in jobs {
                 let outcome = if well(now) { Outcome::Well } else { Outcome::Failed("refused".into()) };
                 found.extend(monitor.done(now, target, generation, outcome));
@@ -333,7 +342,7 @@ mod tests {
         for i in 1..20 {
             let now = S * 10 * i;
             let mut jobs = Vec::new();
-            monitor.advance(now, |job| jobs.push(job), |_| {});
+            monitor.advance(now, usize::MAX, |job| jobs.push(job), |_| {});
             for job in jobs {
                 let unmade = Outcome::Unmade("too many open files".into());
                 assert_eq!(monitor.done(now, job.target, job.generation, unmade), None);
@@ -346,8 +355,9 @@ mod tests {
         let mut monitor = monitor();
         monitor.watch(Duration::ZERO, key(1), watch("tcp:80,fall=1", None), true);
         let mut jobs = Vec::new();
-        monitor.advance(S * 10, |job| jobs.push(job), |_| {});
-        monitor.advance(S * 30, |_| panic!("the one before still runs"), |_| {});
+        monitor.advance(S * 10, 0, |_| panic!("none may be made"), |_| {});
+        monitor.advance(S * 10, 9, |job| jobs.push(job), |_| {});
+        monitor.advance(S * 30, 9, |_| panic!("the one before still runs"), |_| {});
         monitor.forget(&key(1));
         assert!(monitor.is_empty());
         // Another takes its place.

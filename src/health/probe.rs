@@ -14,12 +14,14 @@ use http_body_util::Empty;
 use hyper::body::Bytes;
 use hyper::{Request, header};
 use hyper_util::rt::TokioIo;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal, kill_process_group};
 use rustls::ClientConfig;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{DigitallySignedStruct, SignatureScheme};
+use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UdpSocket};
 use tokio::process::Command;
@@ -83,12 +85,17 @@ impl Prober {
         Ok(Self { tls, programs, running: Semaphore::new(MAX_PROGRAMS) })
     }
 
-    /// Makes a check of `address`.
-    pub async fn probe(&self, address: IpAddr, check: &Check) -> Outcome {
+    /// Makes a check of `address`, or goes on with one that was `begun`.
+    pub async fn probe(&self, address: IpAddr, check: &Check, begun: Option<Socket>) -> Outcome {
         let limit = check.timeout;
         let made = async {
             match &check.probe {
-                Probe::Tcp { port } => tcp(SocketAddr::new(address, *port)).await,
+                Probe::Tcp { port } => {
+                    match begun.map_or_else(|| begin_tcp(address, *port), Begun::Pending) {
+                        Begun::Done(outcome) => return outcome,
+                        Begun::Pending(socket) => connected(socket).await,
+                    }
+                }
                 Probe::Http { tls, port, path, host, status } => {
                     let at = SocketAddr::new(address, *port);
                     self.http(at, *tls, path, host.as_deref(), *status).await
@@ -97,15 +104,11 @@ impl Prober {
                 // It has a time of its own: who stops waiting for a program has to end it.
                 Probe::Command { program } => self.command(program, address, limit).await,
             }
+            .map_or_else(outcome, |()| Outcome::Well)
         };
         let is_program = matches!(check.probe, Probe::Command { .. });
         let made = if is_program { Ok(made.await) } else { timeout(limit, made).await };
-        match made {
-            Ok(Ok(())) => Outcome::Well,
-            Ok(Err(Fault::Failed(why))) => Outcome::Failed(why),
-            Ok(Err(Fault::Unmade(why))) => Outcome::Unmade(why),
-            Err(_) => Outcome::Failed(no_answer(limit)),
-        }
+        made.unwrap_or_else(|_| Outcome::Failed(no_answer(limit)))
     }
 
     async fn http(
@@ -156,11 +159,56 @@ fn no_answer(limit: Duration) -> String {
     format!("no answer within {} ms", limit.as_millis())
 }
 
-async fn tcp(at: SocketAddr) -> Result<(), Fault> {
-    let stream = TcpStream::connect(at).await?;
+/// A connection that was begun.
+pub enum Begun {
+    /// It is known already what came of it.
+    Done(Outcome),
+    /// The other side has not answered yet.
+    Pending(Socket),
+}
+
+/// Begins to connect to a port. On this machine, and where nobody listens on it, it is mostly known at once what comes of it:
+/// to wait for that through the event loop would cost as much again.
+#[must_use]
+pub fn begin_tcp(address: IpAddr, port: u16) -> Begun {
+    match connect(SocketAddr::new(address, port)) {
+        Ok(Connecting::Yes(socket)) => Begun::Pending(socket),
+        Ok(Connecting::No) => Begun::Done(Outcome::Well),
+        Err(error) => Begun::Done(outcome(Fault::from(error))),
+    }
+}
+
+enum Connecting {
+    Yes(Socket),
+    No,
+}
+
+fn connect(at: SocketAddr) -> io::Result<Connecting> {
+    let socket = Socket::new(Domain::for_address(at), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
     // It is reset rather than closed, or each check would leave a port in TIME_WAIT here for a minute.
-    let _ = socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO));
-    Ok(())
+    socket.set_linger(Some(Duration::ZERO))?;
+    match socket.connect(&at.into()) {
+        Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => {}
+        connected => return connected.map(|()| Connecting::No),
+    }
+    let mut polled = [PollFd::new(&socket, PollFlags::OUT)];
+    if poll(&mut polled, Some(&Timespec::default()))? == 0 {
+        return Ok(Connecting::Yes(socket));
+    }
+    socket.take_error()?.map_or(Ok(Connecting::No), Err)
+}
+
+async fn connected(socket: Socket) -> Result<(), Fault> {
+    let stream = TcpStream::from_std(socket.into())?;
+    stream.writable().await?;
+    stream.take_error()?.map_or(Ok(()), |error| Err(error.into()))
+}
+
+fn outcome(fault: Fault) -> Outcome {
+    match fault {
+        Fault::Failed(why) => Outcome::Failed(why),
+        Fault::Unmade(why) => Outcome::Unmade(why),
+    }
 }
 
 /// The status of the response.

@@ -12,14 +12,16 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::{sleep, sleep_until};
 
-use super::monitor::{Found, Key, Monitor, Outcome, Watch};
-use super::probe::Prober;
+use super::monitor::{Found, Job, Key, Monitor, Outcome, Watch};
+use super::probe::{Begun, Prober, begin_tcp};
+use super::spec::Probe;
 
 /// Checks under way at most: each takes a socket.
 const MAX_RUNNING: usize = 4_096;
 
-/// Checks that are due within so much time are begun together: to be woken for each costs more than some checks do.
-const TICK: Duration = Duration::from_millis(2);
+/// Checks that are due within so much time are begun together, the later ones of them early: to be woken for each costs more
+/// than some checks do.
+const TICK: Duration = Duration::from_millis(40);
 
 enum Order {
     Watch { key: Key, watch: Watch, new: bool },
@@ -86,7 +88,7 @@ async fn run(mut orders: UnboundedReceiver<Order>, prober: Arc<Prober>, tell: im
         let next = monitor.next().filter(|_| running < MAX_RUNNING).map(|at| begin + at);
         let patience = async {
             match next {
-                Some(at) => sleep_until(at.max(Instant::now() + TICK).into()).await,
+                Some(at) => sleep_until(at.into()).await,
                 None => sleep(Duration::MAX).await,
             }
         };
@@ -103,16 +105,28 @@ async fn run(mut orders: UnboundedReceiver<Order>, prober: Arc<Prober>, tell: im
                 monitor.done(begin.elapsed(), target, generation, outcome).into_iter().for_each(&tell);
             }
             () = patience => {
-                let begin_check = |job: super::monitor::Job| {
+                let (now, most) = (begin.elapsed(), MAX_RUNNING - running);
+                let mut known = Vec::new();
+                let begin_check = |job: Job| {
+                    let begun = match &job.check.probe {
+                        Probe::Tcp { port } => match begin_tcp(job.address, *port) {
+                            Begun::Done(outcome) => return known.push((job, outcome)),
+                            Begun::Pending(socket) => Some(socket),
+                        },
+                        _ => None,
+                    };
                     running += 1;
                     let (prober, done) = (Arc::clone(&prober), done.clone());
                     tokio::spawn(async move {
-                        let outcome = prober.probe(job.address, &job.check).await;
+                        let outcome = prober.probe(job.address, &job.check, begun).await;
                         // Nobody waits for it if the thread is ending.
                         let _ = done.send((job.target, job.generation, outcome));
                     });
                 };
-                monitor.advance(begin.elapsed(), begin_check, &tell);
+                monitor.advance(now + TICK, most, begin_check, &tell);
+                for (Job { target, generation, .. }, outcome) in known {
+                    monitor.done(now, target, generation, outcome).into_iter().for_each(&tell);
+                }
             }
         }
     }

@@ -53,6 +53,8 @@ pub enum Measurement {
     Memory,
     /// A node with a million names of a file: loading, memory, changes.
     Large,
+    /// How soon what fails its checks is out of answers, and what 10,000 checks cost.
+    Health,
 }
 
 /// Nodes of the clusters.
@@ -81,6 +83,7 @@ pub fn measure(what: Measurement, seconds: u32, records: u32) -> io::Result<Vec<
         Measurement::Churn => churn(directory, seconds),
         Measurement::Memory => memory(directory, records),
         Measurement::Large => super::large::large(directory, records),
+        Measurement::Health => super::health::health(directory),
     }
 }
 

@@ -7,6 +7,7 @@ mod counting;
 mod fault;
 pub mod floor;
 pub mod gate;
+mod health;
 pub mod history;
 mod large;
 pub mod operations;

@@ -22,6 +22,7 @@ mod serve_clients;
 mod serve_lifecycle;
 #[path = "../support/server.rs"]
 mod server;
+mod spread;
 mod stub_resolvers;
 mod tcp;
 mod worker_manner;

@@ -14,14 +14,15 @@ enum { MOST = 64 };
 
 int main(int argc, char **argv)
 {
-    if (argc != 4) {
-        fprintf(stderr, "usage: %s NAME PORT TIMES\n", argv[0]);
+    if (argc != 5) {
+        fprintf(stderr, "usage: %s NAME PORT TIMES 4|6\n", argv[0]);
         return 2;
     }
+    int family = strcmp(argv[4], "6") ? AF_INET : AF_INET6;
     char taken[MOST][INET6_ADDRSTRLEN] = { { 0 } };
     long counts[MOST] = { 0 }, failed = 0, found = 0;
     for (long i = 0; i < atol(argv[3]); i++) {
-        struct addrinfo hints = { .ai_family = AF_INET, .ai_socktype = SOCK_STREAM }, *list = NULL;
+        struct addrinfo hints = { .ai_family = family, .ai_socktype = SOCK_STREAM }, *list = NULL;
         int error = getaddrinfo(argv[1], argv[2], &hints, &list);
         if (error) {
             fprintf(stderr, "%s: %s\n", argv[1], gai_strerror(error));
@@ -36,7 +37,10 @@ int main(int argc, char **argv)
             if (fd >= 0 && connect(fd, next->ai_addr, next->ai_addrlen) == 0) {
                 connected = 1;
                 char text[INET6_ADDRSTRLEN];
-                inet_ntop(AF_INET, &((struct sockaddr_in *)next->ai_addr)->sin_addr, text, sizeof text);
+                const void *address = family == AF_INET
+                    ? (void *)&((struct sockaddr_in *)next->ai_addr)->sin_addr
+                    : (void *)&((struct sockaddr_in6 *)next->ai_addr)->sin6_addr;
+                inet_ntop(family, address, text, sizeof text);
                 int at = 0;
                 while (at < MOST - 1 && taken[at][0] && strcmp(taken[at], text))
                     at++;
