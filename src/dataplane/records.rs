@@ -32,29 +32,36 @@ pub(super) fn copy_answers(
     suffix: Option<Suffix<'_>>,
     response: &mut Response<'_>,
 ) -> bool {
-    let record_len = match set.rtype {
-        rtype::A => FIXED_LEN + 4,
-        rtype::AAAA => FIXED_LEN + 16,
-        _ => return copy_others(set, suffix, response),
-    };
-    if let Some(steering) = Steering::read(set.steering) {
-        return copy_steered(set, steering, record_len, look, response);
+    match set.rtype {
+        rtype::A => copy_addresses::<{ FIXED_LEN + 4 }>(set, look, response),
+        rtype::AAAA => copy_addresses::<{ FIXED_LEN + 16 }>(set, look, response),
+        _ => copy_others(set, suffix, response),
     }
-    // All of one length: any of them may go, in any order.
-    let count = usize::from(set.count).min(response.room() / record_len);
-    let len = count * record_len;
+}
+
+/// Copies records of one length: any of them may go, in any order.
+#[inline]
+fn copy_addresses<const LEN: usize>(
+    set: RecordSet<'_>,
+    look: &mut Look<'_>,
+    response: &mut Response<'_>,
+) -> bool {
+    let records = set.records.as_chunks::<LEN>().0;
+    if let Some(steering) = Steering::read(set.steering) {
+        return copy_steered(records, steering, look, response);
+    }
+    let count = records.len().min(response.room() / LEN);
     #[allow(clippy::cast_possible_truncation)] // at most `set.count`
-    response.answer_with(count as u16, len, |out| {
-        arrange::shuffle(look.rng, record_len, set.records.chunks_exact(record_len), out);
+    response.answer_with(count as u16, count * LEN, |out| {
+        arrange::shuffle(look.rng, records.iter(), out.as_chunks_mut().0);
     });
-    count == usize::from(set.count)
+    count == records.len()
 }
 
 /// Copies addresses by the policy of their name, the first of them first; returns whether all that it wants have fit.
-fn copy_steered(
-    set: RecordSet<'_>,
+fn copy_steered<const LEN: usize>(
+    records: &[[u8; LEN]],
     steering: Steering<'_>,
-    record_len: usize,
     look: &mut Look<'_>,
     response: &mut Response<'_>,
 ) -> bool {
@@ -67,10 +74,12 @@ fn copy_steered(
     }
     let name_hash = look.name.hash();
     let mut choice = Choice { rng: look.rng, rotations: look.rotations, name_hash, client };
-    let arrangement = Arrangement::new(steering, record_len, set.records, &mut choice);
-    let count = arrangement.wanted().min(response.room() / record_len);
-    #[allow(clippy::cast_possible_truncation)] // at most `set.count`
-    response.answer_with(count as u16, count * record_len, |out| arrangement.write(look.rng, out));
+    let arrangement = Arrangement::new(steering, records, &mut choice);
+    let count = arrangement.wanted().min(response.room() / LEN);
+    #[allow(clippy::cast_possible_truncation)] // at most as many as a set can have
+    response.answer_with(count as u16, count * LEN, |out| {
+        arrangement.write(look.rng, out.as_chunks_mut().0);
+    });
     count == arrangement.wanted()
 }
 

@@ -9,30 +9,26 @@ use super::client::Client;
 use super::rendezvous::rendezvous;
 use super::steering::Steering;
 
-/// Copies as many of `records` as fit into `out`, each record `record_len` bytes long, in random order.
+/// Copies as many of `records` as fit into `out`, in random order.
 ///
 /// Every order is equally likely, and where not all fit every subset is: the forward form of the Fisher-Yates shuffle
 /// puts each new record at a random place among those before it and moves the one from there to the end; past the end
 /// of `out` it goes on as reservoir sampling (Vitter's algorithm R), with the same bounds for its random numbers.
-///
-/// # Panics
-/// If `record_len` is 0, a record has another length, or that of `out` is not a multiple of it.
 #[inline]
-pub fn shuffle<'a>(
+pub fn shuffle<'a, const LEN: usize>(
     rng: &mut fastrand::Rng,
-    record_len: usize,
-    records: impl Iterator<Item = &'a [u8]>,
-    out: &mut [u8],
+    mut records: impl Iterator<Item = &'a [u8; LEN]>,
+    out: &mut [[u8; LEN]],
 ) {
-    assert!(record_len > 0 && out.len().is_multiple_of(record_len));
-    for (i, record) in records.enumerate() {
-        let place = rng.usize(..=i) * record_len;
-        let end = i * record_len;
+    let (Some(to), Some(first)) = (out.first_mut(), records.next()) else { return };
+    *to = *first;
+    for (before, record) in (1u32..).zip(records) {
+        let (place, end) = (rng.u32(..=before) as usize, before as usize);
         if end < out.len() {
-            out.copy_within(place..place + record_len, end);
+            out[end] = out[place];
         }
-        if place < out.len() {
-            out[place..place + record_len].copy_from_slice(record);
+        if let Some(to) = out.get_mut(place) {
+            *to = *record;
         }
     }
 }
@@ -74,30 +70,16 @@ pub struct Choice<'a> {
 
 /// The addresses of a set, as records of one length, in ascending order.
 #[derive(Clone, Copy)]
-struct Addresses<'a> {
-    record_len: usize,
-    records: &'a [u8],
-}
+struct Addresses<'a, const LEN: usize>(&'a [[u8; LEN]]);
 
-impl<'a> Addresses<'a> {
-    fn count(&self) -> usize {
-        self.records.len() / self.record_len
-    }
-
-    fn is_v4(&self) -> bool {
-        self.record_len == V4_RECORD_LEN
-    }
-
-    #[inline]
-    fn record(&self, i: usize) -> &'a [u8] {
-        self.records.get(i * self.record_len..(i + 1) * self.record_len).unwrap_or_default()
-    }
+impl<'a, const LEN: usize> Addresses<'a, LEN> {
+    const IS_V4: bool = LEN == V4_RECORD_LEN;
 
     /// The `i`-th, from the left.
     #[inline]
     fn bits(&self, i: usize) -> u128 {
-        let record = self.record(i);
-        if self.is_v4() {
+        let record = self.0.get(i).map_or(&[][..], |record| record);
+        if Self::IS_V4 {
             record.last_chunk().map_or(0, |v4| u128::from(u32::from_be_bytes(*v4)) << 96)
         } else {
             record.last_chunk().map_or(0, |v6| u128::from_be_bytes(*v6))
@@ -105,14 +87,15 @@ impl<'a> Addresses<'a> {
     }
 
     /// The client, if its address can be compared with these.
+    #[inline]
     fn comparable(&self, client: Client) -> Option<Client> {
-        client.comparable(self.bits(0), self.is_v4())
+        client.comparable(self.bits(0), Self::IS_V4)
     }
 
     /// The first address that is not `before`.
     #[inline]
     fn partition(&self, before: impl Fn(u128) -> bool) -> usize {
-        let (mut low, mut high) = (0, self.count());
+        let (mut low, mut high) = (0, self.0.len());
         while low < high {
             let middle = low.midpoint(high);
             if before(self.bits(middle)) {
@@ -125,15 +108,19 @@ impl<'a> Addresses<'a> {
     }
 
     /// Those that have `bits` bits in common with the client: they stand side by side.
+    #[inline]
     fn sharing(&self, client: &Client, bits: u32) -> Range<usize> {
         let (first, last) = client.sharing(bits);
         self.partition(|address| address < first)..self.partition(|address| address <= last)
     }
 
-    /// All but the `winner` and those in `skip`.
-    fn others(self, winner: usize, skip: Range<usize>) -> impl Iterator<Item = &'a [u8]> {
-        let wanted = move |i: &usize| *i != winner && !skip.contains(i);
-        (0..self.count()).filter(wanted).map(move |i| self.record(i))
+    /// All of a range but the `winner`.
+    #[inline]
+    fn others(self, within: Range<usize>, winner: usize) -> impl Iterator<Item = &'a [u8; LEN]> {
+        let part = |range: Range<usize>| self.0.get(range).unwrap_or_default();
+        let before = part(within.start..winner.clamp(within.start, within.end));
+        let after = part((winner + 1).clamp(within.start, within.end)..within.end);
+        before.iter().chain(after)
     }
 }
 
@@ -141,8 +128,8 @@ impl<'a> Addresses<'a> {
 const V4_RECORD_LEN: usize = crate::wire::record::FIXED_LEN + 4;
 
 /// The addresses of one answer: which, and how they are put in order.
-pub struct Arrangement<'a> {
-    addresses: Addresses<'a>,
+pub struct Arrangement<'a, const LEN: usize> {
+    addresses: Addresses<'a, LEN>,
     steering: Steering<'a>,
     plan: Plan,
     wanted: usize,
@@ -152,35 +139,34 @@ enum Plan {
     Shuffle,
     /// In turn, from this one on.
     From(usize),
-    /// This one first, then all but some in random order, made by a generator with a seed of their own if there is one.
+    /// This one first, then all but some in random order.
     First {
         winner: usize,
         skip: Range<usize>,
-        seed: Option<u64>,
+    },
+    /// This one first, then the others in turn, from the one that these bits say.
+    FirstInTurn {
+        winner: usize,
+        bits: u64,
     },
     Near(Client),
 }
 
-impl<'a> Arrangement<'a> {
-    /// Chooses among `records`, each `record_len` bytes long.
+impl<'a, const LEN: usize> Arrangement<'a, LEN> {
+    /// Chooses among `records`.
     #[inline]
     #[must_use]
-    pub fn new(
-        steering: Steering<'a>,
-        record_len: usize,
-        records: &'a [u8],
-        choice: &mut Choice<'_>,
-    ) -> Self {
-        let addresses = Addresses { record_len, records };
-        let count = addresses.count();
+    pub fn new(steering: Steering<'a>, records: &'a [[u8; LEN]], choice: &mut Choice<'_>) -> Self {
+        let addresses = Addresses(records);
+        let count = records.len();
         let (plan, eligible) = match steering.order {
             Order::Shuffle => (Plan::Shuffle, count),
             Order::Fixed => (Plan::From(0), count),
             Order::Rotate => (Plan::From(choice.rotations.next(choice.name_hash) % count.max(1)), count),
             Order::Hash => {
-                let client = choice.client.hash();
-                let winner = rendezvous(count, |i| addresses.bits(i), steering, client);
-                (Plan::First { winner, skip: 0..0, seed: Some(client) }, count)
+                let bits = choice.client.hash();
+                let winner = rendezvous(count, |i| addresses.bits(i), steering, bits);
+                (Plan::FirstInTurn { winner, bits }, count)
             }
             Order::Rfc6724 => behind_winner(addresses, steering, choice),
             Order::Near => match addresses.comparable(choice.client) {
@@ -202,88 +188,125 @@ impl<'a> Arrangement<'a> {
 
     /// Writes as many as fit in `out`, the first of them at its beginning.
     #[inline]
-    pub fn write(&self, rng: &mut fastrand::Rng, out: &mut [u8]) {
+    pub fn write(&self, rng: &mut fastrand::Rng, out: &mut [[u8; LEN]]) {
         let Self { addresses, plan, .. } = self;
-        let Addresses { record_len, records } = *addresses;
+        let records = addresses.0;
         match plan {
-            Plan::Shuffle => shuffle(rng, record_len, records.chunks_exact(record_len), out),
+            Plan::Shuffle => shuffle(rng, records.iter(), out),
             Plan::From(start) => {
-                let (before, from) = records.split_at(start * record_len);
+                let (before, from) = records.split_at(*start);
                 let (first, rest) = out.split_at_mut(from.len().min(out.len()));
                 first.copy_from_slice(&from[..first.len()]);
                 rest.copy_from_slice(&before[..rest.len()]);
             }
-            Plan::First { winner, skip, seed: None } => {
-                first_and_others(*addresses, *winner, skip.clone(), rng, out);
+            Plan::First { winner, skip } => {
+                among(*addresses, 0..records.len(), *winner, skip.clone(), rng, out);
             }
-            Plan::First { winner, skip, seed: Some(seed) } => {
-                let mut rng = fastrand::Rng::with_seed(*seed);
-                first_and_others(*addresses, *winner, skip.clone(), &mut rng, out);
-            }
+            Plan::FirstInTurn { winner, bits } => first_in_turn(records, *winner, *bits, out),
             Plan::Near(client) => self.write_near(client, rng, out),
         }
     }
 
     /// From where the client's own address would stand addresses share ever less with it on both sides, and all that share
-    /// the same number of bits stand side by side.
-    fn write_near(&self, client: &Client, rng: &mut fastrand::Rng, out: &mut [u8]) {
-        let Addresses { record_len, records } = self.addresses;
-        let mut taken = self.nearest(client);
-        let mut group = taken.clone();
+    /// the same number of bits stand side by side: on one side, or, where no more bits are known, on both.
+    fn write_near(&self, client: &Client, rng: &mut fastrand::Rng, out: &mut [[u8; LEN]]) {
+        let addresses = self.addresses;
+        let at = addresses.partition(|address| address < client.address());
+        let mut taken = at..at;
         let mut rest = out;
-        loop {
-            let len = (group.len() * record_len).min(rest.len());
-            let (here, after) = rest.split_at_mut(len);
-            let winner = self.steering.draw(group.clone(), rng).saturating_sub(group.start);
-            let records = records.get(group.start * record_len..group.end * record_len).unwrap_or_default();
-            first_and_others(Addresses { record_len, records }, winner, 0..0, rng, here);
+        // Nobody stands beyond the ends.
+        const NOBODY: i32 = -1;
+        let common = |i: usize| match addresses.0.get(i) {
+            #[allow(clippy::cast_possible_wrap)] // 128 at most
+            Some(_) => client.common(addresses.bits(i)) as i32,
+            None => NOBODY,
+        };
+        let (mut left, mut right) = (common(at.wrapping_sub(1)), common(at));
+        while !rest.is_empty() && left.max(right) > NOBODY {
+            let (bits, begin) = (left.max(right), taken.clone());
+            while left == bits {
+                taken.start -= 1;
+                left = common(taken.start.wrapping_sub(1));
+            }
+            while right == bits {
+                taken.end += 1;
+                right = common(taken.end);
+            }
+            // What is new of them stands on one side of what was taken, or nothing was.
+            let group = if taken.start < begin.start && !begin.is_empty() {
+                taken.start..begin.start
+            } else if begin.is_empty() {
+                taken.clone()
+            } else {
+                begin.end..taken.end
+            };
+            let (here, after) = rest.split_at_mut(group.len().min(rest.len()));
+            if let ([only], [to]) = (addresses.0.get(group.clone()).unwrap_or_default(), &mut *here) {
+                *to = *only;
+            } else {
+                let winner = self.steering.draw(group.clone(), rng);
+                among(addresses, group, winner, 0..0, rng, here);
+            }
             rest = after;
-            let common =
-                |i: usize| (i < self.addresses.count()).then(|| client.common(self.addresses.bits(i)));
-            let next = taken.start.checked_sub(1).and_then(common).max(common(taken.end));
-            let Some(bits) = next.filter(|_| !rest.is_empty()) else { return };
-            // Who shares less is all around, but what is new of them stands on one side.
-            let wider = self.addresses.sharing(client, bits);
-            group = if wider.start < taken.start { wider.start..taken.start } else { taken.end..wider.end };
-            taken = wider;
         }
-    }
-
-    /// Those that share most with the client.
-    fn nearest(&self, client: &Client) -> Range<usize> {
-        let at = self.addresses.partition(|address| address < client.address());
-        let sides = [at.checked_sub(1), (at < self.addresses.count()).then_some(at)];
-        let common = sides.into_iter().flatten().map(|i| client.common(self.addresses.bits(i)));
-        self.addresses.sharing(client, common.max().unwrap_or_default())
     }
 }
 
-/// The `winner`, and behind it the others but those in `skip`.
+/// The `winner`, and behind it the others in turn. Which is next depends on the client alone, so those of one address spread over
+/// all others when that fails them.
 #[inline]
-fn first_and_others(
-    addresses: Addresses<'_>,
+fn first_in_turn<const LEN: usize>(records: &[[u8; LEN]], winner: usize, bits: u64, out: &mut [[u8; LEN]]) {
+    let Some((first, rest)) = out.split_first_mut() else { return };
+    let Some(record) = records.get(winner) else { return };
+    *first = *record;
+    let others = records.len() - 1;
+    #[allow(clippy::cast_possible_truncation)] // below the number of others
+    let mut next = ((u128::from(bits) * others as u128) >> 64) as usize;
+    for to in rest {
+        if let Some(record) = records.get(next + usize::from(next >= winner)) {
+            *to = *record;
+        }
+        next = if next + 1 == others { 0 } else { next + 1 };
+    }
+}
+
+/// The `winner`, and behind it the others of those `within` a range, but those in `skip`.
+#[inline]
+fn among<const LEN: usize>(
+    addresses: Addresses<'_, LEN>,
+    within: Range<usize>,
     winner: usize,
     skip: Range<usize>,
     rng: &mut fastrand::Rng,
-    out: &mut [u8],
+    out: &mut [[u8; LEN]],
 ) {
-    if let Some((first, rest)) = out.split_at_mut_checked(addresses.record_len) {
-        first.copy_from_slice(addresses.record(winner));
-        if !rest.is_empty() {
-            shuffle(rng, addresses.record_len, addresses.others(winner, skip), rest);
-        }
+    let Some((first, rest)) = out.split_first_mut() else { return };
+    if let Some(record) = addresses.0.get(winner) {
+        *first = *record;
+    }
+    if rest.is_empty() {
+    } else if skip.is_empty() {
+        shuffle(rng, addresses.others(within, winner), rest);
+    } else {
+        let (before, after) = (within.start..skip.start, skip.end..within.end);
+        shuffle(rng, addresses.others(before, winner).chain(addresses.others(after, winner)), rest);
     }
 }
 
 #[inline]
 fn weighted(steering: Steering<'_>, count: usize, rng: &mut fastrand::Rng) -> Plan {
-    Plan::First { winner: steering.draw(0..count, rng), skip: 0..0, seed: None }
+    Plan::First { winner: steering.draw(0..count, rng), skip: 0..0 }
 }
 
 /// The first by weight, and which others a client would not put before it: those whose common prefix with its address is no
 /// longer (RFC 6724 §6, rule 9). Without knowing that address, the first has to go alone.
-fn behind_winner(addresses: Addresses<'_>, steering: Steering<'_>, choice: &mut Choice<'_>) -> (Plan, usize) {
-    let count = addresses.count();
+#[inline]
+fn behind_winner<const LEN: usize>(
+    addresses: Addresses<'_, LEN>,
+    steering: Steering<'_>,
+    choice: &mut Choice<'_>,
+) -> (Plan, usize) {
+    let count = addresses.0.len();
     let winner = steering.draw(0..count, choice.rng);
     let skip = match addresses.comparable(choice.client) {
         None => 0..count,
@@ -294,7 +317,7 @@ fn behind_winner(addresses: Addresses<'_>, steering: Steering<'_>, choice: &mut 
         }
     };
     let skipped = skip.len() - usize::from(skip.contains(&winner));
-    (Plan::First { winner, skip, seed: None }, count - skipped)
+    (Plan::First { winner, skip }, count - skipped)
 }
 
 #[cfg(test)]
@@ -311,10 +334,10 @@ mod tests {
         let source: Vec<u8> = (0..records).flat_map(|i| [b'a' + i, b'0' + i]).collect();
         let mut counts = HashMap::new();
         for _ in 0..rounds {
-            let mut out = vec![0; room * 2];
-            shuffle(&mut rng, 2, source.chunks_exact(2), &mut out);
-            assert!(out.chunks(2).all(|record| record[0] - b'a' == record[1] - b'0'), "records stay whole");
-            *counts.entry(out.iter().step_by(2).copied().collect()).or_default() += 1;
+            let mut out = vec![[0; 2]; room];
+            shuffle(&mut rng, source.as_chunks::<2>().0.iter(), &mut out);
+            assert!(out.iter().all(|[a, b]| a - b'a' == b - b'0'), "records stay whole");
+            *counts.entry(out.iter().map(|record| record[0]).collect()).or_default() += 1;
         }
         counts
     }
@@ -368,25 +391,33 @@ mod tests {
             Self { records, record_len, steering: bytes, rng, rotations }
         }
 
-        /// An answer to this client, with room for so many addresses at most.
-        fn ask_with_room(&mut self, client: &str, bits: u32, room: usize) -> (Vec<IpAddr>, usize) {
+        fn arrange<const LEN: usize>(&mut self, client: Client, room: usize) -> (Vec<IpAddr>, usize) {
             let steering = Steering::read(&self.steering).unwrap();
-            let client = Client::new(client.parse().unwrap(), bits);
-            let Self { records, record_len, rng, rotations, .. } = self;
+            let Self { records, rng, rotations, .. } = self;
             let mut choice = Choice { rng, rotations, name_hash: 5, client };
-            let arrangement = Arrangement::new(steering, *record_len, records, &mut choice);
-            let mut out = vec![0; arrangement.wanted().min(room) * *record_len];
+            let arrangement = Arrangement::new(steering, records.as_chunks::<LEN>().0, &mut choice);
+            let mut out = vec![[0; LEN]; arrangement.wanted().min(room)];
             arrangement.write(rng, &mut out);
-            let address = |record: &[u8]| match *record_len {
+            let address = |record: &[u8; LEN]| match LEN {
                 V4_RECORD_LEN => IpAddr::from(*record.last_chunk::<4>().unwrap()),
                 _ => IpAddr::from(*record.last_chunk::<16>().unwrap()),
             };
-            let found: Vec<_> = out.chunks(*record_len).map(address).collect();
+            (out.iter().map(address).collect(), arrangement.wanted())
+        }
+
+        /// An answer to this client, with room for so many addresses at most.
+        fn ask_with_room(&mut self, client: &str, bits: u32, room: usize) -> (Vec<IpAddr>, usize) {
+            let client = Client::new(client.parse().unwrap(), bits);
+            let (found, wanted) = if self.record_len == V4_RECORD_LEN {
+                self.arrange::<V4_RECORD_LEN>(client, room)
+            } else {
+                self.arrange::<{ V4_RECORD_LEN + 12 }>(client, room)
+            };
             let mut distinct = found.clone();
             distinct.sort_unstable();
             distinct.dedup();
             assert_eq!(distinct.len(), found.len(), "none twice: {found:?}");
-            (found, arrangement.wanted())
+            (found, wanted)
         }
 
         fn ask(&mut self, client: &str) -> Vec<IpAddr> {

@@ -45,7 +45,15 @@ impl Client {
     /// Bits that it has in common with `address`, as far as they are known.
     #[inline]
     pub(super) fn common(&self, address: u128) -> u32 {
-        (address ^ self.address).leading_zeros().min(self.bits)
+        let differing = address ^ self.address;
+        let upper = (differing >> 64) as u64;
+        // Of an IPv4 address that is all there is.
+        let bits = if upper != 0 || self.is_v4 {
+            upper.leading_zeros()
+        } else {
+            64 + low(differing).leading_zeros()
+        };
+        bits.min(self.bits)
     }
 
     /// The lowest and the highest address that share so many bits with it.
@@ -70,8 +78,8 @@ impl Client {
     /// The same number on every node.
     #[inline]
     pub(super) fn hash(&self) -> u64 {
-        let network = if self.is_v4 { self.bits } else { self.bits.min(V6_NETWORK_BITS) };
-        let address = self.address & prefix_mask(network);
+        // What is not known of an address is 0 already.
+        let address = if self.is_v4 { self.address } else { self.address & prefix_mask(V6_NETWORK_BITS) };
         mix((address >> 64) as u64 ^ mix(low(address)))
     }
 }

@@ -3,7 +3,7 @@
 //! Written by the control thread, read by the workers:
 //!
 //! ```text
-//! steering = order u8 | 0 u8 | answers u16 | cumulative weight u32 × count
+//! steering = order u8 | 1 u8 if all weights are equal, else 0 | answers u16 | cumulative weight u32 × count
 //! ```
 //!
 //! The addresses stand in ascending order before it, but for [`Order::Fixed`], where they stand in the order of the answer. An
@@ -40,7 +40,8 @@ pub fn is_needed(policy: &Policy, weights: &[u32]) -> bool {
 
 /// Appends the steering of addresses with these weights in parts, none of them 0.
 pub fn write(policy: &Policy, weights: &[u32], out: &mut Vec<u8>) {
-    out.extend_from_slice(&[policy.order as u8, 0]);
+    let equal = policy.order == Order::Shuffle || weights.windows(2).all(|pair| pair[0] == pair[1]);
+    out.extend_from_slice(&[policy.order as u8, equal.into()]);
     out.extend_from_slice(&policy.answers.to_le_bytes());
     let mut sum = 0u32;
     for &weight in weights.iter().take(MAX_ADDRESSES) {
@@ -56,6 +57,8 @@ pub struct Steering<'a> {
     pub order: Order,
     /// Addresses in an answer at most; 0 for all.
     pub answers: usize,
+    /// All weights are equal.
+    pub equal: bool,
     cumulative: &'a [[u8; WEIGHT_LEN]],
 }
 
@@ -64,11 +67,12 @@ impl<'a> Steering<'a> {
     #[inline]
     #[must_use]
     pub fn read(bytes: &'a [u8]) -> Option<Self> {
-        let (&[order, _, low, high], weights) = bytes.split_first_chunk::<HEADER_LEN>()?;
+        let (&[order, equal, low, high], weights) = bytes.split_first_chunk::<HEADER_LEN>()?;
         let order = *Order::ALL.get(usize::from(order).wrapping_sub(1))?;
         Some(Self {
             order,
             answers: u16::from_le_bytes([low, high]).into(),
+            equal: equal != 0,
             cumulative: weights.as_chunks::<WEIGHT_LEN>().0,
         })
     }
@@ -79,11 +83,14 @@ impl<'a> Steering<'a> {
         i.checked_sub(1).and_then(|i| self.cumulative.get(i)).map_or(0, |sum| u32::from_le_bytes(*sum))
     }
 
-    /// The weight of the `i`-th address.
+    /// The weights of all addresses, in their order.
     #[inline]
-    #[must_use]
-    pub fn weight(&self, i: usize) -> u32 {
-        self.before(i + 1).saturating_sub(self.before(i))
+    pub fn weights(&self) -> impl Iterator<Item = u32> {
+        let mut before = 0;
+        self.cumulative.iter().map(move |sum| {
+            let sum = u32::from_le_bytes(*sum);
+            sum.saturating_sub(std::mem::replace(&mut before, sum))
+        })
     }
 
     /// Draws one of the addresses in `among`, each as often as its weight says.
@@ -116,7 +123,7 @@ mod tests {
         assert_eq!(bytes.len(), len(3));
         let steering = Steering::read(&bytes).unwrap();
         assert_eq!((steering.order, steering.answers), (Order::Near, 3));
-        assert_eq!([0, 1, 2].map(|i| steering.weight(i)), [5, 1, 16]);
+        assert!(steering.weights().eq([5, 1, 16]) && !steering.equal);
         for wrong in [&b""[..], b"\x03\0\0", b"\0\0\0\0", b"\x08\0\0\0"] {
             assert!(Steering::read(wrong).is_none(), "{wrong:?}");
         }
