@@ -13,7 +13,7 @@ use super::identity::{Identity, ShownCookie};
 use super::rate_limit::{Allowance, RateLimiter};
 use super::records::{add_additional, copy_answers, follow_alias};
 use crate::design::{Elsewhere, Finding};
-use crate::policy::arrange::Rotations;
+use crate::policy::arrange::Chance;
 use crate::snapshot::Reader;
 use crate::table::{Entry, MAX_WARM, SOA_TTL, Table};
 use crate::wire::cookie::Secrets;
@@ -71,12 +71,8 @@ pub(super) struct Look<'a> {
     pub(super) table: &'a Table,
     /// The question's name.
     pub(super) name: &'a mut QueryName,
-    pub(super) rng: &'a mut fastrand::Rng,
-    pub(super) rotations: &'a mut Rotations,
-    /// Who asks.
-    pub(super) client: IpAddr,
-    /// For whom, if that is somebody else.
-    pub(super) subnet: Option<ClientSubnet>,
+    pub(super) chance: &'a mut Chance,
+    pub(super) origin: &'a Origin,
     /// What is not in the table does not exist.
     pub(super) complete: bool,
 }
@@ -93,8 +89,9 @@ pub struct Answerer {
     name_lens: [u16; MAX_WARM],
     /// Which of them is being answered.
     current: usize,
-    rng: fastrand::Rng,
-    rotations: Rotations,
+    chance: Chance,
+    /// For whom the query in hand was asked, if that is somebody else.
+    subnet: Option<ClientSubnet>,
     /// Where names are looked for that are not in the table; in the `gossip` design nowhere.
     elsewhere: Option<Elsewhere>,
     /// Hashes of names that are about to be looked up.
@@ -108,7 +105,7 @@ const UNEXPECTED: usize = MAX_WARM;
 impl Answerer {
     /// An answerer that makes its cookies with `secrets` and draws its random orders from `rng`.
     #[must_use]
-    pub fn new(service: Arc<Service>, secrets: Reader<Secrets>, mut rng: fastrand::Rng) -> Self {
+    pub fn new(service: Arc<Service>, secrets: Reader<Secrets>, rng: fastrand::Rng) -> Self {
         let limiter = RateLimiter::new(service.rate_limit);
         Self {
             service,
@@ -117,8 +114,8 @@ impl Answerer {
             names: (0..=UNEXPECTED).map(|_| QueryName::default()).collect(),
             name_lens: [0; MAX_WARM],
             current: UNEXPECTED,
-            rotations: Rotations::new(&mut rng),
-            rng,
+            chance: Chance::new(rng),
+            subnet: None,
             elsewhere: None,
             expected: [0; MAX_WARM],
             expecting: 0,
@@ -221,7 +218,7 @@ impl Answerer {
         mut count: impl FnMut(Event),
     ) -> Verdict {
         self.current = at;
-        let Self { service, secrets, limiter, names, name_lens, rng, rotations, elsewhere, .. } = self;
+        let Self { service, secrets, limiter, names, name_lens, chance, subnet, elsewhere, .. } = self;
         let Origin { transport, client, now_s, waited } = origin;
         handicap();
         let name = &mut names[at];
@@ -238,9 +235,11 @@ impl Answerer {
             Some(edns) => service.identity.options(edns, secrets.load(), origin),
             None => (Options::default(), ShownCookie::None),
         };
-        let told = |_: &ClientSubnet| service.forwarders.as_ref().is_some_and(|it| it.allows(client));
-        let subnet = query.edns.and_then(|edns| edns.client_subnet).filter(told);
-        options.client_subnet = subnet.map(|subnet| (subnet, 0));
+        if let Some(forwarders) = &service.forwarders {
+            let told = query.edns.filter(|_| forwarders.allows(client));
+            *subnet = told.and_then(|edns| edns.client_subnet(buffer));
+            options.client_subnet = subnet.as_ref();
+        }
         let limited = transport == Transport::Udp && shown != ShownCookie::Good && !waited;
         match if limited { limiter.take(client, now_s) } else { Allowance::Answer } {
             Allowance::Answer => {}
@@ -270,7 +269,7 @@ impl Answerer {
         if !matches!(query.qclass, CLASS_IN | CLASS_ANY) || matches!(query.qtype, rtype::AXFR | rtype::IXFR) {
             return no_lookup(service, name, &query, response, count);
         }
-        let look = Look { table, name, rng, rotations, client, subnet, complete: elsewhere.is_none() };
+        let look = Look { table, name, chance, origin: &origin, complete: elsewhere.is_none() };
         if let Some(entry) = table.lookup(look.name) {
             return found(look, entry, &query, response, count);
         }

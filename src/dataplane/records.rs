@@ -5,7 +5,7 @@
 
 use super::answer::Look;
 use super::counters::Event;
-use crate::policy::arrange::{self, Arrangement, Choice};
+use crate::policy::arrange::{self, Arrangement};
 use crate::policy::client::Client;
 use crate::policy::steering::Steering;
 use crate::table::{RecordSet, Table};
@@ -53,7 +53,7 @@ fn copy_addresses<const LEN: usize>(
     let count = records.len().min(response.room() / LEN);
     #[allow(clippy::cast_possible_truncation)] // at most `set.count`
     response.answer_with(count as u16, count * LEN, |out| {
-        arrange::shuffle(look.rng, records.iter(), out.as_chunks_mut().0);
+        arrange::shuffle(&mut look.chance.rng, records.iter(), out.as_chunks_mut().0);
     });
     count == records.len()
 }
@@ -65,20 +65,19 @@ fn copy_steered<const LEN: usize>(
     look: &mut Look<'_>,
     response: &mut Response<'_>,
 ) -> bool {
-    let client = match look.subnet {
+    let client = match response.client_subnet() {
         Some(subnet) => Client::new(subnet.address, subnet.source_prefix_len.into()),
-        None => Client::new(look.client, u32::MAX),
+        None => Client::new(look.origin.client, u32::MAX),
     };
     if steering.order.sees_client() {
         response.depends_on_client_subnet();
     }
     let name_hash = look.name.hash();
-    let mut choice = Choice { rng: look.rng, rotations: look.rotations, name_hash, client };
-    let arrangement = Arrangement::new(steering, records, &mut choice);
+    let arrangement = Arrangement::new(steering, records, name_hash, client, look.chance);
     let count = arrangement.wanted().min(response.room() / LEN);
     #[allow(clippy::cast_possible_truncation)] // at most as many as a set can have
     response.answer_with(count as u16, count * LEN, |out| {
-        arrangement.write(look.rng, out.as_chunks_mut().0);
+        arrangement.write(&mut look.chance.rng, out.as_chunks_mut().0);
     });
     count == arrangement.wanted()
 }

@@ -34,14 +34,13 @@ pub fn shuffle<'a, const LEN: usize>(
 }
 
 /// How often a worker has answered each name with rotated addresses: by the name's hash, so that some names share a count.
-pub struct Rotations([u32; Rotations::COUNT]);
+struct Rotations([u32; Rotations::COUNT]);
 
 impl Rotations {
     const COUNT: usize = 1024;
 
     /// None so far; the first answers begin anywhere.
-    #[must_use]
-    pub fn new(rng: &mut fastrand::Rng) -> Self {
+    fn new(rng: &mut fastrand::Rng) -> Self {
         let mut counts = [0; Self::COUNT];
         counts.fill_with(|| rng.u32(..));
         Self(counts)
@@ -56,16 +55,20 @@ impl Rotations {
     }
 }
 
-/// What an order is made with.
-pub struct Choice<'a> {
-    /// Where its chance comes from.
-    pub rng: &'a mut fastrand::Rng,
-    /// Where rotations are counted.
-    pub rotations: &'a mut Rotations,
-    /// The hash of the name.
-    pub name_hash: u64,
-    /// Who is answered.
-    pub client: Client,
+/// What a worker draws orders with.
+pub struct Chance {
+    /// Where they come from.
+    pub rng: fastrand::Rng,
+    rotations: Rotations,
+}
+
+impl Chance {
+    /// All of it from this generator.
+    #[must_use]
+    pub fn new(mut rng: fastrand::Rng) -> Self {
+        let rotations = Rotations::new(&mut rng);
+        Self { rng, rotations }
+    }
 }
 
 /// The addresses of a set, as records of one length, in ascending order.
@@ -153,27 +156,34 @@ enum Plan {
 }
 
 impl<'a, const LEN: usize> Arrangement<'a, LEN> {
-    /// Chooses among `records`.
+    /// Chooses among `records`, those of a name with this hash, for a client.
     #[inline]
     #[must_use]
-    pub fn new(steering: Steering<'a>, records: &'a [[u8; LEN]], choice: &mut Choice<'_>) -> Self {
+    pub fn new(
+        steering: Steering<'a>,
+        records: &'a [[u8; LEN]],
+        name_hash: u64,
+        client: Client,
+        chance: &mut Chance,
+    ) -> Self {
+        let Chance { rng, rotations } = chance;
         let addresses = Addresses(records);
         let count = records.len();
         let (plan, eligible) = match steering.order {
             Order::Shuffle => (Plan::Shuffle, count),
             Order::Fixed => (Plan::From(0), count),
-            Order::Rotate => (Plan::From(choice.rotations.next(choice.name_hash) % count.max(1)), count),
+            Order::Rotate => (Plan::From(rotations.next(name_hash) % count.max(1)), count),
             Order::Hash => {
-                let bits = choice.client.hash();
+                let bits = client.hash();
                 let winner = rendezvous(count, |i| addresses.bits(i), steering, bits);
                 (Plan::FirstInTurn { winner, bits }, count)
             }
-            Order::Rfc6724 => behind_winner(addresses, steering, choice),
-            Order::Near => match addresses.comparable(choice.client) {
+            Order::Rfc6724 => behind_winner(addresses, steering, client, rng),
+            Order::Near => match addresses.comparable(client) {
                 Some(client) => (Plan::Near(client), count),
-                None => (weighted(steering, count, choice.rng), count),
+                None => (weighted(steering, count, rng), count),
             },
-            Order::Weighted => (weighted(steering, count, choice.rng), count),
+            Order::Weighted => (weighted(steering, count, rng), count),
         };
         let wanted = if steering.answers == 0 { eligible } else { eligible.min(steering.answers) };
         Self { addresses, steering, plan, wanted }
@@ -304,11 +314,12 @@ fn weighted(steering: Steering<'_>, count: usize, rng: &mut fastrand::Rng) -> Pl
 fn behind_winner<const LEN: usize>(
     addresses: Addresses<'_, LEN>,
     steering: Steering<'_>,
-    choice: &mut Choice<'_>,
+    client: Client,
+    rng: &mut fastrand::Rng,
 ) -> (Plan, usize) {
     let count = addresses.0.len();
-    let winner = steering.draw(0..count, choice.rng);
-    let skip = match addresses.comparable(choice.client) {
+    let winner = steering.draw(0..count, rng);
+    let skip = match addresses.comparable(client) {
         None => 0..count,
         Some(client) => {
             let common = client.common(addresses.bits(winner));
@@ -368,8 +379,7 @@ mod tests {
         records: Vec<u8>,
         record_len: usize,
         steering: Vec<u8>,
-        rng: fastrand::Rng,
-        rotations: Rotations,
+        chance: Chance,
     }
 
     impl World {
@@ -385,19 +395,17 @@ mod tests {
             }
             let weights: Vec<_> = addresses.iter().map(|(_, weight)| *weight).collect();
             steering::write(&policy, &weights, &mut bytes);
-            let mut rng = fastrand::Rng::with_seed(3);
-            let rotations = Rotations::new(&mut rng);
+            let chance = Chance::new(fastrand::Rng::with_seed(3));
             let record_len = records.len() / addresses.len();
-            Self { records, record_len, steering: bytes, rng, rotations }
+            Self { records, record_len, steering: bytes, chance }
         }
 
         fn arrange<const LEN: usize>(&mut self, client: Client, room: usize) -> (Vec<IpAddr>, usize) {
             let steering = Steering::read(&self.steering).unwrap();
-            let Self { records, rng, rotations, .. } = self;
-            let mut choice = Choice { rng, rotations, name_hash: 5, client };
-            let arrangement = Arrangement::new(steering, records.as_chunks::<LEN>().0, &mut choice);
+            let Self { records, chance, .. } = self;
+            let arrangement = Arrangement::new(steering, records.as_chunks::<LEN>().0, 5, client, chance);
             let mut out = vec![[0; LEN]; arrangement.wanted().min(room)];
-            arrangement.write(rng, &mut out);
+            arrangement.write(&mut chance.rng, &mut out);
             let address = |record: &[u8; LEN]| match LEN {
                 V4_RECORD_LEN => IpAddr::from(*record.last_chunk::<4>().unwrap()),
                 _ => IpAddr::from(*record.last_chunk::<16>().unwrap()),

@@ -37,8 +37,8 @@ pub struct Edns {
     pub wants_nsid: bool,
     /// The client wants to know how long it may keep its TCP connection (RFC 7828).
     pub wants_keepalive: bool,
-    /// Whom the client asks for, as a forwarder (RFC 7871).
-    pub client_subnet: Option<ClientSubnet>,
+    /// Where in the message it is said for whom a forwarder asks (RFC 7871): few do. 0 if that is not said.
+    pub(crate) client_subnet_at: u16,
 }
 
 /// The network of the client that a forwarder asks for (RFC 7871 §6).
@@ -82,6 +82,13 @@ impl ClientSubnet {
         Ok(Some(Self { address, source_prefix_len }))
     }
 
+    /// Reads the option whose value begins at `at`.
+    #[cold]
+    fn read_at(message: &[u8], at: usize) -> Option<Self> {
+        let len = u16_at(message.get(at.checked_sub(2)?..at)?, 0);
+        Self::parse(message.get(at..at + usize::from(len))?).ok()?
+    }
+
     /// Bytes of the address that travel.
     fn address_len(&self) -> usize {
         self.source_prefix_len.div_ceil(8).into()
@@ -120,8 +127,8 @@ pub struct Options<'a> {
     pub nsid: Option<&'a [u8]>,
     /// How long an idle TCP connection may stay, in units of 100 ms.
     pub keepalive_100ms: Option<u16>,
-    /// For which network the answer was made, and for how many bits of its address that makes a difference.
-    pub client_subnet: Option<(ClientSubnet, u8)>,
+    /// For which network the answer was asked.
+    pub client_subnet: Option<&'a ClientSubnet>,
     /// Why the response code is what it is.
     pub error: Option<ExtendedError>,
 }
@@ -135,12 +142,13 @@ pub(super) const MAX_OPTIONS_LEN: usize =
 pub struct BadOption;
 
 impl Edns {
-    /// Reads an OPT record: its ten bytes from type to length, and its data.
+    /// Reads an OPT record: its ten bytes from type to length, and its data, which begins at `data_at` in the message.
     ///
     /// # Errors
     /// [`BadOption`] when an option does not fit in the data, a cookie has a length that none can have
     /// (RFC 7873 §5.2.2), or a client's network is not written as it has to be (RFC 7871 §6).
-    pub(super) fn parse(fixed: &[u8; 10], mut data: &[u8]) -> Result<Self, BadOption> {
+    pub(super) fn parse(fixed: &[u8; 10], data_at: usize, mut data: &[u8]) -> Result<Self, BadOption> {
+        let end = data_at + data.len();
         let mut edns = Self {
             udp_payload_size: u16_at(fixed, 2),
             version: fixed[5],
@@ -156,12 +164,24 @@ impl Edns {
                 option::COOKIE if edns.cookie.is_none() => edns.cookie = Some(Cookie::parse(value)?),
                 option::NSID => edns.wants_nsid = true,
                 option::TCP_KEEPALIVE => edns.wants_keepalive = true,
-                option::CLIENT_SUBNET => edns.client_subnet = ClientSubnet::parse(value)?,
+                option::CLIENT_SUBNET if ClientSubnet::parse(value)?.is_some() => {
+                    edns.client_subnet_at = u16::try_from(end - rest.len()).map_err(|_| BadOption)?;
+                }
                 _ => {}
             }
             data = after;
         }
         Ok(edns)
+    }
+
+    /// For whom a forwarder asks (RFC 7871), if it says so in the `message` that this was read from.
+    #[inline]
+    #[must_use]
+    pub fn client_subnet(&self, message: &[u8]) -> Option<ClientSubnet> {
+        if self.client_subnet_at == 0 {
+            return None;
+        }
+        ClientSubnet::read_at(message, self.client_subnet_at.into())
     }
 }
 
@@ -187,13 +207,14 @@ impl Options<'_> {
         let cookie = if self.cookie.is_some() { 4 + CLIENT_COOKIE_LEN + SERVER_COOKIE_LEN } else { 0 };
         let nsid = self.nsid.map_or(0, |nsid| 4 + nsid.len());
         let keepalive = if self.keepalive_100ms.is_some() { 6 } else { 0 };
-        let subnet = self.client_subnet.map_or(0, |(subnet, _)| 4 + 4 + subnet.address_len());
+        let subnet = self.client_subnet.map_or(0, |subnet| 4 + 4 + subnet.address_len());
         let error = if self.error.is_some() { 6 } else { 0 };
         cookie + nsid + keepalive + subnet + error
     }
 
-    /// Writes the options to `out`, which has [`len`](Self::len) bytes.
-    pub(super) fn write(&self, out: &mut [u8]) {
+    /// Writes the options to `out`, which has [`len`](Self::len) bytes. For so many bits of the client's address, `scope`, the
+    /// answer makes a difference.
+    pub(super) fn write(&self, scope: u8, out: &mut [u8]) {
         let mut at = 0;
         let mut put = |code: u16, parts: [&[u8]; 2]| {
             #[allow(clippy::cast_possible_truncation)] // each option is far below 64 KiB
@@ -212,7 +233,7 @@ impl Options<'_> {
         if let Some(timeout) = self.keepalive_100ms {
             put(option::TCP_KEEPALIVE, [&timeout.to_be_bytes(), &[]]);
         }
-        if let Some((subnet, scope)) = self.client_subnet {
+        if let Some(subnet) = self.client_subnet {
             let bytes = match subnet.address {
                 IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
                 IpAddr::V6(v6) => v6.octets(),
@@ -234,7 +255,7 @@ mod tests {
     const FIXED: &[u8; 10] = b"\0\x29\x04\xd0\0\0\x80\0\0\0";
 
     fn parse(data: &[u8]) -> Result<Edns, BadOption> {
-        Edns::parse(FIXED, data)
+        Edns::parse(FIXED, 4, data)
     }
 
     #[test]
@@ -264,7 +285,11 @@ mod tests {
     fn a_client_subnet_is_read_as_strictly_as_it_is_written() {
         let subnet = |value: &[u8]| {
             let len = u8::try_from(value.len()).unwrap();
-            parse(&[&[0, 8, 0, len][..], value].concat()).map(|edns| edns.client_subnet)
+            {
+                let data = [&[0, 8, 0, len][..], value].concat();
+                // In front of the data is the rest of the message.
+                parse(&data).map(|edns| edns.client_subnet(&[&[0; 4][..], &data].concat()))
+            }
         };
         let read = |address: &str, source_prefix_len| {
             Ok(Some(ClientSubnet { address: address.parse().unwrap(), source_prefix_len }))
@@ -299,11 +324,11 @@ mod tests {
             cookie: Some(([1; 8], [2; 16])),
             nsid: Some(b"node"),
             keepalive_100ms: Some(100),
-            client_subnet: Some((ClientSubnet { address: [192, 0, 2, 0].into(), source_prefix_len: 24 }, 16)),
+            client_subnet: Some(&ClientSubnet { address: [192, 0, 2, 0].into(), source_prefix_len: 24 }),
             error: Some(ExtendedError::Prohibited),
         };
         let mut out = vec![0; options.len()];
-        options.write(&mut out);
+        options.write(16, &mut out);
         let expected = [
             &b"\0\x0a\0\x18"[..],
             &[1; 8],

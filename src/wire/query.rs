@@ -196,7 +196,7 @@ fn parse_records(message: &[u8], mut at: usize) -> Result<Option<Edns>, Fault> {
             if message[owner] != 0 || i < elsewhere || edns.is_some() {
                 return Err(Fault::Records);
             }
-            edns = Some(Edns::parse(fixed, data).map_err(|BadOption| Fault::Records)?);
+            edns = Some(Edns::parse(fixed, at + fixed.len(), data).map_err(|BadOption| Fault::Records)?);
         }
         at += fixed.len() + data.len();
     }

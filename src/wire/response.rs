@@ -3,7 +3,7 @@
 //! Runs on the workers, for every packet. Nothing is copied that the query brought: the id, the question (byte for
 //! byte, so its case is kept as RFC 4343 and 0x20 clients want it) and the flags that a response repeats stay put.
 
-use super::edns::{Edns, ExtendedError, MAX_OPTIONS_LEN, Options};
+use super::edns::{ClientSubnet, Edns, ExtendedError, MAX_OPTIONS_LEN, Options};
 use super::header::{self, rcode};
 use super::name::{MAX_LEN, suffix_at};
 use super::query::{Query, salvage};
@@ -61,6 +61,8 @@ pub struct Response<'a> {
     additionals: u16,
     truncated: bool,
     extended_rcode: u8,
+    /// For so many bits of the address of the client that a forwarder asks for the answer makes a difference.
+    subnet_scope: u8,
 }
 
 /// The end of a name that stands in the message already, so that other names can end with a pointer to it.
@@ -105,6 +107,7 @@ impl<'a> Response<'a> {
             additionals: 0,
             truncated: false,
             extended_rcode: 0,
+            subnet_scope: 0,
         }
     }
 
@@ -216,10 +219,16 @@ impl<'a> Response<'a> {
         }
     }
 
+    /// For which network it was asked, if a forwarder has said so.
+    #[must_use]
+    pub fn client_subnet(&self) -> Option<&'a ClientSubnet> {
+        self.options.client_subnet
+    }
+
     /// Says that the answer was made for the network that a forwarder has told, all of it (RFC 7871 §7.2.1).
     pub fn depends_on_client_subnet(&mut self) {
-        if let Some((subnet, scope)) = &mut self.options.client_subnet {
-            *scope = subnet.source_prefix_len;
+        if let Some(subnet) = self.options.client_subnet {
+            self.subnet_scope = subnet.source_prefix_len;
         }
     }
 
@@ -257,7 +266,7 @@ impl<'a> Response<'a> {
         self.buffer[self.end..self.end + OPT_LEN].copy_from_slice(&record);
         self.end += OPT_LEN;
         if options_len > 0 {
-            self.options.write(&mut self.buffer[self.end..self.end + options_len]);
+            self.options.write(self.subnet_scope, &mut self.buffer[self.end..self.end + options_len]);
             self.end += options_len;
         }
     }
