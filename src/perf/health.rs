@@ -89,21 +89,6 @@ fn in_and_out(directory: &Path) -> io::Result<Vec<Figure>> {
         wait_for(2)?;
         in_s.push(begin.elapsed().as_secs_f64());
     }
-    let figure = |what, asked, due: Duration, mut took_s: Vec<f64>| {
-        took_s.sort_by(f64::total_cmp);
-        let slowest = took_s.last().copied().unwrap_or_default();
-        Figure {
-            what,
-            asked,
-            seen: format!(
-                "slowest of {ROUNDS} {slowest:.3} s, median {:.3} s; {:.3} s are asked for",
-                took_s[ROUNDS / 2],
-                due.as_secs_f64()
-            ),
-            value: slowest,
-            holds: slowest <= due.as_secs_f64(),
-        }
-    };
     Ok(vec![
         figure(
             "from when a server dies to when its address is in no answer of five nodes, checked twice a second, fall 2",
@@ -118,6 +103,22 @@ fn in_and_out(directory: &Path) -> io::Result<Vec<Figure>> {
             in_s,
         ),
     ])
+}
+
+fn figure(what: &'static str, asked: &'static str, due: Duration, mut took_s: Vec<f64>) -> Figure {
+    took_s.sort_by(f64::total_cmp);
+    let slowest = took_s.last().copied().unwrap_or_default();
+    Figure {
+        what,
+        asked,
+        seen: format!(
+            "slowest of {ROUNDS} {slowest:.3} s, median {:.3} s; {:.3} s are asked for",
+            took_s[ROUNDS / 2],
+            due.as_secs_f64()
+        ),
+        value: slowest,
+        holds: slowest <= due.as_secs_f64(),
+    }
 }
 
 /// Very many checks of one node, which all succeed.
