@@ -161,11 +161,17 @@ pub(crate) fn explain(args: &ExplainArgs) -> Result<(), Failure> {
     let path = format!("/v1/explain/{}", escape(name));
     let explanation: Explanation = request(&control.control, Method::GET, &path, None::<&()>)?;
     tell(control, &explanation, |out| {
-        let Explanation { name, policy, records } = &explanation;
+        let Explanation { name, policy, panic, records } = &explanation;
         if records.is_empty() {
             return writeln!(out, "{name} has no records that somebody has registered");
         }
         writeln!(out, "{name} is answered by the policy {policy}")?;
+        if *panic {
+            writeln!(
+                out,
+                "too little of it is healthy: all addresses are in answers, whatever their health and tier"
+            )?;
+        }
         let mut table = Table::new();
         table.load_preset(presets::NOTHING);
         table.set_header([

@@ -31,10 +31,10 @@ impl Node {
         let count =
             |rtype: u16| verdicts.iter().filter(|((it, _), verdict)| *it == rtype && verdict.is_ok()).count();
         let share = |rtype: u16, weight: u32| match policy.order {
-            Order::Weighted | Order::Rfc6724 => Some(f64::from(weight) / sum(rtype)),
+            Order::Weighted | Order::Rfc6724 | Order::Hash => Some(f64::from(weight) / sum(rtype)),
             #[allow(clippy::cast_precision_loss)] // some thousand at most
             Order::Shuffle | Order::Rotate => Some(1.0 / count(rtype) as f64),
-            Order::Fixed | Order::Near | Order::Hash => None,
+            Order::Fixed | Order::Near => None,
         };
         let names = self.node_names();
         let explain = |(origin, up, record): &(NodeId, bool, Record<'_>)| {
@@ -78,11 +78,14 @@ impl Node {
                 ttl_s: attributes.ttl_s,
             }
         };
-        Explanation {
-            name: name.to_string(),
-            policy: policy.to_string(),
-            records: found.iter().map(explain).collect(),
-        }
+        let records: Vec<_> = found.iter().map(explain).collect();
+        // Only then is what is down in answers; unless it is registered once more, by somebody who has found it well.
+        let panic = verdicts.iter().any(|(key, verdict)| {
+            let of_address = found.iter().filter(|(_, up, it)| *up && (it.rtype, it.rdata) == *key);
+            let health = of_address.map(|(_, _, it)| it.standing()).reduce(Standing::or);
+            verdict.is_ok() && health.is_some_and(|standing| standing.health == Health::Down)
+        });
+        Explanation { name: name.to_string(), policy: policy.to_string(), panic, records }
     }
 
     fn standing(&self, origin: NodeId, record: &Record<'_>) -> Standing {

@@ -153,6 +153,9 @@ pub struct Explanation {
     pub name: String,
     /// By which policy its addresses are chosen.
     pub policy: String,
+    /// So little is healthy that addresses are in answers whatever their health and tier.
+    #[serde(default)]
+    pub panic: bool,
     /// All that is registered under it, at any node.
     pub records: Vec<Explained>,
 }
@@ -170,7 +173,7 @@ pub struct Explained {
     /// Why it is not.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub why_not: Option<String>,
-    /// The part of the answers that are to begin with it, where the policy chooses by weight alone.
+    /// The part of the answers that are to begin with it, where the policy says that: with `hash` of those to many clients.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub share: Option<f64>,
     /// What it belongs to.

@@ -235,6 +235,12 @@ fn what_is_checked_by_somebody_else_is_down_by_his_word() {
     assert!(put("down").contains("{\"addresses\":1}"));
     node.wait_for("web", &[2]);
     assert_eq!(explained(&node, "web", "10.0.0.1")["why_not"], "down");
+    assert_eq!(node.verb(&["explain", "web"])["panic"], false);
+    node.verb(&["policy", "web", "weighted,panic=60%"]);
+    node.wait_for("web", &[1, 2]);
+    assert_eq!(node.verb(&["explain", "web"])["panic"], true);
+    node.verb(&["policy", "web", "--remove"]);
+    node.wait_for("web", &[2]);
     put("up");
     node.wait_for("web", &[1, 2]);
     assert_eq!(explained(&node, "web", "10.0.0.1")["health"], "up");

@@ -2,15 +2,16 @@
 
 use std::fs;
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::harness::{stdout, wait_until};
+use crate::harness::{has, stdout, wait_until};
 use crate::nodes::{Node, temp};
 
 /// What is checked: something that listens at 127.0.0.2, where nobody else does.
@@ -122,6 +123,50 @@ fn a_web_server_is_well_by_its_status_and_checked_as_long_as_it_is_registered() 
     assert_eq!(count.load(Ordering::SeqCst), then, "a check does not outlive its record");
 }
 
+/// A program of others that ends with its test, however that ends.
+struct Other(Child);
+
+impl Drop for Other {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn a_web_server_is_asked_over_tls_whoever_has_signed_its_certificate() {
+    if !has("openssl", &["version"]) {
+        return;
+    }
+    let directory = temp();
+    let file = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
+    let (key, certificate) = (file("key.pem"), file("certificate.pem"));
+    let request =
+        ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=nobody.example", "-days", "1"];
+    stdout(Command::new("openssl").args(request).args(["-keyout", &key, "-out", &certificate]));
+    // It has no way to choose a port and say which: one that was free just now.
+    let port = listen(0).local_addr().unwrap().port().to_string();
+    let server = Command::new("openssl")
+        .args(["s_server", "-www", "-quiet", "-key", &key, "-cert", &certificate])
+        .args(["-accept", &format!("127.0.0.2:{port}")])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn();
+    let server = Other(server.unwrap());
+    let node = Node::start(directory.path(), "n1", &[]);
+    let every = "interval=300ms,timeout=300ms,rise=1,fall=1";
+    node.verb(&["add", "web", "127.0.0.2", "--check", &format!("https:{port}/,host=web.example,{every}")]);
+    node.add("web", "127.0.0.3");
+    node.verb(&["add", "plain", "127.0.0.2", "--check", &format!("http:{port}/,{every}")]);
+    node.add("plain", "127.0.0.3");
+    wait_until("it is well", || found(&node, "web")["health"] == "up");
+    node.wait_for("plain", &[3]);
+    drop(server);
+    node.wait_for("web", &[3]);
+}
+
 #[test]
 fn a_name_server_is_well_if_it_answers_and_what_never_answers_is_not() {
     let directory = temp();
@@ -185,7 +230,7 @@ fn programs_are_checks_too_and_leave_nothing_behind_when_they_hang_or_fork() {
     wait_until("it is told why", || found(&node, "hangs")["found"] == "it had not ended after 200 ms");
     wait_until("what forks has ended well", || found(&node, "forks")["health"] == "up");
     let sleeping = || {
-        let all = stdout(std::process::Command::new("ps").args(["-eo", "args"]));
+        let all = stdout(Command::new("ps").args(["-eo", "args"]));
         all.lines().filter(|line| *line == format!("sleep {own}")).count()
     };
     for name in ["hangs", "forks"] {
@@ -221,10 +266,7 @@ fn a_node_ends_at_once_whatever_is_being_checked() {
     program(&programs, "slow", "exec sleep 30");
     let node = Node::start(directory.path(), "n1", &["--check-dir", programs.to_str().unwrap()]);
     node.verb(&["add", "web", "10.0.0.1", "--check", "command:slow,interval=30s,timeout=30s"]);
-    // 192.0.2.0/24 is nobody's (RFC 5737): loopback has no way there, and says so or nothing.
     node.verb(&["add", "web", "127.0.0.2", "--check", "tcp:1,interval=100ms,timeout=100ms"]);
-    let _listener = listen(0);
-    let _ = TcpStream::connect(("127.0.0.2", 1));
     let begin = Instant::now();
     node.server.stop();
     assert!(begin.elapsed() < Duration::from_secs(10));

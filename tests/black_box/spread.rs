@@ -50,7 +50,7 @@ fn it_says_who_would_get_the_traffic_and_what_clients_make_of_it() {
 
     // What is off fails where that is asked for; other clients, other shares.
     node.verb(&["policy", "web", "hash,answers=one"]);
-    let (status, told, error) = spread(&node.server, &["--within", "5"]);
+    let (status, told, error) = spread(&node.server, &["--within", "5", "--control", &node.control]);
     assert!(status == Some(1) && error.contains("percentage points off; 5 are allowed"), "{told}{error}");
     let many =
         ["--subnet", "192.168.0.0/16", "--ecs", "-c", "5000", "--control", &node.control, "--within", "4"];
@@ -105,6 +105,6 @@ fn the_experiment_shows_that_sorting_undoes_a_shuffle_and_not_rfc6724() {
     }
     let script = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/load-balancing");
     let binary = env!("CARGO_BIN_EXE_redbreast");
-    let table = stdout(Command::new(script).args(["--binary", binary, "--connections", "600"]));
+    let table = stdout(Command::new(script).args(["--binary", binary, "--connections", "2000"]));
     assert_eq!(table.lines().filter(|line| line.contains("rfc6724")).count(), 4, "{table}");
 }
