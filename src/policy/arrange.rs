@@ -290,6 +290,17 @@ fn among<const LEN: usize>(
     rng: &mut fastrand::Rng,
     out: &mut [[u8; LEN]],
 ) {
+    // Where all of them fit they are put in order where they go.
+    if skip.is_empty() && out.len() == within.len() {
+        out.copy_from_slice(addresses.0.get(within.clone()).unwrap_or_default());
+        let place = winner.saturating_sub(within.start).min(out.len().saturating_sub(1));
+        out.swap(0, place);
+        for i in 2..out.len() {
+            #[allow(clippy::cast_possible_truncation)] // a set has some thousand records at most
+            out.swap(i, rng.u32(1..=i as u32) as usize);
+        }
+        return;
+    }
     let Some((first, rest)) = out.split_first_mut() else { return };
     if let Some(record) = addresses.0.get(winner) {
         *first = *record;
