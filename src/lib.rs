@@ -14,6 +14,7 @@
 //! the server but DNS; [`report`] tells what it measured, [`perf`] has what to compare it with, [`spread`] counts who would get the traffic, and [`testbed`] runs whole clusters on this machine. [`health`] finds
 //! out what is well.
 
+pub mod any_certificate;
 pub mod bench;
 pub mod cli;
 pub mod compare;

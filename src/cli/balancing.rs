@@ -103,7 +103,7 @@ pub(crate) fn drain(args: &DrainArgs) -> Result<(), Failure> {
         if !undo && !stated.emptied.is_empty() {
             writeln!(out, "without any address now: {}", stated.emptied.join(", "))?;
         }
-        if !undo && *no_wait && stated.names > 0 {
+        if !undo && stated.names > 0 {
             writeln!(out, "clients may use answers of before for {ttl_s} s more")?;
         }
         Ok(())

@@ -65,15 +65,14 @@ fn copy_steered<const LEN: usize>(
     look: &mut Look<'_>,
     response: &mut Response<'_>,
 ) -> bool {
-    let client = match response.client_subnet() {
-        Some(subnet) => Client::new(subnet.address, subnet.source_prefix_len.into()),
-        None => Client::new(look.origin.client, u32::MAX),
-    };
     if steering.order.sees_client() {
         response.depends_on_client_subnet();
     }
-    let name_hash = look.name.hash();
-    let arrangement = Arrangement::new(steering, records, name_hash, client, look.chance);
+    let client = || match response.client_subnet() {
+        Some(subnet) => Client::new(subnet.address, subnet.source_prefix_len.into()),
+        None => Client::new(look.origin.client, u32::MAX),
+    };
+    let arrangement = Arrangement::new(steering, records, look.name.hash(), client, look.chance);
     let count = arrangement.wanted().min(response.room() / LEN);
     #[allow(clippy::cast_possible_truncation)] // at most as many as a set can have
     response.answer_with(count as u16, count * LEN, |out| {

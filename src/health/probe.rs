@@ -16,11 +16,7 @@ use hyper::{Request, header};
 use hyper_util::rt::TokioIo;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal, kill_process_group};
-use rustls::ClientConfig;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{DigitallySignedStruct, SignatureScheme};
+use rustls::pki_types::ServerName;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UdpSocket};
@@ -31,6 +27,7 @@ use tokio_rustls::TlsConnector;
 
 use super::monitor::Outcome;
 use super::spec::{Check, Probe};
+use crate::any_certificate;
 use crate::wire::header as dns_header;
 use crate::wire::message::write_query;
 use crate::wire::name::Name;
@@ -75,13 +72,7 @@ impl Prober {
     /// # Errors
     /// When TLS cannot be set up.
     pub fn new(programs: Option<PathBuf>) -> Result<Self, rustls::Error> {
-        let provider = Arc::new(ring::default_provider());
-        let config = ClientConfig::builder_with_provider(Arc::clone(&provider))
-            .with_safe_default_protocol_versions()?
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(AnyCertificate(provider)))
-            .with_no_client_auth();
-        let tls = TlsConnector::from(Arc::new(config));
+        let tls = TlsConnector::from(Arc::new(any_certificate::client_config()?));
         Ok(Self { tls, programs, running: Semaphore::new(MAX_PROGRAMS) })
     }
 
@@ -283,44 +274,5 @@ async fn run(path: &Path, address: IpAddr, limit: Duration) -> Result<(), Fault>
             let _ = child.wait().await;
             Err(Fault::Failed(format!("it had not ended after {} ms", limit.as_millis())))
         }
-    }
-}
-
-/// Takes any certificate: what is checked is whether the server is well, and not who it is.
-#[derive(Debug)]
-struct AnyCertificate(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for AnyCertificate {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
     }
 }

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use super::Node;
 use crate::policy::Order;
-use crate::policy::select::{Health, RAMP_STEPS, Standing, Verdict, select};
+use crate::policy::select::{Health, RAMP_STEPS, Verdict, select};
 use crate::registry::rdata_text;
 use crate::registry::request::{Explained, Explanation};
 use crate::store::{NodeId, Record, Target};
@@ -22,7 +22,7 @@ impl Node {
         let store = self.cluster.engine().store();
         let policy = self.publisher.rules().of(lower.as_wire());
         let found: Vec<_> = store.named(lower.as_wire()).collect();
-        let verdicts = self.verdicts(lower.as_wire(), &found);
+        let (verdicts, panic) = self.verdicts(lower.as_wire(), &found);
         // Other orders depend on who asks, or on no weight at all.
         let sum = |rtype: u16| {
             let of_type = verdicts.iter().filter(|((it, _), _)| *it == rtype);
@@ -40,7 +40,7 @@ impl Node {
         let explain = |(origin, up, record): &(NodeId, bool, Record<'_>)| {
             let attributes = record.attributes().unwrap_or_default();
             let verdict = verdicts.get(&(record.rtype, record.rdata));
-            let own = self.standing(*origin, record);
+            let own = store.statements().standing(*origin, record);
             let why_not = if *up {
                 match verdict {
                     Some(Ok(_)) if own.drained => {
@@ -79,38 +79,25 @@ impl Node {
             }
         };
         let records: Vec<_> = found.iter().map(explain).collect();
-        // Only then is what is down in answers; unless it is registered once more, by somebody who has found it well.
-        let panic = verdicts.iter().any(|(key, verdict)| {
-            let of_address = found.iter().filter(|(_, up, it)| *up && (it.rtype, it.rdata) == *key);
-            let health = of_address.map(|(_, _, it)| it.standing()).reduce(Standing::or);
-            verdict.is_ok() && health.is_some_and(|standing| standing.health == Health::Down)
-        });
         Explanation { name: name.to_string(), policy: policy.to_string(), panic, records }
     }
 
-    fn standing(&self, origin: NodeId, record: &Record<'_>) -> Standing {
-        let drained = self.cluster.engine().store().statements().drains(origin, record);
-        Standing { drained, ..record.standing() }
-    }
-
-    /// What holds of each address of a name, as when its answers were laid out.
-    fn verdicts<'a>(&self, name: &[u8], found: &Found<'a>) -> BTreeMap<(u16, &'a [u8]), Verdict> {
+    /// What holds of each address of a name, as when its answers were laid out; and whether health and tier do not count.
+    fn verdicts<'a>(&self, name: &[u8], found: &Found<'a>) -> (BTreeMap<(u16, &'a [u8]), Verdict>, bool) {
         let policy = self.publisher.rules().of(name);
-        let mut standings: BTreeMap<(u16, &[u8]), Standing> = BTreeMap::new();
-        for (origin, _, record) in found.iter().filter(|(_, up, record)| *up && record.address().is_some()) {
-            let own = self.standing(*origin, record);
-            let of_address = standings.entry((record.rtype, record.rdata)).or_insert(own);
-            *of_address = of_address.or(own);
-        }
-        let mut verdicts = BTreeMap::new();
-        let all: Vec<_> = standings.into_iter().collect();
-        for family in all.chunk_by(|((a, _), _), ((b, _), _)| a == b) {
-            let standings: Vec<_> = family.iter().map(|(_, standing)| *standing).collect();
-            select(&policy, &standings, |i, verdict| {
-                verdicts.insert(family[i].0, verdict);
+        let statements = self.cluster.engine().store().statements();
+        let addresses = found.iter().filter(|(_, up, record)| *up && record.address().is_some());
+        let mut addresses: Vec<_> = addresses
+            .map(|(origin, _, record)| ((record.rtype, record.rdata), statements.standing(*origin, record)))
+            .collect();
+        addresses.sort_unstable_by_key(|(key, _)| *key);
+        let (mut verdicts, mut panic) = (BTreeMap::new(), false);
+        for family in addresses.chunk_by(|((a, _), _), ((b, _), _)| a == b) {
+            panic |= select(&policy, family.iter().copied(), |key, verdict| {
+                verdicts.insert(key, verdict);
             });
         }
-        verdicts
+        (verdicts, panic)
     }
 
     fn drained_by(&self, origin: NodeId, record: &Record<'_>, otherwise: &str) -> String {

@@ -5,6 +5,7 @@
 use std::ops::Range;
 
 use super::Order;
+use super::addresses::Addresses;
 use super::client::Client;
 use super::rendezvous::rendezvous;
 use super::steering::Steering;
@@ -71,65 +72,6 @@ impl Chance {
     }
 }
 
-/// The addresses of a set, as records of one length, in ascending order.
-#[derive(Clone, Copy)]
-struct Addresses<'a, const LEN: usize>(&'a [[u8; LEN]]);
-
-impl<'a, const LEN: usize> Addresses<'a, LEN> {
-    const IS_V4: bool = LEN == V4_RECORD_LEN;
-
-    /// The `i`-th, from the left.
-    #[inline]
-    fn bits(&self, i: usize) -> u128 {
-        let record = self.0.get(i).map_or(&[][..], |record| record);
-        if Self::IS_V4 {
-            record.last_chunk().map_or(0, |v4| u128::from(u32::from_be_bytes(*v4)) << 96)
-        } else {
-            record.last_chunk().map_or(0, |v6| u128::from_be_bytes(*v6))
-        }
-    }
-
-    /// The client, if its address can be compared with these.
-    #[inline]
-    fn comparable(&self, client: Client) -> Option<Client> {
-        client.comparable(self.bits(0), Self::IS_V4)
-    }
-
-    /// The first address that is not `before`.
-    #[inline]
-    fn partition(&self, before: impl Fn(u128) -> bool) -> usize {
-        let (mut low, mut high) = (0, self.0.len());
-        while low < high {
-            let middle = low.midpoint(high);
-            if before(self.bits(middle)) {
-                low = middle + 1;
-            } else {
-                high = middle;
-            }
-        }
-        low
-    }
-
-    /// Those that have `bits` bits in common with the client: they stand side by side.
-    #[inline]
-    fn sharing(&self, client: &Client, bits: u32) -> Range<usize> {
-        let (first, last) = client.sharing(bits);
-        self.partition(|address| address < first)..self.partition(|address| address <= last)
-    }
-
-    /// All of a range but the `winner`.
-    #[inline]
-    fn others(self, within: Range<usize>, winner: usize) -> impl Iterator<Item = &'a [u8; LEN]> {
-        let part = |range: Range<usize>| self.0.get(range).unwrap_or_default();
-        let before = part(within.start..winner.clamp(within.start, within.end));
-        let after = part((winner + 1).clamp(within.start, within.end)..within.end);
-        before.iter().chain(after)
-    }
-}
-
-/// Bytes of an A record with a pointer as its owner.
-const V4_RECORD_LEN: usize = crate::wire::record::FIXED_LEN + 4;
-
 /// The addresses of one answer: which, and how they are put in order.
 pub struct Arrangement<'a, const LEN: usize> {
     addresses: Addresses<'a, LEN>,
@@ -147,8 +89,8 @@ enum Plan {
         winner: usize,
         skip: Range<usize>,
     },
-    /// This one first, then the others in turn, from the one that these bits say.
-    FirstInTurn {
+    /// In turn from this one on, but for the second, which these bits say.
+    Hash {
         winner: usize,
         bits: u64,
     },
@@ -156,14 +98,14 @@ enum Plan {
 }
 
 impl<'a, const LEN: usize> Arrangement<'a, LEN> {
-    /// Chooses among `records`, those of a name with this hash, for a client.
+    /// Chooses among `records`, those of a name with this hash, for a client, who is looked at by some orders alone.
     #[inline]
     #[must_use]
     pub fn new(
         steering: Steering<'a>,
         records: &'a [[u8; LEN]],
         name_hash: u64,
-        client: Client,
+        client: impl FnOnce() -> Client,
         chance: &mut Chance,
     ) -> Self {
         let Chance { rng, rotations } = chance;
@@ -174,12 +116,11 @@ impl<'a, const LEN: usize> Arrangement<'a, LEN> {
             Order::Fixed => (Plan::From(0), count),
             Order::Rotate => (Plan::From(rotations.next(name_hash) % count.max(1)), count),
             Order::Hash => {
-                let bits = client.hash();
-                let winner = rendezvous(count, |i| addresses.bits(i), steering, bits);
-                (Plan::FirstInTurn { winner, bits }, count)
+                let bits = client().hash();
+                (Plan::Hash { winner: rendezvous(addresses.folded(), steering, bits), bits }, count)
             }
-            Order::Rfc6724 => behind_winner(addresses, steering, client, rng),
-            Order::Near => match addresses.comparable(client) {
+            Order::Rfc6724 => behind_winner(addresses, steering, client(), rng),
+            Order::Near => match addresses.comparable(client()) {
                 Some(client) => (Plan::Near(client), count),
                 None => (weighted(steering, count, rng), count),
             },
@@ -203,16 +144,14 @@ impl<'a, const LEN: usize> Arrangement<'a, LEN> {
         let records = addresses.0;
         match plan {
             Plan::Shuffle => shuffle(rng, records.iter(), out),
-            Plan::From(start) => {
-                let (before, from) = records.split_at(*start);
-                let (first, rest) = out.split_at_mut(from.len().min(out.len()));
-                first.copy_from_slice(&from[..first.len()]);
-                rest.copy_from_slice(&before[..rest.len()]);
-            }
+            Plan::From(start) => in_turn(records, *start, out),
             Plan::First { winner, skip } => {
                 among(*addresses, 0..records.len(), *winner, skip.clone(), rng, out);
             }
-            Plan::FirstInTurn { winner, bits } => first_in_turn(records, *winner, *bits, out),
+            Plan::Hash { winner, bits } => {
+                in_turn(records, *winner, out);
+                second_by(*bits, records, *winner, out);
+            }
             Plan::Near(client) => self.write_near(client, rng, out),
         }
     }
@@ -262,21 +201,29 @@ impl<'a, const LEN: usize> Arrangement<'a, LEN> {
     }
 }
 
-/// The `winner`, and behind it the others in turn. Which is next depends on the client alone, so those of one address spread over
+/// All in turn, from the one at `start` on.
+#[inline]
+fn in_turn<const LEN: usize>(records: &[[u8; LEN]], start: usize, out: &mut [[u8; LEN]]) {
+    let (before, from) = records.split_at(start);
+    let (first, rest) = out.split_at_mut(from.len().min(out.len()));
+    first.copy_from_slice(&from[..first.len()]);
+    rest.copy_from_slice(&before[..rest.len()]);
+}
+
+/// Of those in turn after the `winner`, puts the one that `bits` say in second place: so the clients of one address spread over
 /// all others when that fails them.
 #[inline]
-fn first_in_turn<const LEN: usize>(records: &[[u8; LEN]], winner: usize, bits: u64, out: &mut [[u8; LEN]]) {
-    let Some((first, rest)) = out.split_first_mut() else { return };
-    let Some(record) = records.get(winner) else { return };
-    *first = *record;
+fn second_by<const LEN: usize>(bits: u64, records: &[[u8; LEN]], winner: usize, out: &mut [[u8; LEN]]) {
+    if out.len() < 2 || records.len() <= 2 {
+        return;
+    }
     let others = records.len() - 1;
     #[allow(clippy::cast_possible_truncation)] // below the number of others
-    let mut next = ((u128::from(bits) * others as u128) >> 64) as usize;
-    for to in rest {
-        if let Some(record) = records.get(next + usize::from(next >= winner)) {
-            *to = *record;
-        }
-        next = if next + 1 == others { 0 } else { next + 1 };
+    let place = 1 + ((u128::from(bits) * others as u128) >> 64) as usize;
+    if place < out.len() {
+        out.swap(1, place);
+    } else if let Some(record) = records.get((winner + place) % records.len()) {
+        out[1] = *record;
     }
 }
 
@@ -344,6 +291,7 @@ fn behind_winner<const LEN: usize>(
 
 #[cfg(test)]
 mod tests {
+    use super::super::addresses::V4_RECORD_LEN;
     use super::super::{Policy, steering};
     use super::*;
     use crate::wire::record::{push_record, rtype};
@@ -414,7 +362,7 @@ mod tests {
         fn arrange<const LEN: usize>(&mut self, client: Client, room: usize) -> (Vec<IpAddr>, usize) {
             let steering = Steering::read(&self.steering).unwrap();
             let Self { records, chance, .. } = self;
-            let arrangement = Arrangement::new(steering, records.as_chunks::<LEN>().0, 5, client, chance);
+            let arrangement = Arrangement::new(steering, records.as_chunks::<LEN>().0, 5, || client, chance);
             let mut out = vec![[0; LEN]; arrangement.wanted().min(room)];
             arrangement.write(&mut chance.rng, &mut out);
             let address = |record: &[u8; LEN]| match LEN {

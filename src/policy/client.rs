@@ -14,19 +14,24 @@ pub struct Client {
     is_v4: bool,
 }
 
-/// Bits of an IPv6 address that are its network's: hosts change the others as they like (RFC 8981).
-const V6_NETWORK_BITS: u32 = 64;
+/// Bits of an IPv6 address that are its network's: hosts change the others as they like (RFC 8981). Those of an IPv4 address are
+/// among them.
+const NETWORK_BITS: u32 = 64;
+
+/// Bits in front of an IPv4 address that is mapped into IPv6 (RFC 4291 §2.5.5.2).
+const MAPPED_BITS: u32 = 96;
 
 impl Client {
     /// The client that has this address, of which so many bits are known.
     #[inline]
     #[must_use]
     pub fn new(address: IpAddr, bits: u32) -> Self {
-        let (address, width, is_v4) = match address.to_canonical() {
-            IpAddr::V4(v4) => (u128::from(u32::from(v4)) << 96, 32, true),
-            IpAddr::V6(v6) => (u128::from(v6), 128, false),
+        // Of an IPv4 address that is written as one of IPv6, the first bits say just that.
+        let prefix = if address.is_ipv6() { MAPPED_BITS } else { 0 };
+        let (address, bits, is_v4) = match address.to_canonical() {
+            IpAddr::V4(v4) => (u128::from(u32::from(v4)) << 96, bits.saturating_sub(prefix).min(32), true),
+            IpAddr::V6(v6) => (u128::from(v6), bits.min(128), false),
         };
-        let bits = bits.min(width);
         Self { address: address & prefix_mask(bits), bits, is_v4 }
     }
 
@@ -79,8 +84,7 @@ impl Client {
     #[inline]
     pub(super) fn hash(&self) -> u64 {
         // What is not known of an address is 0 already.
-        let address = if self.is_v4 { self.address } else { self.address & prefix_mask(V6_NETWORK_BITS) };
-        mix((address >> 64) as u64 ^ mix(low(address)))
+        mix((self.address >> (u128::BITS - NETWORK_BITS)) as u64)
     }
 }
 

@@ -5,6 +5,7 @@
 //! the [order](arrange), is done by the workers for each answer: pure, allocation-free, and random only by the generator it is
 //! given. What they need for that is laid out behind the addresses ([`steering`]).
 
+mod addresses;
 pub mod arrange;
 pub mod client;
 mod rendezvous;

@@ -2,7 +2,6 @@
 //!
 //! Runs on the workers: pure and allocation-free. It looks at each address of the set.
 
-use super::client::low;
 use super::steering::Steering;
 
 /// The address with the best score for this client, each address's score being a function of nothing but the client, itself
@@ -10,56 +9,64 @@ use super::steering::Steering;
 /// Mosko 2016).
 #[inline]
 pub(super) fn rendezvous(
-    count: usize,
-    address: impl Fn(usize) -> u128,
+    addresses: impl ExactSizeIterator<Item = u64>,
     steering: Steering<'_>,
     client: u64,
 ) -> usize {
-    let score = |i: usize| {
-        let address = address(i);
+    let count = addresses.len();
+    let mut scores = addresses.map(|address| {
         // The client's bits are random already; two products carry those of the address to the top, which is what counts.
-        let stirred = (client ^ (address >> 64) as u64 ^ low(address)).wrapping_mul(STIRRERS[0]);
+        let stirred = (client ^ address).wrapping_mul(STIRRERS[0]);
         (stirred ^ stirred >> 32).wrapping_mul(STIRRERS[1])
-    };
+    });
     if steering.equal {
-        return (0..count).max_by_key(|&i| score(i)).unwrap_or_default();
-    }
-    let (mut best, mut least) = (0, f32::INFINITY);
-    let mut weights = steering.weights();
-    // Some at a time, so that the compiler can have the processor do the arithmetic of several at once.
-    for begin in (0..count).step_by(LANES) {
-        let mut times = [f32::INFINITY; LANES];
-        let mut divisors = [1.0; LANES];
-        for (lane, (time, divisor)) in times.iter_mut().zip(&mut divisors).enumerate().take(count - begin) {
-            *time = unit(score(begin + lane));
-            // Weights need no more bits than an f32 has: what is lost is a thousandth of a percent.
-            *divisor = weights.next().unwrap_or(1) as f32;
-        }
-        for (time, divisor) in times.iter_mut().zip(divisors) {
-            *time = exponential(*time) / divisor;
-        }
-        for (lane, time) in times.into_iter().enumerate().take(count - begin) {
-            if time < least {
-                (best, least) = (begin + lane, time);
+        let (mut best, mut most) = (0, 0);
+        for (i, score) in scores.enumerate() {
+            if score > most {
+                (best, most) = (i, score);
             }
         }
+        return best;
+    }
+    let (mut best, mut least, mut begin) = (0, f32::INFINITY, 0);
+    let mut weights = steering.weights();
+    let (mut drawn, mut divisors, mut times) = ([0i32; TOGETHER], [0i32; TOGETHER], [0f32; TOGETHER]);
+    // Some at a time, in loops as simple as that: the processor does the arithmetic of several at once then.
+    while begin < count {
+        let here = TOGETHER.min(count - begin);
+        let (drawn, divisors, times) = (&mut drawn[..here], &mut divisors[..here], &mut times[..here]);
+        #[allow(clippy::cast_possible_truncation, clippy::cast_possible_wrap)] // 24 bits; below 2^20
+        for (((drawn, divisor), score), weight) in
+            drawn.iter_mut().zip(&mut *divisors).zip(&mut scores).zip(&mut weights)
+        {
+            (*drawn, *divisor) = ((score >> 40) as i32, weight as i32);
+        }
+        for ((time, drawn), divisor) in times.iter_mut().zip(&*drawn).zip(&*divisors) {
+            // Weights need no more bits than an f32 has: what is lost is a thousandth of a percent.
+            *time = exponential(unit(*drawn)) / *divisor as f32;
+        }
+        for (i, time) in (begin..).zip(&*times) {
+            if *time < least {
+                (best, least) = (i, *time);
+            }
+        }
+        begin += here;
     }
     best
 }
 
-/// Addresses whose scores are worked out together.
-const LANES: usize = 8;
+/// Addresses whose scores are worked out together: no name has more but few.
+const TOGETHER: usize = 32;
 
 /// Odd numbers with no few bits.
 const STIRRERS: [u64; 2] = [0x9e37_79b9_7f4a_7c15, 0xd6e8_feb8_6659_fd93];
 
-/// The number between 0 and 1 that the upper bits say.
+/// The number between 0 and 1 that 24 bits say.
 #[inline]
-fn unit(bits: u64) -> f32 {
-    #[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_possible_wrap)]
-    // 24 bits
-    let upper = (bits >> 40) as i32 as f32;
-    (upper + 0.5) / (1u32 << 24) as f32
+fn unit(bits: i32) -> f32 {
+    #[allow(clippy::cast_precision_loss)] // so many bits an f32 has
+    let drawn = bits as f32;
+    (drawn + 0.5) / (1u32 << 24) as f32
 }
 
 /// −ln(u) for a `u` between 0 and 1.
@@ -91,6 +98,6 @@ mod tests {
             let off = (f64::from(exponential(u)) - exact).abs() / exact;
             assert!(off < 1e-5, "{u}: {off}");
         }
-        assert!(unit(0) > 0.0 && unit(u64::MAX) <= 1.0);
+        assert!(unit(0) > 0.0 && unit((1 << 24) - 1) <= 1.0);
     }
 }

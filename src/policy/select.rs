@@ -2,6 +2,8 @@
 //!
 //! Pure. Runs on the control thread, when a table is made, and when somebody asks for an explanation.
 
+use smallvec::SmallVec;
+
 use super::Policy;
 
 /// The highest weight of an address, as of an SRV record (RFC 2782).
@@ -109,8 +111,22 @@ pub type Verdict = Result<u32, Exclusion>;
 /// What is drained is never in. Of the others with a weight (of all, if none has one) those that are not down are, as long as
 /// they have the part of the weight that the policy asks for: with less all are in, whatever their health and tier. Tiers
 /// are used from the first on until they have as many healthy addresses as the policy asks for.
-pub fn select(policy: &Policy, standings: &[Standing], mut tell: impl FnMut(usize, Verdict)) {
-    let candidates = || standings.iter().filter(|standing| !standing.drained);
+///
+/// The addresses come in order as they are registered, and equal ones are one. Returns whether it is so bad that health and
+/// tier do not count.
+pub fn select<T: Copy + PartialEq>(
+    policy: &Policy,
+    registered: impl IntoIterator<Item = (T, Standing)>,
+    mut tell: impl FnMut(T, Verdict),
+) -> bool {
+    let mut addresses: SmallVec<[(T, Standing); 8]> = SmallVec::new();
+    for (address, standing) in registered {
+        match addresses.last_mut() {
+            Some((last, best)) if *last == address => *best = best.or(standing),
+            _ => addresses.push((address, standing)),
+        }
+    }
+    let candidates = || addresses.iter().map(|(_, standing)| standing).filter(|standing| !standing.drained);
     // As everywhere where weights are given: none at all are equal weights.
     let weightless = candidates().all(|standing| standing.weight == 0);
     let weight = |standing: &Standing| if weightless { 1 } else { standing.effective() };
@@ -119,7 +135,7 @@ pub fn select(policy: &Policy, standings: &[Standing], mut tell: impl FnMut(usiz
     let (all, up) = (sum(&mut candidates()), sum(&mut candidates().filter(healthy)));
     let panic = up == 0 || 100 * up < u64::from(policy.panic_percent) * all;
     let lowest = if panic { MAX_TIER } else { lowest_tier(policy, candidates().filter(|it| weight(it) > 0)) };
-    for (i, standing) in standings.iter().enumerate() {
+    for (address, standing) in &addresses {
         let verdict = match weight(standing) {
             _ if standing.drained => Err(Exclusion::Drained),
             0 => Err(Exclusion::WeightZero),
@@ -127,8 +143,9 @@ pub fn select(policy: &Policy, standings: &[Standing], mut tell: impl FnMut(usiz
             _ if standing.tier > lowest => Err(Exclusion::LowerTier),
             weight => Ok(weight),
         };
-        tell(i, verdict);
+        tell(*address, verdict);
     }
+    panic
 }
 
 /// The last tier that is needed.
@@ -160,7 +177,8 @@ mod tests {
 
     fn selected(policy: &str, standings: &[Standing]) -> Vec<Verdict> {
         let mut verdicts = Vec::new();
-        select(&policy.parse().unwrap(), standings, |i, verdict| {
+        let registered = standings.iter().copied().enumerate();
+        select(&policy.parse().unwrap(), registered, |i, verdict| {
             assert_eq!(i, verdicts.len());
             verdicts.push(verdict);
         });
@@ -226,6 +244,12 @@ mod tests {
         assert_eq!(OUT.or(second), second);
         assert_eq!(second.or(OUT), second);
         assert_eq!(ZERO.or(UP), UP);
+        let mut told = Vec::new();
+        let panic = select(&Policy::default(), [(1, DOWN), (1, second), (2, DOWN)], |address, verdict| {
+            told.push((address, verdict));
+        });
+        assert!(!panic);
+        assert_eq!(told, [(1, Ok(48)), (2, Err(Down))]);
         let unknown = Standing { health: Health::Unknown, ..UP };
         assert_eq!(unknown.or(DOWN), DOWN, "who checks knows better than who does not");
     }

@@ -431,7 +431,7 @@ impl Store {
             let record = log.changes.get(place.number()).filter(|change| change.is_live())?.record();
             let ttl_s = record.ttl_s();
             if record.name == name {
-                let standing = self.standing(place.log(), &record);
+                let standing = self.statements.standing(log.origin, &record);
                 let Record { rtype, rdata, .. } = record;
                 return (rtype != STATEMENT).then_some(Answer { rtype, ttl_s, rdata, standing });
             }

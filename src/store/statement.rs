@@ -143,12 +143,17 @@ impl Statements {
     }
 
     /// Whether what `record`, of `origin`, leads to is drained.
-    #[must_use]
-    pub fn drains(&self, origin: NodeId, record: &Record<'_>) -> bool {
+    fn drains(&self, origin: NodeId, record: &Record<'_>) -> bool {
         !self.said.is_empty()
             && (self.drained_nodes.contains(&origin)
                 || self.drained_instances.contains(record.instance())
                 || record.address().is_some_and(|address| self.drained_addresses.contains(&address)))
+    }
+
+    /// How what `record`, of `origin`, leads to stands.
+    #[must_use]
+    pub fn standing(&self, origin: NodeId, record: &Record<'_>) -> Standing {
+        Standing { drained: self.drains(origin, record), ..record.standing() }
     }
 
     /// A statement that, from the node where it is registered, takes the place of what holds of `target`: a value, or that
@@ -210,10 +215,8 @@ impl Store {
     /// How what `record`, of the log at `place`, leads to stands.
     #[must_use]
     pub fn standing(&self, place: u16, record: &Record<'_>) -> Standing {
-        let origin = || self.logs[usize::from(place)].as_ref().map(|log| log.origin);
-        let drained = || origin().is_some_and(|origin| self.statements.drains(origin, record));
-        let standing = record.standing();
-        Standing { drained: self.statements.iter().next().is_some() && drained(), ..standing }
+        let log = self.logs[usize::from(place)].as_ref();
+        log.map_or_else(|| record.standing(), |log| self.statements.standing(log.origin, record))
     }
 
     /// Finds what holds of all that has been said, and notes the names whose answers are others by that.

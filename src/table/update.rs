@@ -254,15 +254,9 @@ pub(super) fn append_sets(out: &mut Vec<u8>, records: &mut SmallVec<[NameRecord<
 
 /// Appends those addresses of a `set` that are in answers, and what answers are made by.
 fn append_addresses(out: &mut Vec<u8>, set: &[NameRecord<'_>], ttl_s: u32, policy: &Policy) {
-    let distinct = || set.chunk_by(|a, b| a.rdata == b.rdata);
-    let best = |equal: &[NameRecord<'_>]| {
-        equal.iter().map(|record| record.standing).reduce(Standing::or).unwrap_or_default()
-    };
-    let standings: SmallVec<[_; 8]> = distinct().map(best).collect();
-    let mut weights: SmallVec<[_; 8]> = SmallVec::from_elem(0, standings.len());
-    select(policy, &standings, |i, verdict| weights[i] = verdict.unwrap_or_default());
-    let mut chosen: SmallVec<[_; 8]> =
-        distinct().map(|equal| equal[0].rdata).zip(weights).filter(|(_, weight)| *weight > 0).collect();
+    let mut chosen: SmallVec<[_; 8]> = SmallVec::new();
+    let registered = set.iter().map(|record| (record.rdata, record.standing));
+    select(policy, registered, |rdata, verdict| chosen.extend(verdict.ok().map(|weight| (rdata, weight))));
     if policy.order == Order::Fixed {
         chosen.sort_by_key(|(_, weight)| std::cmp::Reverse(*weight));
     }
