@@ -80,6 +80,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "spread",
             "table",
             "testbed",
+            "text_file",
             "wire",
         ],
     ),

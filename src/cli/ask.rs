@@ -1,66 +1,115 @@
-//! Asks one question and shows the answer, for the people who watch the demo.
+//! Asks one question and reads the answer, for people: in the demo, and for `redbreast lookup`.
 //!
 //! Runs on the main thread, over a socket of its own, as any other client would.
 
-use std::io;
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::time::Duration;
 
-use crate::wire::header::{self, rcode, u16_at};
+use domain::base::Message;
+use domain::base::iana::Rtype;
+use domain::base::zonefile_fmt::{DisplayKind, ZonefileFmt};
+use domain::rdata::AllRecordData;
+use serde::Serialize;
+
 use crate::wire::message::write_query;
 use crate::wire::name::Name;
-use crate::wire::query::skip_name;
-use crate::wire::record::rtype;
 
-/// How long to wait for the answer: it comes from the same machine.
+/// How long to wait for the answer: it comes from memory.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Returns the data of each record in the answer, or the response code if there is none.
+/// A record of an answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(super) struct Shown {
+    /// The name that it stands under.
+    pub(super) name: String,
+    /// Seconds for which it may be kept.
+    pub(super) ttl_s: u32,
+    /// Its type.
+    #[serde(rename = "type")]
+    pub(super) rtype: String,
+    /// Its data, as in a zone file.
+    pub(super) data: String,
+}
+
+/// What came of a question.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(super) struct Answer {
+    /// The response code, like `NOERROR`.
+    pub(super) rcode: String,
+    /// The records of the answer, in their order.
+    pub(super) records: Vec<Shown>,
+}
+
+impl Answer {
+    /// The data of its records, or why there are none.
+    pub(super) fn told(&self) -> String {
+        if self.records.is_empty() {
+            return self.rcode.clone();
+        }
+        self.records.iter().map(|record| record.data.as_str()).collect::<Vec<_>>().join(" ")
+    }
+}
+
+/// Asks over UDP, and over TCP if the answer is too long for that.
 ///
 /// # Errors
-/// Those of the socket; `InvalidData` for an answer that cannot be read.
-pub(super) fn ask(server: SocketAddr, name: &Name, qtype: u16) -> io::Result<Vec<String>> {
+/// Those of the sockets; `InvalidData` for an answer that cannot be read.
+pub(super) fn ask(server: SocketAddr, name: &Name, qtype: u16) -> io::Result<Answer> {
+    let query = write_query(fastrand::u16(..), name, qtype);
+    let answer = over_udp(server, &query)?;
+    let message = read(&answer)?;
+    if message.header().tc() {
+        return show(&read(&over_tcp(server, &query)?)?);
+    }
+    show(&message)
+}
+
+fn over_udp(server: SocketAddr, query: &[u8]) -> io::Result<Vec<u8>> {
     let socket = UdpSocket::bind(if server.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" })?;
     socket.set_read_timeout(Some(TIMEOUT))?;
     socket.connect(server)?;
-    let query = write_query(fastrand::u16(..), name, qtype);
-    socket.send(&query)?;
-    let mut answer = [0; 512];
+    socket.send(query)?;
+    let mut answer = vec![0; usize::from(u16::MAX)];
     loop {
         let len = socket.recv(&mut answer)?;
-        if answer[..2] == query[..2] {
-            let shown = show(&answer[..len], query.len());
-            return shown
-                .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "the answer cannot be read"));
+        if len >= 2 && answer[..2] == query[..2] {
+            answer.truncate(len);
+            return Ok(answer);
         }
     }
 }
 
-/// The answer's data as text; its answer section begins at `at`.
-fn show(answer: &[u8], mut at: usize) -> Option<Vec<String>> {
-    let count = u16_at(answer, header::ANCOUNT);
-    if count == 0 {
-        return Some(vec![rcode::mnemonic(*answer.get(3)?).into()]);
-    }
-    let mut shown = Vec::new();
-    for _ in 0..count {
-        let fixed = skip_name(answer, at)?;
-        let data = fixed + 10;
-        at = data + usize::from(u16_at(answer, data - 2));
-        shown.push(show_data(u16_at(answer, fixed), answer.get(data..at)?));
-    }
-    Some(shown)
+fn over_tcp(server: SocketAddr, query: &[u8]) -> io::Result<Vec<u8>> {
+    let mut stream = TcpStream::connect_timeout(&server, TIMEOUT)?;
+    stream.set_read_timeout(Some(TIMEOUT))?;
+    let len = u16::try_from(query.len()).map_err(io::Error::other)?;
+    stream.write_all(&[&len.to_be_bytes(), query].concat())?;
+    let mut len = [0; 2];
+    stream.read_exact(&mut len)?;
+    let mut answer = vec![0; usize::from(u16::from_be_bytes(len))];
+    stream.read_exact(&mut answer)?;
+    Ok(answer)
 }
 
-fn show_data(rtype: u16, data: &[u8]) -> String {
-    let v4 = || <[u8; 4]>::try_from(data).map(|octets| IpAddr::from(octets).to_string()).ok();
-    let v6 = || <[u8; 16]>::try_from(data).map(|octets| IpAddr::from(octets).to_string()).ok();
-    let name = || Name::from_wire(data).map(|name| name.to_string());
-    let known = match rtype {
-        rtype::A => v4(),
-        rtype::AAAA => v6(),
-        rtype::PTR => name(),
-        _ => None,
-    };
-    known.unwrap_or_else(|| format!("TYPE{rtype}, {} bytes", data.len()))
+fn unreadable(error: impl std::fmt::Display) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, format!("the answer cannot be read: {error}"))
+}
+
+fn read(bytes: &[u8]) -> io::Result<Message<&[u8]>> {
+    Message::from_octets(bytes).map_err(unreadable)
+}
+
+fn show(message: &Message<&[u8]>) -> io::Result<Answer> {
+    let mut records = Vec::new();
+    for record in message.answer().map_err(unreadable)?.limit_to::<AllRecordData<_, _>>() {
+        let record = record.map_err(unreadable)?;
+        records.push(Shown {
+            name: format!("{}.", record.owner()),
+            ttl_s: record.ttl().as_secs(),
+            rtype: Rtype::from_int(record.rtype().to_int()).to_string(),
+            data: record.data().display_zonefile(DisplayKind::Simple).to_string(),
+        });
+    }
+    Ok(Answer { rcode: message.header().rcode().to_string(), records })
 }

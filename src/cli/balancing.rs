@@ -11,9 +11,9 @@ use hyper::Method;
 
 use super::names::tell;
 use super::{ControlArgs, Failure};
-use crate::registry::balancing::PolicyBody;
-use crate::registry::client::{escape, request};
-use crate::registry::request::{Explained, Explanation, Stated, Statement};
+
+use crate::registry::client::escape;
+use crate::registry::request::{Explained, Explanation, PolicyBody, Stated, Statement};
 
 /// Arguments of `redbreast drain`.
 #[derive(clap::Args)]
@@ -83,7 +83,7 @@ pub(crate) fn drain(args: &DrainArgs) -> Result<(), Failure> {
         (None, None) => return tell_statements(control, "drain"),
     };
     let method = if *undo { Method::DELETE } else { Method::PUT };
-    let stated: Stated = request(&control.control, method, &format!("/v1/drains/{path}"), None::<&()>)?;
+    let stated: Stated = control.client()?.request(method, &format!("/v1/drains/{path}"), None::<&()>)?;
     tell(control, &stated, |out| {
         let Stated { changed, names, ttl_s, .. } = stated;
         let names = format!("answers of {names} {}", if names == 1 { "name" } else { "names" });
@@ -125,9 +125,9 @@ pub(crate) fn policy(args: &PolicyArgs) -> Result<(), Failure> {
     let stated: Stated = match policy {
         Some(policy) => {
             let body = PolicyBody { policy: policy.clone() };
-            request(&control.control, Method::PUT, &path, Some(&body))?
+            control.client()?.request(Method::PUT, &path, Some(&body))?
         }
-        None if *remove => request(&control.control, Method::DELETE, &path, None::<&()>)?,
+        None if *remove => control.client()?.request(Method::DELETE, &path, None::<&()>)?,
         None => {
             return Err(Failure::usage(format!(
                 "which policy is {scope} to have? Or --remove what is said of it"
@@ -141,7 +141,7 @@ pub(crate) fn policy(args: &PolicyArgs) -> Result<(), Failure> {
 }
 
 fn tell_statements(control: &ControlArgs, kind: &str) -> Result<(), Failure> {
-    let all: Vec<Statement> = request(&control.control, Method::GET, "/v1/statements", None::<&()>)?;
+    let all: Vec<Statement> = control.client()?.request(Method::GET, "/v1/statements", None::<&()>)?;
     let all: Vec<_> = all.into_iter().filter(|statement| statement.kind == kind).collect();
     tell(control, &all, |out| {
         if all.is_empty() {
@@ -159,7 +159,7 @@ fn tell_statements(control: &ControlArgs, kind: &str) -> Result<(), Failure> {
 pub(crate) fn explain(args: &ExplainArgs) -> Result<(), Failure> {
     let ExplainArgs { name, control } = args;
     let path = format!("/v1/explain/{}", escape(name));
-    let explanation: Explanation = request(&control.control, Method::GET, &path, None::<&()>)?;
+    let explanation: Explanation = control.client()?.request(Method::GET, &path, None::<&()>)?;
     tell(control, &explanation, |out| {
         let Explanation { name, policy, panic, records } = &explanation;
         if records.is_empty() {

@@ -103,7 +103,7 @@ fn wait_until_all_have(nodes: &[Node], count: usize) -> Result<Duration, Failure
         nodes
             .iter()
             .filter(|node| node.pid().is_some())
-            .all(|node| ask(node.dns(), &name, rtype::A).is_ok_and(|addresses| addresses.len() == count))
+            .all(|node| ask(node.dns(), &name, rtype::A).is_ok_and(|answer| answer.records.len() == count))
     })
     .map_err(Failure::failed)
 }
@@ -140,7 +140,7 @@ fn show_lookups(out: &mut dyn Write, nodes: &[Node]) -> Result<(), Failure> {
             format!("{}$", node.name()),
             name.to_string(),
             mnemonic.into(),
-            answer.join(" "),
+            answer.told(),
             remark.into(),
         ]);
     }
@@ -159,7 +159,7 @@ fn kill_and_restart(out: &mut dyn Write, nodes: &mut [Node]) -> Result<(), Failu
         out,
         "\n{name} is killed: after {:.1} s its address is gone everywhere: {}",
         gone.as_secs_f64(),
-        left.join(" ")
+        left.told()
     )
     .map_err(Failure::failed)?;
     let begin = std::time::Instant::now();
@@ -172,7 +172,7 @@ fn kill_and_restart(out: &mut dyn Write, nodes: &mut [Node]) -> Result<(), Failu
         out,
         "{name} is started again: after {:.1} s it is back everywhere, from its own disk: {}",
         begin.elapsed().as_secs_f64(),
-        back.join(" ")
+        back.told()
     )
     .map_err(Failure::failed)
 }

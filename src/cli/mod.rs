@@ -3,26 +3,32 @@
 //! Runs on the main thread. Exit status: 0 when what was asked was done and holds, 1 when a check failed or a server
 //! could not be reached, 2 when the command line or a file is wrong.
 
+use std::fs;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::registry::client::ClientError;
+use crate::registry::client::{ClientError, ControlClient};
 use crate::registry::control_address::ControlAddress;
 
 mod ask;
 mod balancing;
 mod bench;
 mod compare;
+mod config;
 mod demo;
 mod design;
 mod gate;
+mod generate;
+mod lookup;
 mod members;
 mod names;
 mod perf;
 mod sample;
 mod serve;
 mod spread;
+mod watch;
 
 /// Gossip DNS: every node holds every name, so every lookup is a local one.
 #[derive(Parser)]
@@ -36,6 +42,8 @@ struct Cli {
 enum Command {
     /// Answer DNS queries from names held in memory
     Serve(Box<serve::Args>),
+    /// Look at a configuration file without running it
+    Config(config::Args),
     /// Register a name with its addresses at a running node
     Add(names::AddArgs),
     /// Remove what was registered with `add` at a running node
@@ -52,6 +60,10 @@ enum Command {
     Spread(Box<spread::Args>),
     /// Tell who is in the cluster, as a running node knows it
     Members(members::MembersArgs),
+    /// Tell what changes at all nodes, as it comes to a running node
+    Watch(watch::Args),
+    /// Look a name up at a running node
+    Lookup(lookup::Args),
     /// Tell how a running node is
     Status(members::StatusArgs),
     /// Send queries to a DNS server and measure the answers; the letters are dnsperf's
@@ -62,6 +74,10 @@ enum Command {
     Demo(demo::Args),
     /// Measure what this machine and this build can do
     Perf(perf::Args),
+    /// Write what a shell reads to complete these commands
+    Completions(generate::CompletionsArgs),
+    /// Write manual pages of these commands
+    Man(generate::ManArgs),
 }
 
 /// Why a subcommand ended without having done what was asked: one line for a person, and the exit status.
@@ -103,9 +119,27 @@ struct ControlArgs {
     #[arg(long, value_name = "ADDR:PORT|unix:PATH", default_value_t = ControlAddress::DEFAULT)]
     control: ControlAddress,
 
+    /// File with the token that the node asks for
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+
     /// Tell it as JSON
     #[arg(long)]
     json: bool,
+}
+
+impl ControlArgs {
+    /// The node that is meant.
+    fn client(&self) -> Result<ControlClient, Failure> {
+        let read = |path: &PathBuf| {
+            let text = fs::read_to_string(path).map_err(|error| {
+                Failure::usage(format!("{}: cannot read the token: {error}", path.display()))
+            })?;
+            Ok::<_, Failure>(text.lines().next().unwrap_or_default().trim().to_owned())
+        };
+        let token = self.token_file.as_ref().map(read).transpose()?;
+        Ok(ControlClient { address: self.control.clone(), token })
+    }
 }
 
 /// Parses the command line, does what it says, returns the exit status.
@@ -113,6 +147,7 @@ struct ControlArgs {
 pub fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Serve(args) => serve::run(*args),
+        Command::Config(args) => config::run(&args),
         Command::Add(args) => names::add(args),
         Command::Remove(args) => names::remove(&args),
         Command::Names(args) => names::names(&args),
@@ -121,11 +156,15 @@ pub fn main() -> ExitCode {
         Command::Explain(args) => balancing::explain(&args),
         Command::Spread(args) => spread::run(&args),
         Command::Members(args) => members::members(&args),
+        Command::Watch(args) => watch::run(&args),
+        Command::Lookup(args) => lookup::run(&args),
         Command::Status(args) => members::status(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Compare(args) => compare::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Perf(args) => perf::run(&args),
+        Command::Completions(args) => generate::completions(&args),
+        Command::Man(args) => generate::man(&args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

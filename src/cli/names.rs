@@ -10,8 +10,8 @@ use hyper::Method;
 use serde::Serialize;
 
 use super::{ControlArgs, Failure};
-use crate::registry::client::{escape, request};
-use crate::registry::request::{Added, Addition, Registration, Removed};
+use crate::registry::client::escape;
+use crate::registry::request::{Addition, Changed, Registration};
 
 /// Arguments of `redbreast add`.
 #[derive(clap::Args)]
@@ -94,12 +94,14 @@ pub(crate) fn add(args: AddArgs) -> Result<(), Failure> {
     let AddArgs { weight, tier, check, slow_start: slow_start_s, .. } = args;
     let addition =
         Addition { name, addresses, instance, ttl_s, port, service, weight, tier, check, slow_start_s };
-    let added: Added = request(&control.control, Method::POST, "/v1/names", Some(&addition))?;
+    let added: Changed = control.client()?.request(Method::POST, "/v1/names", Some(&addition))?;
     tell(&control, &added, |out| {
         let lost = if added.durable { "" } else { "; it ends with the node, which has no --data-dir" };
         match added {
-            Added { added: 0, unchanged, .. } => writeln!(out, "nothing new: {unchanged} were there already"),
-            Added { added, .. } => writeln!(out, "{added} added{lost}"),
+            Changed { added: 0, unchanged, .. } => {
+                writeln!(out, "nothing new: {unchanged} were there already")
+            }
+            Changed { added, .. } => writeln!(out, "{added} added{lost}"),
         }
     })
 }
@@ -116,7 +118,7 @@ pub(crate) fn remove(args: &RemoveArgs) -> Result<(), Failure> {
         query.push(format!("address={}", list.join(",")));
     }
     let path = format!("/v1/names/{}?{}", escape(name), query.join("&"));
-    let removed: Removed = request(&control.control, Method::DELETE, &path, None::<&()>)?;
+    let removed: Changed = control.client()?.request(Method::DELETE, &path, None::<&()>)?;
     tell(control, &removed, |out| match removed.removed {
         0 => Ok(()),
         count => writeln!(out, "{count} removed"),
@@ -139,7 +141,7 @@ pub(crate) fn remove(args: &RemoveArgs) -> Result<(), Failure> {
 pub(crate) fn names(args: &NamesArgs) -> Result<(), Failure> {
     let NamesArgs { name, control } = args;
     let path = name.as_ref().map_or("/v1/names".into(), |name| format!("/v1/names/{}", escape(name)));
-    let mut found: Vec<Registration> = request(&control.control, Method::GET, &path, None::<&()>)?;
+    let mut found: Vec<Registration> = control.client()?.request(Method::GET, &path, None::<&()>)?;
     let key = |r: &Registration| (r.name.clone(), r.rtype.clone(), r.data.clone(), r.node.clone());
     found.sort_by_cached_key(key);
     tell(control, &found, |out| {

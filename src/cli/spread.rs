@@ -12,7 +12,7 @@ use clap::builder::RangedU64ValueParser;
 use hyper::Method;
 
 use super::Failure;
-use crate::registry::client::{escape, request};
+use crate::registry::client::{ControlClient, escape};
 use crate::registry::control_address::ControlAddress;
 use crate::registry::request::Explanation;
 use crate::spread::ask::{Question, over_dns, with_getaddrinfo};
@@ -171,7 +171,8 @@ fn ask(args: &Args) -> Result<Asked, Failure> {
 fn intended(args: &Args) -> Result<(BTreeMap<IpAddr, f64>, Option<String>), Failure> {
     if let Some(control) = &args.control {
         let path = format!("/v1/explain/{}", escape(&args.name));
-        let told: Explanation = request(control, Method::GET, &path, None::<&()>)?;
+        let node = ControlClient { address: control.clone(), token: None };
+        let told: Explanation = node.request(Method::GET, &path, None::<&()>)?;
         let shares =
             told.records.iter().filter_map(|record| Some((record.data.parse().ok()?, record.share?)));
         let of_family = shares.filter(|(address, _): &(IpAddr, f64)| address.is_ipv6() == args.ipv6);

@@ -103,6 +103,8 @@ pub struct Settings {
     pub data_dir: Option<PathBuf>,
     /// Where it is told what to do.
     pub control: Option<ControlAddress>,
+    /// File with what everybody has to bring who tells it.
+    pub control_token: Option<PathBuf>,
     /// Nobody asked for that address: it can do without.
     pub control_is_default: bool,
 }
@@ -133,12 +135,57 @@ impl Default for Settings {
             asking: None,
             data_dir: None,
             control: None,
+            control_token: None,
             control_is_default: false,
         }
     }
 }
 
 impl Settings {
+    /// Takes over what can be changed in a running server: which files it reads, and policies.
+    pub fn take_changeable(&mut self, new: Self) {
+        self.names = new.names;
+        self.zones = new.zones;
+        self.cookie_secrets = new.cookie_secrets;
+        self.policies = new.policies;
+        if let (Some(gossip), Some(new)) = (&mut self.gossip, new.gossip) {
+            gossip.key_file = new.key_file;
+        }
+    }
+
+    /// What is different in `new` and cannot be changed in a running server, by its flags.
+    #[must_use]
+    pub fn fixed_differences(&self, new: &Self) -> Vec<&'static str> {
+        let gossip = |settings: &Self| {
+            settings
+                .gossip
+                .as_ref()
+                .map(|it| (it.address, it.join.clone(), it.cluster.clone(), it.key_file.is_some()))
+        };
+        let differences = [
+            ("listen", self.listen != new.listen),
+            ("domain", self.domains != new.domains),
+            ("workers", self.workers != new.workers),
+            ("busy-poll", self.busy_poll != new.busy_poll),
+            ("cpus", self.cpus != new.cpus),
+            ("steer-by-cpu", self.steer_by_cpu != new.steer_by_cpu),
+            ("ttl", self.zone != new.zone),
+            ("edns-size", self.udp_len != new.udp_len),
+            ("allow", self.access != new.access),
+            ("ecs-from", self.forwarders != new.forwarders),
+            ("check-dir", self.check_dir != new.check_dir),
+            ("rate-limit", self.rate_limit != new.rate_limit),
+            ("node-name", self.node_name != new.node_name),
+            ("hide-identity", self.hide_identity != new.hide_identity),
+            ("gossip, join, cluster or the use of a key-file", gossip(self) != gossip(new)),
+            ("design", self.asking != new.asking),
+            ("data-dir", self.data_dir != new.data_dir),
+            ("control", self.control != new.control),
+            ("control-token-file", self.control_token != new.control_token),
+        ];
+        differences.into_iter().filter(|(_, differs)| *differs).map(|(flag, _)| flag).collect()
+    }
+
     /// The files that are read again when they change.
     pub fn files(&self) -> impl Iterator<Item = &PathBuf> {
         let key_file = self.gossip.iter().filter_map(|gossip| gossip.key_file.as_ref());

@@ -4,7 +4,7 @@
 
 use std::fmt;
 use std::io::{self, ErrorKind};
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 
 use socket2::SockRef;
 
@@ -75,6 +75,52 @@ pub fn bind(address: SocketAddr, workers: &mut [Listeners]) -> Result<SocketAddr
             Err(error) => return Err(fail("TCP")(error)),
         }
     }
+}
+
+/// Sockets that the process was started with: the service manager has bound them.
+#[derive(Default)]
+pub struct Inherited {
+    /// For UDP.
+    pub udp: Vec<UdpSocket>,
+    /// For TCP, listening.
+    pub tcp: Vec<TcpListener>,
+}
+
+impl Inherited {
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.udp.is_empty() && self.tcp.is_empty()
+    }
+}
+
+/// Adds `inherited` sockets to what each of the workers listens on, and returns their addresses. Where the service manager has
+/// let the port be shared, each worker has a socket of its own; otherwise all have the one.
+///
+/// # Errors
+/// [`ListenError`].
+pub fn adopt(inherited: Inherited, workers: &mut [Listeners]) -> Result<Vec<SocketAddr>, ListenError> {
+    let unspecified = SocketAddr::from(([0; 4], 0));
+    let mut addresses = Vec::new();
+    for socket in inherited.udp {
+        let address = socket.local_addr().unwrap_or(unspecified);
+        let fail = |source| ListenError { address, transport: "UDP", source };
+        let sockets = udp::share(socket, address, workers.len()).map_err(fail)?;
+        workers.iter_mut().zip(sockets).for_each(|(worker, socket)| worker.udp.push(socket));
+        addresses.push(address);
+    }
+    for listener in inherited.tcp {
+        let address = listener.local_addr().unwrap_or(unspecified);
+        let fail = |source| ListenError { address, transport: "TCP", source };
+        listener.set_nonblocking(true).map_err(fail)?;
+        for worker in &mut *workers {
+            worker.tcp.push(listener.try_clone().map_err(fail)?);
+        }
+        if !addresses.contains(&address) {
+            addresses.push(address);
+        }
+    }
+    Ok(addresses)
 }
 
 /// Has the kernel give a packet to the worker on the CPU that has processed it (SO_INCOMING_CPU), where that is one of

@@ -19,4 +19,4 @@ mod tcp;
 mod udp;
 pub mod worker;
 
-pub use listen::{ListenError, bind, steer};
+pub use listen::{Inherited, ListenError, adopt, bind, steer};

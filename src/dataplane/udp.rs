@@ -6,7 +6,7 @@ use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::AsFd;
 
-use socket2::{Domain, Protocol, SockFilter, Socket, Type};
+use socket2::{Domain, Protocol, SockFilter, SockRef, Socket, Type};
 
 use super::answer::{Answerer, Origin, Verdict};
 use super::counters::{Counters, Event};
@@ -46,6 +46,33 @@ pub(super) fn bind(address: SocketAddr, workers: usize) -> io::Result<Vec<UdpSoc
     Ok(sockets)
 }
 
+/// One socket per worker for the address that `first` is bound to by others.
+///
+/// # Errors
+/// What the kernel says.
+pub(super) fn share(first: UdpSocket, address: SocketAddr, workers: usize) -> io::Result<Vec<UdpSocket>> {
+    let shared = SockRef::from(&first).reuse_port()?;
+    first.set_nonblocking(true)?;
+    // The kernel may grant less; what it was given is good then.
+    let _ = SockRef::from(&first).set_recv_buffer_size(SOCKET_BUFFER_LEN);
+    if address.ip().is_unspecified() {
+        mmsg::report_local_address(first.as_fd(), &address)?;
+    }
+    let mut sockets = vec![first];
+    for _ in 1..workers {
+        let next = if shared {
+            let socket = open(address)?;
+            socket.set_reuse_port(true)?;
+            socket.bind(&address.into())?;
+            socket.into()
+        } else {
+            sockets[0].try_clone()?
+        };
+        sockets.push(next);
+    }
+    Ok(sockets)
+}
+
 /// A socket for addresses of that family, with room for many datagrams each way.
 pub(super) fn buffered(address: SocketAddr) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::DGRAM.nonblocking(), Some(Protocol::UDP))?;
@@ -75,7 +102,7 @@ pub(super) fn addressing(socket: &UdpSocket) -> Addressing {
 /// Lets nothing more into the socket's queue; what is already there can still be received.
 pub(super) fn refuse_more(socket: &UdpSocket) -> io::Result<()> {
     const RETURN_CONSTANT: u16 = 0x06; // BPF_RET | BPF_K: keep 0 bytes of the packet, that is, drop it
-    socket2::SockRef::from(socket).attach_filter(&[SockFilter::new(RETURN_CONSTANT, 0, 0, 0)])
+    SockRef::from(socket).attach_filter(&[SockFilter::new(RETURN_CONSTANT, 0, 0, 0)])
 }
 
 /// Queries in a batch from which on it pays to have memory bring what all of them will read.

@@ -45,6 +45,9 @@ enum Watch {
 /// nothing. It delays connections and a request to stop by some ten microseconds.
 const LOOKS_PER_GLANCE: u32 = 32;
 
+/// One batch in so many is timed: two readings of the clock for each would cost what an answer does.
+const BATCHES_PER_TIMING: u32 = 16;
+
 /// Events taken from the poll at once; what does not fit comes with the next look.
 const EVENTS_LEN: usize = 256;
 
@@ -140,6 +143,8 @@ pub struct Worker {
     /// Since when it has looked in vain, and how often.
     idle_since: Option<Instant>,
     idle_looks: u32,
+    /// Batches until the next that is timed.
+    untimed: u32,
 }
 
 impl Worker {
@@ -188,6 +193,7 @@ impl Worker {
                     busy_poll,
                     idle_since,
                     idle_looks,
+                    untimed: 0,
                 }
                 .run();
             }
@@ -324,7 +330,7 @@ impl Worker {
             return;
         }
         for _ in 0..BATCHES_PER_TURN {
-            let served = self.serve(i);
+            let served = self.serve_and_time(i);
             if served != Served::Empty {
                 (self.idle_since, self.idle_looks) = (None, 0);
             }
@@ -367,6 +373,22 @@ impl Worker {
         if self.poll.registry().deregister(&mut SourceFd(&socket.as_raw_fd())).is_ok() {
             *watch = Watch::Busy;
         }
+    }
+
+    /// Serves one batch, and of some of them takes the time.
+    fn serve_and_time(&mut self, i: usize) -> Served {
+        if self.untimed > 0 {
+            let served = self.serve(i);
+            self.untimed -= u32::from(served != Served::Empty);
+            return served;
+        }
+        let begin = Instant::now();
+        let served = self.serve(i);
+        if served != Served::Empty {
+            self.counters.time(begin.elapsed());
+            self.untimed = BATCHES_PER_TIMING - 1;
+        }
+        served
     }
 
     fn serve(&mut self, i: usize) -> Served {

@@ -90,14 +90,15 @@ impl Driver {
     }
 
     /// Takes what has come, does what is due, and sends what is to be sent, our own new changes among it.
-    pub fn advance(&mut self) {
+    pub fn advance(&mut self) -> Vec<News> {
         let now = self.now();
         if let Some(transport) = &mut self.transport {
             transport.work(now, &self.registry, &mut self.engine);
         }
         self.engine.handle_time(now);
         self.send();
-        for news in self.engine.take_news() {
+        let all = self.engine.take_news();
+        for news in &all {
             match news {
                 News::Up(peer) => info!("{} at {} is up", peer.name, peer.address),
                 News::Down(peer) => {
@@ -106,6 +107,7 @@ impl Driver {
                 News::Left(peer) => info!("{} at {} has left", peer.name, peer.address),
             }
         }
+        all
     }
 
     fn send(&mut self) {

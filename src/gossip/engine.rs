@@ -116,6 +116,7 @@ pub struct Engine {
     outputs: VecDeque<Output>,
     news: Vec<News>,
     faults: Faults,
+    synchronised: bool,
     rng: fastrand::Rng,
 }
 
@@ -136,6 +137,7 @@ impl Engine {
             outputs: VecDeque::new(),
             news: Vec::new(),
             faults: Faults::default(),
+            synchronised: false,
             rng,
         }
     }
@@ -165,6 +167,12 @@ impl Engine {
     /// One more address to look for the cluster at, unless it is known.
     pub fn add_seed(&mut self, address: SocketAddr) {
         self.membership.add_seed(address);
+    }
+
+    /// Whether this node has once known all that another one knew.
+    #[must_use]
+    pub fn is_synchronised(&self) -> bool {
+        self.synchronised
     }
 
     /// What went wrong so far.
@@ -226,7 +234,9 @@ impl Engine {
                 _ => {}
             },
             Message::Hash(hash) => {
-                if self.store.digest_hash() != hash {
+                if self.store.digest_hash() == hash {
+                    self.synchronised = true;
+                } else {
                     for digest in self.store.digest().parts(MAX_SUMMARIES) {
                         self.send(from, &Message::Digest { digest, is_answer: false });
                     }
@@ -243,6 +253,8 @@ impl Engine {
                 let wants = self.store.known().wants(&digest);
                 if !wants.is_empty() {
                     self.ask(now, from, wants);
+                } else if digest.origins().count() < MAX_SUMMARIES {
+                    self.synchronised = true; // that was all the sender knows
                 }
                 let beyond = self.store.digest().beyond(&digest).filter(|_| !is_answer);
                 for digest in beyond.iter().flat_map(|beyond| beyond.parts(MAX_SUMMARIES)) {

@@ -8,10 +8,13 @@ mod explain;
 mod health;
 mod inbox;
 mod journal;
+mod mutations;
 mod requests;
 mod run;
 mod seeds;
 mod statements;
+mod supervisor;
+mod watchers;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -22,8 +25,10 @@ use std::time::{Duration, Instant, SystemTime};
 
 pub use inbox::{ControlSender, Inbox};
 use journal::Journal;
-use requests::Mutations;
+use mutations::Mutations;
+use supervisor::Supervisor;
 use tracing::warn;
+use watchers::Watchers;
 
 use crate::config::{Gossip, Settings, cookie_secrets};
 use crate::dataplane::answer::{Answerer, Service};
@@ -32,7 +37,7 @@ use crate::dataplane::asking_sockets::{self, ReachError};
 use crate::dataplane::counters::Event;
 use crate::dataplane::identity::Identity;
 use crate::dataplane::worker::{Handle, Listeners, Manner, Worker};
-use crate::dataplane::{self, ListenError};
+use crate::dataplane::{self, Inherited, ListenError};
 use crate::design::Elsewhere;
 use crate::design::cache::Cache;
 use crate::gossip::driver::Driver;
@@ -43,21 +48,21 @@ use crate::gossip::transport::{Transport, TransportError};
 use crate::health::monitor::Found as HealthFound;
 use crate::health::runner::Runner;
 use crate::registry::files::{Refused, Registrations};
-use crate::registry::http::{HttpError, Listener};
-use crate::registry::request::{RESERVED_INSTANCES, Request};
+use crate::registry::http::{HttpError, Listener, Rules, Token};
+use crate::registry::request::{NODE_INSTANCE, Request};
+use crate::registry::watch::{self, FileWatch};
 use crate::snapshot::Current;
 use crate::store::{Attributes, Disk, DiskError, Found, Key, NodeId, Store, encode};
 use crate::table::{Publisher, Table, name_server};
 use crate::text_file::FileError;
 use crate::wire::cookie::Secrets;
 
-/// The instance that a node's own addresses belong to.
-const NODE_INSTANCE: &str = RESERVED_INSTANCES[1];
-
 /// What the control thread is asked to do.
 pub enum Control {
     /// Read the files again.
     Reload,
+    /// Be as these settings say, as far as that can be changed, and read their files.
+    Configure(Box<Settings>),
     /// Look for the cluster at this address, too.
     Seed(SocketAddr),
     /// Do what the control listener was asked for.
@@ -138,6 +143,12 @@ pub struct Node {
     control: Option<Listener>,
     /// Who checks this node's registrations, if there is anything to check.
     health: Option<Runner>,
+    /// Who watches the files.
+    file_watch: Option<FileWatch>,
+    /// What started the process, if it wants to know how it is.
+    supervisor: Supervisor,
+    /// Those who are told of each change.
+    watchers: Watchers,
     /// What was found out last of each, for people.
     found: HashMap<Box<[u8]>, String>,
 }
@@ -149,13 +160,25 @@ impl Node {
     /// # Errors
     /// [`NodeError`]; nothing is left running then.
     pub fn start(settings: Settings, inbox: Inbox) -> Result<Self, NodeError> {
+        Self::start_with(settings, inbox, Inherited::default())
+    }
+
+    /// The same with sockets that the process was started with, if there are any, in the place of those to be bound.
+    ///
+    /// # Errors
+    /// The same.
+    pub fn start_with(settings: Settings, inbox: Inbox, inherited: Inherited) -> Result<Self, NodeError> {
         let names = read_names(&settings)?;
         let secrets = read_secrets(&settings)?.unwrap_or_else(Secrets::random);
         let ring = read_ring(&settings)?;
         let mut listeners: Vec<_> = (0..settings.workers).map(|_| Listeners::default()).collect();
         let mut addresses = Vec::new();
-        for &listen in &settings.listen {
-            addresses.push(dataplane::bind(listen, &mut listeners).map_err(NodeError::Listen)?);
+        if inherited.is_empty() {
+            for &listen in &settings.listen {
+                addresses.push(dataplane::bind(listen, &mut listeners).map_err(NodeError::Listen)?);
+            }
+        } else {
+            addresses = dataplane::adopt(inherited, &mut listeners).map_err(NodeError::Listen)?;
         }
         if settings.steer_by_cpu {
             dataplane::steer(&listeners, &settings.cpus).map_err(NodeError::Worker)?;
@@ -184,14 +207,21 @@ impl Node {
             workers: Vec::new(),
             control: None,
             health: None,
+            file_watch: None,
+            supervisor: Supervisor::default(),
+            watchers: Watchers::default(),
             found: HashMap::new(),
         };
         node.apply_policies();
         node.register_name_servers();
         node.replace(names);
         node.watch_all();
+        node.watch_files();
         match node.start_threads(listeners) {
-            Ok(()) => Ok(node),
+            Ok(()) => {
+                node.supervisor.tell_ready();
+                Ok(node)
+            }
             Err(error) => {
                 node.stop();
                 Err(error)
@@ -222,8 +252,13 @@ impl Node {
         if let Some(address) = &self.settings.control {
             let sender = self.inbox.sender();
             let ask = move |request| sender.send(Control::Request(request));
-            let (domains, check_dir) = (self.settings.domains.clone(), self.settings.check_dir.clone());
-            match Listener::start(address, domains, check_dir, ask) {
+            let token = self.settings.control_token.as_deref().map(Token::read);
+            let rules = Rules {
+                domains: self.settings.domains.clone(),
+                check_dir: self.settings.check_dir.clone(),
+                token: token.transpose().map_err(NodeError::File)?,
+            };
+            match Listener::start(address, rules, ask) {
                 Ok(control) => self.control = Some(control),
                 Err(error) if self.settings.control_is_default => {
                     warn!("{error}; going on without a control listener");
@@ -235,6 +270,24 @@ impl Node {
             seeds::look_up(&gossip.join, self.inbox.sender()).map_err(NodeError::Thread)?;
         }
         Ok(())
+    }
+
+    /// Has the files watched that are read again when they change.
+    fn watch_files(&mut self) {
+        let files: Vec<_> = self.settings.files().cloned().collect();
+        self.file_watch = None;
+        if files.is_empty() {
+            return;
+        }
+        let sender = self.inbox.sender();
+        let changed = move || {
+            // It can only fail when the control thread is gone, and the names with it.
+            sender.send(Control::Reload);
+        };
+        match watch::watch(&files, changed) {
+            Ok(watch) => self.file_watch = Some(watch),
+            Err(error) => warn!("cannot watch the files, send SIGHUP after a change: {error}"),
+        }
     }
 
     /// The CPU for a worker, if it is not to run on any.
@@ -321,6 +374,7 @@ impl Node {
 
     /// Leaves the cluster, answers what has been received, then ends the threads. Returns all that workers have counted.
     pub fn stop(mut self) -> Vec<(Event, u64)> {
+        self.supervisor.tell_stopping();
         self.cluster.leave();
         drop(self.health.take());
         self.workers.iter().for_each(Handle::stop);
@@ -389,6 +443,18 @@ fn join(
     };
     let engine = Engine::new(me, store, &[], fastrand::Rng::new());
     Driver::new(engine, transport, registry).map_err(NodeError::Thread)
+}
+
+/// Reads all files that `settings` name, as a start does, and changes nothing. Returns how many registrations they have.
+///
+/// # Errors
+/// [`NodeError`].
+pub fn check(settings: &Settings) -> Result<usize, NodeError> {
+    let names = read_names(settings)?;
+    read_secrets(settings)?;
+    read_ring(settings)?;
+    settings.control_token.as_deref().map(Token::read).transpose().map_err(NodeError::File)?;
+    Ok(names.len())
 }
 
 fn read_names(settings: &Settings) -> Result<Registrations, NodeError> {

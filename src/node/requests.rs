@@ -1,164 +1,30 @@
-//! What the control listener asks for: done here, on the control thread.
-//!
-//! Changes are made durable first, then applied, then acknowledged; what cannot be made durable is not applied.
+//! What the control listener asks for, answered on the control thread.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
+use std::collections::BTreeMap;
+use std::time::Duration;
 
-use super::Node;
-use super::journal::{self, Op, Written};
+use super::mutations::Mutation;
+use super::{Node, journal};
+use crate::dataplane::counters::{Counters, Event};
 use crate::gossip::peer::Peer;
+use crate::policy::select::Health;
 use crate::registry::rdata_text;
 use crate::registry::request::{
-    Added, Member, RESERVED_INSTANCES, Refused, Registration, Removal, Removed, Reply, Request, Stated,
-    Status,
+    Member, Registration, Request, Sought, Status, Timing, TimingBucket, WorkerCounts,
 };
-use crate::store::{Attributes, Key, NodeId, Parts, Record, Store, Target, encode_to};
+use crate::store::{NodeId, Record};
 use crate::wire::name::Name;
-use crate::wire::record::rtype;
 
-/// Changes that are made durable together at most.
-const MAX_OPS: usize = 10_000;
-
-/// A request that changes something and waits for its turn.
-pub(super) enum Mutation {
-    Add(Vec<(Key, Attributes)>, Reply<Result<Added, Refused>>),
-    Remove(Removal, Reply<Result<Removed, Refused>>),
-    /// That a value holds of a target, or none.
-    State(Target, Option<Box<[u8]>>, Reply<Result<Stated, Refused>>),
-}
-
-/// Changes that are being made durable, and who is to be told.
-#[derive(Default)]
-pub(super) struct Batch {
-    ops: Vec<Op>,
-    acks: Vec<Ack>,
-}
-
-enum Ack {
-    Added(Added, Reply<Result<Added, Refused>>),
-    /// With the nodes that have registered the name, too.
-    Removed(Removed, BTreeSet<NodeId>, Reply<Result<Removed, Refused>>),
-    /// Whether it was not so before.
-    Stated(Target, bool, Reply<Result<Stated, Refused>>),
-}
-
-/// Requests on their way.
-#[derive(Default)]
-pub(super) struct Mutations {
-    waiting: VecDeque<Mutation>,
-    under_way: Option<Batch>,
-    /// Own registrations of services, which go with their name.
-    services: usize,
-}
-
-impl Mutations {
-    /// Begins with what the disk had.
-    pub(super) fn new(store: &Store) -> Self {
-        Self { services: store.registrations().filter(is_service).count(), ..Self::default() }
-    }
-
-    /// The next batch: requests of one kind, in the order in which they came, each computed on what is there.
-    fn next_batch(&mut self, store: &Store, durable: bool) -> Batch {
-        let mut batch = Batch::default();
-        let adds = matches!(self.waiting.front(), Some(Mutation::Add(..)));
-        let mut gone = HashSet::new();
-        while batch.ops.len() < MAX_OPS {
-            match self.waiting.pop_front() {
-                Some(Mutation::Add(new, reply)) if adds => {
-                    let mut added = Added { durable, ..Added::default() };
-                    for (key, attributes) in &new {
-                        let mut bytes = Vec::new();
-                        let data = (key.rtype, &key.rdata[..]);
-                        let Parts { key_len, .. } =
-                            encode_to(&mut bytes, &key.instance, key.name.as_wire(), data, attributes);
-                        if store.has_own(&bytes) {
-                            added.unchanged += 1;
-                        } else {
-                            added.added += 1;
-                            batch.ops.push(Op::Put { key_len, bytes: bytes.into() });
-                        }
-                    }
-                    batch.acks.push(Ack::Added(added, reply));
-                }
-                Some(Mutation::Remove(removal, reply)) if !adds => {
-                    let (removed, others) = self.plan_removal(store, &removal, &mut gone, &mut batch.ops);
-                    batch.acks.push(Ack::Removed(removed, others, reply));
-                }
-                // What is said depends on what was said before: it goes alone.
-                Some(Mutation::State(target, value, reply)) if batch.acks.is_empty() => {
-                    let changed = store.statements().get(&target) != value.as_deref();
-                    if changed {
-                        let bytes = store.statements().say(&target, value.as_deref());
-                        let key_len = Record::known(&bytes).key.len();
-                        batch.ops.push(Op::Put { key_len, bytes });
-                    }
-                    batch.acks.push(Ack::Stated(target, changed, reply));
-                    break;
-                }
-                Some(other) => {
-                    self.waiting.push_front(other);
-                    break;
-                }
-                None => break,
-            }
-        }
-        batch
-    }
-
-    /// Appends what removes it to `ops`. `gone` has what this batch removes already.
-    fn plan_removal(
-        &self,
-        store: &Store,
-        removal: &Removal,
-        gone: &mut HashSet<Box<[u8]>>,
-        ops: &mut Vec<Op>,
-    ) -> (Removed, BTreeSet<NodeId>) {
-        let (mut removed, mut others) = (Removed::default(), BTreeSet::new());
-        let name = removal.name.to_lower_case();
-        let mut left = 0;
-        for (origin, _, record) in store.named(name.as_wire()) {
-            if origin != store.me() {
-                others.insert(origin);
-                continue;
-            }
-            removed.in_files += usize::from(RESERVED_INSTANCES.contains(&record.instance()));
-            if record.instance() != &*removal.instance || gone.contains(record.key) {
-                continue;
-            }
-            let meant = removal.addresses.is_empty()
-                || record.address().is_some_and(|address| removal.addresses.contains(&address));
-            if meant {
-                removed.removed += 1;
-                gone.insert(record.key.into());
-                ops.push(Op::Remove { key: record.key.into() });
-            } else {
-                left += 1;
-            }
-        }
-        // A service goes with the last address of its name.
-        if removed.removed > 0 && left == 0 && self.services > 0 {
-            let services = store.registrations().filter(is_service);
-            for record in services.filter(|record| record.instance() == &*removal.instance) {
-                if record.rdata.get(6..) == Some(name.as_wire()) && gone.insert(record.key.into()) {
-                    removed.removed += 1;
-                    ops.push(Op::Remove { key: record.key.into() });
-                }
-            }
-        }
-        (removed, others)
-    }
-}
+/// After so long without an answer of its seeds a node is a cluster of its own.
+const JOIN_PATIENCE: Duration = Duration::from_secs(10);
 
 impl Node {
     /// Does what a request asks for, or begins to.
     pub(super) fn obey(&mut self, request: Request) {
         match request {
-            Request::Add(new, reply) => self.mutations.waiting.push_back(Mutation::Add(new, reply)),
-            Request::Remove(removal, reply) => {
-                self.mutations.waiting.push_back(Mutation::Remove(removal, reply));
-            }
+            Request::Change(changes, reply) => self.mutations.wait(Mutation::Change(changes, reply)),
             Request::State(target, value, reply) => {
-                self.mutations.waiting.push_back(Mutation::State(target, value, reply));
+                self.mutations.wait(Mutation::State(target, value, reply));
             }
             // Who asked may have gone: then nobody is told.
             Request::Report(instance, health, reply) => drop(reply.send(self.report(&instance, health))),
@@ -170,84 +36,16 @@ impl Node {
                 self.note_changed();
                 drop(reply.send(Box::new(self.explain(&name))));
             }
-            Request::Names(name, reply) => drop(reply.send(self.registrations(name.as_ref()))),
+            Request::Names(sought, reply) => drop(reply.send(self.registrations(&sought))),
             Request::Members(reply) => drop(reply.send(self.members())),
             Request::Status(reply) => drop(reply.send(Box::new(self.status()))),
+            Request::Readiness(reply) => drop(reply.send(self.waits_for())),
+            Request::Watch(sender) => self.watchers.add(sender),
+            Request::IsRunning(_, reply) => drop(reply.send(None)),
         }
     }
 
-    /// Begins with the requests that wait, unless others are being made durable.
-    pub(super) fn mutate(&mut self) {
-        while self.mutations.under_way.is_none() && !self.mutations.waiting.is_empty() {
-            let durable = self.journal.is_durable();
-            if matches!(self.mutations.waiting.front(), Some(Mutation::State(..))) {
-                self.note_changed(); // so that what was said before is known
-            }
-            let batch = self.mutations.next_batch(self.cluster.engine().store(), durable);
-            let written = if batch.ops.is_empty() { Written::Now } else { self.journal.write(&batch.ops) };
-            self.mutations.under_way = Some(batch);
-            match written {
-                Written::Now => self.committed(Ok(())),
-                Written::Later => return,
-                Written::Never => self.committed(Err("the thread that writes to disk has ended".into())),
-            }
-        }
-    }
-
-    /// What was under way is durable now, or it is not.
-    pub(super) fn committed(&mut self, done: Result<(), String>) {
-        let Some(batch) = self.mutations.under_way.take() else { return };
-        if let Err(why) = done {
-            tracing::error!("nothing was registered: {why}");
-            batch.acks.into_iter().for_each(|ack| ack.refuse(&why));
-            return;
-        }
-        for op in &batch.ops {
-            self.apply(op);
-        }
-        for ack in batch.acks {
-            match ack {
-                Ack::Added(added, reply) => drop(reply.send(Ok(added))),
-                Ack::Removed(removed, others, reply) => {
-                    let names = self.node_names();
-                    let name = |node: NodeId| names.get(&node).cloned().unwrap_or_else(|| node.to_string());
-                    let elsewhere = others.into_iter().map(name).collect();
-                    drop(reply.send(Ok(Removed { elsewhere, ..removed })));
-                }
-                Ack::Stated(target, changed, reply) => {
-                    // Whoever says it may rely on it from now on.
-                    self.publish_all();
-                    drop(reply.send(Ok(self.stated(&target, changed))));
-                }
-            }
-        }
-    }
-
-    fn apply(&mut self, op: &Op) {
-        let store = self.cluster.engine_mut().store_mut();
-        match op {
-            Op::Put { bytes, .. } => {
-                let record = Record::known(bytes);
-                let before = store.own(op.key());
-                let new = before.is_none();
-                let check = |record: &Record<'_>| record.attributes().ok().and_then(|it| it.check);
-                // What was found out by the same check still holds.
-                let state = before.filter(|before| check(before) == check(&record));
-                let state = state.and_then(|before| before.attributes().ok()).map(|it| it.state);
-                store.register_encoded(&record.with_state(state.unwrap_or_default()));
-                self.mutations.services += usize::from(new && is_service(&record));
-                self.watch_registered(bytes, new);
-            }
-            Op::Remove { key } => {
-                let service = Record::read(key).is_ok_and(|record| is_service(&record));
-                let there = store.remove_key(key);
-                self.mutations.services -= usize::from(there && service);
-                self.unwatch(key);
-            }
-        }
-    }
-
-    fn registrations(&self, name: Option<&Name>) -> Vec<Registration> {
+    pub(super) fn registrations(&self, sought: &Sought) -> Vec<Registration> {
         let store = self.cluster.engine().store();
         let names = self.node_names();
         let tell = |(origin, up, record): (NodeId, bool, Record<'_>)| Registration {
@@ -259,10 +57,28 @@ impl Node {
             node: names.get(&origin).cloned().unwrap_or_default(),
             node_id: origin.to_string(),
             up,
+            health: match record.standing().health {
+                Health::Unknown => None,
+                Health::Up => Some("up".into()),
+                Health::Down => Some("down".into()),
+            },
         };
-        match name.map(Name::to_lower_case) {
-            Some(name) => store.named(name.as_wire()).map(tell).collect(),
-            None => store.all().map(tell).collect(),
+        match sought {
+            Sought::All => store.all().map(tell).collect(),
+            Sought::Part { of_name, limit } => {
+                let has_part = |name: &[u8]| {
+                    let text = || Name::from_wire(name).map(|name| name.to_string()).unwrap_or_default();
+                    of_name.is_empty() || text().contains(&**of_name)
+                };
+                store.all().filter(|(.., record)| has_part(record.name)).take(*limit).map(tell).collect()
+            }
+            Sought::Name(name) => store.named(name.to_lower_case().as_wire()).map(tell).collect(),
+            Sought::Address(address) => {
+                store.all().filter(|(.., record)| record.address() == Some(*address)).map(tell).collect()
+            }
+            Sought::Instance(instance) => {
+                store.all().filter(|(.., record)| record.instance() == &**instance).map(tell).collect()
+            }
         }
     }
 
@@ -301,9 +117,23 @@ impl Node {
         members
     }
 
+    /// What it waits for before it should be asked, if anything: a node that is to join a cluster for the others' names.
+    fn waits_for(&self) -> Option<String> {
+        let engine = self.cluster.engine();
+        let joins = self.settings.gossip.as_ref().is_some_and(|gossip| !gossip.join.is_empty());
+        if !joins || engine.is_synchronised() {
+            return None;
+        }
+        if engine.membership().members().len() > 0 {
+            return Some("the other nodes' names".into());
+        }
+        // Somebody has to be the first: all nodes may have the same seeds.
+        (self.cluster.now() < JOIN_PATIENCE).then(|| "an answer of one of its seeds".into())
+    }
+
     fn status(&self) -> Status {
         let engine = self.cluster.engine();
-        let counted = |(event, count): (crate::dataplane::counters::Event, u64)| (event.name().into(), count);
+        let counted = |(event, count): (Event, u64)| (event.name().into(), count);
         Status {
             version: env!("CARGO_PKG_VERSION").into(),
             name: self.settings.node_name.clone(),
@@ -319,22 +149,26 @@ impl Node {
             registrations: engine.store().len(),
             names: self.publisher.current().names(),
             table_bytes: self.publisher.current().heap_len() as u64,
+            waits_for: self.waits_for(),
             counters: self.counts().into_iter().map(counted).collect(),
+            workers_counted: self.workers.iter().map(|worker| told(worker.counters())).collect(),
             gossip_counters: self.gossip_counts(),
         }
     }
 }
 
-impl Ack {
-    fn refuse(self, why: &str) {
-        match self {
-            Self::Added(_, reply) => drop(reply.send(Err(Refused(why.into())))),
-            Self::Removed(_, _, reply) => drop(reply.send(Err(Refused(why.into())))),
-            Self::Stated(_, _, reply) => drop(reply.send(Err(Refused(why.into())))),
-        }
+/// What a worker has counted.
+fn told(counters: &Counters) -> WorkerCounts {
+    let (sum, buckets) = counters.times();
+    let bucket = |(up_to, count): (Option<Duration>, u64)| {
+        let up_to_s = up_to.map(|up_to| up_to.as_secs_f64());
+        TimingBucket { up_to_s, count }
+    };
+    let buckets: Vec<_> = buckets.map(bucket).collect();
+    let count = buckets.iter().map(|bucket| bucket.count).sum();
+    let event = |event: &Event| (event.name().to_owned(), counters.get(*event));
+    WorkerCounts {
+        counters: Event::ALL.iter().map(event).collect(),
+        batches: Timing { count, sum_s: sum.as_secs_f64(), buckets },
     }
-}
-
-fn is_service(record: &Record<'_>) -> bool {
-    record.rtype == rtype::SRV && !RESERVED_INSTANCES.contains(&record.instance())
 }

@@ -7,6 +7,7 @@ use rustix::time::{ClockId, clock_gettime};
 use tracing::{error, info, warn};
 
 use super::{Control, Node, NodeError, read_names, read_ring, read_secrets};
+use crate::config::Settings;
 use crate::gossip::engine::Faults;
 use crate::gossip::seal::Rejected;
 use crate::store::MAX_FOREIGN_LEN;
@@ -64,6 +65,7 @@ impl Node {
                 Some(Control::Reload) => {
                     self.reload_at.get_or_insert_with(|| Instant::now() + SETTLING);
                 }
+                Some(Control::Configure(settings)) => self.configure(*settings),
                 Some(Control::Seed(address)) => self.cluster.engine_mut().add_seed(address),
                 Some(Control::Committed(done)) => self.committed(done),
                 Some(Control::Request(request)) => self.obey(request),
@@ -76,9 +78,11 @@ impl Node {
             self.reload_at = None;
             self.reload_and_tell();
         }
-        self.cluster.advance();
+        let news = self.cluster.advance();
+        self.tell_news(news);
         self.publish_when_due();
         self.tell_rejected();
+        self.supervisor.tell_alive();
         true
     }
 
@@ -87,11 +91,13 @@ impl Node {
         let publication = (self.unpublished() > 0).then_some(self.next_publication);
         let ours = [publication, self.reload_at].into_iter().flatten().min();
         let cluster = self.cluster.patience();
-        ours.map_or(cluster, |at| cluster.min(at.saturating_duration_since(now)))
+        let ours = ours.map_or(cluster, |at| cluster.min(at.saturating_duration_since(now)));
+        self.supervisor.patience().map_or(ours, |patience| ours.min(patience))
     }
 
     fn reload_and_tell(&mut self) {
         let begin = Instant::now();
+        self.supervisor.tell_reloading();
         match self.reload() {
             Ok(()) => {
                 let (names, took_ms) = (self.table().names(), begin.elapsed().as_secs_f64() * 1e3);
@@ -99,6 +105,35 @@ impl Node {
             }
             Err(refused) => error!("names not changed: {refused}"),
         }
+        self.supervisor.tell_reloaded();
+    }
+
+    /// Takes what can be changed in a running server of these settings, with the files that they name, all of it or nothing.
+    fn configure(&mut self, settings: Settings) {
+        let fixed = self.settings.fixed_differences(&settings);
+        if !fixed.is_empty() {
+            warn!("these take a restart, and stay as they were: {}", fixed.join(", "));
+        }
+        let before = self.settings.clone();
+        self.settings.take_changeable(settings);
+        self.supervisor.tell_reloading();
+        match self.reload() {
+            Ok(()) => {
+                if self.settings.policies != before.policies {
+                    // Any name may be answered by another one now.
+                    self.note_changed();
+                    self.apply_policies();
+                    self.publisher.publish_whole(self.cluster.engine().store());
+                }
+                self.watch_files();
+                info!("configuration read again: {} names", self.table().names());
+            }
+            Err(refused) => {
+                error!("nothing was changed: {refused}");
+                self.settings = before;
+            }
+        }
+        self.supervisor.tell_reloaded();
     }
 
     /// Reads the files again and takes what they say.
@@ -143,6 +178,7 @@ impl Node {
             self.apply_policies();
         }
         if !changed.is_empty() {
+            self.tell_changed(&changed);
             self.publisher.note(changed);
         }
     }

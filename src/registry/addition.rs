@@ -4,7 +4,7 @@
 
 use std::path::Path;
 
-use super::request::{Addition, DEFAULT_INSTANCE, MAX_ADDITIONS, RESERVED_INSTANCES};
+use super::request::{Addition, DEFAULT_INSTANCE, MAX_ADDITIONS, is_reserved};
 use crate::health::spec::{Check, Probe};
 use crate::policy::rules::Scope;
 use crate::policy::select::{MAX_TIER, MAX_WEIGHT};
@@ -35,6 +35,22 @@ pub(super) fn name(text: &str, domains: &[Name]) -> Result<Name, String> {
     Ok(name.to_lower_case())
 }
 
+/// That addresses can stand under a name: it is one of a host (RFC 1123 §2.1), or has underscores as containers' have.
+fn check_host(name: &Name) -> Result<(), String> {
+    let is_host = |label: &[u8]| {
+        label.iter().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(byte))
+            && !label.starts_with(b"-")
+            && !label.ends_with(b"-")
+    };
+    match name.labels().find(|label| !is_host(label)) {
+        Some(label) => Err(format!(
+            "{:?} in {name} is no part of a host's name: those have letters, digits, `-` and `_` alone, and no `-` at an end",
+            String::from_utf8_lossy(label)
+        )),
+        None => Ok(()),
+    }
+}
+
 /// The names that `text` stands for at a server of these domains: one, or after `*.` a domain with all that is in it, or with
 /// `*` all that nothing else is said of.
 ///
@@ -55,7 +71,7 @@ pub fn parse_scope(text: &str, domains: &[Name]) -> Result<Scope, String> {
 /// The instance that is meant.
 pub(super) fn instance(asked: Option<&str>) -> Result<&str, String> {
     let instance = asked.unwrap_or(DEFAULT_INSTANCE);
-    if RESERVED_INSTANCES.contains(&instance) {
+    if is_reserved(instance) {
         return Err(format!("the instance {instance:?} is the node's own: take another name"));
     }
     if instance.is_empty() {
@@ -89,6 +105,7 @@ fn one(
 ) -> Result<Vec<(Key, Attributes)>, String> {
     let Addition { name: text, addresses, instance: asked, ttl_s, port, service, .. } = addition;
     let name = name(text, domains)?;
+    check_host(&name)?;
     let instance = instance(asked.as_deref())?;
     if addresses.is_empty() {
         return Err(format!("{text:?} needs an address"));

@@ -6,13 +6,14 @@ use std::fmt;
 use std::time::Duration;
 
 use http_body_util::{BodyExt, Full};
-use hyper::body::Bytes;
-use hyper::{Method, Request, StatusCode, header};
+use hyper::body::{Bytes, Incoming};
+use hyper::{Method, Request, Response, StatusCode, header};
 use hyper_util::rt::TokioIo;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
+use tokio::runtime::Runtime;
 
 use super::control_address::ControlAddress;
 
@@ -46,75 +47,139 @@ pub fn escape(text: &str) -> String {
         .collect()
 }
 
-/// Sends a request and reads what is answered.
-///
-/// # Errors
-/// [`ClientError`].
-pub fn request<T: DeserializeOwned>(
-    address: &ControlAddress,
-    method: Method,
-    path: &str,
-    body: Option<&impl Serialize>,
-) -> Result<T, ClientError> {
-    let unreachable = |why: &dyn std::fmt::Display| {
+/// A node, as it is reached.
+#[derive(Clone, Debug)]
+pub struct ControlClient {
+    /// Its control listener.
+    pub address: ControlAddress,
+    /// What it wants to be brought.
+    pub token: Option<String>,
+}
+
+impl ControlClient {
+    /// Sends a request and reads what is answered.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub fn request<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&impl Serialize>,
+    ) -> Result<T, ClientError> {
+        let request = self.prepare(method, path, body)?;
+        let answered = runtime()?.block_on(async {
+            let answered = async {
+                let mut response = self.send(request).await?;
+                let bytes = response.body_mut().collect().await?.to_bytes();
+                Ok::<_, AnyError>((response.status(), bytes))
+            };
+            tokio::time::timeout(TIMEOUT, answered).await
+        });
+        let (status, bytes) = match answered {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(error)) => return Err(self.unreachable(&error)),
+            Err(_) => return Err(self.unreachable(&"it does not answer")),
+        };
+        if !status.is_success() {
+            return Err(self.refused(status, &bytes));
+        }
+        serde_json::from_slice(&bytes)
+            .map_err(|error| self.unreachable(&format_args!("what answers there is no redbreast ({error})")))
+    }
+
+    /// Reads lines as they come, until `tell` has had enough or there are no more.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub fn follow(&self, path: &str, mut tell: impl FnMut(&[u8]) -> bool) -> Result<(), ClientError> {
+        let request = self.prepare(Method::GET, path, None::<&()>)?;
+        let followed = runtime()?.block_on(async {
+            let mut response = self.send(request).await?;
+            if !response.status().is_success() {
+                let bytes = response.body_mut().collect().await?.to_bytes();
+                return Ok(Some((response.status(), bytes)));
+            }
+            let mut rest = Vec::new();
+            while let Some(frame) = response.body_mut().frame().await {
+                rest.extend_from_slice(&frame?.into_data().unwrap_or_default());
+                while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
+                    let line: Vec<_> = rest.drain(..=end).collect();
+                    if !tell(&line[..end]) {
+                        return Ok(None);
+                    }
+                }
+            }
+            Ok::<_, AnyError>(None)
+        });
+        match followed {
+            Ok(None) => Ok(()),
+            Ok(Some((status, bytes))) => Err(self.refused(status, &bytes)),
+            Err(error) => Err(self.unreachable(&error)),
+        }
+    }
+
+    fn prepare(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&impl Serialize>,
+    ) -> Result<Request<Full<Bytes>>, ClientError> {
+        let body = match body {
+            Some(body) => serde_json::to_vec(body).map_err(|error| ClientError::Failed(error.to_string()))?,
+            None => Vec::new(),
+        };
+        let mut request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header(header::HOST, "redbreast")
+            .header(header::CONTENT_TYPE, "application/json");
+        if let Some(token) = &self.token {
+            request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
+        }
+        request.body(Full::new(Bytes::from(body))).map_err(|error| ClientError::Wrong(error.to_string()))
+    }
+
+    async fn send(&self, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, AnyError> {
+        match &self.address {
+            ControlAddress::Tcp(address) => exchange(TcpStream::connect(address).await?, request).await,
+            ControlAddress::Unix(path) => exchange(UnixStream::connect(path).await?, request).await,
+        }
+    }
+
+    fn unreachable(&self, why: &dyn fmt::Display) -> ClientError {
+        let address = &self.address;
         ClientError::Failed(format!(
             "cannot reach a node at {address}: {why}; is one running with that --control?"
         ))
-    };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(|error| ClientError::Failed(format!("cannot start: {error}")))?;
-    let body = match body {
-        Some(body) => serde_json::to_vec(body).map_err(|error| ClientError::Failed(error.to_string()))?,
-        None => Vec::new(),
-    };
-    let request = Request::builder()
-        .method(method)
-        .uri(path)
-        .header(header::HOST, "redbreast")
-        .header(header::CONTENT_TYPE, "application/json")
-        .body(Full::new(Bytes::from(body)))
-        .map_err(|error| ClientError::Wrong(error.to_string()))?;
-    let answered = runtime.block_on(async {
-        let answered = async {
-            match address {
-                ControlAddress::Tcp(address) => exchange(TcpStream::connect(address).await?, request).await,
-                ControlAddress::Unix(path) => exchange(UnixStream::connect(path).await?, request).await,
-            }
-        };
-        tokio::time::timeout(TIMEOUT, answered).await
-    });
-    let (status, bytes) = match answered {
-        Ok(Ok(answer)) => answer,
-        Ok(Err(error)) => return Err(unreachable(&error)),
-        Err(_) => return Err(unreachable(&"it does not answer")),
-    };
-    if !status.is_success() {
-        let problem: serde_json::Value = serde_json::from_slice(&bytes).unwrap_or_default();
+    }
+
+    fn refused(&self, status: StatusCode, bytes: &[u8]) -> ClientError {
+        let problem: serde_json::Value = serde_json::from_slice(bytes).unwrap_or_default();
         let detail = problem["detail"].as_str().unwrap_or("it does not say why");
-        return Err(if status.is_client_error() {
+        if status.is_client_error() {
             ClientError::Wrong(detail.into())
         } else {
-            ClientError::Failed(format!("the node at {address} refused: {detail}"))
-        });
+            ClientError::Failed(format!("the node at {} refused: {detail}", self.address))
+        }
     }
-    serde_json::from_slice(&bytes)
-        .map_err(|error| unreachable(&format_args!("what answers there is no redbreast ({error})")))
 }
 
 type AnyError = Box<dyn std::error::Error + Send + Sync>;
 
+fn runtime() -> Result<Runtime, ClientError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.map_err(|error| ClientError::Failed(format!("cannot start: {error}")))
+}
+
 async fn exchange(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     request: Request<Full<Bytes>>,
-) -> Result<(StatusCode, Bytes), AnyError> {
+) -> Result<Response<Incoming>, AnyError> {
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     // It drives the exchange, and ends with it.
-    let driver = tokio::spawn(connection);
-    let response = sender.send_request(request).await?;
-    let status = response.status();
-    let bytes = response.into_body().collect().await?.to_bytes();
-    driver.abort();
-    Ok((status, bytes))
+    tokio::spawn(connection);
+    Ok(sender.send_request(request).await?)
 }
 
 #[cfg(test)]

@@ -4,7 +4,6 @@
 //! kinds of records. And the control listener, an HTTP API.
 
 pub mod addition;
-pub mod balancing;
 pub mod client;
 pub mod control_address;
 pub mod files;

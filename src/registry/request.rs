@@ -3,10 +3,11 @@
 //!
 //! Requests are made on the `control` thread, and answered by the control thread through the channel that each brings.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::policy::select::Health;
 use crate::store::{Attributes, Key, STATEMENT_INSTANCE, Target};
@@ -15,8 +16,20 @@ use crate::wire::name::Name;
 /// The instance of registrations that are made by hand.
 pub const DEFAULT_INSTANCE: &str = "manual";
 
+/// The instance that a node's own addresses belong to.
+pub const NODE_INSTANCE: &str = "node";
+
 /// Instances that a node keeps for what it registers itself.
-pub const RESERVED_INSTANCES: [&str; 3] = ["files", "node", STATEMENT_INSTANCE];
+pub const RESERVED_INSTANCES: [&str; 3] = ["files", NODE_INSTANCE, STATEMENT_INSTANCE];
+
+/// What the instances of containers begin with; behind it is the container's id, as short as `docker ps` has it.
+pub const CONTAINER_PREFIX: &str = "docker:";
+
+/// Whether requests cannot change what belongs to an instance: it is the node's own.
+#[must_use]
+pub fn is_reserved(instance: &str) -> bool {
+    RESERVED_INSTANCES.contains(&instance) || instance.starts_with(CONTAINER_PREFIX)
+}
 
 /// Registrations in one request at most.
 pub const MAX_ADDITIONS: usize = 1_000;
@@ -26,10 +39,8 @@ pub type Reply<T> = oneshot::Sender<T>;
 
 /// What is asked.
 pub enum Request {
-    /// Register these, all or none.
-    Add(Vec<(Key, Attributes)>, Reply<Result<Added, Refused>>),
-    /// Remove what was registered by a request.
-    Remove(Removal, Reply<Result<Removed, Refused>>),
+    /// Change registrations in these steps, all or none.
+    Change(Vec<Change>, Reply<Result<Changed, Refused>>),
     /// Say something to the whole cluster: that a value holds of a target, or that nothing does.
     State(Target, Option<Box<[u8]>>, Reply<Result<Stated, Refused>>),
     /// Note how the addresses of an instance are, those that nobody else checks.
@@ -38,22 +49,57 @@ pub enum Request {
     Statements(Reply<Vec<Statement>>),
     /// Tell why a name has the answers that it has.
     Explain(Name, Reply<Box<Explanation>>),
-    /// Tell the registrations of all nodes, or of one name.
-    Names(Option<Name>, Reply<Vec<Registration>>),
+    /// Tell what is registered at all nodes.
+    Names(Sought, Reply<Vec<Registration>>),
     /// Tell who is in the cluster.
     Members(Reply<Vec<Member>>),
     /// Tell how the node is.
     Status(Reply<Box<Status>>),
+    /// Tell what the node waits for before it should be asked, if anything.
+    Readiness(Reply<Option<String>>),
+    /// Tell of each change, until nobody listens any more.
+    Watch(mpsc::Sender<Event>),
+    /// Tell whether a container runs; nobody knows without Docker.
+    IsRunning(Box<str>, Reply<Option<bool>>),
 }
 
-/// Which registrations are to go.
+/// A step of a request that changes registrations.
 #[derive(Clone, Debug)]
-pub struct Removal {
-    /// Of this name.
-    pub name: Name,
-    /// Of this instance.
-    pub instance: Box<str>,
-    /// With these addresses; all if there are none.
+pub enum Change {
+    /// Register this, or say something else of it.
+    Put(Key, Attributes),
+    /// Remove these.
+    Remove(Selector),
+}
+
+/// Which registrations are to be told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Sought {
+    /// All.
+    All,
+    /// So many of those whose names have this part, in lower case.
+    Part {
+        /// The part.
+        of_name: Box<str>,
+        /// No more than that.
+        limit: usize,
+    },
+    /// Those of this name.
+    Name(Name),
+    /// Those that lead to this address.
+    Address(IpAddr),
+    /// Those of this instance.
+    Instance(Box<str>),
+}
+
+/// Which registrations are to go, of those that were made by request at this node: those of which all holds that is said.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Selector {
+    /// They have this name, in lower case.
+    pub name: Option<Name>,
+    /// They belong to this instance.
+    pub instance: Option<Box<str>>,
+    /// They lead to one of these addresses, if there are any.
     pub addresses: Vec<IpAddr>,
 }
 
@@ -95,25 +141,22 @@ pub struct Addition {
     pub slow_start_s: Option<u32>,
 }
 
-/// What came of an addition.
+/// What came of a request that changes registrations.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Added {
+pub struct Changed {
     /// Registrations that are new, or say something else than before.
     pub added: usize,
     /// Registrations that were there already.
     pub unchanged: usize,
-    /// Whether they survive the end of the node: it has a data directory.
-    pub durable: bool,
-}
-
-/// What came of a removal.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Removed {
     /// Registrations that are gone.
     pub removed: usize,
-    /// Nodes that have registered the name, too, and that alone can remove it.
+    /// Whether they survive the end of the node: it has a data directory.
+    pub durable: bool,
+    /// Of names that were to be removed, nodes that have registered them, too, and that alone can remove that.
+    #[serde(default)]
     pub elsewhere: Vec<String>,
-    /// Registrations of the name in this node's files, where they have to be removed.
+    /// Of names that were to be removed, registrations that this node has from files or containers, and that go with these.
+    #[serde(default)]
     pub in_files: usize,
 }
 
@@ -144,6 +187,14 @@ pub struct Statement {
     /// The policy.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub policy: Option<String>,
+}
+
+/// A policy, as it is asked for.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PolicyBody {
+    /// As text.
+    pub policy: String,
 }
 
 /// Why a name has the answers that it has.
@@ -224,6 +275,9 @@ pub struct Registration {
     pub node_id: String,
     /// Whether that node is up: its registrations are withheld from answers if not.
     pub up: bool,
+    /// `up` or `down`, if that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health: Option<String>,
 }
 
 /// A member of the cluster.
@@ -278,8 +332,68 @@ pub struct Status {
     /// Bytes that the names take in the table that answers come from.
     #[serde(default)]
     pub table_bytes: u64,
+    /// What it waits for before it should be asked, if anything.
+    #[serde(default)]
+    pub waits_for: Option<String>,
     /// What its workers have counted.
-    pub counters: std::collections::BTreeMap<String, u64>,
+    pub counters: BTreeMap<String, u64>,
+    /// The same, of each.
+    #[serde(default)]
+    pub workers_counted: Vec<WorkerCounts>,
     /// What its gossip has counted.
-    pub gossip_counters: std::collections::BTreeMap<String, u64>,
+    pub gossip_counters: BTreeMap<String, u64>,
+}
+
+/// What one worker has counted.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct WorkerCounts {
+    /// By event.
+    pub counters: BTreeMap<String, u64>,
+    /// How long batches took: from asking the kernel for queries until their answers were handed to it, of one in sixteen.
+    pub batches: Timing,
+}
+
+/// How long something took.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Timing {
+    /// How often it was timed.
+    pub count: u64,
+    /// All times together.
+    pub sum_s: f64,
+    /// How often it took how long.
+    pub buckets: Vec<TimingBucket>,
+}
+
+/// Times that are near each other.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct TimingBucket {
+    /// The longest of them; the last bucket has no end.
+    pub up_to_s: Option<f64>,
+    /// How many.
+    pub count: u64,
+}
+
+/// Something that has changed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "event")]
+pub enum Event {
+    /// What is registered under a name, or how it is: this is all by now.
+    Name {
+        /// The name.
+        name: String,
+        /// What is registered under it; if nothing is, it is gone.
+        registrations: Vec<Registration>,
+    },
+    /// A member of the cluster.
+    Member {
+        /// What it calls itself.
+        name: String,
+        /// `up`, `down` or `left`.
+        state: String,
+    },
+    /// The reader was too slow for so many events, which are left out.
+    Lost {
+        /// How many.
+        events: u64,
+    },
 }

@@ -14,9 +14,9 @@ use std::time::{Duration, Instant};
 use hyper::Method;
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::registry::client::{ClientError, escape, request};
+use crate::registry::client::{ClientError, ControlClient, escape};
 use crate::registry::control_address::ControlAddress;
-use crate::registry::request::{Added, Addition, Member, Registration, Removed, Status};
+use crate::registry::request::{Addition, Changed, Member, Registration, Status};
 
 /// How long a node may take to start, or to find the others.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -97,7 +97,7 @@ impl Node {
         let log = File::create(self.log_path())?;
         let namespace = self.plan.namespace.as_ref().map(|(name, _)| name.as_str());
         let mut command = program(namespace, self.plan.cpus.as_deref(), self.plan.program.as_deref())?;
-        command.args(["serve", "--until-eof", "--listen", &dns]);
+        command.args(["serve", "--until-eof", "--log", "text", "--listen", &dns]);
         if self.plan.gossips {
             command.args(["--gossip", &gossip]);
         }
@@ -136,6 +136,10 @@ impl Node {
 
     fn log_path(&self) -> PathBuf {
         self.directory.join(format!("{}.log", self.plan.name))
+    }
+
+    fn client(&self) -> ControlClient {
+        ControlClient { address: self.control(), token: None }
     }
 
     fn control(&self) -> ControlAddress {
@@ -199,7 +203,7 @@ impl Node {
     }
 
     fn get<T: serde::de::DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
-        request(&self.control(), Method::GET, path, None::<&()>)
+        self.client().request(Method::GET, path, None::<&()>)
     }
 
     /// How it is.
@@ -230,25 +234,25 @@ impl Node {
     ///
     /// # Errors
     /// [`ClientError`].
-    pub fn add(&self, additions: &[Addition]) -> Result<Added, ClientError> {
-        request(&self.control(), Method::POST, "/v1/names", Some(&additions))
+    pub fn add(&self, additions: &[Addition]) -> Result<Changed, ClientError> {
+        self.client().request(Method::POST, "/v1/names", Some(&additions))
     }
 
     /// Removes a name from it.
     ///
     /// # Errors
     /// [`ClientError`].
-    pub fn remove(&self, name: &str) -> Result<Removed, ClientError> {
-        request(&self.control(), Method::DELETE, &format!("/v1/names/{}", escape(name)), None::<&()>)
+    pub fn remove(&self, name: &str) -> Result<Changed, ClientError> {
+        self.client().request(Method::DELETE, &format!("/v1/names/{}", escape(name)), None::<&()>)
     }
 
     /// Removes one address of a name from it.
     ///
     /// # Errors
     /// [`ClientError`].
-    pub fn remove_address(&self, name: &str, address: IpAddr) -> Result<Removed, ClientError> {
+    pub fn remove_address(&self, name: &str, address: IpAddr) -> Result<Changed, ClientError> {
         let path = format!("/v1/names/{}?address={address}", escape(name));
-        request(&self.control(), Method::DELETE, &path, None::<&()>)
+        self.client().request(Method::DELETE, &path, None::<&()>)
     }
 
     /// Sends it a signal by its name, like `STOP`.

@@ -1,10 +1,11 @@
-//! `redbreast serve`: run a server until it is told to stop.
+//! `redbreast serve`: what it is told, by flags or by a file.
 //!
-//! The main thread becomes the control thread of [`Node`]; a thread for signals and one for file changes tell it what
-//! happened.
+//! Runs on the main thread.
+
+pub(super) mod config_file;
+mod run;
 
 use std::fs;
-use std::io::{self, IsTerminal};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::thread;
@@ -12,12 +13,11 @@ use std::time::Duration;
 
 use clap::builder::RangedU64ValueParser;
 use rustix::thread::{CpuSet, sched_getaffinity};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-use signal_hook::iterator::Signals;
-use tracing::{info, warn};
 
+pub(crate) use self::run::run;
 use super::Failure;
 use super::design::DesignArgs;
+
 use crate::config::{
     DEFAULT_CLUSTER, DEFAULT_DOMAIN, DEFAULT_LISTEN, DEFAULT_TTL_S, GOSSIP_PORT, Gossip, MAX_DOMAINS,
     MAX_TTL_S, MAX_WORKERS, Settings,
@@ -26,13 +26,11 @@ use crate::dataplane::access::{Access, Prefix};
 use crate::dataplane::worker::BusyPoll;
 use crate::design;
 use crate::gossip::peer::MAX_NODE_NAME_LEN;
-use crate::node::{Control, ControlSender, Inbox, Node};
 use crate::policy::Policy;
 use crate::policy::rules::Scope;
 use crate::registry::addition::parse_scope;
 use crate::registry::control_address::ControlAddress;
 use crate::registry::http::is_private;
-use crate::registry::watch;
 use crate::table::{MAX_APEX_LEN, ZoneSettings};
 use crate::wire::name::Name;
 use crate::wire::response::{DEFAULT_UDP_LEN, UDP_LENS};
@@ -40,6 +38,15 @@ use crate::wire::response::{DEFAULT_UDP_LEN, UDP_LENS};
 /// Arguments of `redbreast serve`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
+    /// File with what else there is to say, in TOML: a key for each of these flags, without the dashes in front. A flag goes
+    /// before the file. Read again on SIGHUP, as far as that can be changed in a running server
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+
+    /// How the log is written: as text, or as a line of JSON for each message [default: text on a terminal, else JSON]
+    #[arg(long, value_enum, value_name = "FORMAT")]
+    log: Option<LogFormat>,
+
     /// Address and port to answer at; give it again for more. Port 0 takes any free port
     #[arg(long, value_name = "ADDR:PORT", default_values_t = [DEFAULT_LISTEN])]
     listen: Vec<SocketAddr>,
@@ -140,10 +147,24 @@ pub(crate) struct Args {
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
 
-    /// Address, on loopback, or Unix socket at which the node takes requests from `redbreast add` and others [default:
-    /// 127.0.0.1:6784, if it is free]
-    #[arg(long, value_name = "ADDR:PORT|unix:PATH", value_parser = parse_control)]
+    /// Address or Unix socket at which the node takes requests from `redbreast add` and others; beyond loopback it takes a
+    /// token [default: 127.0.0.1:6784, if it is free]
+    #[arg(long, value_name = "ADDR:PORT|unix:PATH")]
     control: Option<ControlAddress>,
+
+    /// File with a token that everybody has to bring who asks the control address, in its first line; `openssl rand -hex 32`
+    /// makes one
+    #[arg(long, value_name = "FILE")]
+    control_token_file: Option<PathBuf>,
+}
+
+/// How the log is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum LogFormat {
+    /// For people
+    Text,
+    /// For programs
+    Json,
 }
 
 /// What makes the server a node of a cluster.
@@ -188,7 +209,7 @@ impl ClusterArgs {
 }
 
 impl Args {
-    fn settings(self) -> Result<Settings, Failure> {
+    pub(super) fn settings(self) -> Result<Settings, Failure> {
         if self.domain.len() > MAX_DOMAINS {
             return Err(Failure::usage(format!(
                 "--domain was given {} times; {MAX_DOMAINS} domains can be served at most",
@@ -202,6 +223,16 @@ impl Args {
                 "--gossip is of the design `gossip`: in the others nodes do not tell each other their names, but ask; \
                  leave out --gossip or --design",
             ));
+        }
+        if let Some(address) = &self.control
+            && self.control_token_file.is_none()
+            && !is_private(address)
+        {
+            return Err(Failure::usage(format!(
+                "--control {address} can be reached from other machines, and everybody there could change any name: make \
+                 a token, for example by `openssl rand -hex 32 >token; chmod 600 token`, and give it with \
+                 --control-token-file"
+            )));
         }
         let asking = self.design.settings(ttl_s, &self.listen)?;
         let policies = self.policy.iter().map(|text| parse_policy(text, &self.domain));
@@ -231,6 +262,7 @@ impl Args {
             hide_identity: self.hide_identity,
             gossip: self.cluster.settings()?,
             data_dir: self.data_dir,
+            control_token: self.control_token_file,
             control_is_default: self.control.is_none(),
             control: Some(self.control.unwrap_or(ControlAddress::DEFAULT)),
         })
@@ -323,14 +355,6 @@ fn parse_seed(text: &str) -> Result<String, String> {
     }
 }
 
-fn parse_control(text: &str) -> Result<ControlAddress, String> {
-    let address: ControlAddress = text.parse()?;
-    if !is_private(&address) {
-        return Err("it has no password: it can be on loopback or a Unix socket alone".into());
-    }
-    Ok(address)
-}
-
 fn parse_domain(text: &str) -> Result<Name, String> {
     match Name::from_text(text) {
         Ok(name) if name == Name::root() => Err("the root cannot be served".into()),
@@ -340,84 +364,4 @@ fn parse_domain(text: &str) -> Result<Name, String> {
         Ok(name) => Ok(name),
         Err(error) => Err(error.to_string()),
     }
-}
-
-/// Runs the server.
-pub(crate) fn run(args: Args) -> Result<(), Failure> {
-    let terminal = io::stderr().is_terminal();
-    tracing_subscriber::fmt().with_writer(io::stderr).with_ansi(terminal).with_target(false).init();
-    let until_eof = args.until_eof;
-    let settings = args.settings()?;
-    let inbox = Inbox::new().map_err(|error| Failure::failed(format!("cannot start: {error}")))?;
-    // Before the node starts: a signal during the start is then obeyed after it.
-    obey_signals(inbox.sender())?;
-    if until_eof {
-        stop_at_eof(inbox.sender())?;
-    }
-    let node = Node::start(settings.clone(), inbox).map_err(Failure::usage)?;
-    let _watch = watch_files(&settings, node.sender());
-    for address in node.addresses() {
-        info!("listening on {address}");
-    }
-    if let Some(address) = node.gossip_address() {
-        info!("gossiping at {address} as {}", settings.node_name);
-    }
-    if let Some(address) = node.control_address() {
-        info!("control at {address}");
-    }
-    if let Some(asking) = &settings.asking {
-        info!("{}", super::design::told(asking));
-    }
-    match &settings.data_dir {
-        Some(directory) => info!("registrations are kept in {}", directory.display()),
-        None => info!("registrations made at this node end with it; --data-dir keeps them"),
-    }
-    let domains: Vec<_> = settings.domains.iter().map(ToString::to_string).collect();
-    info!(
-        "serving {} names, reverse ones included, in {} with {} workers",
-        node.table().names(),
-        domains.join(", "),
-        settings.workers
-    );
-    node.run();
-    Ok(())
-}
-
-fn obey_signals(sender: ControlSender) -> Result<(), Failure> {
-    let cannot = |error| Failure::failed(format!("cannot listen for signals: {error}"));
-    let mut signals = Signals::new([SIGHUP, SIGINT, SIGTERM]).map_err(cannot)?;
-    let listener = move || {
-        for signal in signals.forever() {
-            let command = if signal == SIGHUP { Control::Reload } else { Control::Stop };
-            if !sender.send(command) {
-                break;
-            }
-        }
-    };
-    thread::Builder::new().name("signals".into()).spawn(listener).map_err(cannot)?;
-    Ok(())
-}
-
-fn stop_at_eof(sender: ControlSender) -> Result<(), Failure> {
-    let wait = move || {
-        // An error is an end, too.
-        let _ = io::copy(&mut io::stdin(), &mut io::sink());
-        sender.send(Control::Stop);
-    };
-    let spawned = thread::Builder::new().name("stdin".into()).spawn(wait);
-    spawned.map(drop).map_err(|error| Failure::failed(format!("cannot wait for standard input: {error}")))
-}
-
-fn watch_files(settings: &Settings, sender: ControlSender) -> Option<watch::FileWatch> {
-    let files: Vec<_> = settings.files().cloned().collect();
-    if files.is_empty() {
-        return None;
-    }
-    let changed = move || {
-        // It can only fail when the control thread is gone, and the names with it.
-        sender.send(Control::Reload);
-    };
-    watch::watch(&files, changed)
-        .inspect_err(|error| warn!("cannot watch the files, send SIGHUP after a change: {error}"))
-        .ok()
 }

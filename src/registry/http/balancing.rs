@@ -7,16 +7,17 @@ use std::sync::Arc;
 
 use axum::extract::rejection::JsonRejection;
 use axum::extract::{Path, State};
-use axum::http::StatusCode;
+use axum::http::{Method, StatusCode};
 use axum::routing::{get, put};
 use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
 
-use super::addition::{self, parse_scope};
-use super::http::{Problem, Shared};
-use super::request::{Explanation, Member, Request, Stated, Statement};
+use super::Shared;
+use super::problem::Problem;
 use crate::policy::Policy;
 use crate::policy::select::Health;
+use crate::registry::addition::{self, parse_scope};
+use crate::registry::request::{Explanation, Member, PolicyBody, Request, Stated, Statement};
 use crate::store::{MAX_INSTANCE_LEN, NodeId, Target};
 
 /// What a drain says.
@@ -25,8 +26,8 @@ const DRAINED: &[u8] = b"1";
 pub(super) fn router() -> Router<Arc<Shared>> {
     Router::new()
         .route("/v1/statements", get(statements))
-        .route("/v1/drains/{what}/{of}", put(drain).delete(undo_drain))
-        .route("/v1/drains/self", put(drain_self).delete(undo_drain_self))
+        .route("/v1/drains/{what}/{of}", put(drain).delete(drain))
+        .route("/v1/drains/self", put(drain_self).delete(drain_self))
         .route("/v1/policies/{scope}", put(set_policy).delete(remove_policy))
         .route("/v1/instances/{instance}/health", put(report))
         .route("/v1/explain/{name}", get(explain))
@@ -72,38 +73,23 @@ impl Shared {
     }
 }
 
+/// What a request to drain something, or no longer, says of it.
+fn drained_value(method: &Method) -> Option<&'static [u8]> {
+    (method == Method::PUT).then_some(DRAINED)
+}
+
 async fn drain(
     State(shared): State<Arc<Shared>>,
+    method: Method,
     Path((what, of)): Path<(String, String)>,
 ) -> Result<Json<Stated>, Problem> {
     let target = shared.drained(&what, &of).await?;
-    shared.state(target, Some(DRAINED)).await
+    shared.state(target, drained_value(&method)).await
 }
 
-async fn undo_drain(
-    State(shared): State<Arc<Shared>>,
-    Path((what, of)): Path<(String, String)>,
-) -> Result<Json<Stated>, Problem> {
-    let target = shared.drained(&what, &of).await?;
-    shared.state(target, None).await
-}
-
-async fn drain_self(State(shared): State<Arc<Shared>>) -> Result<Json<Stated>, Problem> {
+async fn drain_self(State(shared): State<Arc<Shared>>, method: Method) -> Result<Json<Stated>, Problem> {
     let target = shared.this_node().await?;
-    shared.state(target, Some(DRAINED)).await
-}
-
-async fn undo_drain_self(State(shared): State<Arc<Shared>>) -> Result<Json<Stated>, Problem> {
-    let target = shared.this_node().await?;
-    shared.state(target, None).await
-}
-
-/// A policy, as it is asked for.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct PolicyBody {
-    /// As text.
-    pub policy: String,
+    shared.state(target, drained_value(&method)).await
 }
 
 async fn set_policy(

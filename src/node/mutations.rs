@@ -1,0 +1,319 @@
+//! Requests that change registrations: planned here, on the control thread, and made durable before they are applied.
+//!
+//! What cannot be made durable is not applied. A request is done wholly or not at all.
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
+
+use super::Node;
+use super::journal::{Op, Written};
+use crate::registry::request::{Change, Changed, Refused, Reply, Selector, Stated, is_reserved};
+use crate::store::{NodeId, Parts, Record, Store, Target, encode_to};
+use crate::wire::record::rtype;
+
+/// Changes that are made durable together at most.
+const MAX_OPS: usize = 10_000;
+
+/// A request that changes something and waits for its turn.
+pub(super) enum Mutation {
+    Change(Vec<Change>, Reply<Result<Changed, Refused>>),
+    /// That a value holds of a target, or none.
+    State(Target, Option<Box<[u8]>>, Reply<Result<Stated, Refused>>),
+}
+
+/// What requests may share a batch: those that only add, or only remove. What does both, or depends on what was said before,
+/// goes alone.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Adds,
+    Removes,
+    Alone,
+}
+
+impl Mutation {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::Change(changes, _) if changes.iter().all(|it| matches!(it, Change::Put(..))) => Kind::Adds,
+            Self::Change(changes, _) if changes.iter().all(|it| matches!(it, Change::Remove(_))) => {
+                Kind::Removes
+            }
+            Self::Change(..) | Self::State(..) => Kind::Alone,
+        }
+    }
+}
+
+/// Changes that are being made durable, and who is to be told.
+#[derive(Default)]
+struct Batch {
+    ops: Vec<Op>,
+    acks: Vec<Ack>,
+}
+
+enum Ack {
+    /// With the nodes that have registered the names that were to go, too.
+    Changed(Changed, BTreeSet<NodeId>, Reply<Result<Changed, Refused>>),
+    /// Whether it was not so before.
+    Stated(Target, bool, Reply<Result<Stated, Refused>>),
+}
+
+/// Requests on their way.
+#[derive(Default)]
+pub(super) struct Mutations {
+    waiting: VecDeque<Mutation>,
+    under_way: Option<Batch>,
+    /// Own registrations of services, which go with their name.
+    services: usize,
+}
+
+/// A registration, and how long its key is.
+struct Encoded {
+    key_len: usize,
+    bytes: Box<[u8]>,
+}
+
+/// What a batch makes of own registrations, on top of what is there: by key, what it is then, or that it is gone.
+#[derive(Default)]
+struct Plan {
+    after: HashMap<Box<[u8]>, Option<Encoded>>,
+    /// Registrations in it.
+    puts: usize,
+}
+
+impl Plan {
+    fn put(&mut self, store: &Store, bytes: Vec<u8>, key_len: usize, told: &mut Changed) {
+        let there = store.has_own(&bytes);
+        match self.after.get(&bytes[..key_len]) {
+            Some(Some(before)) if *before.bytes == *bytes => return told.unchanged += 1,
+            Some(None) if store.has_own_key(&bytes[..key_len]) => {
+                // It was removed by the same request, which now puts something in its place.
+                told.removed -= 1;
+                *if there { &mut told.unchanged } else { &mut told.added } += 1;
+            }
+            None if there => return told.unchanged += 1,
+            _ => told.added += 1,
+        }
+        self.puts += 1;
+        self.after.insert(bytes[..key_len].into(), Some(Encoded { key_len, bytes: bytes.into() }));
+    }
+
+    fn remove(&mut self, key: &[u8], told: &mut Changed) {
+        told.removed += 1;
+        self.after.insert(key.into(), None);
+    }
+
+    /// Own registrations as they are after the plan, of those in the store that are among `stored`.
+    fn now<'a>(&'a self, stored: impl Iterator<Item = Record<'a>>) -> impl Iterator<Item = Record<'a>> {
+        let planned = if self.puts == 0 { None } else { Some(self.after.values()) };
+        let planned = planned.into_iter().flatten().flatten().map(|it| Record::known(&it.bytes));
+        stored.filter(|record| !self.after.contains_key(record.key)).chain(planned)
+    }
+
+    fn ops(self, store: &Store) -> Vec<Op> {
+        let op = |(key, after): (Box<[u8]>, Option<Encoded>)| match after {
+            Some(Encoded { bytes, .. }) if store.has_own(&bytes) => None,
+            Some(Encoded { key_len, bytes }) => Some(Op::Put { key_len, bytes }),
+            None if store.has_own_key(&key) => Some(Op::Remove { key }),
+            None => None,
+        };
+        self.after.into_iter().filter_map(op).collect()
+    }
+}
+
+impl Mutations {
+    /// Begins with what the disk had.
+    pub(super) fn new(store: &Store) -> Self {
+        Self { services: store.registrations().filter(is_service).count(), ..Self::default() }
+    }
+
+    pub(super) fn wait(&mut self, mutation: Mutation) {
+        self.waiting.push_back(mutation);
+    }
+
+    /// Whether what comes next depends on what has been said to the cluster.
+    fn states_next(&self) -> bool {
+        matches!(self.waiting.front(), Some(Mutation::State(..)))
+    }
+
+    /// The next batch: requests of one kind, in the order in which they came, each computed on what is there by then.
+    fn next_batch(&mut self, store: &Store, durable: bool) -> Batch {
+        let (mut plan, mut batch) = (Plan::default(), Batch::default());
+        let Some(kind) = self.waiting.front().map(Mutation::kind) else { return batch };
+        while plan.after.len() < MAX_OPS {
+            let joins =
+                |next: &&Mutation| next.kind() == kind && (batch.acks.is_empty() || kind != Kind::Alone);
+            if self.waiting.front().filter(joins).is_none() {
+                break;
+            }
+            match self.waiting.pop_front() {
+                Some(Mutation::Change(changes, reply)) => {
+                    let mut told = Changed { durable, ..Changed::default() };
+                    let mut others = BTreeSet::new();
+                    for change in changes {
+                        match change {
+                            Change::Put(key, attributes) => {
+                                let mut bytes = Vec::new();
+                                let data = (key.rtype, &key.rdata[..]);
+                                let Parts { key_len, .. } = encode_to(
+                                    &mut bytes,
+                                    &key.instance,
+                                    key.name.as_wire(),
+                                    data,
+                                    &attributes,
+                                );
+                                plan.put(store, bytes, key_len, &mut told);
+                            }
+                            Change::Remove(which) => {
+                                self.plan_removal(store, &which, &mut plan, &mut told, &mut others);
+                            }
+                        }
+                    }
+                    batch.acks.push(Ack::Changed(told, others, reply));
+                }
+                Some(Mutation::State(target, value, reply)) => {
+                    let changed = store.statements().get(&target) != value.as_deref();
+                    if changed {
+                        let bytes = store.statements().say(&target, value.as_deref());
+                        let key_len = Record::known(&bytes).key.len();
+                        batch.ops.push(Op::Put { key_len, bytes });
+                    }
+                    batch.acks.push(Ack::Stated(target, changed, reply));
+                    return batch;
+                }
+                None => break,
+            }
+        }
+        batch.ops = plan.ops(store);
+        batch
+    }
+
+    /// Plans to remove what is meant by `which` of what was registered by request.
+    fn plan_removal(
+        &self,
+        store: &Store,
+        which: &Selector,
+        plan: &mut Plan,
+        told: &mut Changed,
+        others: &mut BTreeSet<NodeId>,
+    ) {
+        let is_instance = |record: &Record<'_>| match &which.instance {
+            Some(instance) => record.instance() == &**instance,
+            None => !is_reserved(record.instance()),
+        };
+        let meant = |record: &Record<'_>| {
+            let name = which.name.as_ref().is_none_or(|name| record.name == name.as_wire());
+            let address = || record.address().is_some_and(|address| which.addresses.contains(&address));
+            name && is_instance(record) && (which.addresses.is_empty() || address())
+        };
+        let Some(name) = &which.name else {
+            let gone: Vec<_> =
+                plan.now(store.registrations()).filter(meant).map(|it| it.key.to_vec()).collect();
+            gone.iter().for_each(|key| plan.remove(key, told));
+            return;
+        };
+        for (origin, _, record) in store.named(name.as_wire()) {
+            if origin != store.me() {
+                others.insert(origin);
+            } else {
+                told.in_files += usize::from(is_reserved(record.instance()));
+            }
+        }
+        let own = store.named(name.as_wire()).filter(|(origin, ..)| *origin == store.me());
+        let here = plan.now(own.map(|(_, _, record)| record)).filter(|it| it.name == name.as_wire());
+        let (gone, left): (Vec<_>, Vec<_>) = here.filter(is_instance).partition(meant);
+        let mut gone: Vec<_> = gone.iter().map(|record| record.key.to_vec()).collect();
+        // A service goes with the last address of its name.
+        if !gone.is_empty() && left.is_empty() && self.services > 0 {
+            let of_name =
+                |record: &Record<'_>| is_service(record) && record.rdata.get(6..) == Some(name.as_wire());
+            let services = plan.now(store.registrations()).filter(is_instance).filter(of_name);
+            gone.extend(services.map(|record| record.key.to_vec()));
+        }
+        gone.iter().for_each(|key| plan.remove(key, told));
+    }
+}
+
+impl Node {
+    /// Begins with the requests that wait, unless others are being made durable.
+    pub(super) fn mutate(&mut self) {
+        while self.mutations.under_way.is_none() && !self.mutations.waiting.is_empty() {
+            let durable = self.journal.is_durable();
+            if self.mutations.states_next() {
+                self.note_changed(); // so that what was said before is known
+            }
+            let batch = self.mutations.next_batch(self.cluster.engine().store(), durable);
+            let written = if batch.ops.is_empty() { Written::Now } else { self.journal.write(&batch.ops) };
+            self.mutations.under_way = Some(batch);
+            match written {
+                Written::Now => self.committed(Ok(())),
+                Written::Later => return,
+                Written::Never => self.committed(Err("the thread that writes to disk has ended".into())),
+            }
+        }
+    }
+
+    /// What was under way is durable now, or it is not.
+    pub(super) fn committed(&mut self, done: Result<(), String>) {
+        let Some(batch) = self.mutations.under_way.take() else { return };
+        if let Err(why) = done {
+            tracing::error!("nothing was registered: {why}");
+            batch.acks.into_iter().for_each(|ack| ack.refuse(&why));
+            return;
+        }
+        for op in &batch.ops {
+            self.apply(op);
+        }
+        for ack in batch.acks {
+            match ack {
+                // Who asked may have gone: then nobody is told.
+                Ack::Changed(told, others, reply) => {
+                    let names = if others.is_empty() { Default::default() } else { self.node_names() };
+                    let name = |node: NodeId| names.get(&node).cloned().unwrap_or_else(|| node.to_string());
+                    let elsewhere = others.into_iter().map(name).collect();
+                    drop(reply.send(Ok(Changed { elsewhere, ..told })));
+                }
+                Ack::Stated(target, changed, reply) => {
+                    // Whoever says it may rely on it from now on.
+                    self.publish_all();
+                    drop(reply.send(Ok(self.stated(&target, changed))));
+                }
+            }
+        }
+    }
+
+    /// Does to the registrations what is durable by now, or need not be.
+    pub(super) fn apply(&mut self, op: &Op) {
+        let store = self.cluster.engine_mut().store_mut();
+        match op {
+            Op::Put { bytes, .. } => {
+                let record = Record::known(bytes);
+                let before = store.own(op.key());
+                let new = before.is_none();
+                let check = |record: &Record<'_>| record.attributes().ok().and_then(|it| it.check);
+                // What was found out by the same check still holds.
+                let state = before.filter(|before| check(before) == check(&record));
+                let state = state.and_then(|before| before.attributes().ok()).map(|it| it.state);
+                store.register_encoded(&record.with_state(state.unwrap_or_default()));
+                self.mutations.services += usize::from(new && is_service(&record));
+                self.watch_registered(bytes, new);
+            }
+            Op::Remove { key } => {
+                let service = Record::read(key).is_ok_and(|record| is_service(&record));
+                let there = store.remove_key(key);
+                self.mutations.services -= usize::from(there && service);
+                self.unwatch(key);
+            }
+        }
+    }
+}
+
+impl Ack {
+    fn refuse(self, why: &str) {
+        match self {
+            Self::Changed(_, _, reply) => drop(reply.send(Err(Refused(why.into())))),
+            Self::Stated(_, _, reply) => drop(reply.send(Err(Refused(why.into())))),
+        }
+    }
+}
+
+fn is_service(record: &Record<'_>) -> bool {
+    record.rtype == rtype::SRV && !is_reserved(record.instance())
+}

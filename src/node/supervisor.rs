@@ -1,0 +1,62 @@
+//! What started the process, if it wants to know how it is: systemd (sd_notify(3)).
+//!
+//! Runs on the control thread, so that the watchdog sees that one alive.
+
+use std::time::{Duration, Instant};
+
+use sd_notify::NotifyState;
+
+/// Who is told. Without one, nothing happens.
+#[derive(Default)]
+pub(super) struct Supervisor {
+    /// The watchdog wants to hear something as often as that, and when it is due.
+    watchdog: Option<(Duration, Instant)>,
+}
+
+impl Supervisor {
+    /// The server answers.
+    pub(super) fn tell_ready(&mut self) {
+        // Half of the time after which it would be taken for dead.
+        let period = sd_notify::watchdog_enabled().map(|time| time / 2);
+        self.watchdog = period.map(|period| (period, Instant::now()));
+        tell(&[NotifyState::Ready]);
+    }
+
+    /// It reads its files.
+    pub(super) fn tell_reloading(&self) {
+        if let Ok(now) = NotifyState::monotonic_usec_now() {
+            tell(&[NotifyState::Reloading, now]);
+        }
+    }
+
+    /// It has read them, well or not.
+    pub(super) fn tell_reloaded(&self) {
+        tell(&[NotifyState::Ready]);
+    }
+
+    /// It ends.
+    pub(super) fn tell_stopping(&self) {
+        tell(&[NotifyState::Stopping]);
+    }
+
+    /// How long the control thread may sleep.
+    pub(super) fn patience(&self) -> Option<Duration> {
+        self.watchdog.map(|(_, due)| due.saturating_duration_since(Instant::now()))
+    }
+
+    /// Tells the watchdog that the control thread is alive, when that is due.
+    pub(super) fn tell_alive(&mut self) {
+        let now = Instant::now();
+        if let Some((period, due)) = &mut self.watchdog
+            && now >= *due
+        {
+            *due = now + *period;
+            tell(&[NotifyState::Watchdog]);
+        }
+    }
+}
+
+/// Nobody may be there to be told.
+fn tell(states: &[NotifyState<'_>]) {
+    let _ = sd_notify::notify(states);
+}

@@ -1,0 +1,65 @@
+//! What went wrong with a request, as RFC 9457 has it.
+//!
+//! Pure.
+
+use axum::Json;
+use axum::extract::rejection::{JsonRejection, QueryRejection};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+
+use crate::registry::request::Refused;
+
+/// What went wrong.
+#[derive(Debug, Serialize)]
+pub(super) struct Problem {
+    #[serde(skip)]
+    code: StatusCode,
+    status: u16,
+    title: &'static str,
+    detail: String,
+}
+
+impl Problem {
+    pub(super) fn new(code: StatusCode, detail: impl Into<String>) -> Self {
+        let title = code.canonical_reason().unwrap_or_default();
+        Self { code, status: code.as_u16(), title, detail: detail.into() }
+    }
+
+    pub(super) fn bad(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, detail)
+    }
+
+    pub(super) fn detail(&self) -> &str {
+        &self.detail
+    }
+
+    pub(super) fn code(&self) -> StatusCode {
+        self.code
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let body = Json(&self).into_response().into_body();
+        (self.code, [(header::CONTENT_TYPE, "application/problem+json")], body).into_response()
+    }
+}
+
+impl From<JsonRejection> for Problem {
+    fn from(rejection: JsonRejection) -> Self {
+        Self::new(rejection.status(), rejection.body_text())
+    }
+}
+
+impl From<QueryRejection> for Problem {
+    fn from(rejection: QueryRejection) -> Self {
+        Self::new(rejection.status(), rejection.body_text())
+    }
+}
+
+impl From<Refused> for Problem {
+    fn from(Refused(why): Refused) -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, format!("nothing was changed: {why}"))
+    }
+}
