@@ -76,6 +76,7 @@ fn hot_path(c: &mut Criterion) {
         identity,
         rate_limit: 0,
         udp_len: DEFAULT_UDP_LEN,
+        hands_over: false,
     });
     let origin = Origin {
         transport: Transport::Udp,

@@ -9,10 +9,11 @@
 //! 5. [`policy`] says which addresses go into it and in which order.
 //!
 //! Around that: [`store`] holds the registrations that tables are made of, [`gossip`] keeps it the same on all nodes,
-//! [`registry`] is how names get in, [`node`] puts the parts together, [`config`] and [`cli`] are what a person meets,
-//! [`text_file`] what tells them where a file of theirs is wrong. [`mod@bench`] is the load generator, which knows nothing of
-//! the server but DNS; [`report`] tells what it measured, [`perf`] has what to compare it with, [`spread`] counts who would get the traffic, and [`testbed`] runs whole clusters on this machine. [`health`] finds
-//! out what is well.
+//! [`registry`] is how names get in, and [`zone_maintenance`] the way that DNS itself has for that; [`health`] finds out what
+//! is well. [`node`] puts the parts together, [`config`] and [`cli`] are what a person meets, [`text_file`] what tells them
+//! where a file of theirs is wrong. [`mod@bench`] is the load generator, which knows nothing of the server but DNS; [`report`]
+//! tells what it measured, [`perf`] has what to compare it with, [`spread`] counts who would get the traffic, and
+//! [`testbed`] runs whole clusters on this machine.
 
 pub mod any_certificate;
 pub mod bench;
@@ -36,3 +37,4 @@ pub mod table;
 pub mod testbed;
 pub mod text_file;
 pub mod wire;
+pub mod zone_maintenance;

@@ -25,6 +25,11 @@ impl<T> Reader<T> {
     pub fn load(&mut self) -> &T {
         self.0.load()
     }
+
+    /// The same, to be kept for longer: it is freed by the writer all the same, once it has been let go.
+    pub fn load_full(&mut self) -> Arc<T> {
+        Arc::clone(self.0.load())
+    }
 }
 
 impl<T> Current<T> {

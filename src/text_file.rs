@@ -4,6 +4,7 @@
 
 use std::fmt;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 /// Why a file was refused: which file, where in it, and what was wrong.
@@ -47,4 +48,20 @@ impl FileError {
 /// When it cannot be read.
 pub fn read(path: &Path, kind: &str) -> Result<Vec<u8>, FileError> {
     fs::read(path).map_err(|error| FileError::of(path, format_args!("cannot read the {kind}: {error}")))
+}
+
+/// The same of a file with secrets, which nobody else may read.
+///
+/// # Errors
+/// When it cannot be read, or others can read it, too.
+pub fn read_secret(path: &Path, kind: &str) -> Result<Vec<u8>, FileError> {
+    let bytes = read(path, kind)?;
+    let metadata = fs::metadata(path).map_err(|error| FileError::of(path, error))?;
+    let mode = metadata.permissions().mode() & 0o777;
+    if mode & 0o077 != 0 {
+        let what =
+            format_args!("others can read the secrets in it (mode {mode:03o}); `chmod 600` mends that");
+        return Err(FileError::of(path, what));
+    }
+    Ok(bytes)
 }

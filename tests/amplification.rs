@@ -89,6 +89,7 @@ impl Server {
             identity: Identity::new(Some(&"n".repeat(node_name_len))),
             rate_limit,
             udp_len: DEFAULT_UDP_LEN,
+            hands_over: false,
         };
         let secrets = Current::new(Secrets::random()).reader();
         Self { publisher, answerer: Answerer::new(Arc::new(service), secrets, fastrand::Rng::with_seed(3)) }
@@ -102,7 +103,7 @@ impl Server {
         let origin = Origin { transport: Transport::Udp, client, now_s: 1_800_000_000, waited: false };
         match self.answerer.answer(&self.publisher.current(), &mut buffer, packet.len(), origin, |_| ()) {
             Verdict::Reply { len } => Some(buffer[..len].to_vec()),
-            Verdict::Drop | Verdict::Ask => None,
+            Verdict::Drop | Verdict::Ask | Verdict::HandOver => None,
         }
     }
 

@@ -42,6 +42,7 @@ impl World {
             identity: Identity::new(None),
             rate_limit: 0,
             udp_len: DEFAULT_UDP_LEN,
+            hands_over: false,
         };
         let domains = [Name::from_text("redbreast.internal").unwrap()];
         let secrets = Current::new(Secrets::random());

@@ -81,6 +81,7 @@ fn service() -> Arc<Service> {
         identity,
         rate_limit: 0,
         udp_len: DEFAULT_UDP_LEN,
+        hands_over: false,
     })
 }
 
@@ -108,7 +109,7 @@ fn answer(publisher: &Publisher, packet: &[u8], transport: Transport) -> Option<
                 buffer.truncate(len);
                 Some(buffer)
             }
-            Verdict::Drop | Verdict::Ask => None,
+            Verdict::Drop | Verdict::Ask | Verdict::HandOver => None,
         }
     };
     let response = answer(false);

@@ -24,7 +24,11 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("design", &["table", "wire"]),
     ("dataplane", &["design", "mmsg", "policy", "snapshot", "table", "wire"]),
     ("registry", &["health", "policy", "store", "table", "text_file", "wire"]),
-    ("config", &["dataplane", "design", "policy", "registry", "table", "text_file", "wire"]),
+    ("zone_maintenance", &["dataplane", "registry", "snapshot", "store", "table", "text_file", "wire"]),
+    (
+        "config",
+        &["dataplane", "design", "policy", "registry", "table", "text_file", "wire", "zone_maintenance"],
+    ),
     (
         "node",
         &[
@@ -40,6 +44,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "table",
             "text_file",
             "wire",
+            "zone_maintenance",
         ],
     ),
     ("bench", &["any_certificate", "mmsg", "wire"]),
@@ -82,6 +87,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "testbed",
             "text_file",
             "wire",
+            "zone_maintenance",
         ],
     ),
     ("main", &["cli"]),

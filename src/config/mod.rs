@@ -16,6 +16,7 @@ use crate::registry::control_address::ControlAddress;
 use crate::table::ZoneSettings;
 use crate::wire::name::Name;
 use crate::wire::response::DEFAULT_UDP_LEN;
+use crate::zone_maintenance::keys::KeyFile;
 
 /// Where we listen unless told otherwise: the port of DNS, on loopback, so that nobody offers DNS to a network by
 /// accident.
@@ -54,6 +55,26 @@ pub struct Gossip {
     pub key_file: Option<PathBuf>,
     /// Nodes with another name here are strangers.
     pub cluster: String,
+}
+
+/// Whose containers are registered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DockerSettings {
+    /// The Engine's socket.
+    pub socket: PathBuf,
+    /// Addresses in these networks alone, by their names; in all if there are none.
+    pub networks: Vec<String>,
+}
+
+/// Who may update zones, or take copies of them, by DNS itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ZoneMaintenance {
+    /// Files with the keys of those who may update.
+    pub update_keys: Vec<KeyFile>,
+    /// Files with the keys of those who may take copies.
+    pub transfer_keys: Vec<KeyFile>,
+    /// Updates from this machine itself need no key.
+    pub unsigned_updates: bool,
 }
 
 /// Everything that a server needs to know to start.
@@ -101,6 +122,10 @@ pub struct Settings {
     pub asking: Option<Asking>,
     /// Where it keeps what it is told to register; `None` if that ends with it.
     pub data_dir: Option<PathBuf>,
+    /// Who may update zones, or take copies of them; nobody, and nothing is there for it, if it is not said.
+    pub zone_maintenance: Option<ZoneMaintenance>,
+    /// Whose containers are registered, if anybody's.
+    pub docker: Option<DockerSettings>,
     /// Where it is told what to do.
     pub control: Option<ControlAddress>,
     /// File with what everybody has to bring who tells it.
@@ -134,6 +159,8 @@ impl Default for Settings {
             gossip: None,
             asking: None,
             data_dir: None,
+            zone_maintenance: None,
+            docker: None,
             control: None,
             control_token: None,
             control_is_default: false,
@@ -148,6 +175,10 @@ impl Settings {
         self.zones = new.zones;
         self.cookie_secrets = new.cookie_secrets;
         self.policies = new.policies;
+        if let (Some(zones), Some(new)) = (&mut self.zone_maintenance, new.zone_maintenance) {
+            zones.update_keys = new.update_keys;
+            zones.transfer_keys = new.transfer_keys;
+        }
         if let (Some(gossip), Some(new)) = (&mut self.gossip, new.gossip) {
             gossip.key_file = new.key_file;
         }
@@ -162,6 +193,7 @@ impl Settings {
                 .as_ref()
                 .map(|it| (it.address, it.join.clone(), it.cluster.clone(), it.key_file.is_some()))
         };
+        let unsigned = |settings: &Self| settings.zone_maintenance.as_ref().map(|it| it.unsigned_updates);
         let differences = [
             ("listen", self.listen != new.listen),
             ("domain", self.domains != new.domains),
@@ -180,6 +212,11 @@ impl Settings {
             ("gossip, join, cluster or the use of a key-file", gossip(self) != gossip(new)),
             ("design", self.asking != new.asking),
             ("data-dir", self.data_dir != new.data_dir),
+            ("docker", self.docker != new.docker),
+            (
+                "the use of update-key and transfer-key, or allow-unsigned-updates",
+                unsigned(self) != unsigned(new),
+            ),
             ("control", self.control != new.control),
             ("control-token-file", self.control_token != new.control_token),
         ];
@@ -189,6 +226,8 @@ impl Settings {
     /// The files that are read again when they change.
     pub fn files(&self) -> impl Iterator<Item = &PathBuf> {
         let key_file = self.gossip.iter().filter_map(|gossip| gossip.key_file.as_ref());
-        self.names.iter().chain(&self.zones).chain(&self.cookie_secrets).chain(key_file)
+        let keys = self.zone_maintenance.iter().flat_map(|it| it.update_keys.iter().chain(&it.transfer_keys));
+        let keys = keys.map(|file| &file.path);
+        self.names.iter().chain(&self.zones).chain(&self.cookie_secrets).chain(key_file).chain(keys)
     }
 }

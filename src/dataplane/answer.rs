@@ -37,6 +37,8 @@ pub enum Verdict {
     /// The other nodes have to be asked for the name that the answerer has [in hand](Answerer::name); the query is as it
     /// was. Only in the designs that ask.
     Ask,
+    /// It is for another thread: an update of a zone, or something signed. The message is as it was.
+    HandOver,
 }
 
 /// Where a packet came from, and when.
@@ -64,6 +66,17 @@ pub struct Service {
     pub rate_limit: u32,
     /// Bytes of a response over UDP at most.
     pub udp_len: u16,
+    /// Somebody is there for updates and for what is signed.
+    pub hands_over: bool,
+}
+
+impl Service {
+    /// Whether this message, of an operation other than a query, is an update for the thread that makes them.
+    #[cold]
+    fn takes_update(&self, message: &[u8], client: IpAddr) -> bool {
+        let opcode = message.get(2).map(|flags| (flags & header::OPCODE_MASK) >> 3);
+        self.hands_over && opcode == Some(header::OPCODE_UPDATE) && self.access.allows(client)
+    }
 }
 
 /// What an answer is looked up with.
@@ -229,8 +242,11 @@ impl Answerer {
         });
         let query = match parsed {
             Ok(query) => query,
-            Err(fault) => return reject(fault, limiter, origin, buffer, len, service.udp_len, count),
+            Err(fault) => return reject(fault, service, limiter, origin, buffer, len, count),
         };
+        if query.signed && service.hands_over {
+            return handed_over(count);
+        }
         let (mut options, shown) = match &query.edns {
             Some(edns) => service.identity.options(edns, secrets.load(), origin),
             None => (Options::default(), ShownCookie::None),
@@ -457,18 +473,27 @@ fn reply(response: Response<'_>, code: u8, authoritative: bool) -> Verdict {
     Verdict::Reply { len: response.finish(code, authoritative) }
 }
 
+#[cold]
+fn handed_over(mut count: impl FnMut(Event)) -> Verdict {
+    count(Event::HandedOver);
+    Verdict::HandOver
+}
+
 /// Answers the first `len` bytes of `buffer`, which are no query, by what can be said to them if the `limiter` allows that,
 /// or not at all.
 #[cold]
 fn reject(
     fault: Fault,
+    service: &Service,
     limiter: &mut RateLimiter,
     origin: Origin,
     buffer: &mut [u8],
     len: usize,
-    udp_len: u16,
     mut count: impl FnMut(Event),
 ) -> Verdict {
+    if fault == Fault::Opcode && service.takes_update(buffer, origin.client) {
+        return handed_over(count);
+    }
     let (event, code) = match fault {
         Fault::Short => (Event::Short, None),
         Fault::Response => (Event::Response, None),
@@ -491,7 +516,7 @@ fn reject(
     }
     count(event);
     match code {
-        Some(code) => Verdict::Reply { len: refusal(buffer, len, code, udp_len) },
+        Some(code) => Verdict::Reply { len: refusal(buffer, len, code, service.udp_len) },
         None => Verdict::Drop,
     }
 }

@@ -135,6 +135,19 @@ impl<S: Read + Write> Connection<S> {
         }
     }
 
+    /// Whether the client has taken all that there was for it.
+    pub(super) fn takes(&self) -> bool {
+        self.unsent.is_empty()
+    }
+
+    /// Takes one of several messages that answer a query, to be sent in the next turn.
+    pub(super) fn deliver_part(&mut self, message: &[u8], now: Instant) {
+        self.outstanding += 1;
+        self.deliver(Some(message));
+        // Its client has something to do.
+        self.awaiting_since = now;
+    }
+
     /// Reads once and answers all queries that are complete, with one write for all of them where that will do.
     pub fn take_turn(
         &mut self,
@@ -209,7 +222,7 @@ impl<S: Read + Write> Connection<S> {
             at += PREFIX_LEN + query_len;
             let reply_len = match answer(message, query_len) {
                 Verdict::Reply { len } => len,
-                Verdict::Ask => {
+                Verdict::Ask | Verdict::HandOver => {
                     self.outstanding += 1;
                     continue;
                 }

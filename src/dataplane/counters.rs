@@ -70,6 +70,8 @@ events! {
     CookieAlone => "cookie_alone",
     /// SERVFAIL: too many queries wait for other nodes.
     AskingFull => "asking_full",
+    /// Left to another thread: an update, a transfer, or something signed.
+    HandedOver => "handed_over",
     /// BADVERS: an EDNS version we do not know.
     BadVersion => "bad_edns_version",
     /// The answer did not fit and went out with TC set.

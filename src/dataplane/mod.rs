@@ -10,6 +10,7 @@ pub mod asking;
 pub mod asking_sockets;
 pub mod connection;
 pub mod counters;
+pub mod handed;
 mod handicap;
 pub mod identity;
 mod listen;

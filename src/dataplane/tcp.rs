@@ -192,6 +192,29 @@ impl Tcp {
         self.enqueue(client.key);
     }
 
+    /// Whether a client takes more now; `None` if it is gone.
+    pub(super) fn takes(&self, client: TcpClient) -> Option<bool> {
+        let entry = self.connections.get(client.key).filter(|entry| entry.serial == client.serial)?;
+        Some(entry.connection.takes())
+    }
+
+    /// Sends one of several messages that answer a query. The connection may be gone.
+    pub(super) fn deliver_part(&mut self, client: TcpClient, message: &[u8]) {
+        let entry = self.connections.get_mut(client.key).filter(|entry| entry.serial == client.serial);
+        let Some(entry) = entry else { return };
+        entry.connection.deliver_part(message, Instant::now());
+        self.enqueue(client.key);
+    }
+
+    /// Sends the answer to a query that has waited, or none. The connection may be gone.
+    pub(super) fn deliver(&mut self, client: TcpClient, message: Option<&[u8]>) {
+        self.deliver_with(client, |buffer| {
+            let message = message?;
+            buffer.get_mut(..message.len())?.copy_from_slice(message);
+            Some(message.len())
+        });
+    }
+
     /// Answers what all connections have sent so far, without taking new ones.
     pub(super) fn finish(&mut self, mut answer: impl FnMut(&mut [u8], usize, TcpClient) -> Verdict) {
         let now = Instant::now();

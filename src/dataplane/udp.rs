@@ -122,7 +122,7 @@ pub(super) enum Served {
 }
 
 /// Receives one batch, answers it from the table and by the clock as they are now, and sends the responses. What has to
-/// wait for other nodes is left to `ask`, which takes the name, the datagram's number, and the length of the query in it, and
+/// wait for other nodes or is another thread's is left to `pass_on`, which takes the name, the datagram's number, and the length of the query in it, and
 /// returns the length of a response that is to be sent instead.
 pub(super) fn serve_batch(
     socket: &UdpSocket,
@@ -131,7 +131,7 @@ pub(super) fn serve_batch(
     answerer: &mut Answerer,
     counters: &Counters,
     clock: impl FnOnce() -> u32,
-    mut ask: impl FnMut(&Answerer, &mut Batch, usize, usize) -> Option<usize>,
+    mut pass_on: impl FnMut(&Answerer, &mut Batch, usize, usize, Verdict) -> Option<usize>,
 ) -> Served {
     let received = match batch.receive(socket.as_fd(), Wait::Never) {
         Ok(received) => received,
@@ -172,7 +172,7 @@ pub(super) fn serve_batch(
         let reply_len = match verdict {
             Verdict::Reply { len } => Some(len),
             Verdict::Drop => None,
-            Verdict::Ask => ask(answerer, batch, i, len),
+            Verdict::Ask | Verdict::HandOver => pass_on(answerer, batch, i, len, verdict),
         };
         if let Some(len) = reply_len {
             batch.stage(i, len);

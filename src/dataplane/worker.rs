@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime};
 
+use crossbeam_channel::Sender;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token, Waker};
 use rustix::thread::{CpuSet, sched_setaffinity};
@@ -17,6 +18,7 @@ use rustix::thread::{CpuSet, sched_setaffinity};
 use super::answer::{Answerer, Origin, Verdict};
 use super::asking::{self, Asking, Client, Waiter};
 use super::counters::Counters;
+use super::handed::{HandedOver, Handing};
 use super::tcp::{Tcp, TcpClient};
 use super::udp::{self, Served};
 use crate::design::in_flight::Answered;
@@ -79,7 +81,7 @@ pub enum BusyPoll {
 /// A running worker, as the thread that started it sees it.
 pub struct Handle {
     thread: JoinHandle<()>,
-    waker: Waker,
+    waker: Arc<Waker>,
     stop: Arc<AtomicBool>,
     counters: Arc<Counters>,
 }
@@ -127,6 +129,8 @@ pub struct Listeners {
     pub tcp: Vec<TcpListener>,
     /// How it asks other nodes, in the designs that do.
     pub asking: Option<asking::Setup>,
+    /// Where updates and what is signed go, if anywhere.
+    pub handed: Option<Sender<HandedOver>>,
 }
 
 /// The state of a worker on its own thread.
@@ -135,6 +139,7 @@ pub struct Worker {
     sockets: Vec<Watched>,
     tcp: Tcp,
     asking: Option<Asking>,
+    handing: Option<Handing>,
     reader: Reader<Table>,
     answerer: Answerer,
     counters: Arc<Counters>,
@@ -160,7 +165,7 @@ impl Worker {
         answerer: Answerer,
     ) -> io::Result<Handle> {
         let poll = Poll::new()?;
-        let waker = Waker::new(poll.registry(), WAKE)?;
+        let waker = Arc::new(Waker::new(poll.registry(), WAKE)?);
         for (i, socket) in listeners.udp.iter().enumerate() {
             register(&poll, i, socket)?;
         }
@@ -170,6 +175,7 @@ impl Worker {
         let stop = Arc::new(AtomicBool::new(false));
         let thread = thread::Builder::new().name(format!("worker-{index}")).spawn({
             let (counters, stop) = (Arc::clone(&counters), Arc::clone(&stop));
+            let handing = listeners.handed.map(|handed| Handing::new(handed, Arc::clone(&waker)));
             move || {
                 let watched = |socket| {
                     let batch = Batch::new(udp::addressing(&socket));
@@ -186,6 +192,7 @@ impl Worker {
                     sockets,
                     tcp,
                     asking,
+                    handing,
                     reader,
                     answerer,
                     counters,
@@ -236,6 +243,7 @@ impl Worker {
             self.look();
             self.take_tcp_turn();
             self.take_asking_turn();
+            self.take_handed_turn();
         }
         self.finish();
     }
@@ -311,15 +319,46 @@ impl Worker {
         asking.flush(counters);
     }
 
+    /// Sends what another thread has answered to messages that were handed over.
+    fn take_handed_turn(&mut self) {
+        let Self { sockets, tcp, handing: Some(handing), counters, .. } = self else { return };
+        while let Some((client, message)) = handing.next_reply() {
+            match client {
+                Client::Tcp(client) => tcp.deliver(client, message.as_deref()),
+                Client::Udp { socket, to, .. } => {
+                    let Watched { socket, batch, .. } = &mut sockets[socket];
+                    batch.clear();
+                    let (Some(message), Some(buffer)) = (message, batch.compose()) else { continue };
+                    let Some(room) = buffer.get_mut(..message.len()) else { continue };
+                    room.copy_from_slice(&message);
+                    batch.stage_to(message.len(), &to);
+                    udp::send(socket, batch, counters);
+                    batch.clear();
+                }
+            }
+        }
+        handing.deliver_several(tcp);
+    }
+
     fn take_tcp_turn(&mut self) {
         if !self.tcp.is_due() {
             return;
         }
-        let Self { poll, tcp, reader, answerer, counters, asking, .. } = self;
+        let Self { poll, tcp, reader, answerer, counters, asking, handing, .. } = self;
         let table = reader.load();
         let now_s = unix_time_s();
         tcp.take_turn(poll.registry(), counters, |message, len, client| {
-            answer_tcp(answerer, asking.as_mut(), table, message, len, client, now_s, counters)
+            answer_tcp(
+                answerer,
+                asking.as_mut(),
+                handing.as_ref(),
+                table,
+                message,
+                len,
+                client,
+                now_s,
+                counters,
+            )
         });
     }
 
@@ -392,17 +431,23 @@ impl Worker {
     }
 
     fn serve(&mut self, i: usize) -> Served {
-        let Self { sockets, reader, answerer, counters, asking, .. } = self;
+        let Self { sockets, reader, answerer, counters, asking, handing, .. } = self;
         let Watched { socket, batch, .. } = &mut sockets[i];
-        let ask = |answerer: &Answerer, batch: &mut Batch, datagram: usize, len: usize| {
+        let pass_on = |answerer: &Answerer, batch: &mut Batch, datagram: usize, len: usize, verdict| {
             let ip = batch.peer(datagram)?.ip();
             let to = batch.return_address(datagram);
             let buffer = batch.datagram(datagram).buffer;
-            let waiter = Waiter { query: buffer[..len].into(), client: Client::Udp { socket: i, ip, to } };
-            let waits = asking.as_mut().is_some_and(|asking| asking.ask(answerer.name(), waiter, counters));
+            let client = Client::Udp { socket: i, ip, to };
+            let waits = if verdict == Verdict::HandOver {
+                let hand = |handing: &Handing| handing.hand_over(&buffer[..len], ip, Transport::Udp, client);
+                handing.as_ref().is_some_and(hand)
+            } else {
+                let waiter = Waiter { query: buffer[..len].into(), client };
+                asking.as_mut().is_some_and(|asking| asking.ask(answerer.name(), waiter, counters))
+            };
             (!waits).then(|| answerer.fail(buffer, len, |event| counters.count(event)))
         };
-        udp::serve_batch(socket, batch, reader, answerer, counters, unix_time_s, ask)
+        udp::serve_batch(socket, batch, reader, answerer, counters, unix_time_s, pass_on)
     }
 
     /// Answers what the sockets have received until now. New packets are kept out, so this comes to an end however
@@ -417,7 +462,7 @@ impl Worker {
         let table = reader.load();
         let now_s = unix_time_s();
         tcp.finish(|message, len, client| {
-            answer_tcp(answerer, None, table, message, len, client, now_s, counters)
+            answer_tcp(answerer, None, None, table, message, len, client, now_s, counters)
         });
     }
 }
@@ -439,7 +484,9 @@ fn resume(
             Verdict::Reply { len } => Some(len),
             Verdict::Drop => None,
             // It is known by now; only a name that the table has got and lost meanwhile is not.
-            Verdict::Ask => Some(answerer.fail(buffer, query.len(), |event| counters.count(event))),
+            Verdict::Ask | Verdict::HandOver => {
+                Some(answerer.fail(buffer, query.len(), |event| counters.count(event)))
+            }
         }
     };
     for Waiter { query, client } in waiters {
@@ -467,6 +514,7 @@ fn resume(
 fn answer_tcp(
     answerer: &mut Answerer,
     asking: Option<&mut Asking>,
+    handing: Option<&Handing>,
     table: &Table,
     message: &mut [u8],
     len: usize,
@@ -476,11 +524,18 @@ fn answer_tcp(
 ) -> Verdict {
     let origin = Origin { transport: Transport::Tcp, client: client.ip, now_s, waited: false };
     let verdict = answerer.answer(table, message, len, origin, |event| counters.count(event));
-    if verdict != Verdict::Ask {
+    if verdict == Verdict::HandOver {
+        let hand = |handing: &Handing| {
+            handing.hand_over(&message[..len], client.ip, Transport::Tcp, Client::Tcp(client))
+        };
+        if handing.is_some_and(hand) {
+            return verdict;
+        }
+    } else if verdict != Verdict::Ask {
         return verdict;
     }
     let waiter = Waiter { query: message[..len].into(), client: Client::Tcp(client) };
-    if asking.is_some_and(|asking| asking.ask(answerer.name(), waiter, counters)) {
+    if verdict == Verdict::Ask && asking.is_some_and(|asking| asking.ask(answerer.name(), waiter, counters)) {
         return Verdict::Ask;
     }
     Verdict::Reply { len: answerer.fail(message, len, |event| counters.count(event)) }

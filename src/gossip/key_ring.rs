@@ -5,8 +5,6 @@
 //! making it the first line everywhere, then remove the old one.
 
 use std::fmt;
-use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use sha2::{Digest, Sha256};
@@ -57,13 +55,7 @@ impl KeyRing {
     /// # Errors
     /// [`FileError`], also for a file that others can read.
     pub fn read(path: &Path) -> Result<Self, FileError> {
-        let bytes = text_file::read(path, "key file")?;
-        let metadata = fs::metadata(path).map_err(|error| FileError::of(path, error))?;
-        let mode = metadata.permissions().mode() & 0o777;
-        if mode & 0o077 != 0 {
-            let what = format_args!("others can read the keys (mode {mode:03o}); `chmod 600` mends that");
-            return Err(FileError::of(path, what));
-        }
+        let bytes = text_file::read_secret(path, "key file")?;
         Self::parse(&bytes, path)
     }
 
@@ -123,6 +115,8 @@ fn parse_key(line: &[u8]) -> Option<[u8; KEY_LEN]> {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
 
     /// A ring of made-up keys.
     pub(in crate::gossip) fn ring(numbers: &[u8]) -> KeyRing {

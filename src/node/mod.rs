@@ -4,25 +4,30 @@
 //! publishes them. The workers are the only other threads that matter; they share nothing with this one but the published
 //! table.
 
+mod containers;
 mod explain;
 mod health;
 mod inbox;
 mod journal;
 mod mutations;
+mod plan;
 mod requests;
 mod run;
 mod seeds;
 mod statements;
 mod supervisor;
+mod updates;
 mod watchers;
 
 use std::collections::HashMap;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use containers::Containers;
 pub use inbox::{ControlSender, Inbox};
 use journal::Journal;
 use mutations::Mutations;
@@ -35,6 +40,7 @@ use crate::dataplane::answer::{Answerer, Service};
 use crate::dataplane::asking::Setup;
 use crate::dataplane::asking_sockets::{self, ReachError};
 use crate::dataplane::counters::Event;
+use crate::dataplane::handed::{HandedOver, MAX_WAITING};
 use crate::dataplane::identity::Identity;
 use crate::dataplane::worker::{Handle, Listeners, Manner, Worker};
 use crate::dataplane::{self, Inherited, ListenError};
@@ -47,6 +53,7 @@ use crate::gossip::peer::Peer;
 use crate::gossip::transport::{Transport, TransportError};
 use crate::health::monitor::Found as HealthFound;
 use crate::health::runner::Runner;
+use crate::registry::docker;
 use crate::registry::files::{Refused, Registrations};
 use crate::registry::http::{HttpError, Listener, Rules, Token};
 use crate::registry::request::{NODE_INSTANCE, Request};
@@ -56,6 +63,9 @@ use crate::store::{Attributes, Disk, DiskError, Found, Key, NodeId, Store, encod
 use crate::table::{Publisher, Table, name_server};
 use crate::text_file::FileError;
 use crate::wire::cookie::Secrets;
+use crate::wire::name::Name;
+use crate::zone_maintenance;
+use crate::zone_maintenance::keys::Keys;
 
 /// What the control thread is asked to do.
 pub enum Control {
@@ -71,6 +81,8 @@ pub enum Control {
     Committed(Result<(), String>),
     /// A health check has found something.
     Found(HealthFound),
+    /// Something has changed of a container.
+    Docker(docker::Update),
     /// Answer what has been received, then end.
     Stop,
 }
@@ -86,6 +98,8 @@ pub enum NodeError {
     Reach(ReachError),
     /// The address of the control listener cannot be had.
     Control(HttpError),
+    /// The Docker Engine's socket may not be used.
+    Docker(PathBuf, io::Error),
     /// The data directory cannot be used.
     Disk(DiskError),
     /// Names files or zone files were refused.
@@ -105,6 +119,11 @@ impl fmt::Display for NodeError {
             Self::Gossip(error) => error.fmt(f),
             Self::Reach(error) => error.fmt(f),
             Self::Control(error) => error.fmt(f),
+            Self::Docker(socket, error) => write!(
+                f,
+                "cannot use the Docker Engine's socket {}: {error}; run as a user of its group, or choose another with --docker",
+                socket.display()
+            ),
             Self::Disk(error) => error.fmt(f),
             Self::File(error) => error.fmt(f),
             Self::Names(refused) => refused.fmt(f),
@@ -139,10 +158,14 @@ pub struct Node {
     /// What has been told about gossip that was rejected.
     told: run::Told,
     secrets: Current<Secrets>,
+    /// The keys of those who may update zones, or take copies of them.
+    zone_keys: Current<Keys>,
     workers: Vec<Handle>,
     control: Option<Listener>,
     /// Who checks this node's registrations, if there is anything to check.
     health: Option<Runner>,
+    /// What runs in containers.
+    containers: Containers,
     /// Who watches the files.
     file_watch: Option<FileWatch>,
     /// What started the process, if it wants to know how it is.
@@ -171,6 +194,7 @@ impl Node {
         let names = read_names(&settings)?;
         let secrets = read_secrets(&settings)?.unwrap_or_else(Secrets::random);
         let ring = read_ring(&settings)?;
+        let zone_keys = Current::new(read_zone_keys(&settings)?);
         let mut listeners: Vec<_> = (0..settings.workers).map(|_| Listeners::default()).collect();
         let mut addresses = Vec::new();
         if inherited.is_empty() {
@@ -184,7 +208,8 @@ impl Node {
             dataplane::steer(&listeners, &settings.cpus).map_err(NodeError::Worker)?;
         }
         reach(&settings, &mut listeners).map_err(NodeError::Reach)?;
-        let publisher = Publisher::new(&settings.domains, settings.zone);
+        let mut publisher = Publisher::new(&settings.domains, settings.zone);
+        publisher.count_from(unix_time_s());
         let (store, journal) = open_store(&settings, &inbox)?;
         let mutations = Mutations::new(&store);
         let cluster = join(&settings, &addresses, ring.clone(), store, &inbox)?;
@@ -204,9 +229,11 @@ impl Node {
             reload_at: None,
             told: run::Told::default(),
             secrets,
+            zone_keys,
             workers: Vec::new(),
             control: None,
             health: None,
+            containers: Containers::default(),
             file_watch: None,
             supervisor: Supervisor::default(),
             watchers: Watchers::default(),
@@ -229,17 +256,40 @@ impl Node {
         }
     }
 
+    /// Starts the thread that makes updates and transfers, if there is to be one; returns where workers leave these.
+    fn start_zone_maintenance(
+        &mut self,
+        service: &Arc<Service>,
+    ) -> Result<Option<crossbeam_channel::Sender<HandedOver>>, NodeError> {
+        let Some(settings) = &self.settings.zone_maintenance else { return Ok(None) };
+        let (sender, receiver) = crossbeam_channel::bounded(MAX_WAITING);
+        let zones = zone_maintenance::Service {
+            zones: self.settings.domains.iter().map(Name::to_lower_case).collect(),
+            keys: self.zone_keys.reader(),
+            unsigned_updates: settings.unsigned_updates,
+            tables: self.publisher.reader(),
+            answerer: Answerer::new(Arc::clone(service), self.secrets.reader(), fastrand::Rng::new()),
+        };
+        let control = self.inbox.sender();
+        let ask = move |request| control.send(Control::Request(request));
+        zone_maintenance::start(zones, receiver, ask).map_err(NodeError::Thread)?;
+        Ok(Some(sender))
+    }
+
     fn start_threads(&mut self, listeners: Vec<Listeners>) -> Result<(), NodeError> {
         let service = Arc::new(Service {
             access: self.settings.access.clone(),
             forwarders: self.settings.forwarders.clone(),
             rate_limit: self.settings.rate_limit,
             udp_len: self.settings.udp_len,
+            hands_over: self.settings.zone_maintenance.is_some(),
             identity: Identity::new(
                 (!self.settings.hide_identity).then_some(self.settings.node_name.as_str()),
             ),
         });
-        for (index, listeners) in listeners.into_iter().enumerate() {
+        let handed = self.start_zone_maintenance(&service)?;
+        for (index, mut listeners) in listeners.into_iter().enumerate() {
+            listeners.handed.clone_from(&handed);
             let mut answerer =
                 Answerer::new(Arc::clone(&service), self.secrets.reader(), fastrand::Rng::new());
             if let Some(setup) = &listeners.asking {
@@ -266,6 +316,7 @@ impl Node {
                 Err(error) => return Err(NodeError::Control(error)),
             }
         }
+        self.watch_containers()?;
         if let Some(gossip) = &self.settings.gossip {
             seeds::look_up(&gossip.join, self.inbox.sender()).map_err(NodeError::Thread)?;
         }
@@ -377,6 +428,7 @@ impl Node {
         self.supervisor.tell_stopping();
         self.cluster.leave();
         drop(self.health.take());
+        self.containers.stop();
         self.workers.iter().for_each(Handle::stop);
         let counters: Vec<_> = self.workers.into_iter().map(Handle::join).collect();
         if let Some(control) = self.control {
@@ -390,7 +442,7 @@ impl Node {
 
 /// The store with what this node has registered in earlier times, and where it keeps what it registers from now on.
 fn open_store(settings: &Settings, inbox: &Inbox) -> Result<(Store, Journal), NodeError> {
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+    let now = u64::from(unix_time_s());
     let Some(directory) = &settings.data_dir else {
         // A new node each time: its incarnation can be any.
         return Ok((Store::new(NodeId::random(), now), Journal::memory()));
@@ -453,6 +505,7 @@ pub fn check(settings: &Settings) -> Result<usize, NodeError> {
     let names = read_names(settings)?;
     read_secrets(settings)?;
     read_ring(settings)?;
+    read_zone_keys(settings)?;
     settings.control_token.as_deref().map(Token::read).transpose().map_err(NodeError::File)?;
     Ok(names.len())
 }
@@ -469,4 +522,15 @@ fn read_secrets(settings: &Settings) -> Result<Option<Secrets>, NodeError> {
 fn read_ring(settings: &Settings) -> Result<Option<KeyRing>, NodeError> {
     let file = settings.gossip.as_ref().and_then(|gossip| gossip.key_file.as_deref());
     file.map(KeyRing::read).transpose().map_err(NodeError::File)
+}
+
+fn read_zone_keys(settings: &Settings) -> Result<Keys, NodeError> {
+    let Some(files) = &settings.zone_maintenance else { return Ok(Keys::default()) };
+    Keys::read(&files.update_keys, &files.transfer_keys).map_err(NodeError::File)
+}
+
+/// Seconds since 1970, in the bits that serials of zones have.
+#[allow(clippy::cast_possible_truncation)] // they wrap in 2106, as serials may (RFC 1982)
+fn unix_time_s() -> u32 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs() as u32
 }

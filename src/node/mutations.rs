@@ -2,12 +2,14 @@
 //!
 //! What cannot be made durable is not applied. A request is done wholly or not at all.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 
-use super::Node;
 use super::journal::{Op, Written};
-use crate::registry::request::{Change, Changed, Refused, Reply, Selector, Stated, is_reserved};
+use super::plan::Plan;
+use super::{Node, updates};
+use crate::registry::request::{Change, Changed, Refused, Reply, Selector, Stated, ZoneUpdate, is_reserved};
 use crate::store::{NodeId, Parts, Record, Store, Target, encode_to};
+use crate::wire::header::rcode;
 use crate::wire::record::rtype;
 
 /// Changes that are made durable together at most.
@@ -16,6 +18,7 @@ const MAX_OPS: usize = 10_000;
 /// A request that changes something and waits for its turn.
 pub(super) enum Mutation {
     Change(Vec<Change>, Reply<Result<Changed, Refused>>),
+    Update(ZoneUpdate, Reply<Result<u8, Refused>>),
     /// That a value holds of a target, or none.
     State(Target, Option<Box<[u8]>>, Reply<Result<Stated, Refused>>),
 }
@@ -36,7 +39,7 @@ impl Mutation {
             Self::Change(changes, _) if changes.iter().all(|it| matches!(it, Change::Remove(_))) => {
                 Kind::Removes
             }
-            Self::Change(..) | Self::State(..) => Kind::Alone,
+            Self::Change(..) | Self::Update(..) | Self::State(..) => Kind::Alone,
         }
     }
 }
@@ -51,6 +54,8 @@ struct Batch {
 enum Ack {
     /// With the nodes that have registered the names that were to go, too.
     Changed(Changed, BTreeSet<NodeId>, Reply<Result<Changed, Refused>>),
+    /// With a response code.
+    Updated(u8, Reply<Result<u8, Refused>>),
     /// Whether it was not so before.
     Stated(Target, bool, Reply<Result<Stated, Refused>>),
 }
@@ -62,60 +67,6 @@ pub(super) struct Mutations {
     under_way: Option<Batch>,
     /// Own registrations of services, which go with their name.
     services: usize,
-}
-
-/// A registration, and how long its key is.
-struct Encoded {
-    key_len: usize,
-    bytes: Box<[u8]>,
-}
-
-/// What a batch makes of own registrations, on top of what is there: by key, what it is then, or that it is gone.
-#[derive(Default)]
-struct Plan {
-    after: HashMap<Box<[u8]>, Option<Encoded>>,
-    /// Registrations in it.
-    puts: usize,
-}
-
-impl Plan {
-    fn put(&mut self, store: &Store, bytes: Vec<u8>, key_len: usize, told: &mut Changed) {
-        let there = store.has_own(&bytes);
-        match self.after.get(&bytes[..key_len]) {
-            Some(Some(before)) if *before.bytes == *bytes => return told.unchanged += 1,
-            Some(None) if store.has_own_key(&bytes[..key_len]) => {
-                // It was removed by the same request, which now puts something in its place.
-                told.removed -= 1;
-                *if there { &mut told.unchanged } else { &mut told.added } += 1;
-            }
-            None if there => return told.unchanged += 1,
-            _ => told.added += 1,
-        }
-        self.puts += 1;
-        self.after.insert(bytes[..key_len].into(), Some(Encoded { key_len, bytes: bytes.into() }));
-    }
-
-    fn remove(&mut self, key: &[u8], told: &mut Changed) {
-        told.removed += 1;
-        self.after.insert(key.into(), None);
-    }
-
-    /// Own registrations as they are after the plan, of those in the store that are among `stored`.
-    fn now<'a>(&'a self, stored: impl Iterator<Item = Record<'a>>) -> impl Iterator<Item = Record<'a>> {
-        let planned = if self.puts == 0 { None } else { Some(self.after.values()) };
-        let planned = planned.into_iter().flatten().flatten().map(|it| Record::known(&it.bytes));
-        stored.filter(|record| !self.after.contains_key(record.key)).chain(planned)
-    }
-
-    fn ops(self, store: &Store) -> Vec<Op> {
-        let op = |(key, after): (Box<[u8]>, Option<Encoded>)| match after {
-            Some(Encoded { bytes, .. }) if store.has_own(&bytes) => None,
-            Some(Encoded { key_len, bytes }) => Some(Op::Put { key_len, bytes }),
-            None if store.has_own_key(&key) => Some(Op::Remove { key }),
-            None => None,
-        };
-        self.after.into_iter().filter_map(op).collect()
-    }
 }
 
 impl Mutations {
@@ -137,7 +88,7 @@ impl Mutations {
     fn next_batch(&mut self, store: &Store, durable: bool) -> Batch {
         let (mut plan, mut batch) = (Plan::default(), Batch::default());
         let Some(kind) = self.waiting.front().map(Mutation::kind) else { return batch };
-        while plan.after.len() < MAX_OPS {
+        while plan.len() < MAX_OPS {
             let joins =
                 |next: &&Mutation| next.kind() == kind && (batch.acks.is_empty() || kind != Kind::Alone);
             if self.waiting.front().filter(joins).is_none() {
@@ -167,6 +118,13 @@ impl Mutations {
                         }
                     }
                     batch.acks.push(Ack::Changed(told, others, reply));
+                }
+                Some(Mutation::Update(update, reply)) => {
+                    let planned = updates::plan(store, &update, &mut plan);
+                    let code = planned.as_ref().map_or_else(|code| *code, |()| rcode::NOERROR);
+                    batch.ops = if planned.is_ok() { plan.ops(store) } else { Vec::new() };
+                    batch.acks.push(Ack::Updated(code, reply));
+                    return batch;
                 }
                 Some(Mutation::State(target, value, reply)) => {
                     let changed = store.statements().get(&target) != value.as_deref();
@@ -201,7 +159,9 @@ impl Mutations {
         let meant = |record: &Record<'_>| {
             let name = which.name.as_ref().is_none_or(|name| record.name == name.as_wire());
             let address = || record.address().is_some_and(|address| which.addresses.contains(&address));
-            name && is_instance(record) && (which.addresses.is_empty() || address())
+            let rtype = which.rtype.is_none_or(|rtype| record.rtype == rtype);
+            let rdata = which.rdata.as_ref().is_none_or(|rdata| *record.rdata == **rdata);
+            name && rtype && rdata && is_instance(record) && (which.addresses.is_empty() || address())
         };
         let Some(name) = &which.name else {
             let gone: Vec<_> =
@@ -270,6 +230,11 @@ impl Node {
                     let elsewhere = others.into_iter().map(name).collect();
                     drop(reply.send(Ok(Changed { elsewhere, ..told })));
                 }
+                Ack::Updated(code, reply) => {
+                    // Whoever has been told that it is made asks for it next.
+                    self.publish_all();
+                    drop(reply.send(Ok(code)));
+                }
                 Ack::Stated(target, changed, reply) => {
                     // Whoever says it may rely on it from now on.
                     self.publish_all();
@@ -309,6 +274,7 @@ impl Ack {
     fn refuse(self, why: &str) {
         match self {
             Self::Changed(_, _, reply) => drop(reply.send(Err(Refused(why.into())))),
+            Self::Updated(_, reply) => drop(reply.send(Err(Refused(why.into())))),
             Self::Stated(_, _, reply) => drop(reply.send(Err(Refused(why.into())))),
         }
     }

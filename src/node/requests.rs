@@ -23,6 +23,7 @@ impl Node {
     pub(super) fn obey(&mut self, request: Request) {
         match request {
             Request::Change(changes, reply) => self.mutations.wait(Mutation::Change(changes, reply)),
+            Request::Update(update, reply) => self.mutations.wait(Mutation::Update(update, reply)),
             Request::State(target, value, reply) => {
                 self.mutations.wait(Mutation::State(target, value, reply));
             }
@@ -41,7 +42,7 @@ impl Node {
             Request::Status(reply) => drop(reply.send(Box::new(self.status()))),
             Request::Readiness(reply) => drop(reply.send(self.waits_for())),
             Request::Watch(sender) => self.watchers.add(sender),
-            Request::IsRunning(_, reply) => drop(reply.send(None)),
+            Request::IsRunning(said, reply) => drop(reply.send(self.containers.is_running(&said))),
         }
     }
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use rustix::time::{ClockId, clock_gettime};
 use tracing::{error, info, warn};
 
-use super::{Control, Node, NodeError, read_names, read_ring, read_secrets};
+use super::{Control, Node, NodeError, read_names, read_ring, read_secrets, read_zone_keys};
 use crate::config::Settings;
 use crate::gossip::engine::Faults;
 use crate::gossip::seal::Rejected;
@@ -70,6 +70,7 @@ impl Node {
                 Some(Control::Committed(done)) => self.committed(done),
                 Some(Control::Request(request)) => self.obey(request),
                 Some(Control::Found(found)) => self.found(found),
+                Some(Control::Docker(update)) => self.take_container(update),
                 None => break,
             }
         }
@@ -144,7 +145,9 @@ impl Node {
         let names = read_names(&self.settings)?;
         let secrets = read_secrets(&self.settings)?;
         let ring = read_ring(&self.settings)?;
+        let zone_keys = read_zone_keys(&self.settings)?;
         self.replace(names);
+        self.zone_keys.replace(zone_keys);
         if let Some(secrets) = secrets.filter(|secrets| *secrets != *self.secrets.load()) {
             self.secrets.replace(secrets);
         }

@@ -136,6 +136,7 @@ fn answerer() -> Answerer {
         identity: Identity::new(None),
         rate_limit: 0,
         udp_len: DEFAULT_UDP_LEN,
+        hands_over: false,
     };
     Answerer::new(Arc::new(service), Current::new(Secrets::random()).reader(), fastrand::Rng::with_seed(1))
 }

@@ -36,7 +36,10 @@ pub(super) fn name(text: &str, domains: &[Name]) -> Result<Name, String> {
 }
 
 /// That addresses can stand under a name: it is one of a host (RFC 1123 §2.1), or has underscores as containers' have.
-fn check_host(name: &Name) -> Result<(), String> {
+///
+/// # Errors
+/// What is none.
+pub fn check_host(name: &Name) -> Result<(), String> {
     let is_host = |label: &[u8]| {
         label.iter().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(byte))
             && !label.starts_with(b"-")
@@ -90,7 +93,8 @@ pub(super) fn registrations(
 ) -> Result<Vec<(Key, Attributes)>, String> {
     let mut all = Vec::new();
     for addition in additions {
-        all.extend(one(addition, domains, check_dir)?);
+        let instance = instance(addition.instance.as_deref())?;
+        all.extend(one(addition, instance, domains, check_dir)?);
         if all.len() > MAX_ADDITIONS {
             return Err(format!("more than {MAX_ADDITIONS} registrations in one request: send several"));
         }
@@ -98,15 +102,25 @@ pub(super) fn registrations(
     Ok(all)
 }
 
-fn one(
+/// The same for one that a container asks for by being there.
+pub(super) fn of_container(
     addition: &Addition,
+    instance: &str,
     domains: &[Name],
     check_dir: Option<&Path>,
 ) -> Result<Vec<(Key, Attributes)>, String> {
-    let Addition { name: text, addresses, instance: asked, ttl_s, port, service, .. } = addition;
+    one(addition, instance, domains, check_dir)
+}
+
+fn one(
+    addition: &Addition,
+    instance: &str,
+    domains: &[Name],
+    check_dir: Option<&Path>,
+) -> Result<Vec<(Key, Attributes)>, String> {
+    let Addition { name: text, addresses, ttl_s, port, service, .. } = addition;
     let name = name(text, domains)?;
     check_host(&name)?;
-    let instance = instance(asked.as_deref())?;
     if addresses.is_empty() {
         return Err(format!("{text:?} needs an address"));
     }

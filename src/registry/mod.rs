@@ -1,11 +1,12 @@
 //! The ways in which names get into the server.
 //!
 //! Files, read at the start and whenever they change: those in the format of /etc/hosts for addresses, zone files for all
-//! kinds of records. And the control listener, an HTTP API.
+//! kinds of records. The control listener, an HTTP API. And the containers of a Docker Engine.
 
 pub mod addition;
 pub mod client;
 pub mod control_address;
+pub mod docker;
 pub mod files;
 pub mod http;
 pub mod names_file;

@@ -41,6 +41,8 @@ pub type Reply<T> = oneshot::Sender<T>;
 pub enum Request {
     /// Change registrations in these steps, all or none.
     Change(Vec<Change>, Reply<Result<Changed, Refused>>),
+    /// Update a zone, wholly or not at all; back comes a response code (RFC 2136 §2.2).
+    Update(ZoneUpdate, Reply<Result<u8, Refused>>),
     /// Say something to the whole cluster: that a value holds of a target, or that nothing does.
     State(Target, Option<Box<[u8]>>, Reply<Result<Stated, Refused>>),
     /// Note how the addresses of an instance are, those that nobody else checks.
@@ -101,6 +103,36 @@ pub struct Selector {
     pub instance: Option<Box<str>>,
     /// They lead to one of these addresses, if there are any.
     pub addresses: Vec<IpAddr>,
+    /// They are of this type.
+    pub rtype: Option<u16>,
+    /// They have this data.
+    pub rdata: Option<Box<[u8]>>,
+}
+
+/// An update of a zone (RFC 2136).
+#[derive(Clone, Debug)]
+pub struct ZoneUpdate {
+    /// The zone, in lower case, as are all names here.
+    pub zone: Name,
+    /// What has to hold beforehand.
+    pub prerequisites: Vec<Prerequisite>,
+    /// What is to be changed then.
+    pub changes: Vec<Change>,
+}
+
+/// What has to hold before an update is made (RFC 2136 §2.4).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Prerequisite {
+    /// The name has records.
+    NameInUse(Name),
+    /// It has none.
+    NameNotInUse(Name),
+    /// The name has records of this type.
+    SetExists(Name, u16),
+    /// It has none.
+    NoSet(Name, u16),
+    /// It has these, and no others.
+    SetIs(Name, u16, Vec<Box<[u8]>>),
 }
 
 /// Why nothing was changed, in the node's words.

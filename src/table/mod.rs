@@ -152,6 +152,24 @@ impl Table {
         self.lookup(&name)
     }
 
+    /// The data of a zone's SOA record with its names in full, and its TTL; `None` if the zone, said in lower case, is none of ours.
+    #[must_use]
+    pub fn soa_of(&self, zone: &Name) -> Option<(Vec<u8>, u32)> {
+        let zone = self.zones.iter().find(|it| it.lower_case_wire() == zone.as_wire())?;
+        Some(zone.soa_rdata())
+    }
+
+    /// All names in a zone, said in lower case, with what is answered for them; but not those of our zones below it.
+    pub fn names_of<'a>(&'a self, zone: &'a Name) -> impl Iterator<Item = (&'a [u8], Entry<'a>)> {
+        let is_in = |name: &[u8]| {
+            let zones = self.zones.iter().map(Zone::lower_case_wire);
+            let closest = zones.into_iter().find(|zone| suffix_at(name, zone, |a, b| a == b).is_some());
+            closest == Some(zone.as_wire())
+        };
+        let all = self.shards.iter().flat_map(shard::Shard::entries);
+        all.filter(move |(name, _)| is_in(name)).map(|(name, sets)| (name, Entry::from_sets(sets)))
+    }
+
     /// Names with records, reverse names included.
     #[must_use]
     pub fn names(&self) -> usize {

@@ -79,6 +79,15 @@ impl Publisher {
         publisher
     }
 
+    /// Counts publications from here on, which are the serials of our zones: copies that others have taken of the zones of an
+    /// earlier process have lower ones.
+    pub fn count_from(&mut self, serial: u32) {
+        let old = self.current.load();
+        let zones = Table::without_names(&self.domains, self.settings, old.seed, serial);
+        let (names, entries) = (old.names, old.entries);
+        self.current.replace(Table { shards: old.shards.clone(), names, entries, ..zones });
+    }
+
     /// A view for one more worker.
     #[must_use]
     pub fn reader(&self) -> Reader<Table> {

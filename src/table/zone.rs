@@ -21,7 +21,7 @@ const POINTERS: [usize; 3] =
     [0, record::FIXED_LEN + MNAME.len(), record::FIXED_LEN + MNAME.len() + 2 + RNAME.len()];
 
 /// Seconds that secondaries would wait between checks, after a failed one, and before giving up (RFC 1035 §3.3.13).
-/// Nobody transfers our zones yet; the values are those of RIPE-203 scaled to data that changes by the second.
+/// Those of RIPE-203 scaled to data that changes by the second.
 const REFRESH_S: u32 = 60;
 const RETRY_S: u32 = 10;
 const EXPIRE_S: u32 = 3600;
@@ -86,6 +86,15 @@ impl Zone {
     #[must_use]
     pub fn lower_case_wire(&self) -> &[u8] {
         self.lower_case.as_wire()
+    }
+
+    /// The data of the SOA record with its names in full, and its TTL.
+    #[must_use]
+    pub fn soa_rdata(&self) -> (Vec<u8>, u32) {
+        let apex = self.lower_case.as_wire();
+        let numbers = &self.soa[self.soa.len() - 20..];
+        let ttl_s = self.soa[SOA_TTL].iter().fold(0, |ttl_s, &byte| ttl_s << 8 | u32::from(byte));
+        ([MNAME, apex, RNAME, apex, numbers].concat(), ttl_s)
     }
 
     /// The SOA record for a message in which the zone's name begins at offset `apex`.

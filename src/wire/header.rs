@@ -33,6 +33,8 @@ pub const RCODE_MASK: u8 = 0x0f;
 
 /// Operation code of a standard query.
 pub const OPCODE_QUERY: u8 = 0;
+/// Dynamic update (RFC 2136).
+pub const OPCODE_UPDATE: u8 = 5;
 
 /// Response codes, with their IANA mnemonics.
 pub mod rcode {
@@ -48,6 +50,12 @@ pub mod rcode {
     pub const NOTIMP: u8 = 4;
     /// Refused by policy.
     pub const REFUSED: u8 = 5;
+    /// A name exists that should not (RFC 2136).
+    pub const YXDOMAIN: u8 = 6;
+    /// A set of records exists that should not (RFC 2136).
+    pub const YXRRSET: u8 = 7;
+    /// A set of records that should exist does not (RFC 2136).
+    pub const NXRRSET: u8 = 8;
 
     /// The low four bits of BADVERS, 16: an EDNS version that we do not know (RFC 6891 §9).
     pub const BADVERS_LOW: u8 = 0;

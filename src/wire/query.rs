@@ -25,6 +25,8 @@ pub struct Query {
     pub question_end: usize,
     /// What the client said by EDNS(0), if it did.
     pub edns: Option<Edns>,
+    /// It has a signature (TSIG, RFC 8945), which nobody has looked at.
+    pub signed: bool,
 }
 
 /// Why a packet is no query we can look up.
@@ -90,11 +92,13 @@ impl Query {
         if question_end > len {
             return Err(Fault::QuestionTruncated);
         }
+        let (edns, signed) = parse_records(&buffer[..len], question_end)?;
         Ok(Self {
             qtype: u16_at(buffer, name_end),
             qclass: u16_at(buffer, name_end + 2),
             question_end,
-            edns: parse_records(&buffer[..len], question_end)?,
+            edns,
+            signed,
         })
     }
 }
@@ -130,8 +134,8 @@ fn parse_without_question(message: &[u8]) -> Result<Query, Fault> {
         return Err(Fault::QuestionCount);
     }
     match parse_records(message, header::LEN) {
-        Ok(edns @ Some(Edns { cookie: Some(_), .. })) => {
-            Ok(Query { qtype: 0, qclass: 0, question_end: header::LEN, edns })
+        Ok((edns @ Some(Edns { cookie: Some(_), .. }), signed)) => {
+            Ok(Query { qtype: 0, qclass: 0, question_end: header::LEN, edns, signed })
         }
         _ => Err(Fault::QuestionCount),
     }
@@ -178,12 +182,13 @@ pub fn salvage(message: &[u8]) -> Remains {
     remains
 }
 
-/// Walks the records behind the question, of which only OPT means anything in a query.
+/// Walks the records behind the question, of which only OPT means anything in a query; and tells whether the last one is a
+/// signature.
 #[inline]
-fn parse_records(message: &[u8], mut at: usize) -> Result<Option<Edns>, Fault> {
+fn parse_records(message: &[u8], mut at: usize) -> Result<(Option<Edns>, bool), Fault> {
     let elsewhere = u32::from(u16_at(message, header::ANCOUNT)) + u32::from(u16_at(message, header::NSCOUNT));
     let records = elsewhere + u32::from(u16_at(message, header::ARCOUNT));
-    let mut edns = None;
+    let (mut edns, mut signed) = (None, false);
     // Each record takes at least eleven bytes of the message, so the message bounds this loop, not the counts.
     for i in 0..records {
         let owner = at;
@@ -198,9 +203,10 @@ fn parse_records(message: &[u8], mut at: usize) -> Result<Option<Edns>, Fault> {
             }
             edns = Some(Edns::parse(fixed, at + fixed.len(), data).map_err(|BadOption| Fault::Records)?);
         }
+        signed = u16_at(fixed, 0) == rtype::TSIG;
         at += fixed.len() + data.len();
     }
-    if at == message.len() { Ok(edns) } else { Err(Fault::Records) }
+    if at == message.len() { Ok((edns, signed)) } else { Err(Fault::Records) }
 }
 
 /// Whether `name`, which was skipped before, has no pointer and no more bytes than a name can have.

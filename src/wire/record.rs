@@ -38,6 +38,8 @@ pub mod rtype {
     pub const SRV: u16 = 33;
     /// EDNS(0) pseudo-record (RFC 6891).
     pub const OPT: u16 = 41;
+    /// Transaction signature (RFC 8945), the last record of a message.
+    pub const TSIG: u16 = 250;
     /// Incremental zone transfer (RFC 1995), in questions only.
     pub const IXFR: u16 = 251;
     /// Zone transfer (RFC 5936), in questions only.

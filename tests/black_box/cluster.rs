@@ -173,7 +173,7 @@ fn gossip_beyond_this_machine_takes_keys_or_the_word_for_it() {
     for seed in ["", ":1", "host:", "host:0", "host:x", "host:65536", "a b"] {
         refused(&["--gossip", "127.0.0.1:0", "--join", seed]);
     }
-    assert!(refused(&["--control", "192.0.2.1:80"]).contains("loopback"));
+    assert!(refused(&["--control", "192.0.2.1:80"]).contains("--control-token-file"));
     assert!(refused(&["--node-name", &"x".repeat(65)]).contains("64 bytes"));
     let directory = temp();
     let keys = directory.path().join("keys");

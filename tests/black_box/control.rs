@@ -20,7 +20,7 @@ pub(crate) fn start(args: &[&str]) -> (Server, String) {
 }
 
 /// The addresses that a name has in answers.
-fn addresses(server: &Server, name: &str) -> Vec<IpAddr> {
+pub(crate) fn addresses(server: &Server, name: &str) -> Vec<IpAddr> {
     let answer = ask(&server.client(), &query(9, &format!("{name}.redbreast.internal"), 1));
     let count = usize::from(answer[7]);
     let last = |i: usize| {

@@ -19,8 +19,8 @@ use super::Failure;
 use super::design::DesignArgs;
 
 use crate::config::{
-    DEFAULT_CLUSTER, DEFAULT_DOMAIN, DEFAULT_LISTEN, DEFAULT_TTL_S, GOSSIP_PORT, Gossip, MAX_DOMAINS,
-    MAX_TTL_S, MAX_WORKERS, Settings,
+    DEFAULT_CLUSTER, DEFAULT_DOMAIN, DEFAULT_LISTEN, DEFAULT_TTL_S, DockerSettings, GOSSIP_PORT, Gossip,
+    MAX_DOMAINS, MAX_TTL_S, MAX_WORKERS, Settings, ZoneMaintenance,
 };
 use crate::dataplane::access::{Access, Prefix};
 use crate::dataplane::worker::BusyPoll;
@@ -30,10 +30,12 @@ use crate::policy::Policy;
 use crate::policy::rules::Scope;
 use crate::registry::addition::parse_scope;
 use crate::registry::control_address::ControlAddress;
+use crate::registry::docker::DEFAULT_SOCKET;
 use crate::registry::http::is_private;
 use crate::table::{MAX_APEX_LEN, ZoneSettings};
 use crate::wire::name::Name;
 use crate::wire::response::{DEFAULT_UDP_LEN, UDP_LENS};
+use crate::zone_maintenance::keys::KeyFile;
 
 /// Arguments of `redbreast serve`.
 #[derive(clap::Args)]
@@ -147,6 +149,28 @@ pub(crate) struct Args {
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
 
+    /// File with keys, as `tsig-keygen` makes them, of those who may update the domain by DNS (RFC 2136, TSIG); all domains if none
+    /// is said. Give it again for more. Read again when it changes, and on SIGHUP
+    #[arg(long, value_name = "[DOMAIN=]FILE")]
+    update_key: Vec<KeyFile>,
+
+    /// The same, of those who may take copies of the domain (AXFR)
+    #[arg(long, value_name = "[DOMAIN=]FILE")]
+    transfer_key: Vec<KeyFile>,
+
+    /// Take updates without a signature from this machine itself
+    #[arg(long)]
+    allow_unsigned_updates: bool,
+
+    /// Register the running containers of the Docker Engine at this socket, as they come and go [default where it is given
+    /// without a value: /var/run/docker.sock]
+    #[arg(long, value_name = "SOCKET", num_args = 0..=1, require_equals = true, default_missing_value = DEFAULT_SOCKET)]
+    docker: Option<PathBuf>,
+
+    /// Register the containers' addresses in this network alone, by its name; give it again for more
+    #[arg(long, value_name = "NAME", requires = "docker")]
+    docker_network: Vec<String>,
+
     /// Address or Unix socket at which the node takes requests from `redbreast add` and others; beyond loopback it takes a
     /// token [default: 127.0.0.1:6784, if it is free]
     #[arg(long, value_name = "ADDR:PORT|unix:PATH")]
@@ -237,6 +261,8 @@ impl Args {
         let asking = self.design.settings(ttl_s, &self.listen)?;
         let policies = self.policy.iter().map(|text| parse_policy(text, &self.domain));
         let policies = policies.collect::<Result<_, _>>().map_err(Failure::usage)?;
+        let zones =
+            !self.update_key.is_empty() || !self.transfer_key.is_empty() || self.allow_unsigned_updates;
         let cores = || thread::available_parallelism().map_or(1, usize::from);
         let workers =
             self.workers.unwrap_or_else(|| self.cpus.as_ref().map_or_else(cores, |cpus| cpus.0.len()));
@@ -262,6 +288,12 @@ impl Args {
             hide_identity: self.hide_identity,
             gossip: self.cluster.settings()?,
             data_dir: self.data_dir,
+            zone_maintenance: zones.then_some(ZoneMaintenance {
+                update_keys: self.update_key,
+                transfer_keys: self.transfer_key,
+                unsigned_updates: self.allow_unsigned_updates,
+            }),
+            docker: self.docker.map(|socket| DockerSettings { socket, networks: self.docker_network }),
             control_token: self.control_token_file,
             control_is_default: self.control.is_none(),
             control: Some(self.control.unwrap_or(ControlAddress::DEFAULT)),

@@ -46,7 +46,7 @@ impl Token {
     /// # Errors
     /// [`FileError`]: the file cannot be read, or what is in it can be guessed.
     pub fn read(path: &Path) -> Result<Self, FileError> {
-        let text = String::from_utf8_lossy(&text_file::read(path, "token")?).into_owned();
+        let text = String::from_utf8_lossy(&text_file::read_secret(path, "token")?).into_owned();
         let token = text.lines().next().unwrap_or_default().trim();
         if token.len() < MIN_TOKEN_LEN || token.contains(char::is_whitespace) {
             let why = format!(

@@ -86,7 +86,7 @@ impl Shared {
     ) -> Result<Selector, Problem> {
         let name = name.map(|name| addition::name(name, &self.domains)).transpose().map_err(Problem::bad)?;
         let instance = instance.map(|it| addition::instance(Some(it))).transpose().map_err(Problem::bad)?;
-        Ok(Selector { name, instance: instance.map(Into::into), addresses })
+        Ok(Selector { name, instance: instance.map(Into::into), addresses, ..Selector::default() })
     }
 
     /// What this removes of a name: what is of one instance, by default the one of registrations by hand.

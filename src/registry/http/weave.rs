@@ -87,6 +87,7 @@ impl Shared {
             name: name.transpose().map_err(Problem::bad)?,
             instance: instance.transpose().map_err(Problem::bad)?.map(Into::into),
             addresses: ip.into_iter().collect(),
+            ..Selector::default()
         };
         let _ = self.change(vec![Change::Remove(which)]).await?;
         Ok(StatusCode::NO_CONTENT)

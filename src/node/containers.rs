@@ -1,0 +1,80 @@
+//! What runs in containers, as the thread `docker` tells it.
+//!
+//! Runs on the control thread. It is not kept on disk: the Engine is asked anew after each start.
+
+use std::collections::BTreeMap;
+
+use super::journal::Op;
+use super::{Control, Node, NodeError};
+use crate::registry::docker::{Rules, Update, Watcher};
+use crate::store::{Attributes, Key, Record, encode};
+
+/// Characters of an id that have to be said at least for it to be meant.
+const MIN_ID_LEN: usize = 12;
+
+/// The containers that run, and who tells of them.
+#[derive(Default)]
+pub(super) struct Containers {
+    watcher: Option<Watcher>,
+    /// Their names by their ids.
+    running: BTreeMap<Box<str>, Box<str>>,
+}
+
+impl Containers {
+    /// Whether one runs, said by its id, the beginning of it, or its name; nobody knows without Docker.
+    pub(super) fn is_running(&self, said: &str) -> Option<bool> {
+        self.watcher.as_ref()?;
+        let is_meant =
+            |id: &str, name: &str| name == said || said.len() >= MIN_ID_LEN && id.starts_with(said);
+        Some(self.running.iter().any(|(id, name)| is_meant(id, name)))
+    }
+
+    pub(super) fn stop(self) {
+        if let Some(watcher) = self.watcher {
+            watcher.stop();
+        }
+    }
+}
+
+impl Node {
+    /// Watches the Engine, if that is asked for.
+    pub(super) fn watch_containers(&mut self) -> Result<(), NodeError> {
+        let Some(docker) = &self.settings.docker else { return Ok(()) };
+        let rules = Rules {
+            socket: docker.socket.clone(),
+            networks: docker.networks.clone(),
+            domains: self.settings.domains.clone(),
+            check_dir: self.settings.check_dir.clone(),
+        };
+        let sender = self.inbox.sender();
+        let watcher = Watcher::start(rules, move |update| sender.send(Control::Docker(update)));
+        let failed = |source| NodeError::Docker(docker.socket.clone(), source);
+        self.containers.watcher = Some(watcher.map_err(failed)?);
+        Ok(())
+    }
+
+    /// Takes what has changed of a container.
+    pub(super) fn take_container(&mut self, update: Update) {
+        let Update { remove, put, health, container } = update;
+        for key in remove {
+            let bytes = encode(&key, &Attributes::default());
+            self.apply(&Op::Remove { key: Record::known(&bytes).key.into() });
+        }
+        for (key, attributes) in put {
+            self.apply(&registration(&key, &attributes));
+        }
+        if let Some((instance, health)) = health {
+            self.report(&instance, health);
+        }
+        match container {
+            Some((id, Some(name))) => drop(self.containers.running.insert(id, name)),
+            Some((id, None)) => drop(self.containers.running.remove(&id)),
+            None => {}
+        }
+    }
+}
+
+fn registration(key: &Key, attributes: &Attributes) -> Op {
+    let bytes = encode(key, attributes);
+    Op::Put { key_len: Record::known(&bytes).key.len(), bytes }
+}

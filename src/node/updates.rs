@@ -1,0 +1,93 @@
+//! Updates of zones (RFC 2136), planned against what is registered at all nodes.
+//!
+//! Pure. Runs on the control thread, while nothing else is being changed.
+
+use super::plan::Plan;
+use crate::registry::request::{Change, Changed, Prerequisite, Selector, ZoneUpdate, is_reserved};
+use crate::store::{Parts, Record, Store, encode_to};
+use crate::wire::header::rcode;
+use crate::wire::name::Name;
+use crate::wire::record::rtype;
+
+/// Plans an update, or says by a response code why it is not made.
+pub(super) fn plan(store: &Store, update: &ZoneUpdate, plan: &mut Plan) -> Result<(), u8> {
+    update.prerequisites.iter().try_for_each(|it| check(store, &update.zone, it))?;
+    for change in &update.changes {
+        match change {
+            Change::Remove(which) => remove(store, which, plan)?,
+            Change::Put(key, attributes) => {
+                // An alias stands alone; what comes second is passed over (§3.4.2.2).
+                let conflicts = |other: u16| (key.rtype == rtype::CNAME) != (other == rtype::CNAME);
+                if visible(store, plan, &key.name).iter().any(|(other, _)| conflicts(*other)) {
+                    continue;
+                }
+                let mut bytes = Vec::new();
+                let data = (key.rtype, &key.rdata[..]);
+                let Parts { key_len, .. } =
+                    encode_to(&mut bytes, &key.instance, key.name.as_wire(), data, attributes);
+                plan.put(store, bytes, key_len, &mut Changed::default());
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The records that a name has, whoever has registered them.
+fn visible(store: &Store, plan: &Plan, name: &Name) -> Vec<(u16, Box<[u8]>)> {
+    let told = |record: Record<'_>| (record.rtype, record.rdata.into());
+    let others = store.named(name.as_wire()).filter(|(origin, up, _)| *origin != store.me() && *up);
+    let own = store.named(name.as_wire()).filter(|(origin, ..)| *origin == store.me());
+    let own = plan.now(own.map(|(_, _, record)| record));
+    let is_own_name = |record: &Record<'_>| record.name == name.as_wire();
+    others.map(|(_, _, record)| record).chain(own).filter(is_own_name).map(told).collect()
+}
+
+/// Whether a prerequisite holds (§3.2).
+fn check(store: &Store, zone: &Name, prerequisite: &Prerequisite) -> Result<(), u8> {
+    let types = |name: &Name| {
+        let mut all = visible(store, &Plan::default(), name);
+        // The zone's own records are made by the server.
+        if name == zone {
+            all.extend([(rtype::SOA, Box::default()), (rtype::NS, Box::default())]);
+        }
+        all
+    };
+    let has = |name: &Name, rtype: u16| types(name).iter().any(|(it, _)| *it == rtype);
+    let holds = |holds: bool, otherwise: u8| if holds { Ok(()) } else { Err(otherwise) };
+    match prerequisite {
+        Prerequisite::NameInUse(name) => holds(!types(name).is_empty(), rcode::NXDOMAIN),
+        Prerequisite::NameNotInUse(name) => holds(types(name).is_empty(), rcode::YXDOMAIN),
+        Prerequisite::SetExists(name, rtype) => holds(has(name, *rtype), rcode::NXRRSET),
+        Prerequisite::NoSet(name, rtype) => holds(!has(name, *rtype), rcode::YXRRSET),
+        Prerequisite::SetIs(name, rtype, set) => {
+            let sorted = |mut all: Vec<Box<[u8]>>| {
+                all.sort();
+                all.dedup();
+                all
+            };
+            let there = types(name).into_iter().filter(|(it, _)| it == rtype).map(|(_, rdata)| rdata);
+            holds(sorted(there.collect()) == sorted(set.clone()), rcode::NXRRSET)
+        }
+    }
+}
+
+/// Plans a removal. What others have registered, or this node has from files or containers, cannot be removed here: to pass over
+/// that would tell a success that is none.
+fn remove(store: &Store, which: &Selector, plan: &mut Plan) -> Result<(), u8> {
+    let Some(name) = &which.name else { return Err(rcode::FORMERR) };
+    let meant = |record: &Record<'_>| {
+        record.name == name.as_wire()
+            && which.rtype.is_none_or(|rtype| record.rtype == rtype)
+            && which.rdata.as_ref().is_none_or(|rdata| *record.rdata == **rdata)
+    };
+    let cannot = |origin, record: &Record<'_>| origin != store.me() || is_reserved(record.instance());
+    if store.named(name.as_wire()).any(|(origin, up, record)| up && meant(&record) && cannot(origin, &record))
+    {
+        return Err(rcode::REFUSED);
+    }
+    let own = store.named(name.as_wire()).filter(|(origin, ..)| *origin == store.me());
+    let gone = plan.now(own.map(|(_, _, record)| record)).filter(meant);
+    let gone: Vec<_> = gone.map(|record| record.key.to_vec()).collect();
+    gone.iter().for_each(|key| plan.remove(key, &mut Changed::default()));
+    Ok(())
+}

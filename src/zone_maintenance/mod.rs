@@ -1,0 +1,309 @@
+//! Zone maintenance by DNS itself: updates (RFC 2136) and transfers (RFC 5936), signed by keys (RFC 8945).
+//!
+//! Runs on a thread `zones`, which has the messages that workers hand over; each transfer on one of its own, since it goes as fast
+//! as its client takes it. A signed query for anything else is answered as by the workers, and signed.
+
+pub mod keys;
+mod transfer;
+mod update;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::SystemTime;
+
+use crossbeam_channel::Receiver;
+use domain::base::iana::{Opcode, Rcode};
+use domain::base::message_builder::AdditionalBuilder;
+use domain::base::{Message, MessageBuilder, Rtype};
+use domain::rdata::AllRecordData;
+use domain::rdata::tsig::Time48;
+use domain::tsig::{ServerSequence, ServerTransaction};
+use tokio::sync::oneshot;
+use tracing::{info, warn};
+
+use self::keys::{Keys, Permitted};
+use crate::dataplane::answer::{Answerer, Origin, Verdict};
+use crate::dataplane::handed::HandedOver;
+use crate::registry::request::{Refused, Request, ZoneUpdate};
+use crate::snapshot::Reader;
+use crate::table::Table;
+use crate::wire::header;
+use crate::wire::name::Name;
+use crate::wire::query::skip_name;
+use crate::wire::response::Transport;
+
+/// Transfers at the same time at most; who asks for one more is refused, and comes again.
+const MAX_TRANSFERS: usize = 8;
+
+/// Bytes that a message can have.
+const MESSAGE_LEN: usize = u16::MAX as usize;
+
+/// How a message is signed, if it is.
+type Signature = Option<ServerTransaction<Permitted>>;
+
+/// What the thread works with.
+pub struct Service {
+    /// The zones that there are, in lower case.
+    pub zones: Vec<Name>,
+    /// Who may do what.
+    pub keys: Reader<Keys>,
+    /// Updates from this machine itself need no signature.
+    pub unsigned_updates: bool,
+    /// What answers come from.
+    pub tables: Reader<Table>,
+    /// Answers other questions that are signed.
+    pub answerer: Answerer,
+}
+
+/// How requests get to the control thread; `false` if it is gone.
+type Ask = dyn Fn(Request) -> bool + Send;
+
+/// Starts the thread. It ends with the workers, who hold the other end of `handed`.
+///
+/// # Errors
+/// When the kernel has no thread.
+pub fn start(
+    service: Service,
+    handed: Receiver<HandedOver>,
+    ask: impl Fn(Request) -> bool + Send + 'static,
+) -> std::io::Result<JoinHandle<()>> {
+    let mut thread = Thread { service, ask: Box::new(ask), transfers: Arc::default() };
+    let serve = move || handed.iter().for_each(|handed| thread.take(handed));
+    thread::Builder::new().name("zones".into()).spawn(serve)
+}
+
+struct Thread {
+    service: Service,
+    ask: Box<Ask>,
+    /// How many are under way.
+    transfers: Arc<AtomicUsize>,
+}
+
+impl Thread {
+    fn take(&mut self, handed: HandedOver) {
+        let mut bytes = handed.message.to_vec();
+        let signature_at = last_record_at(&bytes);
+        let Ok(mut message) = Message::from_octets(bytes.clone()) else { return handed.answer(None) };
+        let signature =
+            ServerTransaction::request(&self.service.keys.load().by_name, &mut message, Time48::now());
+        let signature = match signature {
+            Ok(signature) => signature,
+            Err(error) => {
+                warn!("{} has sent a message that is signed wrongly: {error}", handed.client);
+                let built = error.build_message(&message, builder());
+                return handed.answer(built.ok().map(AdditionalBuilder::finish));
+            }
+        };
+        if signature.is_some() {
+            // It is gone from the counts by now.
+            bytes = message.into_octets();
+            bytes.truncate(signature_at.unwrap_or(bytes.len()));
+        }
+        let Ok(message) = Message::from_octets(bytes) else { return handed.answer(None) };
+        match (message.header().opcode(), question_type(&message)) {
+            (Opcode::UPDATE, _) => {
+                let rcode = self.update(&message, signature.as_ref(), handed.client);
+                handed.answer(finish(answered(&message, rcode), signature));
+            }
+            (Opcode::QUERY, Some(Rtype::AXFR | Rtype::IXFR)) => self.transfer(handed, message, signature),
+            _ => {
+                let answer = self.answer(&message, handed.client, handed.transport);
+                handed.answer(answer.and_then(|answer| finish(answer, signature)));
+            }
+        }
+    }
+
+    /// Makes an update, or says why not.
+    fn update(
+        &self,
+        message: &Message<Vec<u8>>,
+        signature: Option<&ServerTransaction<Permitted>>,
+        client: IpAddr,
+    ) -> Rcode {
+        let Some(zone) = update::zone(message) else { return Rcode::FORMERR };
+        if !self.service.zones.contains(&zone) {
+            return Rcode::NOTAUTH;
+        }
+        let allowed = match signature {
+            Some(signature) => signature.wrapped_key().updates(&zone),
+            None => self.service.unsigned_updates && client.is_loopback(),
+        };
+        if !allowed {
+            warn!("{client} may not update {zone}");
+            return Rcode::REFUSED;
+        }
+        match update::read(message, &zone) {
+            Ok(update) => self.make(update),
+            Err(rcode) => rcode,
+        }
+    }
+
+    fn make(&self, update: ZoneUpdate) -> Rcode {
+        let (reply, answer) = oneshot::channel();
+        if !(self.ask)(Request::Update(update, reply)) {
+            return Rcode::SERVFAIL;
+        }
+        match answer.blocking_recv() {
+            Ok(Ok(rcode)) => Rcode::masked_from_int(rcode),
+            Ok(Err(Refused(why))) => {
+                warn!("an update was not made: {why}");
+                Rcode::SERVFAIL
+            }
+            Err(_) => Rcode::SERVFAIL,
+        }
+    }
+
+    /// Begins to send a copy of a zone, or says why not.
+    fn transfer(&mut self, handed: HandedOver, message: Message<Vec<u8>>, signature: Signature) {
+        let zone = message.sole_question().ok().and_then(|question| {
+            Name::from_wire(&domain::base::name::ToName::to_vec(question.qname()).into_octets())
+                .map(|name| name.to_lower_case())
+        });
+        let Some(signature) = signature else { return handed.answer(Some(refused(&message))) };
+        let zone = zone.filter(|zone| self.service.zones.contains(zone));
+        let Some(zone) = zone else {
+            return handed.answer(finish(answered(&message, Rcode::NOTAUTH), Some(signature)));
+        };
+        if !signature.wrapped_key().transfers(&zone)
+            || self.transfers.load(Ordering::Relaxed) >= MAX_TRANSFERS
+        {
+            warn!("{} gets no copy of {zone}", handed.client);
+            return handed.answer(finish(answered(&message, Rcode::REFUSED), Some(signature)));
+        }
+        let table = self.service.tables.load_full();
+        // A copy over UDP is none: who asks for what has changed is told which copy there is, and comes over TCP (RFC 1995 §2).
+        let soa_alone = handed.transport == Transport::Udp || has_serial(&message, table.serial());
+        if handed.transport == Transport::Udp {
+            let mut signature = ServerSequence::from(signature);
+            let mut answer = None;
+            let copied = transfer::copy(&message, &zone, &table, true, |mut part| {
+                let signed = signature.answer(&mut part, Time48::now());
+                answer = signed.is_ok().then(|| part.finish());
+                false
+            });
+            return handed.answer(answer.filter(|_| copied.is_ok()));
+        }
+        let client = handed.client;
+        let Some(messages) = handed.answer_several() else { return };
+        let under_way = Arc::clone(&self.transfers);
+        under_way.fetch_add(1, Ordering::Relaxed);
+        let send = move || {
+            let mut signature = ServerSequence::from(signature);
+            let copied = transfer::copy(&message, &zone, &table, soa_alone, |mut part| {
+                signature.answer(&mut part, Time48::now()).is_ok() && messages.send(part.finish())
+            });
+            match copied {
+                Ok(()) => info!("{client} has a copy of {zone} as of serial {}", table.serial()),
+                Err(error) => warn!("a copy of {zone} for {client} was not finished: {error}"),
+            }
+            under_way.fetch_sub(1, Ordering::Relaxed);
+        };
+        if thread::Builder::new().name("transfer".into()).spawn(send).is_err() {
+            self.transfers.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    /// The answer to any other message, as the workers give it.
+    fn answer(
+        &mut self,
+        message: &Message<Vec<u8>>,
+        client: IpAddr,
+        transport: Transport,
+    ) -> Option<AdditionalBuilder<Vec<u8>>> {
+        let mut buffer = vec![0; MESSAGE_LEN];
+        let len = message.as_slice().len();
+        buffer[..len].copy_from_slice(message.as_slice());
+        let origin = Origin { transport, client, now_s: now_s(), waited: true };
+        let table = self.service.tables.load();
+        let Verdict::Reply { len } = self.service.answerer.answer(table, &mut buffer, len, origin, |_| {})
+        else {
+            return None;
+        };
+        buffer.truncate(len);
+        rebuilt(&Message::from_octets(buffer).ok()?)
+    }
+}
+
+fn builder() -> MessageBuilder<Vec<u8>> {
+    MessageBuilder::from_target(Vec::new()).expect("a vector has room")
+}
+
+/// A response without records.
+fn answered(message: &Message<Vec<u8>>, rcode: Rcode) -> AdditionalBuilder<Vec<u8>> {
+    builder().start_answer(message, rcode).expect("a vector has room").additional()
+}
+
+fn refused(message: &Message<Vec<u8>>) -> Vec<u8> {
+    answered(message, Rcode::REFUSED).finish()
+}
+
+/// Signs a response as its question was, if that was signed.
+fn finish(mut answer: AdditionalBuilder<Vec<u8>>, signature: Signature) -> Option<Vec<u8>> {
+    if let Some(signature) = signature {
+        signature.answer(&mut answer, Time48::now()).ok()?;
+    }
+    Some(answer.finish())
+}
+
+/// The same message, so that something can be added to it.
+fn rebuilt(message: &Message<Vec<u8>>) -> Option<AdditionalBuilder<Vec<u8>>> {
+    let mut out = builder();
+    *out.header_mut() = message.header();
+    let mut out = out.question();
+    for question in message.question() {
+        out.push(question.ok()?).ok()?;
+    }
+    let mut out = out.answer();
+    for record in message.answer().ok()?.limit_to::<AllRecordData<_, _>>() {
+        out.push(record.ok()?).ok()?;
+    }
+    let mut out = out.authority();
+    for record in message.authority().ok()?.limit_to::<AllRecordData<_, _>>() {
+        out.push(record.ok()?).ok()?;
+    }
+    let mut out = out.additional();
+    for record in message.additional().ok()?.limit_to::<AllRecordData<_, _>>() {
+        out.push(record.ok()?).ok()?;
+    }
+    Some(out)
+}
+
+fn question_type(message: &Message<Vec<u8>>) -> Option<Rtype> {
+    message.sole_question().ok().map(|question| question.qtype())
+}
+
+/// Whether who asks for what has changed has the copy of this serial (RFC 1995 §3).
+fn has_serial(message: &Message<Vec<u8>>, serial: u32) -> bool {
+    let Ok(section) = message.authority() else { return false };
+    let mut soas = section.limit_to::<domain::rdata::Soa<_>>();
+    soas.next().is_some_and(|soa| soa.is_ok_and(|soa| soa.data().serial().into_int() == serial))
+}
+
+/// Where the last record of a message begins.
+fn last_record_at(message: &[u8]) -> Option<usize> {
+    let count = |at: usize| message.get(at..at + 2).map(|bytes| u16::from_be_bytes([bytes[0], bytes[1]]));
+    let mut at = header::LEN;
+    for _ in 0..count(header::QDCOUNT)? {
+        at = skip_name(message, at)? + 4;
+    }
+    let records: u32 = [header::ANCOUNT, header::NSCOUNT, header::ARCOUNT]
+        .into_iter()
+        .filter_map(count)
+        .map(u32::from)
+        .sum();
+    let mut begin = None;
+    for _ in 0..records {
+        begin = Some(at);
+        let fixed = skip_name(message, at)?;
+        at = fixed + 10 + usize::from(count(fixed + 8)?);
+    }
+    begin
+}
+
+/// Seconds since 1970, in the 32 bits that cookies have for it.
+#[allow(clippy::cast_possible_truncation)] // they wrap in 2106, as RFC 9018 knows
+fn now_s() -> u32 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs() as u32)
+}
