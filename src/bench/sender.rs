@@ -16,7 +16,10 @@ use super::in_flight::InFlight;
 use super::load::Load;
 use super::socket::Client as Sockets;
 use super::{BenchError, Job, ThreadOutcome};
-use crate::mmsg::{Addressing, BATCH_LEN, Batch, Wait};
+use crate::mmsg::{Addressing, BATCH_LEN, Batch, Wait, ask_for_short_turns};
+
+/// The turns of a sending thread that shares its CPU.
+const LONGEST_TURN: std::time::Duration = std::time::Duration::from_micros(200);
 
 /// Longest sleep while the kernel has no room for what is due to be sent; that it has again wakes nobody.
 const SEND_RETRY_NS: u64 = 100_000;
@@ -75,6 +78,8 @@ pub(super) fn run(
         congested: false,
         load,
     };
+    // Where it shares a CPU, queries shall leave when they are due; where the kernel does not know that, they leave later.
+    let _ = ask_for_short_turns(LONGEST_TURN);
     sender.load.begin_together();
     sender.run()
 }

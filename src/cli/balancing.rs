@@ -185,13 +185,14 @@ pub(crate) fn explain(args: &ExplainArgs) -> Result<(), Failure> {
             "CHECK",
             "INSTANCE",
             "NODE",
+            "AGE",
         ]);
         table.add_rows(records.iter().map(row));
         writeln!(out, "{}", table.trim_fmt())
     })
 }
 
-fn row(it: &Explained) -> [String; 10] {
+fn row(it: &Explained) -> [String; 11] {
     let weight = it.weight.map(|weight| match it.ramp {
         Some(ramp) => format!("{weight}, {:.0}% of it by now", 100.0 * ramp),
         None => weight.to_string(),
@@ -214,5 +215,6 @@ fn row(it: &Explained) -> [String; 10] {
         it.check.clone().unwrap_or_default(),
         it.instance.clone(),
         it.node.clone(),
+        it.age_s.map(|age_s| format!("{age_s:.0} s")).unwrap_or_default(),
     ]
 }

@@ -22,7 +22,7 @@ use super::handed::{HandedOver, Handing};
 use super::tcp::{Tcp, TcpClient};
 use super::udp::{self, Served};
 use crate::design::in_flight::Answered;
-use crate::mmsg::{BATCH_LEN, Batch};
+use crate::mmsg::{BATCH_LEN, Batch, ask_for_short_turns};
 use crate::snapshot::Reader;
 use crate::table::Table;
 use crate::wire::response::Transport;
@@ -46,6 +46,9 @@ enum Watch {
 /// When a worker that is told to look for queries all the time glances at the poll: once in so many looks that found
 /// nothing. It delays connections and a request to stop by some ten microseconds.
 const LOOKS_PER_GLANCE: u32 = 32;
+
+/// The turns of a worker that shares its CPU: enough for some batches.
+const LONGEST_TURN: Duration = Duration::from_micros(200);
 
 /// One batch in so many is timed: two readings of the clock for each would cost what an answer does.
 const BATCHES_PER_TIMING: u32 = 16;
@@ -182,6 +185,9 @@ impl Worker {
                     Watched { socket, batch, watch: Watch::Waiting }
                 };
                 let sockets = listeners.udp.into_iter().map(watched).collect();
+                // Queries shall not wait until another thread, of this process or others, has ended a turn of milliseconds. Where the
+                // kernel does not know that, they do.
+                let _ = ask_for_short_turns(LONGEST_TURN);
                 if let Some(cpu) = manner.cpu {
                     pin(cpu);
                 }

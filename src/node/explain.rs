@@ -3,6 +3,7 @@
 //! Runs on the control thread, on request.
 
 use std::collections::BTreeMap;
+use std::time::Instant;
 
 use super::Node;
 use crate::policy::Order;
@@ -36,7 +37,7 @@ impl Node {
             Order::Shuffle | Order::Rotate => Some(1.0 / count(rtype) as f64),
             Order::Fixed | Order::Near => None,
         };
-        let names = self.node_names();
+        let (names, now) = (self.node_names(), Instant::now());
         let explain = |(origin, up, record): &(NodeId, bool, Record<'_>)| {
             let attributes = record.attributes().unwrap_or_default();
             let verdict = verdicts.get(&(record.rtype, record.rdata));
@@ -76,6 +77,9 @@ impl Node {
                 check: attributes.check.map(Into::into),
                 found: self.found.get(record.key).filter(|told| !told.is_empty()).cloned(),
                 ttl_s: attributes.ttl_s,
+                age_s: store
+                    .change_number(*origin, record)
+                    .map(|number| self.ages.of(*origin, number, now).as_secs_f64()),
             }
         };
         let records: Vec<_> = found.iter().map(explain).collect();

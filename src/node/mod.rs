@@ -4,6 +4,7 @@
 //! publishes them. The workers are the only other threads that matter; they share nothing with this one but the published
 //! table.
 
+mod ages;
 mod containers;
 mod explain;
 mod health;
@@ -27,6 +28,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use ages::Ages;
 use containers::Containers;
 pub use inbox::{ControlSender, Inbox};
 use journal::Journal;
@@ -164,6 +166,8 @@ pub struct Node {
     control: Option<Listener>,
     /// Who checks this node's registrations, if there is anything to check.
     health: Option<Runner>,
+    /// How long registrations have been as they are.
+    ages: Ages,
     /// What runs in containers.
     containers: Containers,
     /// Who watches the files.
@@ -233,6 +237,7 @@ impl Node {
             workers: Vec::new(),
             control: None,
             health: None,
+            ages: Ages::new(),
             containers: Containers::default(),
             file_watch: None,
             supervisor: Supervisor::default(),

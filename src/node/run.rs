@@ -84,6 +84,7 @@ impl Node {
         self.publish_when_due();
         self.tell_rejected();
         self.supervisor.tell_alive();
+        self.ages.note(self.cluster.engine().store(), Instant::now());
         true
     }
 

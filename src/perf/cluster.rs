@@ -53,6 +53,8 @@ pub enum Measurement {
     Memory,
     /// A node with a million names of a file: loading, memory, changes.
     Large,
+    /// Registrations a second by the control listener, and what queries feel of them.
+    Registrations,
     /// How soon what fails its checks is out of answers, and what 10,000 checks cost.
     Health,
 }
@@ -83,6 +85,7 @@ pub fn measure(what: Measurement, seconds: u32, records: u32) -> io::Result<Vec<
         Measurement::Churn => churn(directory, seconds),
         Measurement::Memory => memory(directory, records),
         Measurement::Large => super::large::large(directory, records),
+        Measurement::Registrations => super::registrations::registrations(directory, seconds),
         Measurement::Health => super::health::health(directory),
     }
 }

@@ -12,6 +12,7 @@ pub mod history;
 mod large;
 pub mod operations;
 mod ratios;
+mod registrations;
 mod revision;
 pub mod run;
 pub mod scenario;

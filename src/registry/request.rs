@@ -284,6 +284,9 @@ pub struct Explained {
     /// Seconds for which clients may keep it, if that is its own.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ttl_s: Option<u32>,
+    /// For how long it has been so, as far as this node knows, to the second: it may have learnt of it later.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub age_s: Option<f64>,
 }
 
 /// A registration, as it is told.

@@ -315,6 +315,18 @@ impl Store {
         })
     }
 
+    /// Each log that is known: whose, of which start, and the number of its latest change.
+    pub fn heads(&self) -> impl Iterator<Item = (NodeId, u64, u64)> {
+        self.logs.iter().flatten().map(|log| (log.origin, log.incarnation, log.head))
+    }
+
+    /// The number of the change that has registered `record`, in the log of `origin`.
+    #[must_use]
+    pub fn change_number(&self, origin: NodeId, record: &Record<'_>) -> Option<u64> {
+        let (number, _) = self.find(*self.places.get(&origin)?, record)?;
+        Some(number)
+    }
+
     /// All registrations, with their origins and whether these are up.
     pub fn all(&self) -> impl Iterator<Item = (NodeId, bool, Record<'_>)> {
         self.logs

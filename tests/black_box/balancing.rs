@@ -195,6 +195,7 @@ fn an_explanation_says_of_each_record_whether_it_is_in_answers_and_why_not() {
     let share = record("10.0.0.5")["share"].as_f64().unwrap();
     assert!((share - 65_535.0 / (65_535.0 + 48.0)).abs() < 1e-6, "{share}");
     assert_eq!(record("10.0.0.5")["ramp"], 0.0625);
+    wait_until("it is a second old", || record("10.0.0.1")["age_s"].as_f64() > Some(1.0));
     let table = run(&["explain", "web", "--control", &node.control]);
     let table = String::from_utf8_lossy(&table.stdout).into_owned();
     assert!(table.starts_with("web.redbreast.internal. is answered by the policy weighted\n"), "{table}");

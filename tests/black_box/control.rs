@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{IpAddr, TcpStream};
+use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -199,6 +200,13 @@ fn beyond_loopback_a_token_is_asked_for() {
     let refused = run(&["serve", "--listen", "127.0.0.1:0", "--control", "0.0.0.0:0"]);
     assert_eq!(refused.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&refused.stderr).contains("--control-token-file"));
+    fs::write(file, "0123456789abcdef0123\n").unwrap();
+    fs::set_permissions(file, PermissionsExt::from_mode(0o644)).unwrap();
+    let open_to_all =
+        run(&["serve", "--control", "127.0.0.1:0", "--control-token-file", file, "--listen", "127.0.0.1:0"]);
+    assert_eq!(open_to_all.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&open_to_all.stderr).contains("chmod 600"));
+    fs::set_permissions(file, PermissionsExt::from_mode(0o600)).unwrap();
     fs::write(file, "short\n").unwrap();
     let guessable =
         run(&["serve", "--listen", "127.0.0.1:0", "--control", "127.0.0.1:0", "--control-token-file", file]);
