@@ -14,12 +14,13 @@ use std::thread::{self, JoinHandle};
 use std::time::SystemTime;
 
 use crossbeam_channel::Receiver;
-use domain::base::iana::{Opcode, Rcode};
+use domain::base::iana::{Opcode, Rcode, TsigRcode};
 use domain::base::message_builder::AdditionalBuilder;
 use domain::base::{Message, MessageBuilder, Rtype};
 use domain::rdata::AllRecordData;
+use domain::rdata::Tsig;
 use domain::rdata::tsig::Time48;
-use domain::tsig::{ServerSequence, ServerTransaction};
+use domain::tsig::{ServerError, ServerSequence, ServerTransaction};
 use tokio::sync::oneshot;
 use tracing::{info, warn};
 
@@ -92,8 +93,7 @@ impl Thread {
             Ok(signature) => signature,
             Err(error) => {
                 warn!("{} has sent a message that is signed wrongly: {error}", handed.client);
-                let built = error.build_message(&message, builder());
-                return handed.answer(built.ok().map(AdditionalBuilder::finish));
+                return handed.answer(signed_wrongly(&message, error).map(AdditionalBuilder::finish));
             }
         };
         if signature.is_some() {
@@ -228,6 +228,26 @@ impl Thread {
 
 fn builder() -> MessageBuilder<Vec<u8>> {
     MessageBuilder::from_target(Vec::new()).expect("a vector has room")
+}
+
+/// What is told to who has signed wrongly (RFC 8945 §5.2).
+fn signed_wrongly(
+    message: &Message<Vec<u8>>,
+    error: ServerError<Permitted>,
+) -> Option<AdditionalBuilder<Vec<u8>>> {
+    let is_formerr = error.error() == TsigRcode::FORMERR;
+    let built = error.build_message(message, builder()).ok()?;
+    if !is_formerr || built.header().rcode() != Rcode::NOTAUTH {
+        return Some(built);
+    }
+    // The library says FORMERR of a signature that is well-formed and wrong; it is BADSIG (§5.2.2).
+    let record = message.additional().ok()?.limit_to::<Tsig<_, _>>().last()?.ok()?;
+    let (id, told) = (message.header().id(), record.data());
+    let tsig = Tsig::new(told.algorithm(), told.time_signed(), told.fudge(), b"", id, TsigRcode::BADSIG, b"")
+        .ok()?;
+    let mut out = answered(message, Rcode::NOTAUTH);
+    out.push((record.owner(), record.class(), record.ttl(), tsig)).ok()?;
+    Some(out)
 }
 
 /// A response without records.

@@ -136,3 +136,31 @@ fn a_log_that_nobody_looks_at_is_json() {
         assert!(line["message"].is_string() && line["level"].is_string() && line["timestamp"].is_string());
     }
 }
+
+#[test]
+fn systemd_understands_the_unit_files() {
+    if !has("systemd-analyze", &["--version"]) {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    for unit in ["redbreast.service", "redbreast.socket"] {
+        let text = fs::read_to_string(format!("{}/packaging/{unit}", env!("CARGO_MANIFEST_DIR"))).unwrap();
+        // As it would be once it is installed, with its manual.
+        let text = text.replace("/usr/bin/redbreast", env!("CARGO_BIN_EXE_redbreast"));
+        let text: String = text
+            .lines()
+            .filter(|line| !line.starts_with("Documentation="))
+            .map(|line| format!("{line}\n"))
+            .collect();
+        fs::write(directory.path().join(unit), text).unwrap();
+    }
+    for unit in ["redbreast.service", "redbreast.socket"] {
+        let output =
+            Command::new("systemd-analyze").arg("verify").arg(directory.path().join(unit)).output().unwrap();
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        let ours: Vec<_> = told.lines().filter(|line| line.contains("redbreast.")).collect();
+        assert!(ours.is_empty(), "{told}");
+    }
+    let example = format!("{}/packaging/redbreast.toml", env!("CARGO_MANIFEST_DIR"));
+    assert!(run(&["config", "check", &example]).status.success());
+}

@@ -257,12 +257,12 @@ fn prometheus_reads_the_metrics() {
     }
     let answer = get(&at, "/metrics");
     assert!(answer.head.contains("application/openmetrics-text; version=1.0.0"), "{answer:?}");
-    if !has("python3", &["-c", "import prometheus_client.openmetrics.parser"]) {
+    if !has("/usr/bin/python3", &["-c", "import prometheus_client.openmetrics.parser"]) {
         return;
     }
     let script = "import sys; from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse\n\
                   for family in parse(sys.stdin.read()):\n  for it in family.samples: print(it.name, it.labels.get('event', ''), it.value)";
-    let mut parser = Command::new("python3")
+    let mut parser = Command::new("/usr/bin/python3")
         .args(["-c", script])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

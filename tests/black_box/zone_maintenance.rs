@@ -200,7 +200,7 @@ fn who_may_not_changes_nothing() {
         refused(&server, &[&options[0], &options[1]], &add, why);
     };
     refused(&server, &[], &add, "REFUSED");
-    refused_with(&wrong, "NOTAUTH");
+    refused_with(&wrong, "NOTAUTH(BADSIG)");
     refused_with(&unknown, "NOTAUTH(BADKEY)");
     refused_with(&lab, "REFUSED");
     assert!(short(&server, &format!("web.{ZONE}"), "A").is_empty());
@@ -209,9 +209,11 @@ fn who_may_not_changes_nothing() {
     update(&server, &[&options[0], &options[1]], lines);
     assert_eq!(short(&server, "a.lab.test", "A"), ["10.0.0.1"]);
     // A clock that is wrong by ten minutes: dnspython's can be told another time.
-    if has("python3", &["-c", "import dns.tsigkeyring"]) {
-        let output =
-            Command::new("python3").args(["-c", LATE_UPDATE, &server.port(), SECRET]).output().unwrap();
+    if has("/usr/bin/python3", &["-c", "import dns.tsigkeyring"]) {
+        let output = Command::new("/usr/bin/python3")
+            .args(["-c", LATE_UPDATE, &server.port(), SECRET])
+            .output()
+            .unwrap();
         let text = told(&output);
         assert!(text.contains("PeerBadTime"), "{text}");
         assert!(short(&server, &format!("web.{ZONE}"), "A").is_empty());

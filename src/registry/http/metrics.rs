@@ -24,7 +24,7 @@ struct Duration(Timing);
 impl EncodeMetric for Duration {
     fn encode(&self, mut encoder: MetricEncoder<'_>) -> Result<(), fmt::Error> {
         let Timing { count, sum_s, buckets } = &self.0;
-        let all = buckets.iter().map(|bucket| (bucket.up_to_s.unwrap_or(f64::MAX), bucket.count));
+        let all = buckets.iter().map(|bucket| (bucket.up_to_s.unwrap_or(f64::INFINITY), bucket.count));
         encoder.encode_histogram::<NoLabelSet>(*sum_s, *count, &all.collect::<Vec<_>>(), None)
     }
 
