@@ -18,15 +18,16 @@ pub(super) struct Containers {
     watcher: Option<Watcher>,
     /// Their names by their ids.
     running: BTreeMap<Box<str>, Box<str>>,
+    /// These are all: the Engine is there, and has told.
+    complete: bool,
 }
 
 impl Containers {
-    /// Whether one runs, said by its id, the beginning of it, or its name; nobody knows without Docker.
+    /// Whether one runs, said by its id, the beginning of it, or its name; nobody knows while there is no Engine.
     pub(super) fn is_running(&self, said: &str) -> Option<bool> {
-        self.watcher.as_ref()?;
         let is_meant =
             |id: &str, name: &str| name == said || said.len() >= MIN_ID_LEN && id.starts_with(said);
-        Some(self.running.iter().any(|(id, name)| is_meant(id, name)))
+        self.complete.then(|| self.running.iter().any(|(id, name)| is_meant(id, name)))
     }
 
     pub(super) fn stop(self) {
@@ -55,7 +56,8 @@ impl Node {
 
     /// Takes what has changed of a container.
     pub(super) fn take_container(&mut self, update: Update) {
-        let Update { remove, put, health, container } = update;
+        let Update { remove, put, health, container, complete } = update;
+        self.containers.complete = complete.unwrap_or(self.containers.complete);
         for key in remove {
             let bytes = encode(&key, &Attributes::default());
             self.apply(&Op::Remove { key: Record::known(&bytes).key.into() });

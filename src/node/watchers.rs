@@ -21,16 +21,13 @@ struct Watcher {
 }
 
 impl Watchers {
+    /// One more; those who listen no more are let go.
     pub(super) fn add(&mut self, sender: Sender<Event>) {
+        self.retain_listening();
         self.0.push(Watcher { sender, lost: 0 });
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    /// Lets those go who listen no more.
-    pub(super) fn retain_listening(&mut self) {
+    fn retain_listening(&mut self) {
         self.0.retain(|watcher| !watcher.sender.is_closed());
     }
 
@@ -53,7 +50,7 @@ impl Node {
     /// Tells of these names what is registered under them now. Reverse names change with those that they are of.
     pub(super) fn tell_changed(&mut self, changed: &NameSet) {
         self.watchers.retain_listening();
-        if self.watchers.is_empty() {
+        if self.watchers.0.is_empty() {
             return;
         }
         for wire in changed.iter() {

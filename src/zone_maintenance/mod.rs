@@ -134,7 +134,7 @@ impl Thread {
             warn!("{client} may not update {zone}");
             return Rcode::REFUSED;
         }
-        match update::read(message, &zone) {
+        match update::read(message, &zone, &self.service.zones) {
             Ok(update) => self.make(update),
             Err(rcode) => rcode,
         }

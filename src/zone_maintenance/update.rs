@@ -34,16 +34,16 @@ pub(super) fn zone(message: &Message<Vec<u8>>) -> Option<Name> {
     (question.qtype() == Rtype::SOA && question.qclass() == Class::IN).then(|| name(question.qname()))?
 }
 
-/// Reads an update of `zone`.
+/// Reads an update of `zone`, one of our `zones`.
 ///
 /// # Errors
 /// The response code of the mistake.
-pub(super) fn read(message: &Message<Vec<u8>>, zone: &Name) -> Result<ZoneUpdate, Rcode> {
+pub(super) fn read(message: &Message<Vec<u8>>, zone: &Name, zones: &[Name]) -> Result<ZoneUpdate, Rcode> {
     let mut update = ZoneUpdate { zone: zone.clone(), prerequisites: Vec::new(), changes: Vec::new() };
     let mut sets: Vec<WantedSet> = Vec::new();
     for record in message.answer().map_err(|_| Rcode::FORMERR)?.take(MAX_RECORDS + 1) {
         let record = record.map_err(|_| Rcode::FORMERR)?;
-        let owner = owner(&record, zone)?;
+        let owner = owner(&record, zone, zones)?;
         if record.ttl().as_secs() != 0 {
             return Err(Rcode::FORMERR);
         }
@@ -72,7 +72,7 @@ pub(super) fn read(message: &Message<Vec<u8>>, zone: &Name) -> Result<ZoneUpdate
         .extend(sets.into_iter().map(|(name, rtype, set)| Prerequisite::SetIs(name, rtype, set)));
     for record in message.authority().map_err(|_| Rcode::FORMERR)?.take(MAX_RECORDS + 1) {
         let record = record.map_err(|_| Rcode::FORMERR)?;
-        update.changes.extend(change(&record, owner(&record, zone)?, zone)?);
+        update.changes.extend(change(&record, owner(&record, zone, zones)?, zone)?);
     }
     if update.changes.len() > MAX_RECORDS || update.prerequisites.len() > MAX_RECORDS {
         return Err(Rcode::REFUSED);
@@ -124,10 +124,11 @@ fn change(record: &Record<'_>, owner: Name, zone: &Name) -> Result<Vec<Change>, 
     }
 }
 
-/// The name that a record stands under, which has to be in the zone.
-fn owner(record: &Record<'_>, zone: &Name) -> Result<Name, Rcode> {
+/// The name that a record stands under, which has to be in the zone, and not in one of ours below it: that has keys of its own.
+fn owner(record: &Record<'_>, zone: &Name, zones: &[Name]) -> Result<Name, Rcode> {
     let owner = name(record.owner()).ok_or(Rcode::FORMERR)?;
-    if owner.is_within(zone) { Ok(owner) } else { Err(Rcode::NOTZONE) }
+    let closest = zones.iter().filter(|it| owner.is_within(it)).max_by_key(|it| it.labels().count());
+    if closest == Some(zone) { Ok(owner) } else { Err(Rcode::NOTZONE) }
 }
 
 fn name(name: impl ToName) -> Option<Name> {

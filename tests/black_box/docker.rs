@@ -249,6 +249,9 @@ fn labels_health_and_networks_say_what_is_registered() {
     };
     assert_eq!((put("second", "10.3.0.1"), put("nobody", "10.3.0.2")), (204, 204));
     wait_for(&server, "extra", &["10.3.0.1".parse().unwrap()]);
+    // One that is not to be registered by itself runs, too.
+    assert_eq!(put("ignored", "10.3.0.3"), 204);
+    wait_for(&server, "extra", &["10.3.0.1", "10.3.0.3"].map(|text| text.parse().unwrap()));
 }
 
 #[test]

@@ -192,6 +192,8 @@ fn who_may_not_changes_nothing() {
         ZONE,
         "--domain",
         "lab.test",
+        "--domain",
+        &format!("sub.{ZONE}"),
     ]);
     let add = format!("update add web.{ZONE} 60 A 10.0.0.1");
     let with = |key: &Path| ["-k".to_owned(), key.display().to_string()];
@@ -208,6 +210,10 @@ fn who_may_not_changes_nothing() {
     let lines = "zone lab.test\nupdate add a.lab.test 60 A 10.0.0.1";
     update(&server, &[&options[0], &options[1]], lines);
     assert_eq!(short(&server, "a.lab.test", "A"), ["10.0.0.1"]);
+    // A zone of ours below another one is another zone, with keys of its own.
+    let options = with(&key);
+    let below = format!("update add a.sub.{ZONE} 60 A 10.0.0.1");
+    refused(&server, &[&options[0], &options[1]], &below, "NOTZONE");
     // A clock that is wrong by ten minutes: dnspython's can be told another time.
     if has("/usr/bin/python3", &["-c", "import dns.tsigkeyring"]) {
         let output = Command::new("/usr/bin/python3")

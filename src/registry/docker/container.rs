@@ -27,7 +27,7 @@ pub(super) struct Container {
 }
 
 impl Container {
-    /// What is registered of a container that the Engine describes so; `None` if it does not run, or is to be ignored.
+    /// What is registered of a container that the Engine describes so; `None` if it does not run.
     ///
     /// # Errors
     /// What is wrong with its labels.
@@ -40,14 +40,11 @@ impl Container {
         let name = told.name.as_deref().unwrap_or_default().trim_start_matches('/');
         let config = told.config.clone().unwrap_or_default();
         let labels = Labels(config.labels.unwrap_or_default());
-        if labels.is_ignored() {
-            return Ok(None);
-        }
         let short_id = id.get(..SHORT_ID_LEN).unwrap_or(id);
         let networks = told.network_settings.clone().unwrap_or_default().networks.unwrap_or_default();
-        let networks = networks
-            .into_iter()
-            .filter(|(network, _)| rules.networks.is_empty() || rules.networks.contains(network));
+        let is_meant = |network: &String| rules.networks.is_empty() || rules.networks.contains(network);
+        // What is ignored runs all the same, which somebody may want to know.
+        let networks = networks.into_iter().filter(|(network, _)| is_meant(network) && !labels.is_ignored());
         let host = host_name(config.hostname.as_deref(), config.domainname.as_deref());
         let of_container = [Some(name.to_owned()), host.filter(|host| host != short_id)];
         let mut addresses: BTreeMap<String, BTreeSet<IpAddr>> = BTreeMap::new();
@@ -241,8 +238,10 @@ mod tests {
         let plain =
             labelled(serde_json::json!({"redbreast.port": "80", "redbreast.name": "web"})).unwrap().unwrap();
         assert_eq!(shown(&plain)[0], "_web._tcp.web.example. 0 0 80 web.example.");
-        assert_eq!(labelled(serde_json::json!({"redbreast.ignore": "true"})), Ok(None));
-        assert!(labelled(serde_json::json!({"redbreast.ignore": "false"})).unwrap().is_some());
+        let shown_with = |value: &str| {
+            shown(&labelled(serde_json::json!({"redbreast.ignore": value})).unwrap().expect("it runs"))
+        };
+        assert!(shown_with("true").is_empty() && !shown_with("false").is_empty());
         for (label, value, told) in [
             ("redbreast.weight", "heavy", "expected a number"),
             ("redbreast.weight", "65536", "65535"),

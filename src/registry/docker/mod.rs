@@ -59,6 +59,8 @@ pub struct Update {
     pub health: Option<(Box<str>, Health)>,
     /// The container by its id, with its name if it runs.
     pub container: Option<(Box<str>, Option<Box<str>>)>,
+    /// Whether the Engine is there from now on, and all that runs has been told.
+    pub complete: Option<bool>,
 }
 
 /// A running watch.
@@ -129,6 +131,7 @@ impl<T: Fn(Update) -> bool> Watch<T> {
                 Ok(()) => "it has closed the connection".to_owned(),
                 Err(error) => error.to_string(),
             };
+            self.tell_complete(false);
             if why != self.told {
                 let socket = self.rules.socket.display();
                 warn!(
@@ -146,6 +149,7 @@ impl<T: Fn(Update) -> bool> Watch<T> {
         // Events from before the list are told once more after it: so none is missed between the two.
         let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
         self.reconcile(&docker).await?;
+        self.tell_complete(true);
         info!("watching the containers of the Docker Engine at {}", self.rules.socket.display());
         self.told.clear();
         let filters = HashMap::from([("type", vec!["container", "network"])]);
@@ -226,9 +230,14 @@ impl<T: Fn(Update) -> bool> Watch<T> {
             health: (known.health != health || !put.is_empty()).then_some((instance, health)),
             put,
             container: Some((id.into(), Some(name.clone()))),
+            complete: None,
         };
         *known = Known { registrations, health, name };
         (self.tell)(update);
+    }
+
+    fn tell_complete(&self, complete: bool) {
+        (self.tell)(Update { complete: Some(complete), ..Update::default() });
     }
 
     fn forget(&mut self, id: &str) {
