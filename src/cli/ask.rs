@@ -7,7 +7,6 @@ use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::time::Duration;
 
 use domain::base::Message;
-use domain::base::iana::Rtype;
 use domain::base::zonefile_fmt::{DisplayKind, ZonefileFmt};
 use domain::rdata::AllRecordData;
 use serde::Serialize;
@@ -107,7 +106,7 @@ fn show(message: &Message<&[u8]>) -> io::Result<Answer> {
         records.push(Shown {
             name: format!("{}.", record.owner()),
             ttl_s: record.ttl().as_secs(),
-            rtype: Rtype::from_int(record.rtype().to_int()).to_string(),
+            rtype: record.rtype().to_string(),
             data: record.data().display_zonefile(DisplayKind::Simple).to_string(),
         });
     }

@@ -21,3 +21,4 @@ mod udp;
 pub mod worker;
 
 pub use listen::{Inherited, ListenError, adopt, bind, steer};
+pub use worker::unix_time_s;

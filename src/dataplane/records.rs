@@ -89,24 +89,13 @@ fn copy_others(set: RecordSet<'_>, suffix: Option<Suffix<'_>>, response: &mut Re
         rtype::MX => Some(2),
         _ => None,
     };
-    records(set).all(|record| match before {
+    set.each().all(|record| match before {
         Some(before) => response.answer_with_name(record, before, header::LEN, suffix).is_some(),
         None if record.len() <= response.room() => {
             response.answer_with(1, record.len(), |out| out.copy_from_slice(record));
             true
         }
         None => false,
-    })
-}
-
-/// The records of `set` one by one.
-fn records(set: RecordSet<'_>) -> impl Iterator<Item = &[u8]> {
-    let mut rest = set.records;
-    std::iter::from_fn(move || {
-        let len = FIXED_LEN + usize::from(header::u16_at(rest.get(..FIXED_LEN)?, FIXED_LEN - 2));
-        let (record, after) = rest.split_at_checked(len)?;
-        rest = after;
-        Some(record)
     })
 }
 
@@ -185,7 +174,7 @@ pub(super) fn add_additional(
 ) {
     let mut seen = [0; MAX_ADDITIONAL];
     let mut at = from;
-    for (i, record) in records(set).take(MAX_ADDITIONAL).enumerate() {
+    for (i, record) in set.each().take(MAX_ADDITIONAL).enumerate() {
         let target = at + FIXED_LEN + SRV_TARGET_AT;
         at += record.len();
         let wire = record.get(FIXED_LEN + SRV_TARGET_AT..).unwrap_or_default();

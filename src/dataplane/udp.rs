@@ -122,8 +122,8 @@ pub(super) enum Served {
 }
 
 /// Receives one batch, answers it from the table and by the clock as they are now, and sends the responses. What has to
-/// wait for other nodes or is another thread's is left to `pass_on`, which takes the name, the datagram's number, and the length of the query in it, and
-/// returns the length of a response that is to be sent instead.
+/// wait for other nodes, or is another thread's, is left to `pass_on`, which takes the datagram's number, the length of the query
+/// in it and the verdict, and returns the length of a response that is to be sent instead.
 pub(super) fn serve_batch(
     socket: &UdpSocket,
     batch: &mut Batch,

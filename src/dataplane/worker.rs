@@ -547,9 +547,10 @@ fn answer_tcp(
     Verdict::Reply { len: answerer.fail(message, len, |event| counters.count(event)) }
 }
 
-/// Seconds since 1970, in the 32 bits that cookies have for it. Read once a batch.
-#[allow(clippy::cast_possible_truncation)] // they wrap in 2106, as RFC 9018 knows
-fn unix_time_s() -> u32 {
+/// Seconds since 1970, in the 32 bits that cookies and the serials of zones have for it. Workers read it once a batch.
+#[must_use]
+#[allow(clippy::cast_possible_truncation)] // they wrap in 2106, as RFC 9018 knows and RFC 1982 allows
+pub fn unix_time_s() -> u32 {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs() as u32)
 }
 

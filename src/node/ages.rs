@@ -54,7 +54,10 @@ impl Ages {
                 });
             }
         }
-        self.logs.retain(|origin, _| store.heads().any(|(it, ..)| it == *origin));
+        // Seldom, so it may take its time.
+        if self.logs.len() > store.heads().count() {
+            self.logs.retain(|origin, _| store.heads().any(|(it, ..)| it == *origin));
+        }
     }
 
     /// How long ago this node came to know a change, by its number in a log.

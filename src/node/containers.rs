@@ -7,7 +7,6 @@ use std::collections::BTreeMap;
 use super::journal::Op;
 use super::{Control, Node, NodeError};
 use crate::registry::docker::{Rules, Update, Watcher};
-use crate::store::{Attributes, Key, Record, encode};
 
 /// Characters of an id that have to be said at least for it to be meant.
 const MIN_ID_LEN: usize = 12;
@@ -59,11 +58,10 @@ impl Node {
         let Update { remove, put, health, container, complete } = update;
         self.containers.complete = complete.unwrap_or(self.containers.complete);
         for key in remove {
-            let bytes = encode(&key, &Attributes::default());
-            self.apply(&Op::Remove { key: Record::known(&bytes).key.into() });
+            self.apply(&Op::remove(&key));
         }
         for (key, attributes) in put {
-            self.apply(&registration(&key, &attributes));
+            self.apply(&Op::put(&key, &attributes));
         }
         if let Some((instance, health)) = health {
             self.report(&instance, health);
@@ -74,9 +72,4 @@ impl Node {
             None => {}
         }
     }
-}
-
-fn registration(key: &Key, attributes: &Attributes) -> Op {
-    let bytes = encode(key, attributes);
-    Op::Put { key_len: Record::known(&bytes).key.len(), bytes }
 }

@@ -11,7 +11,7 @@ use crossbeam_channel::Sender;
 
 use super::inbox::ControlSender;
 use super::{Control, NodeError};
-use crate::store::{Disk, Write};
+use crate::store::{Attributes, Disk, Key, Parts, Write, encode_to};
 
 /// A change to make durable. Keys and registrations are in their encodings.
 #[derive(Clone, Debug)]
@@ -21,6 +21,20 @@ pub(super) enum Op {
 }
 
 impl Op {
+    /// Registers this, or says something else of it.
+    pub(super) fn put(key: &Key, attributes: &Attributes) -> Self {
+        let mut bytes = Vec::new();
+        let data = (key.rtype, &key.rdata[..]);
+        let Parts { key_len, .. } =
+            encode_to(&mut bytes, &key.instance, key.name.as_wire(), data, attributes);
+        Self::Put { key_len, bytes: bytes.into() }
+    }
+
+    /// Removes this.
+    pub(super) fn remove(key: &Key) -> Self {
+        Self::Remove { key: Self::put(key, &Attributes::default()).key().into() }
+    }
+
     pub(super) fn key(&self) -> &[u8] {
         match self {
             Self::Put { key_len, bytes } => &bytes[..*key_len],

@@ -26,7 +26,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use ages::Ages;
 use containers::Containers;
@@ -45,7 +45,7 @@ use crate::dataplane::counters::Event;
 use crate::dataplane::handed::{HandedOver, MAX_WAITING};
 use crate::dataplane::identity::Identity;
 use crate::dataplane::worker::{Handle, Listeners, Manner, Worker};
-use crate::dataplane::{self, Inherited, ListenError};
+use crate::dataplane::{self, Inherited, ListenError, unix_time_s};
 use crate::design::Elsewhere;
 use crate::design::cache::Cache;
 use crate::gossip::driver::Driver;
@@ -532,10 +532,4 @@ fn read_ring(settings: &Settings) -> Result<Option<KeyRing>, NodeError> {
 fn read_zone_keys(settings: &Settings) -> Result<Keys, NodeError> {
     let Some(files) = &settings.zone_maintenance else { return Ok(Keys::default()) };
     Keys::read(&files.update_keys, &files.transfer_keys).map_err(NodeError::File)
-}
-
-/// Seconds since 1970, in the bits that serials of zones have.
-#[allow(clippy::cast_possible_truncation)] // they wrap in 2106, as serials may (RFC 1982)
-fn unix_time_s() -> u32 {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs() as u32
 }

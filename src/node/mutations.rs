@@ -8,7 +8,7 @@ use super::journal::{Op, Written};
 use super::plan::Plan;
 use super::{Node, updates};
 use crate::registry::request::{Change, Changed, Refused, Reply, Selector, Stated, ZoneUpdate, is_reserved};
-use crate::store::{NodeId, Parts, Record, Store, Target, encode_to};
+use crate::store::{NodeId, Record, Store, Target};
 use crate::wire::header::rcode;
 use crate::wire::record::rtype;
 
@@ -100,18 +100,7 @@ impl Mutations {
                     let mut others = BTreeSet::new();
                     for change in changes {
                         match change {
-                            Change::Put(key, attributes) => {
-                                let mut bytes = Vec::new();
-                                let data = (key.rtype, &key.rdata[..]);
-                                let Parts { key_len, .. } = encode_to(
-                                    &mut bytes,
-                                    &key.instance,
-                                    key.name.as_wire(),
-                                    data,
-                                    &attributes,
-                                );
-                                plan.put(store, bytes, key_len, &mut told);
-                            }
+                            Change::Put(key, attributes) => plan.put(store, &key, &attributes, &mut told),
                             Change::Remove(which) => {
                                 self.plan_removal(store, &which, &mut plan, &mut told, &mut others);
                             }
@@ -122,7 +111,7 @@ impl Mutations {
                 Some(Mutation::Update(update, reply)) => {
                     let planned = updates::plan(store, &update, &mut plan);
                     let code = planned.as_ref().map_or_else(|code| *code, |()| rcode::NOERROR);
-                    batch.ops = if planned.is_ok() { plan.ops(store) } else { Vec::new() };
+                    batch.ops = if planned.is_ok() { plan.into_ops() } else { Vec::new() };
                     batch.acks.push(Ack::Updated(code, reply));
                     return batch;
                 }
@@ -139,7 +128,7 @@ impl Mutations {
                 None => break,
             }
         }
-        batch.ops = plan.ops(store);
+        batch.ops = plan.into_ops();
         batch
     }
 
@@ -156,13 +145,7 @@ impl Mutations {
             Some(instance) => record.instance() == &**instance,
             None => !is_reserved(record.instance()),
         };
-        let meant = |record: &Record<'_>| {
-            let name = which.name.as_ref().is_none_or(|name| record.name == name.as_wire());
-            let address = || record.address().is_some_and(|address| which.addresses.contains(&address));
-            let rtype = which.rtype.is_none_or(|rtype| record.rtype == rtype);
-            let rdata = which.rdata.as_ref().is_none_or(|rdata| *record.rdata == **rdata);
-            name && rtype && rdata && is_instance(record) && (which.addresses.is_empty() || address())
-        };
+        let meant = |record: &Record<'_>| which.matches(record) && is_instance(record);
         let Some(name) = &which.name else {
             let gone: Vec<_> =
                 plan.now(store.registrations()).filter(meant).map(|it| it.key.to_vec()).collect();
@@ -176,9 +159,8 @@ impl Mutations {
                 told.in_files += usize::from(is_reserved(record.instance()));
             }
         }
-        let own = store.named(name.as_wire()).filter(|(origin, ..)| *origin == store.me());
-        let here = plan.now(own.map(|(_, _, record)| record)).filter(|it| it.name == name.as_wire());
-        let (gone, left): (Vec<_>, Vec<_>) = here.filter(is_instance).partition(meant);
+        let here = plan.named(store, name).filter(is_instance);
+        let (gone, left): (Vec<_>, Vec<_>) = here.partition(meant);
         let mut gone: Vec<_> = gone.iter().map(|record| record.key.to_vec()).collect();
         // A service goes with the last address of its name.
         if !gone.is_empty() && left.is_empty() && self.services > 0 {
@@ -232,7 +214,9 @@ impl Node {
                 }
                 Ack::Updated(code, reply) => {
                     // Whoever has been told that it is made asks for it next.
-                    self.publish_all();
+                    if code == rcode::NOERROR {
+                        self.publish_all();
+                    }
                     drop(reply.send(Ok(code)));
                 }
                 Ack::Stated(target, changed, reply) => {

@@ -6,20 +6,15 @@ use std::collections::HashMap;
 
 use super::journal::Op;
 use crate::registry::request::Changed;
-use crate::store::{Record, Store};
+use crate::store::{Attributes, Key, Record, Store};
+use crate::wire::name::Name;
 
-/// A registration, and how long its key is.
-struct Encoded {
-    key_len: usize,
-    bytes: Box<[u8]>,
-}
-
-/// What a batch makes of own registrations, on top of what is there: by key, what it is then, or that it is gone.
+/// What is to be done to own registrations, by their keys; what is not in it stays as it is in the store.
 #[derive(Default)]
 pub(super) struct Plan {
-    after: HashMap<Box<[u8]>, Option<Encoded>>,
-    /// Registrations in it.
-    puts: usize,
+    after: HashMap<Box<[u8]>, Op>,
+    /// Something is to be registered.
+    puts: bool,
 }
 
 impl Plan {
@@ -29,11 +24,13 @@ impl Plan {
     }
 
     /// Has this registered.
-    pub(super) fn put(&mut self, store: &Store, bytes: Vec<u8>, key_len: usize, told: &mut Changed) {
-        let there = store.has_own(&bytes);
-        match self.after.get(&bytes[..key_len]) {
-            Some(Some(before)) if *before.bytes == *bytes => return told.unchanged += 1,
-            Some(None) if store.has_own_key(&bytes[..key_len]) => {
+    pub(super) fn put(&mut self, store: &Store, key: &Key, attributes: &Attributes, told: &mut Changed) {
+        let op = Op::put(key, attributes);
+        let Op::Put { bytes, .. } = &op else { return };
+        let there = store.has_own(bytes);
+        match self.after.get(op.key()) {
+            Some(Op::Put { bytes: before, .. }) if before == bytes => return told.unchanged += 1,
+            Some(Op::Remove { .. }) if store.has_own_key(op.key()) => {
                 // It was removed by the same request, which now puts something in its place.
                 told.removed -= 1;
                 *if there { &mut told.unchanged } else { &mut told.added } += 1;
@@ -41,14 +38,18 @@ impl Plan {
             None if there => return told.unchanged += 1,
             _ => told.added += 1,
         }
-        self.puts += 1;
-        self.after.insert(bytes[..key_len].into(), Some(Encoded { key_len, bytes: bytes.into() }));
+        if there {
+            self.after.remove(op.key());
+        } else {
+            self.puts = true;
+            self.after.insert(op.key().into(), op);
+        }
     }
 
     /// Has what has this key removed.
     pub(super) fn remove(&mut self, key: &[u8], told: &mut Changed) {
         told.removed += 1;
-        self.after.insert(key.into(), None);
+        self.after.insert(key.into(), Op::Remove { key: key.into() });
     }
 
     /// Own registrations as they are after the plan, of those in the store that are among `stored`.
@@ -56,19 +57,22 @@ impl Plan {
         &'a self,
         stored: impl Iterator<Item = Record<'a>>,
     ) -> impl Iterator<Item = Record<'a>> {
-        let planned = if self.puts == 0 { None } else { Some(self.after.values()) };
-        let planned = planned.into_iter().flatten().flatten().map(|it| Record::known(&it.bytes));
+        let planned = self.puts.then(|| self.after.values()).into_iter().flatten();
+        let planned = planned.filter_map(|op| match op {
+            Op::Put { bytes, .. } => Some(Record::known(bytes)),
+            Op::Remove { .. } => None,
+        });
         stored.filter(|record| !self.after.contains_key(record.key)).chain(planned)
     }
 
+    /// The same of one name.
+    pub(super) fn named<'a>(&'a self, store: &'a Store, name: &'a Name) -> impl Iterator<Item = Record<'a>> {
+        let own = store.named(name.as_wire()).filter(|(origin, ..)| *origin == store.me());
+        self.now(own.map(|(_, _, record)| record)).filter(|record| record.name == name.as_wire())
+    }
+
     /// What there is to be done.
-    pub(super) fn ops(self, store: &Store) -> Vec<Op> {
-        let op = |(key, after): (Box<[u8]>, Option<Encoded>)| match after {
-            Some(Encoded { bytes, .. }) if store.has_own(&bytes) => None,
-            Some(Encoded { key_len, bytes }) => Some(Op::Put { key_len, bytes }),
-            None if store.has_own_key(&key) => Some(Op::Remove { key }),
-            None => None,
-        };
-        self.after.into_iter().filter_map(op).collect()
+    pub(super) fn into_ops(self) -> Vec<Op> {
+        self.after.into_values().collect()
     }
 }

@@ -4,7 +4,7 @@
 
 use super::plan::Plan;
 use crate::registry::request::{Change, Changed, Prerequisite, Selector, ZoneUpdate, is_reserved};
-use crate::store::{Parts, Record, Store, encode_to};
+use crate::store::{NodeId, Record, Store};
 use crate::wire::header::rcode;
 use crate::wire::name::Name;
 use crate::wire::record::rtype;
@@ -21,11 +21,7 @@ pub(super) fn plan(store: &Store, update: &ZoneUpdate, plan: &mut Plan) -> Resul
                 if visible(store, plan, &key.name).iter().any(|(other, _)| conflicts(*other)) {
                     continue;
                 }
-                let mut bytes = Vec::new();
-                let data = (key.rtype, &key.rdata[..]);
-                let Parts { key_len, .. } =
-                    encode_to(&mut bytes, &key.instance, key.name.as_wire(), data, attributes);
-                plan.put(store, bytes, key_len, &mut Changed::default());
+                plan.put(store, key, attributes, &mut Changed::default());
             }
         }
     }
@@ -36,10 +32,7 @@ pub(super) fn plan(store: &Store, update: &ZoneUpdate, plan: &mut Plan) -> Resul
 fn visible(store: &Store, plan: &Plan, name: &Name) -> Vec<(u16, Box<[u8]>)> {
     let told = |record: Record<'_>| (record.rtype, record.rdata.into());
     let others = store.named(name.as_wire()).filter(|(origin, up, _)| *origin != store.me() && *up);
-    let own = store.named(name.as_wire()).filter(|(origin, ..)| *origin == store.me());
-    let own = plan.now(own.map(|(_, _, record)| record));
-    let is_own_name = |record: &Record<'_>| record.name == name.as_wire();
-    others.map(|(_, _, record)| record).chain(own).filter(is_own_name).map(told).collect()
+    others.map(|(_, _, record)| record).chain(plan.named(store, name)).map(told).collect()
 }
 
 /// Whether a prerequisite holds (§3.2).
@@ -75,18 +68,14 @@ fn check(store: &Store, zone: &Name, prerequisite: &Prerequisite) -> Result<(), 
 /// that would tell a success that is none.
 fn remove(store: &Store, which: &Selector, plan: &mut Plan) -> Result<(), u8> {
     let Some(name) = &which.name else { return Err(rcode::FORMERR) };
-    let meant = |record: &Record<'_>| {
-        record.name == name.as_wire()
-            && which.rtype.is_none_or(|rtype| record.rtype == rtype)
-            && which.rdata.as_ref().is_none_or(|rdata| *record.rdata == **rdata)
-    };
     let cannot = |origin, record: &Record<'_>| origin != store.me() || is_reserved(record.instance());
-    if store.named(name.as_wire()).any(|(origin, up, record)| up && meant(&record) && cannot(origin, &record))
-    {
+    let is_elsewhere = |(origin, up, record): (NodeId, bool, Record<'_>)| {
+        up && which.matches(&record) && cannot(origin, &record)
+    };
+    if store.named(name.as_wire()).any(is_elsewhere) {
         return Err(rcode::REFUSED);
     }
-    let own = store.named(name.as_wire()).filter(|(origin, ..)| *origin == store.me());
-    let gone = plan.now(own.map(|(_, _, record)| record)).filter(meant);
+    let gone = plan.named(store, name).filter(|record| which.matches(record));
     let gone: Vec<_> = gone.map(|record| record.key.to_vec()).collect();
     gone.iter().for_each(|key| plan.remove(key, &mut Changed::default()));
     Ok(())

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use rustix::process::setpriority_process;
 use serde_json::Value;
 
-use super::cluster::{DOMAIN, Figure, addition};
+use super::cluster::{DOMAIN, Figure, addition, percentile};
 use crate::testbed::{Node, Plan};
 
 /// Names that are registered over and over, each time with another TTL: so each is a change.
@@ -134,7 +134,7 @@ fn p99_us(node: &Node, directory: &Path, time: Duration) -> io::Result<f64> {
 
 fn median(mut all: Vec<f64>) -> f64 {
     all.sort_by(f64::total_cmp);
-    all[all.len() / 2]
+    percentile(&all, 50)
 }
 
 /// Measures; `seconds` is how long each kind of registrations goes on.

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::policy::select::Health;
-use crate::store::{Attributes, Key, STATEMENT_INSTANCE, Target};
+use crate::store::{Attributes, Key, Record, STATEMENT_INSTANCE, Target};
 use crate::wire::name::Name;
 
 /// The instance of registrations that are made by hand.
@@ -107,6 +107,18 @@ pub struct Selector {
     pub rtype: Option<u16>,
     /// They have this data.
     pub rdata: Option<Box<[u8]>>,
+}
+
+impl Selector {
+    /// Whether all that is said holds of a registration, but for its instance.
+    #[must_use]
+    pub fn matches(&self, record: &Record<'_>) -> bool {
+        let address = || record.address().is_some_and(|address| self.addresses.contains(&address));
+        self.name.as_ref().is_none_or(|name| record.name == name.as_wire())
+            && self.rtype.is_none_or(|rtype| record.rtype == rtype)
+            && self.rdata.as_ref().is_none_or(|rdata| *record.rdata == **rdata)
+            && (self.addresses.is_empty() || address())
+    }
 }
 
 /// An update of a zone (RFC 2136).

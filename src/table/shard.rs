@@ -160,6 +160,21 @@ pub struct RecordSet<'a> {
     pub steering: &'a [u8],
 }
 
+impl<'a> RecordSet<'a> {
+    /// Its records one by one, each with a pointer to the question as its owner.
+    pub fn each(self) -> impl Iterator<Item = &'a [u8]> {
+        let mut rest = self.records;
+        std::iter::from_fn(move || {
+            let fixed = rest.first_chunk::<{ record::FIXED_LEN }>()?;
+            let len =
+                usize::from(u16::from_be_bytes([fixed[record::FIXED_LEN - 2], fixed[record::FIXED_LEN - 1]]));
+            let (record, after) = rest.split_at_checked(record::FIXED_LEN + len)?;
+            rest = after;
+            Some(record)
+        })
+    }
+}
+
 impl Shard {
     /// The records of `name`, if it is here.
     #[inline]

@@ -11,11 +11,11 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
-use std::time::SystemTime;
 
 use crossbeam_channel::Receiver;
 use domain::base::iana::{Opcode, Rcode, TsigRcode};
 use domain::base::message_builder::AdditionalBuilder;
+use domain::base::name::ToName;
 use domain::base::{Message, MessageBuilder, Rtype};
 use domain::rdata::AllRecordData;
 use domain::rdata::Tsig;
@@ -27,12 +27,12 @@ use tracing::{info, warn};
 use self::keys::{Keys, Permitted};
 use crate::dataplane::answer::{Answerer, Origin, Verdict};
 use crate::dataplane::handed::HandedOver;
+use crate::dataplane::unix_time_s;
 use crate::registry::request::{Refused, Request, ZoneUpdate};
 use crate::snapshot::Reader;
 use crate::table::Table;
-use crate::wire::header;
+use crate::wire::message::records;
 use crate::wire::name::Name;
-use crate::wire::query::skip_name;
 use crate::wire::response::Transport;
 
 /// Transfers at the same time at most; who asks for one more is refused, and comes again.
@@ -85,7 +85,7 @@ struct Thread {
 impl Thread {
     fn take(&mut self, handed: HandedOver) {
         let mut bytes = handed.message.to_vec();
-        let signature_at = last_record_at(&bytes);
+        let signature_at = records(&bytes).last().map(|record| record.owner_at);
         let Ok(mut message) = Message::from_octets(bytes.clone()) else { return handed.answer(None) };
         let signature =
             ServerTransaction::request(&self.service.keys.load().by_name, &mut message, Time48::now());
@@ -157,11 +157,10 @@ impl Thread {
 
     /// Begins to send a copy of a zone, or says why not.
     fn transfer(&mut self, handed: HandedOver, message: Message<Vec<u8>>, signature: Signature) {
-        let zone = message.sole_question().ok().and_then(|question| {
-            Name::from_wire(&domain::base::name::ToName::to_vec(question.qname()).into_octets())
-                .map(|name| name.to_lower_case())
-        });
-        let Some(signature) = signature else { return handed.answer(Some(refused(&message))) };
+        let Some(signature) = signature else {
+            return handed.answer(finish(answered(&message, Rcode::REFUSED), None));
+        };
+        let zone = message.sole_question().ok().and_then(|question| name(question.qname()));
         let zone = zone.filter(|zone| self.service.zones.contains(zone));
         let Some(zone) = zone else {
             return handed.answer(finish(answered(&message, Rcode::NOTAUTH), Some(signature)));
@@ -174,17 +173,16 @@ impl Thread {
         }
         let table = self.service.tables.load_full();
         // A copy over UDP is none: who asks for what has changed is told which copy there is, and comes over TCP (RFC 1995 §2).
-        let soa_alone = handed.transport == Transport::Udp || has_serial(&message, table.serial());
         if handed.transport == Transport::Udp {
-            let mut signature = ServerSequence::from(signature);
-            let mut answer = None;
-            let copied = transfer::copy(&message, &zone, &table, true, |mut part| {
-                let signed = signature.answer(&mut part, Time48::now());
-                answer = signed.is_ok().then(|| part.finish());
+            let mut soa = None;
+            let copied = transfer::copy(&message, &zone, &table, true, |part| {
+                soa = Some(part);
                 false
             });
-            return handed.answer(answer.filter(|_| copied.is_ok()));
+            let soa = soa.filter(|_| copied.is_ok());
+            return handed.answer(soa.and_then(|soa| finish(soa, Some(signature))));
         }
+        let soa_alone = has_serial(&message, table.serial());
         let client = handed.client;
         let Some(messages) = handed.answer_several() else { return };
         let under_way = Arc::clone(&self.transfers);
@@ -215,7 +213,7 @@ impl Thread {
         let mut buffer = vec![0; MESSAGE_LEN];
         let len = message.as_slice().len();
         buffer[..len].copy_from_slice(message.as_slice());
-        let origin = Origin { transport, client, now_s: now_s(), waited: true };
+        let origin = Origin { transport, client, now_s: unix_time_s(), waited: true };
         let table = self.service.tables.load();
         let Verdict::Reply { len } = self.service.answerer.answer(table, &mut buffer, len, origin, |_| {})
         else {
@@ -253,10 +251,6 @@ fn signed_wrongly(
 /// A response without records.
 fn answered(message: &Message<Vec<u8>>, rcode: Rcode) -> AdditionalBuilder<Vec<u8>> {
     builder().start_answer(message, rcode).expect("a vector has room").additional()
-}
-
-fn refused(message: &Message<Vec<u8>>) -> Vec<u8> {
-    answered(message, Rcode::REFUSED).finish()
 }
 
 /// Signs a response as its question was, if that was signed.
@@ -301,29 +295,7 @@ fn has_serial(message: &Message<Vec<u8>>, serial: u32) -> bool {
     soas.next().is_some_and(|soa| soa.is_ok_and(|soa| soa.data().serial().into_int() == serial))
 }
 
-/// Where the last record of a message begins.
-fn last_record_at(message: &[u8]) -> Option<usize> {
-    let count = |at: usize| message.get(at..at + 2).map(|bytes| u16::from_be_bytes([bytes[0], bytes[1]]));
-    let mut at = header::LEN;
-    for _ in 0..count(header::QDCOUNT)? {
-        at = skip_name(message, at)? + 4;
-    }
-    let records: u32 = [header::ANCOUNT, header::NSCOUNT, header::ARCOUNT]
-        .into_iter()
-        .filter_map(count)
-        .map(u32::from)
-        .sum();
-    let mut begin = None;
-    for _ in 0..records {
-        begin = Some(at);
-        let fixed = skip_name(message, at)?;
-        at = fixed + 10 + usize::from(count(fixed + 8)?);
-    }
-    begin
-}
-
-/// Seconds since 1970, in the 32 bits that cookies have for it.
-#[allow(clippy::cast_possible_truncation)] // they wrap in 2106, as RFC 9018 knows
-fn now_s() -> u32 {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs() as u32)
+/// A name of a message, in lower case.
+fn name(name: impl ToName) -> Option<Name> {
+    Name::from_wire(name.to_vec().as_slice()).map(|name| name.to_lower_case())
 }

@@ -36,13 +36,10 @@ pub(super) fn copy(
     }
     for (name, entry) in table.names_of(zone) {
         for set in entry.sets().filter(|set| set.rtype != rtype::SOA) {
-            let mut rest = set.records;
-            while let Some((fixed, after)) = rest.split_at_checked(FIXED_LEN) {
-                let len = usize::from(u16::from_be_bytes([fixed[FIXED_LEN - 2], fixed[FIXED_LEN - 1]]));
+            for record in set.each() {
+                let (fixed, rdata) = record.split_at(FIXED_LEN);
                 let ttl_s = u32::from_be_bytes([fixed[6], fixed[7], fixed[8], fixed[9]]);
-                let Some((rdata, after)) = after.split_at_checked(len) else { break };
                 push(&mut out, name, set.rtype, ttl_s, rdata)?;
-                rest = after;
                 if out.as_slice().len() >= MESSAGE_LEN {
                     let full = std::mem::replace(&mut out, begin(request)?);
                     if !send(full.additional()) {

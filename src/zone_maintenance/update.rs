@@ -3,11 +3,11 @@
 //! Pure. Whether it holds is seen, and all is changed, by the control thread in one step.
 
 use domain::base::iana::{Class, Rcode, Rtype};
-use domain::base::name::ToName;
 use domain::base::rdata::ComposeRecordData;
 use domain::base::{Message, ParsedRecord};
 use domain::rdata::AllRecordData;
 
+use super::name;
 use crate::registry::addition;
 use crate::registry::request::{Change, Prerequisite, Selector, ZoneUpdate};
 use crate::store::{Attributes, Key};
@@ -129,10 +129,6 @@ fn owner(record: &Record<'_>, zone: &Name, zones: &[Name]) -> Result<Name, Rcode
     let owner = name(record.owner()).ok_or(Rcode::FORMERR)?;
     let closest = zones.iter().filter(|it| owner.is_within(it)).max_by_key(|it| it.labels().count());
     if closest == Some(zone) { Ok(owner) } else { Err(Rcode::NOTZONE) }
-}
-
-fn name(name: impl ToName) -> Option<Name> {
-    Name::from_wire(name.to_vec().as_slice()).map(|name| name.to_lower_case())
 }
 
 /// A record's data with its names in full and in lower case.

@@ -25,26 +25,16 @@ struct Entry {
     flags: Vec<OsString>,
 }
 
-/// The arguments that `command_line`, which names a configuration file, and that file say together.
-pub(super) fn again(command_line: impl Iterator<Item = OsString>) -> Result<Args, Failure> {
-    let command_line: Vec<_> = command_line.collect();
-    let matches = Cli::command().try_get_matches_from(&command_line).map_err(Failure::usage)?;
-    let serve = matches.subcommand_matches("serve");
-    match serve.and_then(|serve| serve.get_one::<PathBuf>("config")) {
-        Some(file) => merged(file, command_line.into_iter()),
-        None => Err(Failure::usage("no --config was given")),
-    }
-}
-
-/// The same, where the file is known.
-pub(super) fn merged(file: &Path, command_line: impl Iterator<Item = OsString>) -> Result<Args, Failure> {
+/// The arguments that a command line, which names a configuration file, and that file say together.
+pub(super) fn merged(command_line: impl Iterator<Item = OsString>) -> Result<Args, Failure> {
     let mut command_line: Vec<_> = command_line.collect();
     let matches = Cli::command().try_get_matches_from(&command_line).map_err(Failure::usage)?;
-    let given = |key: &str| {
-        let serve = matches.subcommand_matches("serve");
-        serve
-            .is_some_and(|serve| serve.value_source(&key.replace('-', "_")) == Some(ValueSource::CommandLine))
+    let serve = matches.subcommand_matches("serve");
+    let Some((serve, file)) = serve.and_then(|serve| Some((serve, serve.get_one::<PathBuf>("config")?)))
+    else {
+        return Err(Failure::usage("no --config was given"));
     };
+    let given = |key: &str| serve.value_source(&key.replace('-', "_")) == Some(ValueSource::CommandLine);
     // A flag goes before the file.
     let entries = read(file).map_err(Failure::usage)?.into_iter().filter(|entry| !given(&entry.key));
     command_line.extend(entries.flat_map(|entry| entry.flags));
@@ -138,13 +128,13 @@ fn scalar(value: &DeValue<'_>) -> Option<String> {
     }
 }
 
-/// Whether a key was probably meant: it is the same but for dashes and one letter.
+/// Whether a key was probably meant: it is the same but for dashes and two letters side by side.
 fn is_near(known: &str, key: &str) -> bool {
     let plain = |text: &str| text.replace(['-', '_'], "").to_lowercase();
     let (known, key) = (plain(known), plain(key));
     let same_start = known.bytes().zip(key.bytes()).take_while(|(a, b)| a == b).count();
     let same_end = known.bytes().rev().zip(key.bytes().rev()).take_while(|(a, b)| a == b).count();
-    known.len().abs_diff(key.len()) <= 1 && same_start + same_end + 1 >= known.len().max(key.len())
+    known.len().abs_diff(key.len()) <= 1 && same_start + same_end + 2 >= known.len().max(key.len())
 }
 
 /// What is wrong with the values of these flags. What they need beside them may be said elsewhere.
@@ -192,8 +182,10 @@ mod tests {
         assert_eq!(settings.policies.len(), 1);
         assert_eq!(settings.busy_poll, crate::dataplane::worker::BusyPoll::Always);
         // A flag goes before the file, also where both have lists.
-        let flags = ["redbreast", "serve", "--ttl", "9", "--listen", "127.0.0.1:5"].map(OsString::from);
-        let settings = merged(&file, flags.into_iter()).ok().unwrap().settings().ok().unwrap();
+        let config = file.to_str().unwrap();
+        let flags = ["redbreast", "serve", "--config", config, "--ttl", "9", "--listen", "127.0.0.1:5"];
+        let flags = flags.map(OsString::from);
+        let settings = merged(flags.into_iter()).ok().unwrap().settings().ok().unwrap();
         assert_eq!((settings.zone.ttl_s, settings.workers), (9, 3));
         assert_eq!(settings.listen, ["127.0.0.1:5".parse().unwrap()]);
     }
@@ -205,6 +197,7 @@ mod tests {
             ("\nlisten = \"here\"\n", ":2: listen: "),
             ("ttl = 1\nworker = 2\n", ":2: there is no key `worker`; do you mean `workers`?"),
             ("data_dir = \"x\"", "do you mean `data-dir`?"),
+            ("domian = \"x\"", "do you mean `domain`?"),
             ("zzz = 1", "redbreast serve --help"),
             ("workers = 0", "workers"),
             ("ttl = \"soon\"", ":1: ttl"),

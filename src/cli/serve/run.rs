@@ -2,7 +2,6 @@
 //!
 //! The main thread becomes the control thread of [`Node`]; a thread for signals tells it what happened.
 
-use std::ffi::OsString;
 use std::io::{self, IsTerminal};
 use std::thread;
 
@@ -19,12 +18,10 @@ use crate::node::{Control, ControlSender, Inbox, Node};
 
 /// Runs the server.
 pub(crate) fn run(args: Args) -> Result<(), Failure> {
-    let args = match &args.config {
-        Some(file) => config_file::merged(file, std::env::args_os())?,
-        None => args,
-    };
+    let from_file = args.config.is_some();
+    let args = if from_file { config_file::merged(std::env::args_os())? } else { args };
     log_as(args.log);
-    let (until_eof, from_file) = (args.until_eof, args.config.is_some());
+    let until_eof = args.until_eof;
     let settings = args.settings()?;
     let inbox = Inbox::new().map_err(|error| Failure::failed(format!("cannot start: {error}")))?;
     // Before the node starts: a signal during the start is then obeyed after it.
@@ -97,7 +94,7 @@ fn obey_signals(sender: ControlSender, from_file: bool) -> Result<(), Failure> {
     let listener = move || {
         for signal in signals.forever() {
             let command = match signal {
-                SIGHUP if from_file => match settings_again(std::env::args_os()) {
+                SIGHUP if from_file => match settings_again() {
                     Ok(settings) => Control::Configure(Box::new(settings)),
                     Err(failure) => {
                         error!("nothing was changed: {}", failure.message);
@@ -117,8 +114,8 @@ fn obey_signals(sender: ControlSender, from_file: bool) -> Result<(), Failure> {
 }
 
 /// What the command line and its file say now.
-fn settings_again(command_line: impl Iterator<Item = OsString>) -> Result<Settings, Failure> {
-    config_file::again(command_line)?.settings()
+fn settings_again() -> Result<Settings, Failure> {
+    config_file::merged(std::env::args_os())?.settings()
 }
 
 fn stop_at_eof(sender: ControlSender) -> Result<(), Failure> {

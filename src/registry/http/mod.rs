@@ -203,12 +203,18 @@ impl Shared {
     /// Asks the control thread, and waits for what it says.
     async fn ask<T>(&self, request: impl FnOnce(Reply<T>) -> Request) -> Result<T, Problem> {
         let (reply, answer) = oneshot::channel();
-        let gone = || Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the server is stopping");
-        if !(self.ask)(request(reply)) {
-            return Err(gone());
-        }
-        answer.await.map_err(|_| gone())
+        self.tell(request(reply))?;
+        answer.await.map_err(|_| stopping())
     }
+
+    /// Asks the control thread for what has no one answer.
+    fn tell(&self, request: Request) -> Result<(), Problem> {
+        if (self.ask)(request) { Ok(()) } else { Err(stopping()) }
+    }
+}
+
+fn stopping() -> Problem {
+    Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the server is stopping")
 }
 
 /// Whether a listener may be at `address` without a token: nobody else reaches it.

@@ -127,7 +127,7 @@ fn read_list<T: serde::de::DeserializeOwned>(value: Value) -> Result<Vec<T>, Pro
     }
 }
 
-fn address(text: &str) -> Result<IpAddr, Problem> {
+pub(super) fn address(text: &str) -> Result<IpAddr, Problem> {
     text.parse().map_err(|_| Problem::bad(format!("{text:?} is no IP address")))
 }
 

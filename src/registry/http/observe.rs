@@ -85,9 +85,7 @@ async fn ready(State(shared): State<Arc<Shared>>) -> Result<(StatusCode, Json<Co
 /// Tells what changes, a line of JSON for each, until the client goes.
 async fn watch(State(shared): State<Arc<Shared>>) -> Result<Response, Problem> {
     let (sender, receiver) = mpsc::channel(EVENTS);
-    if !(shared.ask)(Request::Watch(sender)) {
-        return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the server is stopping"));
-    }
+    shared.tell(Request::Watch(sender))?;
     let lines = stream::unfold(receiver, async |mut receiver: mpsc::Receiver<Event>| {
         let event = receiver.recv().await?;
         let line = serde_json::to_vec(&event).map(|mut line| {

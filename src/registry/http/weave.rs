@@ -2,7 +2,6 @@
 //!
 //! Runs on the thread `control`, asynchronously.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::extract::{Path, RawQuery, State};
@@ -12,6 +11,7 @@ use axum::{Json, Router};
 use serde::Serialize;
 
 use super::Shared;
+use super::names::address;
 use super::problem::Problem;
 use crate::registry::addition;
 use crate::registry::request::{Addition, Change, NODE_INSTANCE, Registration, Request, Selector, Sought};
@@ -43,10 +43,6 @@ impl Form {
     }
 }
 
-fn parse_ip(text: &str) -> Result<IpAddr, Problem> {
-    text.parse().map_err(|_| Problem::bad(format!("{text:?} is no IP address")))
-}
-
 async fn add(
     State(shared): State<Arc<Shared>>,
     Path((container, ip)): Path<(String, String)>,
@@ -57,7 +53,7 @@ async fn add(
     let name = form.get("fqdn").ok_or_else(|| Problem::bad("say which name: ?fqdn=NAME"))?;
     let addition = Addition {
         name: name.into(),
-        addresses: vec![parse_ip(&ip)?],
+        addresses: vec![address(&ip)?],
         instance: Some(container.clone()),
         ..Addition::default()
     };
@@ -82,7 +78,7 @@ impl Shared {
     ) -> Result<StatusCode, Problem> {
         let name = form.get("fqdn").map(|name| addition::name(name, &self.domains));
         let instance = container.filter(|it| *it != "*").map(|it| addition::instance(Some(it)));
-        let ip = ip.filter(|it| *it != "*").map(parse_ip).transpose()?;
+        let ip = ip.filter(|it| *it != "*").map(address).transpose()?;
         let which = Selector {
             name: name.transpose().map_err(Problem::bad)?,
             instance: instance.transpose().map_err(Problem::bad)?.map(Into::into),
