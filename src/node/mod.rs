@@ -152,6 +152,8 @@ pub struct Node {
     publisher: Publisher,
     /// Not before then.
     next_publication: Instant,
+    /// When names had changed that were published.
+    changed_at: Instant,
     /// When names were published last, and the CPU time that publications are ahead of their share.
     published_at: Instant,
     publication_debt: Duration,
@@ -228,6 +230,7 @@ impl Node {
             journal,
             publisher,
             next_publication: Instant::now(),
+            changed_at: Instant::now(),
             published_at: Instant::now(),
             publication_debt: Duration::ZERO,
             reload_at: None,

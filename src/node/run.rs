@@ -27,6 +27,9 @@ const MAX_PUBLICATION_PERIOD: Duration = Duration::from_millis(100);
 /// Publications may take one part in so many of the time: under load, more names go into each.
 const PUBLICATION_SHARE: u32 = 80;
 
+/// After so long without a change the table is brought in order: until then names that have changed may do so again.
+const QUIET: Duration = Duration::from_secs(1);
+
 /// CPU time that publications may be ahead of their share: what changes now and then is published at once.
 const PUBLICATION_CREDIT: Duration = Duration::from_millis(50);
 
@@ -90,7 +93,7 @@ impl Node {
 
     fn patience(&self) -> Duration {
         let now = Instant::now();
-        let publication = (self.unpublished() > 0).then_some(self.next_publication);
+        let publication = self.publication_due();
         let ours = [publication, self.reload_at].into_iter().flatten().min();
         let cluster = self.cluster.patience();
         let ours = ours.map_or(cluster, |at| cluster.min(at.saturating_duration_since(now)));
@@ -187,10 +190,22 @@ impl Node {
         }
     }
 
+    /// When there will be something to publish, or to be brought in order of what was.
+    fn publication_due(&self) -> Option<Instant> {
+        if self.unpublished() > 0 {
+            return Some(self.next_publication);
+        }
+        let settles = !self.publisher.is_settled();
+        settles.then(|| self.next_publication.max(self.changed_at + QUIET))
+    }
+
     fn publish_when_due(&mut self) {
         let begin = Instant::now();
-        if self.unpublished() == 0 || begin < self.next_publication {
+        if self.publication_due().is_none_or(|due| begin < due) {
             return;
+        }
+        if self.unpublished() > 0 {
+            self.changed_at = begin;
         }
         self.note_changed();
         let cpu_before = thread_cpu_time();

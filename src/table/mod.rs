@@ -7,6 +7,7 @@
 //! before it are shared, not copied: a small change costs little to publish and leaves the workers' caches warm.
 
 mod publish;
+mod recent;
 mod root;
 mod shard;
 mod update;
@@ -19,6 +20,7 @@ pub(crate) use shard::{append_set, limit_ttl};
 pub use zone::{MAX_APEX_LEN, SOA_RECORD_LEN, SOA_TTL, Zone, ZoneSettings, name_server};
 
 use crate::wire::name::{HashSeed, Name, QueryName, suffix_at};
+use recent::Recent;
 use root::Root;
 use shard::ShardWriter;
 use update::Counts;
@@ -29,6 +31,8 @@ const LARGE: usize = 1_000;
 /// All names of one moment, with what a worker needs to answer for them.
 pub struct Table {
     shards: Root,
+    /// What is newer than in the shards.
+    recent: Recent,
     seed: HashSeed,
     /// Longest name first, so that the first match is the closest enclosing zone.
     zones: Box<[Zone]>,
@@ -60,6 +64,7 @@ impl Table {
         zones.sort_by_key(|zone| std::cmp::Reverse(zone.lower_case_wire().len()));
         Self {
             shards: Root::from_iter([]),
+            recent: Recent::default(),
             seed,
             zones: zones.into(),
             lone_zone: Zone::new(&Name::root(), settings, serial),
@@ -82,6 +87,9 @@ impl Table {
     #[inline]
     #[must_use]
     pub fn lookup(&self, name: &QueryName) -> Option<Entry<'_>> {
+        if let Some(entry) = self.recent.find(name) {
+            return (!entry.is_gone()).then_some(entry);
+        }
         self.shards.get(shard_of(name.hash(), self.shards.len())).find(name)
     }
 
@@ -166,8 +174,23 @@ impl Table {
             let closest = zones.into_iter().find(|zone| suffix_at(name, zone, |a, b| a == b).is_some());
             closest == Some(zone.as_wire())
         };
-        let all = self.shards.iter().flat_map(shard::Shard::entries);
-        all.filter(move |(name, _)| is_in(name)).map(|(name, sets)| (name, Entry::from_sets(sets)))
+        self.all().filter(move |(name, _)| is_in(name)).map(|(name, sets)| (name, Entry::from_sets(sets)))
+    }
+
+    /// All names with their record sets behind their count, in no order.
+    fn all(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        let mut folded = QueryName::default();
+        let mut is_newer = move |name: &[u8]| {
+            !self.recent.is_empty() && {
+                folded.fold_wire(name, self.seed).expect("it was folded before");
+                self.recent.find(&folded).is_some()
+            }
+        };
+        let shards = self.shards.iter().flat_map(shard::Shard::entries);
+        let there = |sets: &[u8]| !Entry::from_sets(sets).is_gone();
+        shards
+            .filter(move |(name, _)| !is_newer(name))
+            .chain(self.recent.iter().filter(move |(_, sets)| there(sets)))
     }
 
     /// Names with records, reverse names included.
@@ -185,7 +208,7 @@ impl Table {
     /// Bytes that the table takes on the heap.
     #[must_use]
     pub fn heap_len(&self) -> usize {
-        self.shards.heap_len()
+        self.shards.heap_len() + self.recent.heap_len()
     }
 }
 

@@ -85,7 +85,8 @@ impl Publisher {
         let old = self.current.load();
         let zones = Table::without_names(&self.domains, self.settings, old.seed, serial);
         let (names, entries) = (old.names, old.entries);
-        self.current.replace(Table { shards: old.shards.clone(), names, entries, ..zones });
+        let (shards, recent) = (old.shards.clone(), old.recent.clone());
+        self.current.replace(Table { shards, recent, names, entries, ..zones });
     }
 
     /// A view for one more worker.
@@ -134,6 +135,12 @@ impl Publisher {
     #[must_use]
     pub fn pending(&self) -> usize {
         self.fresh.len() + self.pending.iter().map(NameSet::len).sum::<usize>()
+    }
+
+    /// Whether the next publication without a change would do nothing: else it brings a part of the table in order.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        self.current.load().recent.is_empty()
     }
 
     /// Takes names whose turn it is: all, or parts of the table until there are `most`.
@@ -325,6 +332,59 @@ mod tests {
         assert_eq!(changed.records[12..], [10, 0, 0, 2]);
         let pointer = after.get(&Name::reverse([10, 0, 0, 2].into())).unwrap().get(rtype::PTR).unwrap();
         assert_eq!(pointer.records[12..], *name("n500.x.example").as_wire());
+    }
+
+    #[test]
+    fn what_has_changed_lately_is_found_first_and_goes_into_the_shards_in_the_end() {
+        let mut world = World::new();
+        let mut rng = fastrand::Rng::with_seed(7);
+        many(&mut world, 20_000);
+        world.publish();
+        assert!(world.publisher.is_settled(), "as many as there are go into the shards at once");
+        let mut seen_aside = 0;
+        let texts = [&b"\x01b"[..], b"\x03bcd"];
+        for round in 0..24 {
+            let gone: std::collections::HashSet<_> =
+                (0..80).map(|_| name(&format!("n{}.x.example", rng.u32(..20_500)))).collect();
+            let gone: std::collections::HashSet<_> = gone.iter().map(Name::as_wire).collect();
+            world.store.remove(|record| gone.contains(record.name));
+            for _ in 0..if round % 6 == 5 { 1 } else { 300 } {
+                let owner = format!("n{}.x.example", rng.u32(..20_500));
+                world.add(&owner, rtype::TXT, 1, texts[rng.usize(..2)]);
+            }
+            let table = world.publish();
+            seen_aside += usize::from(!world.publisher.is_settled());
+            let mut made =
+                Publisher::with_seed(&[name("example"), name("Example.org")], SETTINGS, table.seed());
+            made.publish_whole(&world.store);
+            let whole = made.current();
+            for i in (0..20_500).step_by(3) {
+                let name = name(&format!("n{i}.x.example"));
+                let said = |table: &Table| {
+                    table
+                        .get(&name)
+                        .map(|entry| entry.sets().map(|set| set.records.to_vec()).collect::<Vec<_>>())
+                };
+                assert_eq!(said(&table), said(&whole), "{name} in round {round}");
+            }
+            let sorted = |table: &Table| {
+                let mut all: Vec<_> =
+                    table.all().map(|(name, sets)| (name.to_vec(), sets.to_vec())).collect();
+                all.sort_unstable();
+                all
+            };
+            assert!(sorted(&table) == sorted(&whole), "round {round}");
+            assert_eq!((table.names(), table.entries), (whole.names(), whole.entries));
+        }
+        assert!(seen_aside > 16, "{seen_aside}");
+        let (names, mut turns) = (world.publisher.current().names(), 0);
+        while !world.publisher.is_settled() {
+            world.publish();
+            turns += 1;
+        }
+        assert!((2..=super::super::recent::PARTS).contains(&turns), "{turns}: a part at a time");
+        assert_eq!(world.publisher.current().names(), names);
+        assert_eq!(world.publisher.current().all().count(), world.publisher.current().entries);
     }
 
     #[test]

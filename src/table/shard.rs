@@ -29,6 +29,9 @@ const SET_HEADER_LEN: usize = 6;
 /// header, the longest question (259) and an OPT record, and in the set's 16-bit length.
 pub const MAX_SET_LEN: usize = 65_000;
 
+/// In the place of the count of record sets: the name is gone. Only where shards that still have it stand behind this one.
+const GONE: u8 = u8::MAX;
+
 /// The bit of a record count that says that a steering follows the records. There are never as many records: each takes
 /// twelve bytes at least.
 const STEERED: u16 = 1 << 15;
@@ -102,7 +105,11 @@ impl ShardWriter {
     /// Begins a shard of `names` names.
     pub(crate) fn begin(&mut self, names: usize) {
         // Two slots in three are taken, at most: probing stays short and the slots cost twelve bytes a name.
-        self.slots = names + names / 2 + 1;
+        self.begin_with(names + names / 2 + 1);
+    }
+
+    fn begin_with(&mut self, slots: usize) {
+        self.slots = slots;
         self.block.clear();
         let count = u32::try_from(self.slots).expect("few names in a shard");
         self.block.extend_from_slice(&count.to_le_bytes());
@@ -111,16 +118,64 @@ impl ShardWriter {
 
     /// Adds a name, lower-cased and different from all others in the shard, with its record sets behind their count.
     pub(crate) fn name(&mut self, hash: u64, name: &[u8], sets: &[u8]) {
-        let offset = u32::try_from(self.block.len()).expect("a shard is far below 4 GiB");
         let mut slot = first_slot(hash, self.slots);
         while self.block[slot_at(slot)..][..SLOT_LEN] != [0; SLOT_LEN] {
             slot = (slot + 1) % self.slots;
         }
+        self.append(slot, hash, name, sets);
+    }
+
+    /// Adds an entry, and has a slot point to it.
+    fn append(&mut self, slot: usize, hash: u64, name: &[u8], sets: &[u8]) {
+        let offset = u32::try_from(self.block.len()).expect("a shard is far below 4 GiB");
         let word = u64::from(offset) | u64::from(tag(hash)) << 32;
         self.block[slot_at(slot)..][..SLOT_LEN].copy_from_slice(&word.to_le_bytes());
         self.block.push(u8::try_from(name.len()).expect("a wire name has at most 255 bytes"));
         self.block.extend_from_slice(name);
         self.block.extend_from_slice(sets);
+    }
+
+    /// Begins with what `old` has, if anything, with room for `more` names or more precise ones of those that are there: to be
+    /// added with [`put`](Self::put). Names are hashed by `hash`.
+    pub(crate) fn go_on(&mut self, old: Option<&Shard>, more: usize, mut hash: impl FnMut(&[u8]) -> u64) {
+        let names = old.map_or(0, |old| old.placed().count());
+        let old_slots = old.map_or(0, Shard::slots);
+        self.block.clear();
+        if let Some(old) = old.filter(|_| 2 * (names + more) <= old_slots) {
+            self.slots = old_slots;
+            self.block.extend_from_slice(&old.block);
+            return;
+        }
+        // Half of them stay empty until there are twice as many names.
+        self.begin_with(4 * (names + more));
+        for (name, sets) in old.iter().flat_map(|old| old.placed()) {
+            self.name(hash(name), name, sets);
+        }
+    }
+
+    /// Adds a name, or puts these record sets into the place of those that it has. Without any, not even their count, it is gone.
+    pub(crate) fn put(&mut self, hash: u64, name: &[u8], sets: &[u8]) {
+        let sets = if sets.is_empty() { &[GONE][..] } else { sets };
+        let mut slot = first_slot(hash, self.slots);
+        loop {
+            let word = word_at(&self.block, slot);
+            if word == 0 {
+                return self.name(hash, name, sets);
+            }
+            let offset = offset_of(word);
+            if word >> 32 == u64::from(tag(hash))
+                && let Some((stored, before)) = entry_at(&self.block[offset..])
+                && stored == name
+            {
+                if before.len() == sets.len() {
+                    self.block[offset + 1 + name.len()..][..sets.len()].copy_from_slice(sets);
+                } else {
+                    self.append(slot, hash, name, sets);
+                }
+                return;
+            }
+            slot = (slot + 1) % self.slots;
+        }
     }
 
     /// The shard as written; `same` if that has become the very same.
@@ -180,18 +235,16 @@ impl Shard {
     #[inline]
     pub(crate) fn find(&self, name: &QueryName) -> Option<Entry<'_>> {
         let block = &*self.block;
-        let slots = u32::from_le_bytes(block[..COUNT_LEN].try_into().expect("four bytes")) as usize;
+        let slots = self.slots();
         let wanted = u64::from(tag(name.hash()));
         let mut slot = first_slot(name.hash(), slots);
         loop {
-            let word =
-                u64::from_le_bytes(block[slot_at(slot)..][..SLOT_LEN].try_into().expect("eight bytes"));
+            let word = word_at(block, slot);
             if word == 0 {
                 return None; // at least one slot is empty, so every search ends
             }
             if word >> 32 == wanted {
-                #[allow(clippy::cast_possible_truncation)] // the low half is what is wanted
-                let (len, entry) = block[word as u32 as usize..].split_first()?;
+                let (len, entry) = block[offset_of(word)..].split_first()?;
                 let (stored, sets) = entry.split_at_checked(usize::from(*len))?;
                 if stored == name.as_wire() {
                     return Some(Entry { sets });
@@ -281,21 +334,48 @@ fn tag(hash: u64) -> u32 {
 impl Shard {
     /// All names with their record sets behind their count, in the order of their hashes.
     pub(crate) fn entries(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
-        let slots = u32::from_le_bytes(self.block[..COUNT_LEN].try_into().expect("four bytes")) as usize;
-        let mut rest = &self.block[slot_at(slots)..];
+        let mut rest = &self.block[slot_at(self.slots())..];
         std::iter::from_fn(move || {
-            let (&name_len, after) = rest.split_first()?;
-            let (name, after) = after.split_at_checked(usize::from(name_len))?;
-            let mut sets_len = 1;
-            for _ in 0..*after.first()? {
-                let (_, _, len, steering_len) = set_header(after.get(sets_len..)?.first_chunk()?);
-                sets_len += SET_HEADER_LEN + len + steering_len;
-            }
-            let (sets, after) = after.split_at_checked(sets_len)?;
-            rest = after;
+            let (name, sets) = entry_at(rest)?;
+            rest = &rest[1 + name.len() + sets.len()..];
             Some((name, sets))
         })
     }
+
+    /// The same by the slots, in no order: for shards that were written with [`ShardWriter::put`].
+    pub(crate) fn placed(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        let words = (0..self.slots()).map(|slot| word_at(&self.block, slot)).filter(|word| *word != 0);
+        words.filter_map(|word| entry_at(&self.block[offset_of(word)..]))
+    }
+
+    #[inline]
+    fn slots(&self) -> usize {
+        u32::from_le_bytes(self.block[..COUNT_LEN].try_into().expect("four bytes")) as usize
+    }
+}
+
+#[inline]
+fn word_at(block: &[u8], slot: usize) -> u64 {
+    u64::from_le_bytes(block[slot_at(slot)..][..SLOT_LEN].try_into().expect("eight bytes"))
+}
+
+/// Where the entry of a slot is.
+#[inline]
+#[allow(clippy::cast_possible_truncation)] // the low half is what is wanted
+fn offset_of(word: u64) -> usize {
+    word as u32 as usize
+}
+
+/// The name and the record sets, behind their count, of the entry that `bytes` begin with.
+fn entry_at(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (&name_len, after) = bytes.split_first()?;
+    let (name, after) = after.split_at_checked(usize::from(name_len))?;
+    let mut len = 1;
+    for _ in 0..Some(*after.first()?).filter(|count| *count != GONE).unwrap_or(0) {
+        let (_, _, records_len, steering_len) = set_header(after.get(len..)?.first_chunk()?);
+        len += SET_HEADER_LEN + records_len + steering_len;
+    }
+    Some((name, after.get(..len)?))
 }
 
 impl<'a> Entry<'a> {
@@ -303,6 +383,12 @@ impl<'a> Entry<'a> {
     #[inline]
     pub(crate) fn from_sets(sets: &'a [u8]) -> Self {
         Self { sets }
+    }
+
+    /// Whether this says that the name is gone, which stands behind only for shards that still have it.
+    #[inline]
+    pub(super) fn is_gone(self) -> bool {
+        self.sets.first() == Some(&GONE)
     }
 
     /// The records of type `rtype` that answers have.

@@ -7,8 +7,9 @@ use std::collections::HashMap;
 
 use smallvec::SmallVec;
 
+use super::recent::{self, Recent};
 use super::root::Root;
-use super::shard::{ShardWriter, append_set, mark_steered};
+use super::shard::{Shard, ShardWriter, append_set, mark_steered};
 use super::{Table, Zone, ZoneSettings, shard_of};
 use crate::policy::select::{Standing, select};
 use crate::policy::{Order, Policy, steering};
@@ -140,14 +141,18 @@ impl Update {
         let shards = old.shards.len();
         let fits = entries <= 2 * NAMES_PER_SHARD * shards && 4 * entries >= NAMES_PER_SHARD * shards;
         let wanted = shards_for(entries);
+        let mut recent = old.recent.clone();
         let shards = if fits || wanted == shards {
+            self.put_aside(&mut recent, entries);
             self.rewrite_touched(old)
         } else {
             self.take_over(old);
+            recent = Recent::default();
             self.rewrite_all(wanted)
         };
         Table {
             shards,
+            recent,
             names,
             entries,
             ..Table::without_names(domains, settings, old.seed, old.serial.wrapping_add(1))
@@ -159,6 +164,45 @@ impl Update {
         let mut entries = std::mem::take(&mut self.entries);
         entries.sort_unstable_by(|a, b| a.hash.cmp(&b.hash).then_with(|| self.name(a).cmp(self.name(b))));
         self.entries = entries;
+    }
+
+    /// Puts what has changed where it is looked for first, if that is worth it in a table of so many names, and takes from there
+    /// what is to go into the shards.
+    fn put_aside(&mut self, recent: &mut Recent, entries: usize) {
+        let is_worth = recent::is_worth(self.entries.len(), entries);
+        let settles = self.entries.is_empty();
+        let mut writer = ShardWriter::default();
+        let mut folded = QueryName::default();
+        let seed = self.seed;
+        let mut hash = |name: &[u8]| {
+            folded.fold_wire(name, seed).expect("it was folded before");
+            folded.hash()
+        };
+        let all = std::mem::take(&mut self.entries);
+        for changed in all.chunk_by(|a, b| recent::part_of(a.hash) == recent::part_of(b.hash)) {
+            let part = recent::part_of(changed[0].hash);
+            // What is newer there would hide what is written into the shards.
+            if is_worth || recent.part(part).is_some() {
+                let changed = changed.iter().map(|entry| (entry.hash, self.name(entry), self.sets(entry)));
+                recent.put(part, changed, &mut writer, &mut hash);
+            } else {
+                self.entries.extend(changed);
+            }
+        }
+        while let Some(ripe) = recent.ripe(entries, settles) {
+            for (name, sets) in recent.part(ripe).into_iter().flat_map(Shard::placed) {
+                let at = self.begin(name);
+                if !super::Entry::from_sets(sets).is_gone() {
+                    self.arena.extend_from_slice(sets);
+                }
+                self.end(name, at);
+            }
+            recent.clear(ripe);
+            if settles {
+                break;
+            }
+        }
+        self.sort();
     }
 
     fn rewrite_touched(&self, old: &Table) -> Root {
@@ -199,12 +243,10 @@ impl Update {
     /// Adds what the old table has and this does not change.
     fn take_over(&mut self, old: &Table) {
         let changed: NameSet = self.entries.iter().map(|entry| self.name(entry)).collect();
-        for shard in old.shards.iter() {
-            for (name, sets) in shard.entries().filter(|(name, _)| !changed.contains(name)) {
-                let at = self.begin(name);
-                self.arena.extend_from_slice(sets);
-                self.end(name, at);
-            }
+        for (name, sets) in old.all().filter(|(name, _)| !changed.contains(name)) {
+            let at = self.begin(name);
+            self.arena.extend_from_slice(sets);
+            self.end(name, at);
         }
         self.sort();
     }
