@@ -11,6 +11,7 @@ use super::in_flight::InFlight;
 use super::message::question_text;
 use super::schedule::Schedule;
 use super::series::Part;
+use super::settings::Waiting;
 use super::supply::Supply;
 use super::tally::Tally;
 use super::usage::ThreadUsage;
@@ -242,6 +243,7 @@ impl<'a> Load<'a> {
 
     /// How long nothing can be to do unless something arrives, or zero where it is not worth to sleep.
     pub(super) fn sleep_ns(&self, next_expiry_ns: u64) -> u64 {
+        let early_ns = if self.job.settings.waiting == Waiting::Sleep { 0 } else { WAKE_EARLY_NS };
         let mut wake_ns = self.now_ns + MAX_SLEEP_NS;
         if self.outstanding > 0 {
             wake_ns = wake_ns.min(next_expiry_ns);
@@ -249,7 +251,7 @@ impl<'a> Load<'a> {
         if self.end.is_none() {
             wake_ns = wake_ns.min(self.end_ns);
             if let Some(schedule) = self.schedule.as_ref().filter(|_| self.outstanding < self.limit) {
-                wake_ns = wake_ns.min(schedule.next_due_ns().saturating_sub(WAKE_EARLY_NS));
+                wake_ns = wake_ns.min(schedule.next_due_ns().saturating_sub(early_ns));
                 if wake_ns <= self.now_ns {
                     return 0;
                 }

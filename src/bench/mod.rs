@@ -52,7 +52,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 pub use series::Point;
 use series::{Collector, Part};
-pub use settings::{MAX_CLIENTS, Settings, SettingsError, Source, Transport};
+pub use settings::{MAX_CLIENTS, Settings, SettingsError, Source, Transport, Waiting};
 pub use tally::{Tally, Totals};
 pub use tls::Tls;
 pub use usage::Usage;

@@ -86,9 +86,10 @@ pub(super) fn run(
 
 impl Sender<'_> {
     fn run(mut self) -> Result<ThreadOutcome, BenchError> {
+        let patience = self.load.job.settings.waiting.idle_turns(IDLE_TURNS_BEFORE_SLEEP);
         let mut idle_turns = 0;
         loop {
-            let sleep_ns = if idle_turns > IDLE_TURNS_BEFORE_SLEEP { self.sleep_ns() } else { 0 };
+            let sleep_ns = if idle_turns > patience { self.sleep_ns() } else { 0 };
             let received = self.receive_all(sleep_ns)?;
             self.expire();
             if self.load.is_over() {

@@ -98,6 +98,32 @@ impl Source {
     }
 }
 
+/// How a sending thread waits for an answer, or for when the next query is due.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Waiting {
+    /// It looks all the time where what it waits for is near: latency is the server's.
+    #[default]
+    Spin,
+    /// It sleeps, as an application does and dnsperf: that the kernel has to wake it is part of latency.
+    Sleep,
+}
+
+impl Waiting {
+    /// Its name on the command line.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Spin => "spin",
+            Self::Sleep => "sleep",
+        }
+    }
+
+    /// Turns without anything to do before a thread sleeps that sleeps after `turns` of them unless told otherwise.
+    pub(super) fn idle_turns(self, turns: u32) -> u32 {
+        if self == Self::Sleep { 0 } else { turns }
+    }
+}
+
 /// What to send, where to, how fast and how long.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -125,6 +151,8 @@ pub struct Settings {
     pub outstanding: Option<NonZeroU32>,
     /// A schedule instead of a closed loop.
     pub plan: Option<Plan>,
+    /// How threads wait.
+    pub waiting: Waiting,
     /// Where the random numbers of the schedule begin.
     pub seed: u64,
     /// A query not answered within this time is lost.
@@ -165,6 +193,7 @@ impl Settings {
             time_limit: None,
             outstanding: None,
             plan: None,
+            waiting: Waiting::default(),
             seed: 0,
             timeout: Duration::from_secs(5),
             buffer_len: None,

@@ -96,9 +96,10 @@ pub(super) fn run(job: &Job<'_>, thread: u32, threads: u32, count: u32) -> Resul
 
 impl Streams<'_> {
     fn run(mut self) -> Result<ThreadOutcome, BenchError> {
+        let patience = self.load.job.settings.waiting.idle_turns(IDLE_TURNS_BEFORE_SLEEP);
         let mut idle_turns = 0;
         loop {
-            let sleep_ns = if idle_turns > IDLE_TURNS_BEFORE_SLEEP {
+            let sleep_ns = if idle_turns > patience {
                 let retry_ns = self.next_retry_ns.saturating_sub(self.load.now_ns).max(1_000);
                 self.load.sleep_ns(self.next_expiry_ns).min(retry_ns)
             } else {

@@ -102,6 +102,8 @@ pub struct SettingsRecord {
     pub max_qps: Option<f64>,
     /// The schedule: `closed loop`, `constant`, `poisson`, `capture`, or a ramp like `10000..500000/60s`.
     pub schedule: String,
+    /// How the threads waited: `spin` or `sleep`.
+    pub waiting: String,
     /// Passes through the queries at most.
     pub runs: Option<u32>,
     /// Seconds of sending at most.
@@ -378,6 +380,7 @@ impl SettingsRecord {
                 Some(Plan::Rate(_, Arrivals::Constant)) => "constant".into(),
                 Some(Plan::Rate(_, Arrivals::Poisson)) => "poisson".into(),
             },
+            waiting: settings.waiting.name().into(),
             runs: settings.effective_runs().map(Into::into),
             time_limit_s: settings.time_limit.as_ref().map(Duration::as_secs_f64),
             timeout_s: settings.timeout.as_secs_f64(),

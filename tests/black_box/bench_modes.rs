@@ -113,6 +113,26 @@ fn a_paused_server_shows_in_full_and_hides_from_dnsperf() {
 }
 
 #[test]
+fn a_generator_that_sleeps_leaves_its_core_to_others() {
+    let server = start(honest);
+    let folder = tempfile::tempdir().unwrap();
+    let (file, json) = (queries(folder.path(), "a A\n"), folder.path().join("j"));
+    // So near to each other that who spins never stops.
+    let measure = |how: &str| {
+        let options =
+            format!("-d {file} -Q 9000 -l 1 --wait {how} --accept-invalid --json {}", json.display());
+        let (output, text) = run(bench(server, &options));
+        assert_eq!(output.status.code(), Some(0), "{text}");
+        let report = read_json(&json);
+        assert_eq!(report["settings"]["waiting"], how);
+        assert_eq!(report["totals"]["completed"], report["totals"]["sent"], "{report}");
+        report["generator"]["threads"][0]["cpu_s"].as_f64().unwrap()
+    };
+    let (spinning, sleeping) = (measure("spin"), measure("sleep"));
+    assert!(sleeping < 0.75 * spinning, "{sleeping} s of {spinning} s");
+}
+
+#[test]
 fn a_schedule_that_a_limit_holds_back_is_invalid() {
     let server = start(|socket, _, answer, peer| {
         thread::sleep(Duration::from_millis(20));

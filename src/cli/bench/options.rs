@@ -10,7 +10,7 @@ use clap::ValueEnum;
 use crate::bench::objective::{Objective, parse_rate};
 use crate::bench::schedule::{Arrivals, Plan, Rate};
 use crate::bench::workload::mix;
-use crate::bench::{self, Edns, Settings, Source, Tls, Transport};
+use crate::bench::{self, Edns, Settings, Source, Tls, Transport, Waiting};
 
 /// Longest time that can be asked for: a year.
 const LONGEST_S: f64 = 31_536_000.0;
@@ -65,6 +65,9 @@ pub(crate) struct Args {
     /// How queries are spaced around the rate
     #[arg(long, value_name = "SPACING", value_enum, default_value_t = Spacing::Constant)]
     arrivals: Spacing,
+    /// How it waits for answers, and for when the next query is due
+    #[arg(long, value_name = "HOW", value_enum, default_value_t = Wait::Spin)]
+    wait: Wait,
     /// Raise the rate in a straight line, like 10k..500k/60s, and tell what is answered of what is offered
     #[arg(long, value_name = "FROM..TO/SECONDS", value_parser = parse_ramp, conflicts_with = "max_qps")]
     ramp: Option<Rate>,
@@ -240,6 +243,14 @@ enum Spacing {
     Poisson,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Wait {
+    /// Looking all the time, so that latency is the server's
+    Spin,
+    /// Asleep, as applications and dnsperf do: to be woken is part of latency
+    Sleep,
+}
+
 impl Args {
     /// What a single run is asked to do.
     pub(super) fn settings(&self, server: SocketAddr) -> Result<Settings, String> {
@@ -266,6 +277,10 @@ impl Args {
             time_limit: self.time_limit.or(ramp_time),
             outstanding: self.outstanding,
             plan: rate.map(|rate| Plan::Rate(rate, arrivals)),
+            waiting: match self.wait {
+                Wait::Spin => Waiting::Spin,
+                Wait::Sleep => Waiting::Sleep,
+            },
             seed: self.workload.seed,
             timeout: self.timeout,
             verbose: self.verbose,
