@@ -28,6 +28,7 @@ pub mod mmsg;
 pub mod node;
 pub mod perf;
 pub mod policy;
+pub mod precedence;
 pub mod registry;
 pub mod report;
 pub mod snapshot;

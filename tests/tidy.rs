@@ -13,6 +13,7 @@ const MAX_FUNCTION_LINES: usize = 70;
 const LAYERS: &[(&str, &[&str])] = &[
     ("any_certificate", &[]),
     ("mmsg", &[]),
+    ("precedence", &[]),
     ("snapshot", &[]),
     ("text_file", &[]),
     ("wire", &[]),
@@ -20,10 +21,10 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("store", &["policy", "wire"]),
     ("gossip", &["store", "text_file", "wire"]),
     ("health", &["any_certificate", "policy", "store", "wire"]),
-    ("table", &["policy", "snapshot", "store", "wire"]),
+    ("table", &["policy", "precedence", "snapshot", "store", "wire"]),
     ("design", &["table", "wire"]),
     ("dataplane", &["design", "mmsg", "policy", "snapshot", "table", "wire"]),
-    ("registry", &["health", "policy", "store", "table", "text_file", "wire"]),
+    ("registry", &["health", "policy", "precedence", "store", "table", "text_file", "wire"]),
     ("zone_maintenance", &["dataplane", "registry", "snapshot", "store", "table", "text_file", "wire"]),
     (
         "config",
@@ -38,6 +39,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "gossip",
             "health",
             "policy",
+            "precedence",
             "registry",
             "snapshot",
             "store",

@@ -11,6 +11,7 @@ use crossbeam_channel::Sender;
 
 use super::inbox::ControlSender;
 use super::{Control, NodeError};
+use crate::precedence::stand_back;
 use crate::store::{Attributes, Disk, Key, Parts, Write, encode_to};
 
 /// A change to make durable. Keys and registrations are in their encodings.
@@ -78,6 +79,7 @@ impl Journal {
     pub(super) fn on(mut disk: Disk, sender: ControlSender) -> Result<Self, NodeError> {
         let (batches, receiver) = crossbeam_channel::unbounded::<Vec<Op>>();
         let write = move || {
+            stand_back();
             for batch in receiver {
                 let done = disk.commit(batch.iter().map(Op::write)).map_err(|error| error.to_string());
                 if !sender.send(Control::Committed(done)) {

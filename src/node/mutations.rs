@@ -7,6 +7,7 @@ use std::collections::{BTreeSet, VecDeque};
 use super::journal::{Op, Written};
 use super::plan::Plan;
 use super::{Node, updates};
+use crate::precedence::make_way;
 use crate::registry::request::{Change, Changed, Refused, Reply, Selector, Stated, ZoneUpdate, is_reserved};
 use crate::store::{NodeId, Record, Store, Target};
 use crate::wire::header::rcode;
@@ -98,7 +99,8 @@ impl Mutations {
                 Some(Mutation::Change(changes, reply)) => {
                     let mut told = Changed { durable, ..Changed::default() };
                     let mut others = BTreeSet::new();
-                    for change in changes {
+                    for (i, change) in changes.into_iter().enumerate() {
+                        make_way(i);
                         match change {
                             Change::Put(key, attributes) => plan.put(store, &key, &attributes, &mut told),
                             Change::Remove(which) => {
@@ -200,7 +202,8 @@ impl Node {
             batch.acks.into_iter().for_each(|ack| ack.refuse(&why));
             return;
         }
-        for op in &batch.ops {
+        for (i, op) in batch.ops.iter().enumerate() {
+            make_way(i);
             self.apply(op);
         }
         for ack in batch.acks {

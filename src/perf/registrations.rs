@@ -7,7 +7,7 @@ use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -34,7 +34,10 @@ const QUERIES_PER_S: &str = "5000";
 const LOWEST_PRIORITY: i32 = 19;
 
 /// Rounds of quiet and busy, in turn.
-const ROUNDS: u32 = 3;
+const ROUNDS: u32 = 5;
+
+/// For so long more than the load generator takes there is something to register.
+const SPARE: Duration = Duration::from_secs(3);
 
 /// A connection to the node's control socket, kept open.
 struct Connection(UnixStream);
@@ -79,26 +82,40 @@ fn body(numbers: impl Iterator<Item = u64>) -> Vec<u8> {
     serde_json::to_vec(&numbers.map(one).collect::<Vec<_>>()).expect("it has a form in JSON")
 }
 
+/// What is registered in so long a time at this rate, `batch` at a time: made beforehand, since who registers shares a CPU with the
+/// load generator.
+fn bodies(batch: u64, rate: u64, time: Duration, counter: &mut u64) -> Vec<Vec<u8>> {
+    let count = rate / batch * (time + SPARE).as_secs();
+    (0..count)
+        .map(|_| {
+            *counter += batch;
+            body(*counter - batch..*counter)
+        })
+        .collect()
+}
+
 /// Registers at a steady rate until `stop`, by so many connections, `batch` at a time. Returns how many and in which time.
 fn register(
     node: &Node,
     directory: &Path,
     (connections, batch, rate): (usize, u64, u64),
-    counter: &AtomicU64,
+    bodies: &[Vec<u8>],
     stop: &AtomicBool,
 ) -> io::Result<(u64, Duration)> {
     let socket = directory.join(format!("{}.sock", node.name()));
     let begin = Instant::now();
-    let first = counter.load(Ordering::Relaxed);
+    let (next, made) = (AtomicUsize::new(0), AtomicUsize::new(0));
     let run = || -> io::Result<()> {
         // It shares its CPU with the load generator, whose queries shall leave when they are due.
         setpriority_process(None, LOWEST_PRIORITY)?;
         let mut connection = Connection(UnixStream::connect(&socket)?);
         while !stop.load(Ordering::Relaxed) {
-            let number = counter.fetch_add(batch, Ordering::Relaxed);
-            let due = Duration::from_secs_f64((number - first) as f64 / rate as f64);
+            let number = next.fetch_add(1, Ordering::Relaxed);
+            let Some(body) = bodies.get(number) else { break };
+            let due = Duration::from_secs_f64(number as f64 * batch as f64 / rate as f64);
             thread::sleep(due.saturating_sub(begin.elapsed()));
-            connection.post(&body(number..number + batch))?;
+            connection.post(body)?;
+            made.fetch_add(1, Ordering::Relaxed);
         }
         Ok(())
     };
@@ -108,7 +125,7 @@ fn register(
             .into_iter()
             .try_for_each(|thread| thread.join().map_err(|_| io::Error::other("a registrar has panicked"))?)
     })?;
-    Ok((counter.load(Ordering::Relaxed) - first, begin.elapsed()))
+    Ok((made.into_inner() as u64 * batch, begin.elapsed()))
 }
 
 /// The 99th percentile of queries at a steady rate, in microseconds.
@@ -141,7 +158,7 @@ fn median(mut all: Vec<f64>) -> f64 {
 pub(super) fn registrations(directory: &Path, seconds: u32) -> io::Result<Vec<Figure>> {
     let plan = Plan { cpus: Some("0".into()), durable: true, ..Plan::new("node-0") };
     let node = Node::start(plan, directory, &[])?;
-    let counter = AtomicU64::new(NAMES);
+    let mut counter = NAMES;
     for part in 0..NAMES / BATCH {
         let socket = directory.join("node-0.sock");
         Connection(UnixStream::connect(socket)?).post(&body(part * BATCH..(part + 1) * BATCH))?;
@@ -164,8 +181,9 @@ pub(super) fn registrations(directory: &Path, seconds: u32) -> io::Result<Vec<Fi
         for _ in 0..ROUNDS {
             quiet.push(p99_us(&node, directory, slice)?);
             let stop = AtomicBool::new(false);
+            let bodies = bodies(way.1, way.2, slice, &mut counter);
             let (p99, registered) = thread::scope(|scope| -> io::Result<_> {
-                let registrar = scope.spawn(|| register(&node, directory, way, &counter, &stop));
+                let registrar = scope.spawn(|| register(&node, directory, way, &bodies, &stop));
                 let p99 = p99_us(&node, directory, slice);
                 stop.store(true, Ordering::Relaxed);
                 let registered =

@@ -11,6 +11,7 @@ use super::whole::whole;
 use super::{MAX_WARM, Table, ZoneSettings, name_server, shard_of};
 use crate::policy::Policy;
 use crate::policy::rules::Rules;
+use crate::precedence::make_way;
 use crate::snapshot::{Current, Reader};
 use crate::store::{NameSet, Store};
 use crate::wire::name::{HashSeed, Name, QueryName};
@@ -201,6 +202,7 @@ impl Publisher {
         let mut update = Update::new(old.seed(), names.len());
         let mut bare = Vec::new();
         for (i, &name) in names.iter().enumerate() {
+            make_way(i);
             if i % MAX_WARM == 0 && names.len() > 1 {
                 warm(&names[i..names.len().min(i + MAX_WARM)], old, store);
             }

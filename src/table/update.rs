@@ -13,6 +13,7 @@ use super::shard::{Shard, ShardWriter, append_set, mark_steered};
 use super::{Table, Zone, ZoneSettings, shard_of};
 use crate::policy::select::{Standing, select};
 use crate::policy::{Order, Policy, steering};
+use crate::precedence::make_way;
 use crate::store::NameSet;
 use crate::wire::name::{HashSeed, Name, QueryName, suffix_at};
 use crate::wire::record::rtype;
@@ -179,7 +180,9 @@ impl Update {
             folded.hash()
         };
         let all = std::mem::take(&mut self.entries);
-        for changed in all.chunk_by(|a, b| recent::part_of(a.hash) == recent::part_of(b.hash)) {
+        let by_part = all.chunk_by(|a, b| recent::part_of(a.hash) == recent::part_of(b.hash));
+        for (done, changed) in by_part.enumerate() {
+            make_way(done);
             let part = recent::part_of(changed[0].hash);
             // What is newer there would hide what is written into the shards.
             if is_worth || recent.part(part).is_some() {
@@ -211,7 +214,9 @@ impl Update {
         let mut writer = ShardWriter::default();
         let mut folded = QueryName::default();
         let mut all: Vec<(u64, &[u8], &[u8])> = Vec::new();
-        for changed in self.entries.chunk_by(|a, b| shard_of(a.hash, count) == shard_of(b.hash, count)) {
+        let by_shard = self.entries.chunk_by(|a, b| shard_of(a.hash, count) == shard_of(b.hash, count));
+        for (done, changed) in by_shard.enumerate() {
+            make_way(done);
             let i = shard_of(changed[0].hash, count);
             // Both are in the order of their hashes, then names: what is in both is met at the same time.
             let mut changed = changed.iter().peekable();

@@ -33,6 +33,7 @@ pub use self::guard::Token;
 use self::problem::Problem;
 use super::control_address::ControlAddress;
 use super::request::{Reply, Request};
+use crate::precedence::stand_back;
 use crate::wire::name::Name;
 
 /// Bytes of a request's body at most: a thousand registrations have a few hundred thousand.
@@ -112,6 +113,7 @@ impl Listener {
         let (stop, stopped) = oneshot::channel::<()>();
         // It ends when it is told to; connections that are open then are closed.
         let serve = move || {
+            stand_back();
             runtime.block_on(async {
                 let socket = match socket {
                     Socket::Tcp(socket) => TcpListener::from_std(socket).map(connections::Socket::Tcp),

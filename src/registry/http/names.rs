@@ -14,6 +14,7 @@ use serde_json::Value;
 
 use super::Shared;
 use super::problem::Problem;
+use crate::precedence::make_way;
 use crate::registry::addition;
 use crate::registry::request::{
     Addition, Change, Changed, MAX_ADDITIONS, Registration, Request, Selector, Sought,
@@ -119,6 +120,7 @@ fn read_list<T: serde::de::DeserializeOwned>(value: Value) -> Result<Vec<T>, Pro
     match value {
         Value::Array(list) => {
             let item = |(i, it): (usize, Value)| {
+                make_way(i);
                 read(it).map_err(|problem| Problem::bad(format!("item {}: {}", i + 1, problem.detail())))
             };
             list.into_iter().enumerate().map(item).collect()
