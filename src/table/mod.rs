@@ -87,7 +87,10 @@ impl Table {
     #[inline]
     #[must_use]
     pub fn lookup(&self, name: &QueryName) -> Option<Entry<'_>> {
-        if let Some(entry) = self.recent.find(name) {
+        // Mostly there is nothing.
+        if !self.recent.is_empty()
+            && let Some(entry) = self.recent.find(name)
+        {
             return (!entry.is_gone()).then_some(entry);
         }
         self.shards.get(shard_of(name.hash(), self.shards.len())).find(name)

@@ -42,12 +42,13 @@ pub(super) fn is_worth(changed: usize, entries: usize) -> bool {
 
 impl Recent {
     /// What has become of `name`, if it has changed lately.
-    #[inline]
+    #[inline(never)]
     pub(super) fn find(&self, name: &QueryName) -> Option<Entry<'_>> {
         self.parts.get(part_of(name.hash()))?.as_ref()?.find(name)
     }
 
     /// Whether there is nothing.
+    #[inline]
     pub(super) fn is_empty(&self) -> bool {
         self.parts.is_empty()
     }

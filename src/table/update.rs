@@ -171,6 +171,9 @@ impl Update {
     /// what is to go into the shards.
     fn put_aside(&mut self, recent: &mut Recent, entries: usize) {
         let is_worth = recent::is_worth(self.entries.len(), entries);
+        if !is_worth && recent.is_empty() {
+            return;
+        }
         let settles = self.entries.is_empty();
         let mut writer = ShardWriter::default();
         let mut folded = QueryName::default();
