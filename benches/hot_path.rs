@@ -6,16 +6,23 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use criterion::{Criterion, criterion_group, criterion_main};
+use dashmap::DashMap;
+use foldhash::fast::RandomState;
 use redbreast::dataplane::access::Access;
 use redbreast::dataplane::answer::{Answerer, Origin, Service};
 use redbreast::dataplane::identity::Identity;
 use redbreast::policy::rules::{Rules, Scope};
 use redbreast::policy::{Order, Policy};
+use redbreast::resolver::cache::{Cache, Limits};
+use redbreast::resolver::message::{Expected, read_answer};
+use redbreast::resolver::query::{MAX_QUERY_LEN, Manner, write_query};
+use redbreast::resolver::question::{Answer, Question};
+use redbreast::resolver::sanitize::AnswerBuffer;
 use redbreast::snapshot::Current;
 use redbreast::store::{Attributes, Key, NodeId, Store};
 use redbreast::table::{Publisher, ZoneSettings};
 use redbreast::wire::cookie::Secrets;
-use redbreast::wire::name::{Name, QueryName};
+use redbreast::wire::name::{HashSeed, Name, QueryName};
 use redbreast::wire::query::Query;
 use redbreast::wire::response::{DEFAULT_UDP_LEN, Transport};
 
@@ -146,5 +153,122 @@ fn publish(c: &mut Criterion) {
     });
 }
 
-criterion_group!(benches, hot_path, publish);
+/// Asking an upstream, and taking what it answers.
+fn upstream(c: &mut Criterion) {
+    let asked = name("www.example.com");
+    let asked = asked.as_wire();
+    let question =
+        Question { name: asked, name_hash: 1, qtype: 1, dnssec_ok: false, checking_disabled: false };
+    let mut buffer = [0; MAX_QUERY_LEN];
+    let manner = Manner { edns: true, case_bits: Some([0x5555; 4]), passed_by: &[4711] };
+    c.bench_function("write a query to an upstream", |b| {
+        b.iter(|| write_query(&mut buffer, 0x1234, black_box(&question), &manner));
+    });
+
+    let header = |answers: u8, authorities: u8, rcode: u8| {
+        let header = [0x12, 0x34, 0x81, 0x80 | rcode, 0, 1, 0, answers, 0, authorities, 0, 1];
+        [&header[..], asked, b"\0\x01\0\x01"].concat()
+    };
+    let address = b"\xc0\x0c\0\x01\0\x01\0\0\0\x3c\0\x04\xc0\0\x02\x01";
+    let alias = b"\xc0\x0c\0\x05\0\x01\0\0\0\x3c\0\x06\x03cdn\xc0\x10";
+    let target = b"\xc0\x2d\0\x01\0\x01\0\0\0\x3c\0\x04\xc0\0\x02\x01";
+    let soa = b"\xc0\x10\0\x06\0\x01\0\0\0\x3c\0\x1d\x02ns\xc0\x10\x01h\xc0\x10\0\0\0\x01\0\0\0\x01\0\0\0\x01\0\0\0\x01\0\0\0\x3c";
+    let opt = b"\0\0\x29\x04\xd0\0\0\0\0\0\0";
+    for (label, message) in [
+        ("one address", [&header(1, 0, 0)[..], address, opt].concat()),
+        ("four addresses", [&header(4, 0, 0)[..], &address.repeat(4), opt].concat()),
+        ("an alias and two addresses", [&header(3, 0, 0)[..], alias, target, target, opt].concat()),
+        ("that there is no such name", [&header(0, 1, 3)[..], soa, opt].concat()),
+    ] {
+        let expected = Expected {
+            id: 0x1234,
+            question,
+            sent_name: asked,
+            exact_case: true,
+            over_stream: false,
+            edns: true,
+        };
+        let mut out = AnswerBuffer::default();
+        assert_eq!(read_answer(&message, &expected, &mut out), Ok(()), "{label}");
+        assert!(out.answer().ttl_s == 60, "{label}");
+        c.bench_function(&format!("take from an upstream {label}"), |b| {
+            b.iter(|| read_answer(black_box(&message), &expected, &mut out));
+        });
+    }
+}
+
+/// The names of so many questions: by Zipf's law, the `k`-th of them is asked for `1 / k` as often as the first.
+fn popular_names(names: u16, questions: usize) -> Vec<QueryName> {
+    let mut random = fastrand::Rng::with_seed(1);
+    let seed = HashSeed::random();
+    let mut sum = 0.0;
+    let sums: Vec<f64> = (1..=names)
+        .map(|rank| {
+            sum += 1.0 / f64::from(rank);
+            sum
+        })
+        .collect();
+    let mut hosts: Vec<_> = (0..names).collect();
+    random.shuffle(&mut hosts);
+    let drawn = std::iter::repeat_with(|| {
+        let drawn = random.f64() * sum;
+        let rank = sums.partition_point(|&sum| sum <= drawn).min(sums.len() - 1);
+        QueryName::from_name(&name(&format!("host-{}.example", hosts[rank])), seed)
+    });
+    drawn.take(questions).collect()
+}
+
+fn question(name: &[u8], name_hash: u64) -> Question<'_> {
+    Question { name, name_hash, qtype: 1, dnssec_ok: false, checking_disabled: false }
+}
+
+/// What the resolver's cache costs a query, beside a map that all workers would share.
+fn cache(c: &mut Criterion) {
+    let asked = popular_names(NAMES, 100_000);
+    let records = b"\xc0\x0c\0\x01\0\x01\0\0\x01\x2c\0\x04\x0a\0\0\x01";
+    let answer = Answer {
+        rcode: 0,
+        authenticated: false,
+        answers: 1,
+        authorities: 0,
+        ttl_s: 300,
+        records,
+        ttls_at: b"\0\x06",
+    };
+    let mut cache = Cache::new(Limits::default());
+    let shared = DashMap::<Box<[u8]>, Box<[u8]>, RandomState>::default();
+    for name in &asked {
+        cache.insert(&question(name.as_wire(), name.hash()), &answer, 0);
+        shared.insert(name.as_wire().into(), records.as_slice().into());
+    }
+    let mut buffer = [0; 16];
+    let mut names = asked.iter().cycle();
+    c.bench_function("find one of 10,000 cached answers", |b| {
+        b.iter(|| {
+            let name = names.next().expect("endless");
+            let found = cache.find(&question(name.as_wire(), name.hash()), 1).expect("it was kept");
+            buffer.copy_from_slice(found.answer.records);
+            black_box(&buffer);
+        });
+    });
+    c.bench_function("find the same in a dashmap", |b| {
+        b.iter(|| {
+            let name = names.next().expect("endless");
+            let found = shared.get(name.as_wire()).expect("it was kept");
+            buffer.copy_from_slice(&found);
+            black_box(&buffer);
+        });
+    });
+    let mut number = 0_u64;
+    c.bench_function("keep one more in a full cache", |b| {
+        b.iter(|| {
+            number += 1;
+            let bytes = [b"\x08", &number.to_be_bytes()[..], b"\0"].concat();
+            let name_hash = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            cache.insert(&question(&bytes, name_hash), &answer, 1);
+        });
+    });
+}
+
+criterion_group!(benches, hot_path, publish, upstream, cache);
 criterion_main!(benches);

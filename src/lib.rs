@@ -6,7 +6,9 @@
 //! 2. [`dataplane`] owns the worker threads and the one pure function that answers a packet,
 //! 3. [`wire`] reads the query and writes the response, both in the packet's own buffer,
 //! 4. [`table`] is the immutable name table that the answer comes from, handed over by [`snapshot`],
-//! 5. [`policy`] says which addresses go into it and in which order.
+//! 5. [`policy`] says which addresses go into it and in which order,
+//! 6. [`resolver`] knows whom to ask for names that are not ours, and what was answered: what each worker keeps of it, and
+//!    who waits for what is on its way.
 //!
 //! Around that: [`store`] holds the registrations that tables are made of, [`gossip`] keeps it the same on all nodes,
 //! [`registry`] is how names get in, and [`zone_maintenance`] the way that DNS itself has for that; [`health`] finds out what
@@ -31,6 +33,7 @@ pub mod policy;
 pub mod precedence;
 pub mod registry;
 pub mod report;
+pub mod resolver;
 pub mod snapshot;
 pub mod spread;
 pub mod store;

@@ -22,6 +22,13 @@ pub const SERVER_COOKIE_LEN: usize = 16;
 /// Bytes of the name server identifier at most, so that all options and the longest question fit in 512 bytes.
 pub const MAX_NSID_LEN: usize = 128;
 
+/// The option of our own by which a node that passes a question on says so, that questions do not go round in circles: the
+/// ids of all nodes that have passed it on, eight bytes each. Of the codes for local use (RFC 6891 §9); who does not know
+/// it ignores it (§6.1.2).
+pub const PASSED_BY: u16 = 65_053;
+/// Ids in it at most: a question that so many nodes have passed on goes no further.
+pub const MAX_PASSED_BY: usize = 8;
+
 /// What a client says by EDNS(0).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Edns {
@@ -39,6 +46,8 @@ pub struct Edns {
     pub wants_keepalive: bool,
     /// Where in the message it is said for whom a forwarder asks (RFC 7871): few do. 0 if that is not said.
     pub(crate) client_subnet_at: u16,
+    /// Where in the message it is said which nodes have passed the question on: few do. 0 if that is not said.
+    pub(crate) passed_by_at: u16,
 }
 
 /// The network of the client that a forwarder asks for (RFC 7871 §6).
@@ -85,14 +94,19 @@ impl ClientSubnet {
     /// Reads the option whose value begins at `at`.
     #[cold]
     fn read_at(message: &[u8], at: usize) -> Option<Self> {
-        let len = u16_at(message.get(at.checked_sub(2)?..at)?, 0);
-        Self::parse(message.get(at..at + usize::from(len))?).ok()?
+        Self::parse(option_at(message, at)?).ok()?
     }
 
     /// Bytes of the address that travel.
     fn address_len(&self) -> usize {
         self.source_prefix_len.div_ceil(8).into()
     }
+}
+
+/// The value of the option whose value begins at `at`.
+fn option_at(message: &[u8], at: usize) -> Option<&[u8]> {
+    let len = u16_at(message.get(at.checked_sub(2)?..at)?, 0);
+    message.get(at..at + usize::from(len))
 }
 
 /// A cookie as a client sends it.
@@ -106,16 +120,44 @@ pub struct Cookie {
     pub foreign: bool,
 }
 
-/// Extended DNS errors (RFC 8914) that we tell, by their IANA numbers.
+/// Extended DNS errors (RFC 8914) that we tell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u16)]
 pub enum ExtendedError {
+    /// What is told is over; nobody could be asked for what it is now.
+    StaleAnswer,
+    /// There could be no answer a moment ago.
+    CachedError,
+    /// There is too much to do at the moment.
+    NotReady,
+    /// The same as [`StaleAnswer`](Self::StaleAnswer), of a name that did not exist.
+    StaleNxdomain,
+    /// Nobody who could be asked has answered.
+    NoReachableAuthority,
+    /// What an upstream has told, by its number.
+    Told(u16),
     /// The client's address may not ask.
-    Prohibited = 18,
+    Prohibited,
     /// The name is in none of our zones.
-    NotAuthoritative = 20,
+    NotAuthoritative,
     /// We do not do what was asked for: transfers, and other classes.
-    NotSupported = 21,
+    NotSupported,
+}
+
+impl ExtendedError {
+    /// Its IANA number.
+    fn code(self) -> u16 {
+        match self {
+            Self::StaleAnswer => 3,
+            Self::CachedError => 13,
+            Self::NotReady => 14,
+            Self::Prohibited => 18,
+            Self::StaleNxdomain => 19,
+            Self::NotAuthoritative => 20,
+            Self::NotSupported => 21,
+            Self::NoReachableAuthority => 22,
+            Self::Told(code) => code,
+        }
+    }
 }
 
 /// The options of a response.
@@ -157,16 +199,18 @@ impl Edns {
         };
         // What the data of another version means, nobody knows.
         while edns.version == 0 && !data.is_empty() {
-            let (header, rest) = data.split_first_chunk::<4>().ok_or(BadOption)?;
-            let (value, after) = rest.split_at_checked(u16_at(header, 2).into()).ok_or(BadOption)?;
-            match u16_at(header, 0) {
+            let (code, value, after) = split_option(data).ok_or(BadOption)?;
+            let value_at = || u16::try_from(end - after.len() - value.len()).map_err(|_| BadOption);
+            match code {
                 // A second cookie is ignored (RFC 7873 §5.2).
                 option::COOKIE if edns.cookie.is_none() => edns.cookie = Some(Cookie::parse(value)?),
                 option::NSID => edns.wants_nsid = true,
                 option::TCP_KEEPALIVE => edns.wants_keepalive = true,
                 option::CLIENT_SUBNET if ClientSubnet::parse(value)?.is_some() => {
-                    edns.client_subnet_at = u16::try_from(end - rest.len()).map_err(|_| BadOption)?;
+                    edns.client_subnet_at = value_at()?;
                 }
+                // Of another form it is somebody else's.
+                PASSED_BY if value.len().is_multiple_of(8) => edns.passed_by_at = value_at()?,
                 _ => {}
             }
             data = after;
@@ -183,6 +227,40 @@ impl Edns {
         }
         ClientSubnet::read_at(message, self.client_subnet_at.into())
     }
+
+    /// Whether other nodes have passed the question on.
+    #[inline]
+    #[must_use]
+    pub fn was_passed_on(&self) -> bool {
+        self.passed_by_at != 0
+    }
+
+    /// The ids of the nodes that have passed the question on, if any have, as the `message` that this was read from says.
+    #[inline]
+    pub fn passed_by<'a>(&self, message: &'a [u8]) -> impl Iterator<Item = u64> + use<'a> {
+        let ids = option_at(message, self.passed_by_at.into()).unwrap_or_default();
+        ids.as_chunks().0.iter().map(|id| u64::from_be_bytes(*id))
+    }
+}
+
+/// The first option's code and value, and the options behind it. `None` if it does not fit in the `data`.
+#[inline]
+fn split_option(data: &[u8]) -> Option<(u16, &[u8], &[u8])> {
+    let (header, rest) = data.split_first_chunk::<4>()?;
+    let (value, after) = rest.split_at_checked(u16_at(header, 2).into())?;
+    Some((u16_at(header, 0), value, after))
+}
+
+/// The number of the extended error (RFC 8914) in the data of a response's OPT record, if one is told.
+#[must_use]
+pub fn extended_error(mut data: &[u8]) -> Option<u16> {
+    while let Some((code, value, after)) = split_option(data) {
+        if code == option::EXTENDED_ERROR && value.len() >= 2 {
+            return Some(u16_at(value, 0));
+        }
+        data = after;
+    }
+    None
 }
 
 impl Cookie {
@@ -243,7 +321,7 @@ impl Options<'_> {
             put(option::CLIENT_SUBNET, [&header, &bytes[begin..begin + subnet.address_len()]]);
         }
         if let Some(error) = self.error {
-            put(option::EXTENDED_ERROR, [&(error as u16).to_be_bytes(), &[]]);
+            put(option::EXTENDED_ERROR, [&error.code().to_be_bytes(), &[]]);
         }
     }
 }
@@ -308,6 +386,28 @@ mod tests {
             b"\0\x01\x21\0\xc0\0\x02\0\0",
         ] {
             assert_eq!(subnet(wrong), Err(BadOption), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn nodes_that_have_passed_a_question_on_are_told() {
+        let ids = |data: &[u8]| {
+            // In front of the data is the rest of the message.
+            parse(data).unwrap().passed_by(&[&[0; 4][..], data].concat()).collect::<Vec<u64>>()
+        };
+        let option =
+            |value: &[u8]| [&[0xfe, 0x1d, 0, u8::try_from(value.len()).unwrap()][..], value].concat();
+        assert_eq!(ids(&option(b"\0\0\0\0\0\0\0\x07\x01\0\0\0\0\0\0\0")), [7, 1 << 56]);
+        assert!(ids(b"\0\x03\0\0").is_empty());
+        assert!(ids(&option(b"")).is_empty());
+        assert!(ids(&option(b"other")).is_empty(), "of another form");
+    }
+
+    #[test]
+    fn the_extended_error_of_a_response_is_found_among_its_options() {
+        assert_eq!(extended_error(b"\0\x03\0\x01n\0\x0f\0\x04\0\x16ab\0\x0f\0\x02\0\x01"), Some(22));
+        for data in [&b""[..], b"\0\x0f\0\x01\0", b"\0\x0f\0\x03\0\x16", b"\0\x03\0\0"] {
+            assert_eq!(extended_error(data), None, "{data:?}");
         }
     }
 

@@ -26,6 +26,8 @@ pub const TC: u8 = 0x02;
 pub const RD: u8 = 0x01;
 /// In byte 3: recursion available.
 pub const RA: u8 = 0x80;
+/// In byte 3: authentic data: who answers has validated it (RFC 4035 §3.2.3).
+pub const AD: u8 = 0x20;
 /// In byte 3: checking disabled (RFC 4035 §3.2.2).
 pub const CD: u8 = 0x10;
 /// In byte 3: the low four bits of the response code.
@@ -57,6 +59,8 @@ pub mod rcode {
     /// A set of records that should exist does not (RFC 2136).
     pub const NXRRSET: u8 = 8;
 
+    /// An EDNS version that the server does not know (RFC 6891 §9); its upper bits are in the OPT record.
+    pub const BADVERS: u16 = 16;
     /// The low four bits of BADVERS, 16: an EDNS version that we do not know (RFC 6891 §9).
     pub const BADVERS_LOW: u8 = 0;
     /// The low four bits of BADCOOKIE, 23 (RFC 7873 §8).

@@ -1,9 +1,9 @@
 //! Reading the records of a message that somebody else has written, and asking for it: pure, and safe with any bytes.
 //!
-//! Used off the hot path: by the load generator, and where another node's answers are taken.
+//! Used by the load generator, and where another server's answers are taken.
 
 use super::header;
-use super::name::Name;
+use super::name::{MAX_LABEL_LEN, MAX_LEN, Name};
 use super::query::skip_name;
 use super::record::CLASS_IN;
 
@@ -67,30 +67,37 @@ pub fn answers(message: &[u8]) -> impl Iterator<Item = RecordView<'_>> {
     records(message).take(count.into())
 }
 
-/// The name at `at` in wire form, with what it points to. `None` if it is broken or goes round in circles.
+/// The name at `at` in wire form, with what it points to. `None` if it is broken or too long.
 #[must_use]
-pub fn expand_name(message: &[u8], mut at: usize) -> Option<Vec<u8>> {
-    let mut name = Vec::new();
-    let mut pointers = 0;
+pub fn expand_name(message: &[u8], at: usize) -> Option<Vec<u8>> {
+    expand_name_into(message, at, &mut [0; MAX_LEN]).map(<[u8]>::to_vec)
+}
+
+/// The same, written to the front of `room`. Its pointers have to lead back, to what stands in front of the labels that they
+/// end, as RFC 1035 §4.1.4 has it: so none leads round in circles.
+#[must_use]
+pub fn expand_name_into<'a>(message: &[u8], mut at: usize, room: &'a mut [u8; MAX_LEN]) -> Option<&'a [u8]> {
+    let (mut begin, mut len) = (at, 0);
     loop {
-        let len = *message.get(at)?;
-        if len & 0xc0 == 0xc0 {
+        let label_len = usize::from(*message.get(at)?);
+        if label_len >= 0xc0 {
             at = usize::from(header::u16_at(message.get(at..at + 2)?, 0) & 0x3fff);
-            pointers += 1;
-            if pointers > 127 {
+            if !(header::LEN..begin).contains(&at) {
                 return None;
             }
+            begin = at;
             continue;
         }
-        let label = message.get(at..=at + usize::from(len))?;
-        name.extend_from_slice(label);
-        if len == 0 {
-            return Some(name);
-        }
-        if len > 63 || name.len() > 255 {
+        if label_len > MAX_LABEL_LEN {
             return None;
         }
-        at += 1 + usize::from(len);
+        let label = message.get(at..=at + label_len)?;
+        room.get_mut(len..=len + label_len)?.copy_from_slice(label);
+        len += label.len();
+        at += label.len();
+        if label_len == 0 {
+            return Some(&room[..len]);
+        }
     }
 }
 
@@ -128,5 +135,22 @@ mod tests {
         circle[33] = 32;
         assert_eq!(expand_name(&circle, 32), None);
         assert_eq!(expand_name(b"\x41", 0), None);
+    }
+
+    #[test]
+    fn a_pointer_leads_back_and_not_into_the_header() {
+        let at = |bytes: &[u8], at: usize| expand_name(&[&[0; 12], bytes].concat(), at);
+        assert_eq!(at(b"\x01a\0\x01b\xc0\x0c", 15).unwrap(), b"\x01b\x01a\0");
+        assert_eq!(at(b"\xc0\x0e\x01a\0", 12), None, "forward");
+        assert_eq!(at(b"\x01a\xc0\x0c", 12), None, "round in a circle");
+        assert_eq!(at(b"\xc0\0", 12), None, "into the header");
+    }
+
+    #[test]
+    fn a_name_has_255_bytes_at_most_with_what_it_points_to() {
+        let labels = |count: usize| b"\x01a".repeat(count);
+        let message = [&[0; 12][..], &labels(126), b"\0\x01b\xc0\x0c\x02bb\xc0\x0c"].concat();
+        assert_eq!(expand_name(&message, 265).unwrap().len(), 255);
+        assert_eq!(expand_name(&message, 269), None);
     }
 }

@@ -36,8 +36,16 @@ pub mod rtype {
     pub const AAAA: u16 = 28;
     /// Location of a service (RFC 2782).
     pub const SRV: u16 = 33;
+    /// Alias of all names below one (RFC 6672).
+    pub const DNAME: u16 = 39;
     /// EDNS(0) pseudo-record (RFC 6891).
     pub const OPT: u16 = 41;
+    /// Signature of the records of one name and type (RFC 4034 §3).
+    pub const RRSIG: u16 = 46;
+    /// Which name comes next, and so which do not exist (RFC 4034 §4).
+    pub const NSEC: u16 = 47;
+    /// The same of hashed names (RFC 5155).
+    pub const NSEC3: u16 = 50;
     /// Transaction signature (RFC 8945), the last record of a message.
     pub const TSIG: u16 = 250;
     /// Incremental zone transfer (RFC 1995), in questions only.
@@ -67,16 +75,16 @@ pub mod rtype {
         ("NAPTR", 35),
         ("KX", 36),
         ("CERT", 37),
-        ("DNAME", 39),
+        ("DNAME", DNAME),
         ("APL", 42),
         ("DS", 43),
         ("SSHFP", 44),
         ("IPSECKEY", 45),
-        ("RRSIG", 46),
-        ("NSEC", 47),
+        ("RRSIG", RRSIG),
+        ("NSEC", NSEC),
         ("DNSKEY", 48),
         ("DHCID", 49),
-        ("NSEC3", 50),
+        ("NSEC3", NSEC3),
         ("NSEC3PARAM", 51),
         ("TLSA", 52),
         ("SMIMEA", 53),

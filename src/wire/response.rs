@@ -9,8 +9,8 @@ use super::name::{MAX_LEN, suffix_at};
 use super::query::{Query, salvage};
 use super::record::{FIXED_LEN, rtype};
 
-/// Bytes of the OPT record in a response, without its options.
-const OPT_LEN: usize = 11;
+/// Bytes of an OPT record without its options.
+pub(crate) const OPT_LEN: usize = 11;
 
 /// Bytes of the option that explains a response code.
 const EXTENDED_ERROR_LEN: usize = 6;
@@ -33,7 +33,7 @@ pub const UDP_LENS: std::ops::RangeInclusive<u16> = 512..=1452;
 const EXTENDED_HIGH: u8 = 1;
 
 /// A pointer can point into so many bytes from a message's beginning (RFC 1035 §4.1.4).
-const POINTER_REACH: usize = 1 << 14;
+pub(crate) const POINTER_REACH: usize = 1 << 14;
 
 /// How a message travels, which decides how long a response may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,6 +60,8 @@ pub struct Response<'a> {
     authorities: u16,
     additionals: u16,
     truncated: bool,
+    /// RA and AD.
+    flags: u8,
     extended_rcode: u8,
     /// For so many bits of the address of the client that a forwarder asks for the answer makes a difference.
     subnet_scope: u8,
@@ -106,8 +108,43 @@ impl<'a> Response<'a> {
             authorities: 0,
             additionals: 0,
             truncated: false,
+            flags: 0,
             extended_rcode: 0,
             subnet_scope: 0,
+        }
+    }
+
+    /// The message: as long as nothing has been added, what the query said behind its question is still there.
+    #[must_use]
+    pub fn message(&self) -> &[u8] {
+        self.buffer
+    }
+
+    /// Whether the client wants names looked for that are not ours (RD).
+    #[must_use]
+    pub fn recursion_desired(&self) -> bool {
+        self.buffer[2] & header::RD != 0
+    }
+
+    /// Whether the client wants what cannot be validated, too (CD).
+    #[inline]
+    #[must_use]
+    pub fn checking_disabled(&self) -> bool {
+        self.buffer[3] & header::CD != 0
+    }
+
+    /// Says that names are looked for that are not ours (RA).
+    #[inline]
+    pub fn offer_recursion(&mut self) {
+        self.flags |= header::RA;
+    }
+
+    /// Says that who gave the answer has validated it (AD), to those who want to know that (RFC 6840 §5.7).
+    #[inline]
+    pub fn set_authenticated(&mut self) {
+        let wants = self.buffer[3] & header::AD != 0 || self.edns.is_some_and(|edns| edns.dnssec_ok);
+        if wants {
+            self.flags |= header::AD;
         }
     }
 
@@ -128,6 +165,22 @@ impl<'a> Response<'a> {
         fill(&mut self.buffer[self.end..self.end + len]);
         self.end += len;
         self.answers += count;
+    }
+
+    /// Adds records of the answer and the authority section together; they are returned to be changed in place.
+    ///
+    /// # Panics
+    /// If they do not fit in [`room`](Self::room).
+    #[inline]
+    pub fn sections(&mut self, answers: u16, authorities: u16, records: &[u8]) -> &mut [u8] {
+        assert!(records.len() <= self.room());
+        let from = self.end;
+        self.end += records.len();
+        self.answers += answers;
+        self.authorities += authorities;
+        let to = &mut self.buffer[from..self.end];
+        to.copy_from_slice(records);
+        to
     }
 
     /// Where the next record will begin.
@@ -246,7 +299,7 @@ impl<'a> Response<'a> {
         let (flags, counts) = self.buffer[2..header::LEN].split_at_mut(2);
         flags[0] = header::QR | aa | tc | (flags[0] & header::RD);
         // CD is between resolvers; an answer from our own data clears it (RFC 4035 §3.1.6).
-        flags[1] = if authoritative { code } else { (flags[1] & header::CD) | code };
+        flags[1] = self.flags | if authoritative { code } else { (flags[1] & header::CD) | code };
         counts[..2].copy_from_slice(&self.questions.to_be_bytes());
         counts[2..4].copy_from_slice(&self.answers.to_be_bytes());
         counts[4..6].copy_from_slice(&self.authorities.to_be_bytes());
@@ -274,7 +327,12 @@ impl<'a> Response<'a> {
 
 /// An OPT record without its options.
 #[inline]
-fn opt_record(udp_len: u16, extended_rcode: u8, dnssec_ok: bool, options_len: u16) -> [u8; OPT_LEN] {
+pub(crate) fn opt_record(
+    udp_len: u16,
+    extended_rcode: u8,
+    dnssec_ok: bool,
+    options_len: u16,
+) -> [u8; OPT_LEN] {
     let [type_high, type_low] = rtype::OPT.to_be_bytes();
     let [size_high, size_low] = udp_len.to_be_bytes();
     let [len_high, len_low] = options_len.to_be_bytes();
@@ -284,7 +342,7 @@ fn opt_record(udp_len: u16, extended_rcode: u8, dnssec_ok: bool, options_len: u1
 
 /// A pointer to `at`, which is within its reach.
 #[inline]
-fn pointer(at: usize) -> [u8; 2] {
+pub(crate) fn pointer(at: usize) -> [u8; 2] {
     debug_assert!(at < POINTER_REACH);
     #[allow(clippy::cast_possible_truncation)] // 14 bits
     let [high, low] = (at as u16).to_be_bytes();

@@ -1,0 +1,322 @@
+//! What a worker asks upstreams and makes of what comes back, without the sockets: who is asked, what is sent, whether it is
+//! answered, and who is told.
+//!
+//! Owned by one worker. It does no I/O and takes the time as an argument: `dataplane::forwarding` has the sockets, and
+//! `tests/resolver_scenarios` has none, and a time of its own.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Instant;
+
+use rand::SeedableRng as _;
+use rand::rngs::StdRng;
+use smallvec::SmallVec;
+
+use super::Resolver;
+use super::in_flight::{Asked, Ended, Failure, InFlight, Place, STREAM, Sending};
+use super::message::{Expected, Fault, read_answer};
+use super::meter::Count;
+use super::query::{Manner, mix_case, write_query};
+use super::question::{OwnedQuestion, Question};
+use super::routes::{Route, Routes};
+use super::sanitize::AnswerBuffer;
+use crate::wire::name::MAX_LEN;
+
+/// Something that has come from an upstream. Servers are known by their numbers in the [`Routes`].
+pub enum Arrival<'a> {
+    /// A message.
+    Message {
+        /// From whom.
+        server: u16,
+        /// To which of the sockets for that server, or [`STREAM`].
+        slot: u8,
+        /// What it says.
+        bytes: &'a [u8],
+    },
+    /// The stream to a server has ended, with questions that it has not answered.
+    StreamBroken {
+        /// To whom.
+        server: u16,
+        /// It had answered others.
+        worked: bool,
+    },
+    /// The host of a server says that nobody is there.
+    Refused {
+        /// Which.
+        server: u16,
+    },
+}
+
+/// Where it comes from.
+pub trait Arrivals {
+    /// The next that there is in this turn.
+    fn next(&mut self, now: Instant) -> Option<Arrival<'_>>;
+}
+
+/// A query that is to be sent.
+pub struct Outgoing<'a> {
+    sending: Sending<'a>,
+    mix_case: bool,
+}
+
+impl Outgoing<'_> {
+    /// To whom, from where, and with which id.
+    #[must_use]
+    pub fn place(&self) -> Place {
+        self.sending.place
+    }
+
+    /// Writes it to the front of `out` and returns its length.
+    ///
+    /// # Panics
+    /// If there is no room, as [`write_query`] says.
+    #[must_use]
+    pub fn write(&self, out: &mut [u8]) -> usize {
+        let Sending { place, question, edns, case_bits, passed_by } = &self.sending;
+        let case_bits = self.mix_case.then_some([*case_bits; 4]);
+        write_query(out, place.id, question, &Manner { edns: *edns, case_bits, passed_by })
+    }
+}
+
+/// A question that something has come of.
+pub struct Done<W> {
+    question: OwnedQuestion,
+    waiters: SmallVec<[W; 1]>,
+    outcome: Outcome,
+}
+
+enum Outcome {
+    /// The answer is in the resolver's buffer.
+    Answer,
+    /// There is none.
+    Failed(Failure),
+    /// It has been waited for for long: what is stale will do.
+    Stale,
+}
+
+impl<W> Done<W> {
+    fn failed((ended, failure): (Ended<W>, Failure)) -> Self {
+        let Ended { question, waiters } = ended;
+        Self { question, waiters, outcome: Outcome::Failed(failure) }
+    }
+
+    /// Has `resolver` know it; returns those who have waited.
+    pub fn tell(self, resolver: &mut Resolver) -> SmallVec<[W; 1]> {
+        match self.outcome {
+            Outcome::Answer => resolver.take_answer(self.question),
+            Outcome::Failed(failure) => resolver.take_failure(self.question, failure),
+            Outcome::Stale => resolver.allow_stale(&self.question.get()),
+        }
+        self.waiters
+    }
+}
+
+/// Questions to upstreams, and answers, of one worker.
+pub struct Exchange<W> {
+    worker: usize,
+    /// Letters of names are sent in upper or lower case by chance, and have to come back so.
+    mix_case: bool,
+    routes: Arc<Routes>,
+    in_flight: InFlight<W>,
+    /// Done without an answer, some of it before it was asked.
+    done: VecDeque<Done<W>>,
+    secret: StdRng,
+}
+
+impl<W> Exchange<W> {
+    /// One of the worker with this number, with nobody to ask before its first turn. Ids and, if it is to `mix_case`, letters
+    /// are drawn from `secret`.
+    #[must_use]
+    pub fn new(worker: usize, mix_case: bool, mut secret: StdRng) -> Self {
+        let routes = Arc::new(Routes::default());
+        let in_flight = InFlight::new(&routes, worker, StdRng::from_rng(&mut secret));
+        Self { worker, mix_case, routes, in_flight, done: VecDeque::new(), secret }
+    }
+
+    /// Begins a turn. If there are other routes than before, these are returned: they hold from now on, also for what is in
+    /// flight, which is asked anew, and what comes from the sockets that were there before is of no use.
+    pub fn begin_turn(&mut self, resolver: &mut Resolver, now: Instant) -> Option<&Routes> {
+        if resolver.generation() == self.routes.generation {
+            return None;
+        }
+        self.routes = resolver.routes();
+        let new = InFlight::new(&self.routes, self.worker, StdRng::from_rng(&mut self.secret));
+        let open = std::mem::replace(&mut self.in_flight, new).take_all();
+        // What those have said who are not asked any more is not for us to say.
+        resolver.cache().clear();
+        for Ended { question, waiters } in open {
+            for waiter in waiters {
+                let it = question.get();
+                let asked = match self.group(&it) {
+                    Some(group) => self.in_flight.ask(&it, group, &[resolver.id()], Some(waiter), now),
+                    None => Asked::Nobody(Some(waiter)),
+                };
+                self.note(&it, asked);
+            }
+        }
+        Some(&self.routes)
+    }
+
+    /// The servers that are asked for it.
+    fn group(&self, question: &Question<'_>) -> Option<u16> {
+        match self.routes.route(question.name) {
+            Route::Forward(group) | Route::Default(group) => Some(group),
+            Route::Nobody => None,
+        }
+    }
+
+    /// Has `waiter` wait for what the servers of a `group` say of a question. Returns whether others wait for the same.
+    pub fn ask(
+        &mut self,
+        question: &Question<'_>,
+        group: u16,
+        passed_by: &[u64],
+        waiter: W,
+        now: Instant,
+    ) -> bool {
+        let asked = self.in_flight.ask(question, group, passed_by, Some(waiter), now);
+        let joined = matches!(asked, Asked::Joined);
+        self.note(question, asked);
+        joined
+    }
+
+    fn note(&mut self, question: &Question<'_>, asked: Asked<W>) {
+        match asked {
+            Asked::New | Asked::Joined => {}
+            Asked::Displaced(ended) => self.done.push_back(Done::failed((ended, Failure::Overload))),
+            Asked::Nobody(waiter) => self.give_up(question, waiter, Failure::NobodyThere),
+            Asked::Full(waiter) => self.give_up(question, waiter, Failure::Overload),
+        }
+    }
+
+    fn give_up(&mut self, question: &Question<'_>, waiter: Option<W>, failure: Failure) {
+        let ended = Ended { question: question.into(), waiters: waiter.into_iter().collect() };
+        self.done.push_back(Done::failed((ended, failure)));
+    }
+
+    /// Questions that upstreams have been asked, and queries that wait for the answers.
+    #[must_use]
+    pub fn in_flight(&self) -> (usize, usize) {
+        (self.in_flight.len(), self.in_flight.waiters())
+    }
+
+    /// Asks once more for popular answers that expire soon; returns for how many.
+    pub fn refresh(&mut self, resolver: &mut Resolver, now: Instant) -> usize {
+        let mut count = 0;
+        while let Some(question) = resolver.next_expiring() {
+            let it = question.get();
+            let Some(group) = self.group(&it) else { continue };
+            let asked = self.in_flight.ask(&it, group, &[resolver.id()], None, now);
+            // Else it is asked for already; or it cannot be, and expires.
+            if matches!(asked, Asked::New | Asked::Displaced(_)) {
+                count += 1;
+                self.note(&it, asked);
+            }
+        }
+        count
+    }
+
+    /// The next question that something has come of, by what `arrives` or by the time. It is [told](Done::tell) before the
+    /// next is looked for.
+    pub fn next_done(
+        &mut self,
+        resolver: &mut Resolver,
+        arrives: &mut impl Arrivals,
+        now: Instant,
+    ) -> Option<Done<W>> {
+        if let Some(done) = self.done.pop_front() {
+            return Some(done);
+        }
+        while let Some(arrival) = arrives.next(now) {
+            match arrival {
+                Arrival::Message { server, slot, bytes } => {
+                    if let Some(done) = self.judge(resolver.buffer(), (server, slot), bytes, now) {
+                        return Some(done);
+                    }
+                }
+                Arrival::StreamBroken { server, worked } => {
+                    self.in_flight.stream_broken(server, worked, now);
+                }
+                Arrival::Refused { server } => self.in_flight.server_refuses(server, now),
+            }
+        }
+        if let Some(given_up) = self.in_flight.expire(now) {
+            return Some(Done::failed(given_up));
+        }
+        let has_stale = |question: &Question<'_>| resolver.has_stale(question);
+        let Ended { question, waiters } = self.in_flight.next_overdue(now, has_stale)?;
+        Some(Done { question, waiters, outcome: Outcome::Stale })
+    }
+
+    /// What has come of a question by a `message` that came back to where it was sent from, if anything has.
+    fn judge(
+        &mut self,
+        buffer: &mut AnswerBuffer,
+        (server, slot): (u16, u8),
+        message: &[u8],
+        now: Instant,
+    ) -> Option<Done<W>> {
+        let Self { in_flight, mix_case: exact_case, .. } = self;
+        let id = u16::from_be_bytes(*message.first_chunk()?);
+        let place = Place { server, slot, id };
+        let awaited = in_flight.awaited(place, now)?;
+        let question = awaited.question;
+        let mut sent_name = [0; MAX_LEN];
+        let sent_name = &mut sent_name[..question.name.len()];
+        sent_name.copy_from_slice(question.name);
+        if *exact_case {
+            mix_case(sent_name, [awaited.case_bits; 4]);
+        }
+        let (edns, over_stream) = (awaited.edns, slot == STREAM);
+        let expected = Expected { id, question, sent_name, exact_case: *exact_case, over_stream, edns };
+        let failure = match read_answer(message, &expected, buffer) {
+            Ok(()) => {
+                let Ended { question, waiters } = in_flight.answered(place, now)?;
+                return Some(Done { question, waiters, outcome: Outcome::Answer });
+            }
+            Err(Fault::Mismatch) => {
+                in_flight.meter(place).count(Count::Mismatched);
+                return None;
+            }
+            Err(Fault::Truncated) => {
+                in_flight.truncated(place, now);
+                return None;
+            }
+            Err(Fault::NoEdns) => {
+                in_flight.without_edns(place, now);
+                return None;
+            }
+            Err(Fault::Malformed) => Failure::NoAnswer,
+            Err(Fault::Failed { rcode, extended_error }) => Failure::Answered(rcode, extended_error),
+        };
+        in_flight.declined(place, failure, now).map(Done::failed)
+    }
+
+    /// Whom the next query is for that is to be sent.
+    pub fn next_server(&mut self) -> Option<u16> {
+        self.in_flight.next_server()
+    }
+
+    /// The next query that is to be sent, from this `slot` if it is a datagram.
+    pub fn next_to_send(&mut self, slot: u8, now: Instant) -> Option<Outgoing<'_>> {
+        let mix_case = self.mix_case;
+        self.in_flight.next_to_send(slot, now).map(|sending| Outgoing { sending, mix_case })
+    }
+
+    /// The host of `server` says that nobody is there.
+    pub fn server_refuses(&mut self, server: u16, now: Instant) {
+        self.in_flight.server_refuses(server, now);
+    }
+
+    /// Whether there is something to do at once.
+    #[must_use]
+    pub fn is_busy(&self) -> bool {
+        !self.done.is_empty() || self.in_flight.is_busy()
+    }
+
+    /// When there will be something to do.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Instant> {
+        self.in_flight.deadline()
+    }
+}

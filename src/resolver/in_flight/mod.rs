@@ -1,0 +1,599 @@
+//! Questions that upstream servers have been asked, who waits for the answers, and who is asked next when none comes.
+//!
+//! Owned by one worker. It does no I/O and takes the time as an argument: what is to be sent is told by
+//! [`InFlight::next_to_send`], what has come is told to it.
+
+mod failing;
+
+use std::cmp::Reverse;
+use std::collections::HashMap;
+use std::collections::{BinaryHeap, VecDeque};
+use std::time::{Duration, Instant};
+
+pub use failing::STALE_AFTER;
+use hashbrown::HashTable;
+use rand::Rng as _;
+use rand::rngs::StdRng;
+use slab::Slab;
+use smallvec::SmallVec;
+
+use super::meter::{Count, Meter};
+use super::question::{OwnedQuestion, Question};
+use super::routes::Routes;
+use super::servers::{Server, choose, explore};
+use super::settings::Protocol;
+
+/// Questions of one worker in flight at most; for a new one the oldest is given up.
+pub const MAX_QUESTIONS: usize = 100_000;
+
+/// Queries of one worker that wait for them at most; the same holds.
+pub const MAX_WAITERS: usize = 131_072;
+
+/// How often a question is sent at most before it is given up.
+const MAX_SENT: usize = 16;
+
+/// Ids that are drawn for a message until one is free.
+const MAX_DRAWS: usize = 8;
+
+/// The slot of what is sent over a stream, which has no port of its own.
+pub const STREAM: u8 = u8::MAX;
+
+/// Nodes that a question is told to have passed at most: more is a loop, or as good as one.
+pub const MAX_PASSED_BY: usize = 8;
+
+/// Why there is no answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// All servers that could be asked are down.
+    NobodyThere,
+    /// None has answered in time.
+    NoAnswer,
+    /// This is all that was said: a response code, and the reason (RFC 8914) if one was given.
+    Answered(u16, Option<u16>),
+    /// Somebody asked the same a moment ago, and there was none.
+    Cached,
+    /// There were too many questions.
+    Overload,
+}
+
+/// Where a question was sent from, and to whom: what an answer has to come back to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Place {
+    /// The number of the server.
+    pub server: u16,
+    /// Which of the sockets for that server, or [`STREAM`].
+    pub slot: u8,
+    /// The message's id.
+    pub id: u16,
+}
+
+/// Something to be sent.
+pub struct Sending<'a> {
+    /// To whom, from where, and with which id.
+    pub place: Place,
+    /// What is asked.
+    pub question: Question<'a>,
+    /// With EDNS.
+    pub edns: bool,
+    /// Random bits, for the case of the name's letters: an answer has to have the same.
+    pub case_bits: u64,
+    /// The nodes that it has passed.
+    pub passed_by: &'a [u64],
+}
+
+/// What a question was asked like that has an answer now.
+pub struct Awaited<'a> {
+    /// The question.
+    pub question: Question<'a>,
+    /// With EDNS.
+    pub edns: bool,
+    /// The bits that the case of its name was made with.
+    pub case_bits: u64,
+}
+
+/// A question that is done with.
+pub struct Ended<W> {
+    /// The question.
+    pub question: OwnedQuestion,
+    /// Who has waited.
+    pub waiters: SmallVec<[W; 1]>,
+}
+
+/// A question in flight.
+struct Pending<W> {
+    question: OwnedQuestion,
+    waiters: SmallVec<[W; 1]>,
+    /// Its number among all that there have been: keys are used again.
+    serial: u64,
+    /// The servers that may be asked.
+    group: u16,
+    /// Those that have been asked, once for each time.
+    asked: SmallVec<[u16; 4]>,
+    /// Those that have said that they cannot answer, and what the last of them said.
+    failed: SmallVec<[u16; 2]>,
+    failure: Option<Failure>,
+    /// Where it was sent from last.
+    last: Option<Place>,
+    passed_by: SmallVec<[u64; 1]>,
+    begun: Instant,
+}
+
+/// A question as it was sent once.
+struct Attempt {
+    key: usize,
+    serial: u64,
+    sent: Instant,
+    case_bits: u64,
+    edns: bool,
+    /// It has not been answered in time; it may still be.
+    is_late: bool,
+}
+
+/// When a question began, if it is still that.
+#[derive(Clone, Copy)]
+struct Begun {
+    at: Instant,
+    key: usize,
+    serial: u64,
+}
+
+/// What is to be sent.
+struct Outgoing {
+    key: usize,
+    serial: u64,
+    server: u16,
+    stream: bool,
+}
+
+/// What came of asking.
+pub enum Asked<W> {
+    /// It is on its way.
+    New,
+    /// It was on its way already.
+    Joined,
+    /// It is on its way, and the oldest question was given up for it.
+    Displaced(Ended<W>),
+    /// There is nobody to ask now.
+    Nobody(Option<W>),
+    /// Too many wait already, all of them for this.
+    Full(Option<W>),
+}
+
+/// All questions of a worker.
+pub struct InFlight<W> {
+    /// How long a question is worked on.
+    timeout: Duration,
+    /// The servers, by number.
+    pub servers: Vec<Server>,
+    /// Whether a server is asked over streams alone.
+    streamed: Vec<bool>,
+    groups: Vec<Vec<u16>>,
+    /// The servers of a group are asked in turn; who is next.
+    rotate: bool,
+    turn: usize,
+    questions: Slab<Pending<W>>,
+    by_question: HashTable<usize>,
+    /// In the order in which they began, which is that in which their time is over. Those that have ended before are passed over.
+    begun: VecDeque<Begun>,
+    /// The same, of those whose clients have not waited for long yet.
+    fresh: VecDeque<Begun>,
+    attempts: HashMap<Place, Attempt, foldhash::fast::RandomState>,
+    timers: BinaryHeap<Reverse<(Instant, Place, u64)>>,
+    outgoing: VecDeque<Outgoing>,
+    /// Given up while something else was done.
+    done: VecDeque<(Ended<W>, Failure)>,
+    waiters: usize,
+    next_serial: u64,
+    /// For what nobody shall guess who has seen others of it: ids, and the case of letters (RFC 5452 §9.2).
+    secret: StdRng,
+    /// For what anybody may guess.
+    rng: fastrand::Rng,
+}
+
+impl<W> InFlight<W> {
+    /// None yet, on these `routes`; `worker` is whose meters are used.
+    #[must_use]
+    pub fn new(routes: &Routes, worker: usize, mut secret: StdRng) -> Self {
+        let Routes { servers, groups, upstreams, .. } = routes;
+        Self {
+            timeout: upstreams.timeout,
+            servers: servers.iter().map(|it| Server::new(it.meter(worker))).collect(),
+            streamed: servers.iter().map(|it| matches!(it.upstream.protocol, Protocol::Tls { .. })).collect(),
+            groups: groups.clone(),
+            rotate: upstreams.rotate,
+            turn: 0,
+            questions: Slab::new(),
+            by_question: HashTable::new(),
+            begun: VecDeque::new(),
+            fresh: VecDeque::new(),
+            attempts: HashMap::default(),
+            timers: BinaryHeap::new(),
+            outgoing: VecDeque::new(),
+            done: VecDeque::new(),
+            waiters: 0,
+            next_serial: 0,
+            rng: fastrand::Rng::with_seed(secret.next_u64()),
+            secret,
+        }
+    }
+
+    /// Asks the servers of a `group` on behalf of `waiter`, or of nobody who waits.
+    pub fn ask(
+        &mut self,
+        question: &Question<'_>,
+        group: u16,
+        passed_by: &[u64],
+        waiter: Option<W>,
+        now: Instant,
+    ) -> Asked<W> {
+        let servers = self.groups.get(usize::from(group)).map_or(&[][..], Vec::as_slice);
+        self.turn = if self.rotate { self.turn.wrapping_add(1) } else { 0 };
+        let (before, from) = servers.split_at(self.turn.checked_rem(servers.len()).unwrap_or(0));
+        let chosen = choose(&self.servers, from.iter().chain(before).copied(), &[], self.rotate);
+        if chosen.is_some()
+            && let Some(key) = self.find(question)
+        {
+            return self.join(key, waiter);
+        }
+        let beside = explore(&mut self.servers, servers, chosen, now, &mut self.rng);
+        let is_known = chosen.is_none() && self.find(question).is_some();
+        if (chosen.is_none() && beside.is_none()) || is_known {
+            return Asked::Nobody(waiter);
+        }
+        // If all are down, the question goes to one of them to see whether it is back, and nobody waits for that.
+        let (waiter, left) = if chosen.is_some() { (waiter, None) } else { (None, Some(waiter)) };
+        let displaced = if self.questions.len() < MAX_QUESTIONS && self.waiters < MAX_WAITERS {
+            None
+        } else {
+            self.end_oldest(None)
+        };
+        let key = self.begin(question, group, passed_by, waiter, now);
+        chosen.into_iter().chain(beside).for_each(|server| self.queue(key, server, false));
+        match (left, displaced) {
+            (Some(waiter), _) => Asked::Nobody(waiter),
+            (None, Some(displaced)) => Asked::Displaced(displaced),
+            (None, None) => Asked::New,
+        }
+    }
+
+    fn begin(
+        &mut self,
+        question: &Question<'_>,
+        group: u16,
+        passed_by: &[u64],
+        waiter: Option<W>,
+        now: Instant,
+    ) -> usize {
+        self.waiters += usize::from(waiter.is_some());
+        let serial = self.next_serial;
+        self.next_serial += 1;
+        let key = self.questions.insert(Pending {
+            question: question.into(),
+            waiters: waiter.into_iter().collect(),
+            serial,
+            group,
+            asked: SmallVec::new(),
+            failed: SmallVec::new(),
+            failure: None,
+            last: None,
+            passed_by: passed_by.into(),
+            begun: now,
+        });
+        let hash_of = |key: &usize| self.questions[*key].question.get().hash();
+        self.by_question.insert_unique(question.hash(), key, hash_of);
+        self.begun.push_back(Begun { at: now, key, serial });
+        self.fresh.push_back(Begun { at: now, key, serial });
+        key
+    }
+
+    fn find(&self, question: &Question<'_>) -> Option<usize> {
+        let is_it = |key: &usize| self.questions[*key].question.get() == *question;
+        self.by_question.find(question.hash(), is_it).copied()
+    }
+
+    fn join(&mut self, key: usize, waiter: Option<W>) -> Asked<W> {
+        let mut displaced = None;
+        while self.waiters >= MAX_WAITERS && displaced.is_none() {
+            match self.end_oldest(Some(key)) {
+                Some(ended) => displaced = Some(ended).filter(|ended| !ended.waiters.is_empty()),
+                None => return Asked::Full(waiter),
+            }
+        }
+        self.waiters += usize::from(waiter.is_some());
+        self.questions[key].waiters.extend(waiter);
+        displaced.map_or(Asked::Joined, Asked::Displaced)
+    }
+
+    /// Gives up the oldest question but for one that stays.
+    fn end_oldest(&mut self, stays: Option<usize>) -> Option<Ended<W>> {
+        for _ in 0..self.begun.len() {
+            let oldest = self.begun.pop_front()?;
+            if !self.is_open(oldest.key, oldest.serial) {
+                continue;
+            }
+            if stays != Some(oldest.key) {
+                return Some(self.end(oldest.key));
+            }
+            // It is younger than the others now: it may take somewhat longer until it is given up.
+            self.begun.push_back(oldest);
+        }
+        None
+    }
+
+    fn is_open(&self, key: usize, serial: u64) -> bool {
+        self.questions.get(key).is_some_and(|pending| pending.serial == serial)
+    }
+
+    fn end(&mut self, key: usize) -> Ended<W> {
+        let Pending { question, waiters, .. } = self.questions.remove(key);
+        if let Ok(entry) = self.by_question.find_entry(question.get().hash(), |it| *it == key) {
+            entry.remove();
+        }
+        self.waiters -= waiters.len();
+        Ended { question, waiters }
+    }
+
+    fn queue(&mut self, key: usize, server: u16, stream: bool) {
+        let pending = &mut self.questions[key];
+        pending.asked.push(server);
+        let stream = stream || self.streamed[usize::from(server)];
+        self.outgoing.push_back(Outgoing { key, serial: pending.serial, server, stream });
+    }
+
+    /// Whom the next message is for that is to be sent.
+    pub fn next_server(&mut self) -> Option<u16> {
+        loop {
+            let Outgoing { key, serial, server, .. } = *self.outgoing.front()?;
+            if self.is_open(key, serial) {
+                return Some(server);
+            }
+            self.outgoing.pop_front();
+        }
+    }
+
+    /// The next message that is to be sent, from this `slot` if it is a datagram.
+    #[allow(clippy::cast_possible_truncation)] // of random bits any will do
+    pub fn next_to_send(&mut self, slot: u8, now: Instant) -> Option<Sending<'_>> {
+        self.next_server()?;
+        let Outgoing { key, serial, server, stream } = self.outgoing.pop_front()?;
+        let slot = if stream { STREAM } else { slot };
+        let mut place = Place { server, slot, id: 0 };
+        // Where nearly all ids are taken, what has been waited for there is not waited for any more.
+        for _ in 0..MAX_DRAWS {
+            // Sixteen of its bits.
+            place.id = self.secret.next_u32() as u16;
+            if !self.attempts.contains_key(&place) {
+                break;
+            }
+        }
+        let state = &self.servers[usize::from(server)];
+        state.meter.count(Count::Sent);
+        let (edns, case_bits) = (state.speaks_edns(now), self.secret.next_u64());
+        let pending = &mut self.questions[key];
+        let times = pending.asked.iter().filter(|it| **it == server).count();
+        let patience = state.patience(u32::try_from(times).unwrap_or(1).saturating_sub(1));
+        pending.last = Some(place);
+        self.attempts.insert(place, Attempt { key, serial, sent: now, case_bits, edns, is_late: false });
+        self.timers.push(Reverse((now + patience, place, serial)));
+        let Pending { question, passed_by, .. } = &self.questions[key];
+        Some(Sending { place, question: question.get(), edns, case_bits, passed_by })
+    }
+
+    /// What was asked from `place`. None if nothing is awaited there any more.
+    pub fn awaited(&mut self, place: Place, now: Instant) -> Option<Awaited<'_>> {
+        let Some(&Attempt { key, serial, case_bits, edns, .. }) = self.attempts.get(&place) else {
+            self.meter(place).count(Count::Mismatched);
+            return None;
+        };
+        if !self.is_open(key, serial) {
+            // Another server was faster. It is good to know when this one has answered.
+            self.close(place, now);
+            return None;
+        }
+        Some(Awaited { question: self.questions[key].question.get(), edns, case_bits })
+    }
+
+    /// Ends the attempt at `place` by an answer; returns its question if that is open.
+    fn close(&mut self, place: Place, now: Instant) -> Option<usize> {
+        let Attempt { key, serial, sent, .. } = self.attempts.remove(&place)?;
+        let server = &mut self.servers[usize::from(place.server)];
+        server.note_answer(now.saturating_duration_since(sent));
+        self.is_open(key, serial).then_some(key)
+    }
+
+    /// Where it is counted what the server at `place` does.
+    #[must_use]
+    pub fn meter(&self, place: Place) -> &Meter {
+        &self.servers[usize::from(place.server)].meter
+    }
+
+    /// There is an answer from `place`.
+    pub fn answered(&mut self, place: Place, now: Instant) -> Option<Ended<W>> {
+        let key = self.close(place, now)?;
+        Some(self.end(key))
+    }
+
+    /// The answer from `place` was cut short: the same server is asked over a stream.
+    pub fn truncated(&mut self, place: Place, now: Instant) {
+        self.meter(place).count(Count::Truncated);
+        if let Some(key) = self.close(place, now) {
+            self.queue(key, place.server, true);
+        }
+    }
+
+    /// The server does not speak EDNS: it is asked again without.
+    pub fn without_edns(&mut self, place: Place, now: Instant) {
+        if let Some(key) = self.close(place, now) {
+            self.servers[usize::from(place.server)].note_no_edns(now);
+            self.queue(key, place.server, place.slot == STREAM);
+        }
+    }
+
+    /// All questions, to be asked of other servers.
+    pub fn take_all(&mut self) -> Vec<Ended<W>> {
+        let keys: Vec<_> = self.questions.iter().map(|(key, _)| key).collect();
+        keys.into_iter().map(|key| self.end(key)).collect()
+    }
+
+    /// Whether there is something to send or to tell at once.
+    #[must_use]
+    pub fn is_busy(&self) -> bool {
+        !self.outgoing.is_empty() || !self.done.is_empty()
+    }
+
+    /// When there will be something to do.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Instant> {
+        let timer = self.timers.peek().map(|Reverse((at, ..))| *at);
+        let over = self.begun.front().map(|begun| begun.at + self.timeout);
+        let overdue = self.fresh.front().map(|begun| begun.at + STALE_AFTER);
+        [timer, over, overdue].into_iter().flatten().min()
+    }
+
+    /// Questions in flight.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.questions.len()
+    }
+
+    /// Those who wait for them.
+    #[must_use]
+    pub fn waiters(&self) -> usize {
+        self.waiters
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.questions.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::SeedableRng as _;
+
+    use super::super::settings::{Upstream, Upstreams};
+    use super::*;
+    use crate::wire::record::rtype;
+
+    pub(super) const MS: Duration = Duration::from_millis(1);
+    pub(super) const TIMEOUT: Duration = Duration::from_secs(5);
+
+    pub(super) fn question(name: &[u8]) -> Question<'_> {
+        let name_hash =
+            name.iter().fold(7, |hash: u64, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3));
+        Question { name, name_hash, qtype: rtype::A, dnssec_ok: false, checking_disabled: false }
+    }
+
+    /// Questions to so many servers, which are asked by datagrams.
+    pub(super) fn of(servers: usize) -> InFlight<u32> {
+        let all = ["192.0.2.1", "192.0.2.2", "192.0.2.3"].map(|address| address.parse().unwrap());
+        of_upstreams(&all[..servers])
+    }
+
+    pub(super) fn of_upstreams(upstreams: &[Upstream]) -> InFlight<u32> {
+        let upstreams = Upstreams::new(upstreams.into(), Vec::new(), TIMEOUT);
+        InFlight::new(&Routes::new(upstreams, 1, &Routes::default()), 0, StdRng::from_seed([7; 32]))
+    }
+
+    impl InFlight<u32> {
+        /// Asks for `name`; returns whether the waiter waits.
+        pub(super) fn waits(&mut self, name: &[u8], waiter: u32, now: Instant) -> bool {
+            !matches!(self.ask(&question(name), 0, &[], Some(waiter), now), Asked::Nobody(_))
+        }
+
+        /// All that is to be sent.
+        pub(super) fn sent(&mut self, now: Instant) -> Vec<Place> {
+            std::iter::from_fn(|| self.next_to_send(3, now).map(|it| it.place)).collect()
+        }
+    }
+
+    pub(super) fn waiters(ended: &Ended<u32>) -> &[u32] {
+        &ended.waiters
+    }
+
+    #[test]
+    fn who_asks_the_same_waits_for_the_same_question() {
+        let (mut all, now) = (of(1), Instant::now());
+        assert!(
+            all.waits(b"\x01a\0", 1, now) && all.waits(b"\x01a\0", 2, now) && all.waits(b"\x01b\0", 3, now)
+        );
+        let places = all.sent(now);
+        assert_eq!((places.len(), places[0].slot), (2, 3));
+        assert_eq!(all.awaited(places[0], now).unwrap().question, question(b"\x01a\0"));
+        let forged = Place { id: places[0].id ^ 1, ..places[0] };
+        assert!(all.awaited(forged, now).is_none() && all.answered(forged, now).is_none());
+        assert_eq!(waiters(&all.answered(places[0], now).unwrap()), [1, 2]);
+        assert!(all.awaited(places[0], now).is_none(), "it is answered once");
+        assert_eq!((all.len(), all.waiters), (1, 1));
+    }
+
+    #[test]
+    fn who_does_not_answer_in_time_is_not_the_only_one_asked_and_may_still_answer() {
+        let (mut all, begin) = (of(2), Instant::now());
+        all.waits(b"\x01a\0", 1, begin);
+        let first = all.sent(begin)[0];
+        assert!(all.expire(begin + 199 * MS).is_none() && all.sent(begin).is_empty());
+        let later = begin + 200 * MS;
+        assert!(all.expire(later).is_none());
+        let second = all.sent(later)[0];
+        assert_ne!(second.server, first.server);
+        assert_eq!(waiters(&all.answered(first, later + MS).unwrap()), [1]);
+        assert!(all.awaited(second, later + 2 * MS).is_none(), "nobody waits for the other");
+        assert!(all.attempts.is_empty() && all.servers[usize::from(second.server)].patience(0) < 200 * MS);
+    }
+
+    #[test]
+    fn without_edns_the_same_server_is_asked_again() {
+        let (mut all, now) = (of(1), Instant::now());
+        all.waits(b"\x01a\0", 1, now);
+        assert!(all.awaited(Place { server: 0, slot: 3, id: 0 }, now).is_none());
+        let sending = all.next_to_send(3, now).unwrap();
+        assert!(sending.edns);
+        let place = sending.place;
+        all.without_edns(place, now);
+        assert!(!all.next_to_send(3, now).unwrap().edns);
+    }
+
+    #[test]
+    fn of_too_many_the_oldest_is_given_up() {
+        let (mut all, now) = (of(1), Instant::now());
+        for i in 0..u32::try_from(MAX_QUESTIONS).unwrap() {
+            let name = [&[4][..], &i.to_be_bytes(), &[0]].concat();
+            assert!(matches!(all.ask(&question(&name), 0, &[], Some(i), now), Asked::New));
+        }
+        let Asked::Displaced(oldest) = all.ask(&question(b"\x01a\0"), 0, &[], Some(0), now) else { panic!() };
+        assert_eq!((waiters(&oldest), all.len()), (&[0][..], MAX_QUESTIONS));
+        for i in MAX_QUESTIONS..MAX_WAITERS {
+            assert!(matches!(all.ask(&question(b"\x01a\0"), 0, &[], Some(1), now), Asked::Joined), "{i}");
+        }
+        let mut ask = || all.ask(&question(b"\x01a\0"), 0, &[], Some(2), now);
+        let Asked::Displaced(oldest) = ask() else { panic!() };
+        assert_eq!(waiters(&oldest), [1]);
+        for _ in 2..MAX_QUESTIONS {
+            assert!(matches!(ask(), Asked::Displaced(_)));
+        }
+        assert!(matches!(ask(), Asked::Full(Some(2))), "all of them wait for this");
+        assert_eq!((all.waiters, all.len()), (MAX_WAITERS, 1));
+    }
+
+    #[test]
+    fn more_questions_than_ids_for_one_place_are_asked_all_the_same() {
+        let (mut all, now) = (of(1), Instant::now());
+        for i in 0..70_000_u32 {
+            let name = [&[4][..], &i.to_be_bytes(), &[0]].concat();
+            assert!(all.waits(&name, i, now));
+        }
+        assert_eq!(all.sent(now).len(), 70_000, "from one slot");
+        let mut ended = 0;
+        while let Some(at) = all.deadline() {
+            while all.expire(at).is_some() {
+                ended += 1;
+            }
+            while all.next_overdue(at, |_| false).is_some() {}
+            all.sent(at);
+        }
+        assert!(ended == 70_000 && all.attempts.is_empty());
+    }
+}

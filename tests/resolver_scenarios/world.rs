@@ -1,0 +1,482 @@
+//! A worker with a resolver, without sockets, at a time of its own.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap, HashMap, HashSet, VecDeque};
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rand::SeedableRng as _;
+use rand::rngs::StdRng;
+use redbreast::dataplane::access::Access;
+use redbreast::dataplane::answer::{Answerer, Origin, Service, Verdict};
+use redbreast::dataplane::counters::Event;
+use redbreast::dataplane::identity::Identity;
+use redbreast::resolver::Resolver;
+use redbreast::resolver::cache::Limits;
+use redbreast::resolver::exchange::{Arrival, Arrivals, Exchange};
+use redbreast::resolver::in_flight::{Place, STREAM};
+use redbreast::resolver::meter::Count;
+use redbreast::resolver::query::MAX_QUERY_LEN;
+use redbreast::resolver::routes::Routes;
+use redbreast::resolver::settings::{Forward, Upstream, Upstreams};
+use redbreast::snapshot::Current;
+use redbreast::table::{Publisher, Table, ZoneSettings};
+use redbreast::wire::cookie::Secrets;
+use redbreast::wire::header::{self, rcode::mnemonic, u16_at};
+use redbreast::wire::message::expand_name;
+use redbreast::wire::name::Name;
+use redbreast::wire::record::rtype;
+use redbreast::wire::response::{DEFAULT_UDP_LEN, Transport};
+
+use crate::message::{Message, name_at, wire};
+use crate::script::{Lie, Question};
+
+/// What there is from the beginning.
+#[derive(Clone)]
+pub(crate) struct Settings {
+    pub(crate) upstreams: Vec<Upstream>,
+    pub(crate) forwards: Vec<Forward>,
+    pub(crate) timeout: Duration,
+    pub(crate) max_stale: Duration,
+    pub(crate) seed: u64,
+    pub(crate) rotate: bool,
+    pub(crate) mix_case: bool,
+}
+
+/// Who asked.
+#[derive(Clone, Copy)]
+enum Client {
+    One(u8),
+    /// One of the crowd.
+    Some,
+}
+
+struct Waiter {
+    client: Client,
+    asked: Duration,
+    query: Vec<u8>,
+}
+
+enum Arriving {
+    Message { server: u16, slot: u8, bytes: Vec<u8> },
+    StreamBroken { server: u16, worked: bool },
+    Refused { server: u16 },
+}
+
+/// What has come from upstreams, and a place for the message in hand.
+#[derive(Default)]
+struct Line {
+    waiting: VecDeque<Arriving>,
+    message: Vec<u8>,
+}
+
+impl Arrivals for Line {
+    fn next(&mut self, _: Instant) -> Option<Arrival<'_>> {
+        Some(match self.waiting.pop_front()? {
+            Arriving::Message { server, slot, bytes } => {
+                self.message = bytes;
+                Arrival::Message { server, slot, bytes: &self.message }
+            }
+            Arriving::StreamBroken { server, worked } => Arrival::StreamBroken { server, worked },
+            Arriving::Refused { server } => Arrival::Refused { server },
+        })
+    }
+}
+
+/// A query that was sent and not answered.
+struct Sent {
+    place: Place,
+    query: Vec<u8>,
+}
+
+/// What servers do without being told each time.
+#[derive(Default)]
+struct Habit {
+    answer: Option<(Duration, Message)>,
+    /// That is for what the crowd asks alone.
+    crowd: bool,
+    loses_percent: u8,
+}
+
+/// What will happen, in the order in which it will.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+enum Coming {
+    /// One of the crowd asks for that name and type.
+    Ask(String, u16),
+    Answer {
+        server: u16,
+        slot: u8,
+        bytes: Vec<u8>,
+    },
+}
+
+pub(crate) struct World {
+    settings: Settings,
+    epoch: Instant,
+    pub(crate) now: Duration,
+    table: Arc<Table>,
+    answerer: Answerer,
+    /// Where answers are written.
+    buffer: Vec<u8>,
+    exchange: Exchange<Waiter>,
+    routes: Current<Routes>,
+    line: Line,
+    sent: Vec<Sent>,
+    habits: HashMap<String, Habit>,
+    coming: BinaryHeap<Reverse<(Duration, usize, Coming)>>,
+    came: usize,
+    /// What the crowd asks for.
+    crowd_names: HashSet<String>,
+    pub(crate) crowd_got: BTreeMap<String, u64>,
+    pub(crate) crowd_waited: Vec<Duration>,
+    counts: HashMap<&'static str, u64>,
+    /// What has come out and nobody has expected yet.
+    pub(crate) outputs: Vec<String>,
+    rng: fastrand::Rng,
+}
+
+impl World {
+    pub(crate) fn new(settings: Settings) -> Self {
+        let service = Service {
+            access: Access::new(["0.0.0.0/0".parse().expect("a network")]),
+            forwarders: None,
+            identity: Identity::new(None),
+            rate_limit: 0,
+            udp_len: DEFAULT_UDP_LEN,
+            hands_over: false,
+        };
+        let mut rng = fastrand::Rng::with_seed(settings.seed);
+        let secrets = Current::new(Secrets::random());
+        let mut answerer = Answerer::new(Arc::new(service), secrets.reader(), rng.fork());
+        let routes = Current::new(routes_of(&settings, &Routes::default()));
+        let max_stale_s = u32::try_from(settings.max_stale.as_secs()).expect("a few days");
+        let limits = Limits { max_stale_s, ..Limits::default() };
+        answerer.forward_by(Resolver::new(routes.reader(), limits, 1));
+        let domain = Name::from_text("redbreast.internal").expect("a name");
+        let table = Publisher::new(&[domain], ZoneSettings { ttl_s: 1, negative_ttl_s: 1 }).current();
+        Self {
+            exchange: Exchange::new(0, settings.mix_case, StdRng::seed_from_u64(settings.seed)),
+            settings,
+            epoch: Instant::now(),
+            now: Duration::ZERO,
+            table,
+            answerer,
+            buffer: vec![0; 65_535],
+            routes,
+            line: Line::default(),
+            sent: Vec::new(),
+            habits: HashMap::new(),
+            coming: BinaryHeap::new(),
+            came: 0,
+            crowd_names: HashSet::new(),
+            crowd_got: BTreeMap::new(),
+            crowd_waited: Vec::new(),
+            counts: HashMap::new(),
+            outputs: Vec::new(),
+            rng,
+        }
+    }
+
+    /// Lets time pass. What happens on the way comes out with the time at which it did.
+    pub(crate) fn advance(&mut self, to: Duration) -> Result<(), String> {
+        loop {
+            let deadline = self.exchange.deadline().map(|at| ceil(at.saturating_duration_since(self.epoch)));
+            let coming = self.coming.peek().map(|Reverse((at, ..))| *at);
+            let next = deadline.into_iter().chain(coming).min().filter(|at| *at <= to);
+            if next != Some(self.now) && !self.outputs.is_empty() && self.now < to {
+                return Err(format!("at {:?}: {}", self.now, self.outputs.join("; ")));
+            }
+            let Some(next) = next else { break };
+            self.now = next.max(self.now);
+            while let Some(Reverse((_, _, coming))) = self.next_coming() {
+                match coming {
+                    Coming::Ask(name, qtype) => self.ask(Client::Some, &name, qtype),
+                    Coming::Answer { server, slot, bytes } => {
+                        self.line.waiting.push_back(Arriving::Message { server, slot, bytes });
+                    }
+                }
+            }
+            self.turn();
+            if self.exchange.deadline().is_some_and(|at| at <= self.epoch + self.now) {
+                return Err(format!("at {:?}: there is something to do that is not done", self.now));
+            }
+        }
+        self.now = to;
+        Ok(())
+    }
+
+    fn next_coming(&mut self) -> Option<Reverse<(Duration, usize, Coming)>> {
+        self.coming.peek().filter(|Reverse((at, ..))| *at <= self.now)?;
+        self.coming.pop()
+    }
+
+    fn push(&mut self, at: Duration, coming: Coming) {
+        self.coming.push(Reverse((at, self.came, coming)));
+        self.came += 1;
+    }
+
+    /// The time as the worker takes it at the beginning of a turn.
+    fn begin_turn(&mut self) -> Instant {
+        let now = self.epoch + self.now;
+        let resolver = self.answerer.resolver().expect("it has one");
+        self.exchange.begin_turn(resolver, now);
+        resolver.set_time(u32::try_from(self.now.as_secs()).expect("not for so long"));
+        now
+    }
+
+    /// What a worker does in a turn, but for its sockets: `take_forwarding_turn` of `dataplane::worker`.
+    pub(crate) fn turn(&mut self) {
+        loop {
+            let now = self.begin_turn();
+            while let Some(resolver) = self.answerer.resolver()
+                && let Some(done) = self.exchange.next_done(resolver, &mut self.line, now)
+            {
+                for waiter in done.tell(resolver) {
+                    self.answer(waiter, true);
+                }
+            }
+            let resolver = self.answerer.resolver().expect("it has one");
+            resolver.end_outcome();
+            let prefetched = self.exchange.refresh(resolver, now);
+            *self.counts.entry(Event::Prefetched.name()).or_default() += prefetched as u64;
+            self.flush(now);
+            if !self.exchange.is_busy() && self.line.waiting.is_empty() {
+                return;
+            }
+        }
+    }
+
+    fn flush(&mut self, now: Instant) {
+        while self.exchange.next_server().is_some() {
+            let slot = self.rng.u8(..16);
+            let Some(outgoing) = self.exchange.next_to_send(slot, now) else { break };
+            let mut query = vec![0; MAX_QUERY_LEN];
+            let place = outgoing.place();
+            let len = outgoing.write(&mut query);
+            query.truncate(len);
+            self.take_sent(Sent { place, query });
+        }
+    }
+
+    /// Takes what would go over the network to an upstream.
+    fn take_sent(&mut self, sent: Sent) {
+        let Sent { place, query } = &sent;
+        let server = self.name_of(place.server);
+        let name = name_at(query, header::LEN);
+        let by_crowd = self.crowd_names.contains(&name);
+        if !by_crowd {
+            let stream = if place.slot == STREAM { " over a stream" } else { "" };
+            let edns = if has_opt(query) { "" } else { " without EDNS" };
+            self.outputs.push(format!("sent to {server} {name} {}{stream}{edns}", type_of(query)));
+        }
+        let habit = self.habits.get(&server).filter(|habit| by_crowd || !habit.crowd);
+        if let Some(Habit { answer: Some((after, message)), loses_percent, .. }) = habit {
+            // Either way may lose it.
+            let lost = (0..2).any(|_| self.rng.u8(..100) < *loses_percent);
+            let bytes = message.to_bytes(query, has_opt(query));
+            let at = self.now + *after;
+            if !lost {
+                self.push(at, Coming::Answer { server: place.server, slot: place.slot, bytes });
+            }
+        } else if !by_crowd {
+            self.sent.push(sent);
+        }
+    }
+
+    pub(crate) fn client_asks(&mut self, client: u8, question: &Question) {
+        self.ask(Client::One(client), &question.name, number_of(&question.qtype));
+        self.turn();
+    }
+
+    pub(crate) fn crowd_asks(&mut self, count: u32, question: &Question, every: Duration) {
+        for i in 0..count {
+            let name = question.name.replace('*', &i.to_string());
+            self.crowd_names.insert(name.clone());
+            self.push(self.now + every * i, Coming::Ask(name, number_of(&question.qtype)));
+        }
+    }
+
+    fn ask(&mut self, client: Client, name: &str, qtype: u16) {
+        self.begin_turn();
+        let head = &b"\x12\x34\x01\0\0\x01\0\0\0\0\0\x01"[..];
+        let name = wire(name).expect("was read");
+        let opt = b"\0\0\x29\x04\xd0\0\0\0\0\0\0";
+        let query = [head, &name, &qtype.to_be_bytes(), &[0, 1][..], opt].concat();
+        self.answer(Waiter { client, asked: self.now, query }, false);
+    }
+
+    /// Answers a query, or has it wait: `waiting` of the data plane without the sockets.
+    fn answer(&mut self, waiter: Waiter, waited: bool) {
+        let mut buffer = std::mem::take(&mut self.buffer);
+        let len = waiter.query.len();
+        buffer[..len].copy_from_slice(&waiter.query);
+        let Self { answerer, table, counts, .. } = self;
+        let client = Ipv4Addr::new(10, 0, 0, 1).into();
+        let origin = Origin { transport: Transport::Udp, client, now_s: 1_800_000_000, waited };
+        let mut count = |event: Event| *counts.entry(event.name()).or_default() += 1;
+        match answerer.answer(table, &mut buffer, len, origin, &mut count) {
+            Verdict::Reply { len } => self.take_reply(&waiter, &buffer[..len]),
+            Verdict::Forward if !waited => {
+                count(Event::Forwarded);
+                let (question, wanted) = answerer.wanted();
+                let now = self.epoch + self.now;
+                if self.exchange.ask(&question, wanted.group, &wanted.passed_by, waiter, now) {
+                    count(Event::Coalesced);
+                }
+            }
+            other => panic!("{other:?}"),
+        }
+        self.buffer = buffer;
+    }
+
+    fn take_reply(&mut self, waiter: &Waiter, response: &[u8]) {
+        let message = Message::read(response);
+        match waiter.client {
+            Client::One(client) => self.outputs.push(format!("client {client} gets {message}")),
+            Client::Some => {
+                let rcode = mnemonic(response[3] & header::RCODE_MASK).to_owned();
+                *self.crowd_got.entry(rcode).or_default() += 1;
+                self.crowd_waited.push(self.now - waiter.asked);
+            }
+        }
+    }
+
+    /// What `server` says to what it was asked.
+    pub(crate) fn server_answers(
+        &mut self,
+        server: &str,
+        question: &Question,
+        lies: &[Lie],
+        message: &Message,
+    ) -> Result<(), String> {
+        let fits = |sent: &Sent| {
+            self.name_of(sent.place.server) == server
+                && name_at(&sent.query, header::LEN) == question.name
+                && type_of(&sent.query) == question.qtype
+        };
+        let at = if lies.contains(&Lie::Late) {
+            self.sent.iter().position(fits)
+        } else {
+            self.sent.iter().rposition(fits)
+        };
+        let at = at.ok_or_else(|| format!("{server} has not been asked that, or has said it"))?;
+        let Sent { place, query } = &self.sent[at];
+        let edns = has_opt(query) && !lies.contains(&Lie::NoEdns);
+        let (mut slot, mut bytes) = (place.slot, message.to_bytes(query, edns));
+        let name_len = expand_name(query, header::LEN).expect("we write names").len();
+        let mut is_believed = true;
+        for lie in lies {
+            is_believed &= matches!(lie, Lie::Late | Lie::NoEdns | Lie::TrailingBytes | Lie::Broken);
+            match lie {
+                Lie::WrongId => bytes[1] ^= 1,
+                Lie::WrongPort => slot = (slot + 1) % 16,
+                Lie::WrongName => bytes[header::LEN + 1] ^= 1,
+                Lie::WrongType => bytes[header::LEN + name_len + 1] ^= 1,
+                Lie::OtherCase => {
+                    let letters = &mut bytes[header::LEN..header::LEN + name_len];
+                    letters.iter_mut().filter(|it| it.is_ascii_alphabetic()).for_each(|it| *it ^= 0x20);
+                }
+                Lie::Broken => bytes.truncate(header::LEN + name_len + 4 + 3),
+                Lie::TrailingBytes => bytes.extend(b"and more"),
+                Lie::NoEdns | Lie::Late => {}
+            }
+        }
+        let server = place.server;
+        if is_believed {
+            self.sent.remove(at);
+        }
+        self.line.waiting.push_back(Arriving::Message { server, slot, bytes });
+        self.turn();
+        Ok(())
+    }
+
+    pub(crate) fn server_refuses(&mut self, server: &str) -> Result<(), String> {
+        let server = self.number_of(server)?;
+        self.line.waiting.push_back(Arriving::Refused { server });
+        self.turn();
+        Ok(())
+    }
+
+    pub(crate) fn stream_breaks(&mut self, server: &str, worked: bool) -> Result<(), String> {
+        let server = self.number_of(server)?;
+        self.sent.retain(|sent| sent.place.server != server || sent.place.slot != STREAM);
+        self.line.waiting.push_back(Arriving::StreamBroken { server, worked });
+        self.turn();
+        Ok(())
+    }
+
+    pub(crate) fn always(&mut self, server: String, crowd: bool, after: Duration, message: Message) {
+        let habit = self.habits.entry(server).or_default();
+        (habit.answer, habit.crowd) = (Some((after, message)), crowd);
+    }
+
+    pub(crate) fn loses(&mut self, server: String, percent: u8) {
+        self.habits.entry(server).or_default().loses_percent = percent;
+    }
+
+    pub(crate) fn falls_silent(&mut self, server: &str) {
+        self.habits.remove(server);
+    }
+
+    pub(crate) fn change_upstreams(&mut self, upstreams: Vec<Upstream>) {
+        self.settings.upstreams = upstreams;
+        self.sent.clear();
+        let routes = routes_of(&self.settings, &self.routes.load());
+        self.routes.replace(routes);
+        self.turn();
+    }
+
+    /// How often something was counted, of a server or of all.
+    pub(crate) fn counted(&self, server: Option<&str>, count: &str) -> Result<u64, String> {
+        let Some(server) = server else {
+            let known = Event::ALL.iter().any(|event| event.name() == count);
+            let counted = self.counts.get(count).copied().unwrap_or_default();
+            return if known { Ok(counted) } else { Err(format!("nobody counts `{count}`")) };
+        };
+        let known = Count::ALL.into_iter().find(|it| it.name() == count);
+        let known = known.ok_or_else(|| format!("nobody counts `{count}` of a server"))?;
+        let number = self.number_of(server)?;
+        Ok(self.routes.load().servers[usize::from(number)].meters[0].get(known))
+    }
+
+    fn name_of(&self, server: u16) -> String {
+        self.routes.load().servers[usize::from(server)].upstream.to_string()
+    }
+
+    fn number_of(&self, server: &str) -> Result<u16, String> {
+        let routes = self.routes.load();
+        let number = routes.servers.iter().position(|it| it.upstream.to_string() == server);
+        let number = number.ok_or_else(|| format!("{server} is no upstream"))?;
+        Ok(u16::try_from(number).expect("a few"))
+    }
+}
+
+fn routes_of(settings: &Settings, before: &Routes) -> Routes {
+    let Settings { upstreams, forwards, timeout, rotate, .. } = settings;
+    let mut upstreams = Upstreams::new(upstreams.clone(), forwards.clone(), *timeout);
+    upstreams.rotate = *rotate;
+    Routes::new(upstreams, 1, before)
+}
+
+/// The time in whole microseconds, as the clock of scenarios goes.
+fn ceil(time: Duration) -> Duration {
+    Duration::from_micros(u64::try_from(time.as_nanos().div_ceil(1_000)).expect("not for so long"))
+}
+
+fn has_opt(query: &[u8]) -> bool {
+    u16_at(query, header::ARCOUNT) == 1
+}
+
+fn number_of(qtype: &str) -> u16 {
+    rtype::from_text(qtype).expect("was read")
+}
+
+fn type_of(query: &[u8]) -> String {
+    let name_len = expand_name(query, header::LEN).expect("we write names").len();
+    let number = u16_at(query, header::LEN + name_len);
+    ["A", "AAAA", "CNAME", "NS", "SOA", "TXT", "MX"]
+        .into_iter()
+        .find(|text| number_of(text) == number)
+        .map_or_else(|| format!("TYPE{number}"), str::to_owned)
+}
