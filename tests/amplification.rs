@@ -103,7 +103,7 @@ impl Server {
         let origin = Origin { transport: Transport::Udp, client, now_s: 1_800_000_000, waited: false };
         match self.answerer.answer(&self.publisher.current(), &mut buffer, packet.len(), origin, |_| ()) {
             Verdict::Reply { len } => Some(buffer[..len].to_vec()),
-            Verdict::Drop | Verdict::Ask | Verdict::HandOver => None,
+            Verdict::Drop | Verdict::Ask | Verdict::Forward | Verdict::HandOver => None,
         }
     }
 

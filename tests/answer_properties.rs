@@ -109,7 +109,7 @@ fn answer(publisher: &Publisher, packet: &[u8], transport: Transport) -> Option<
                 buffer.truncate(len);
                 Some(buffer)
             }
-            Verdict::Drop | Verdict::Ask | Verdict::HandOver => None,
+            Verdict::Drop | Verdict::Ask | Verdict::Forward | Verdict::HandOver => None,
         }
     };
     let response = answer(false);

@@ -7,29 +7,14 @@ use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::time::Duration;
 
 use domain::base::Message;
-use domain::base::zonefile_fmt::{DisplayKind, ZonefileFmt};
-use domain::rdata::AllRecordData;
 use serde::Serialize;
 
+use crate::registry::rdata_text::{Shown, answer_and_authority};
 use crate::wire::message::write_query;
 use crate::wire::name::Name;
 
 /// How long to wait for the answer: it comes from memory.
 const TIMEOUT: Duration = Duration::from_secs(5);
-
-/// A record of an answer.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub(super) struct Shown {
-    /// The name that it stands under.
-    pub(super) name: String,
-    /// Seconds for which it may be kept.
-    pub(super) ttl_s: u32,
-    /// Its type.
-    #[serde(rename = "type")]
-    pub(super) rtype: String,
-    /// Its data, as in a zone file.
-    pub(super) data: String,
-}
 
 /// What came of a question.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -56,12 +41,12 @@ impl Answer {
 /// Those of the sockets; `InvalidData` for an answer that cannot be read.
 pub(super) fn ask(server: SocketAddr, name: &Name, qtype: u16) -> io::Result<Answer> {
     let query = write_query(fastrand::u16(..), name, qtype);
-    let answer = over_udp(server, &query)?;
-    let message = read(&answer)?;
-    if message.header().tc() {
-        return show(&read(&over_tcp(server, &query)?)?);
+    let mut answer = over_udp(server, &query)?;
+    if read(&answer)?.header().tc() {
+        answer = over_tcp(server, &query)?;
     }
-    show(&message)
+    let [records, _] = answer_and_authority(&answer).map_err(unreadable)?;
+    Ok(Answer { rcode: read(&answer)?.header().rcode().to_string(), records })
 }
 
 fn over_udp(server: SocketAddr, query: &[u8]) -> io::Result<Vec<u8>> {
@@ -97,18 +82,4 @@ fn unreadable(error: impl std::fmt::Display) -> io::Error {
 
 fn read(bytes: &[u8]) -> io::Result<Message<&[u8]>> {
     Message::from_octets(bytes).map_err(unreadable)
-}
-
-fn show(message: &Message<&[u8]>) -> io::Result<Answer> {
-    let mut records = Vec::new();
-    for record in message.answer().map_err(unreadable)?.limit_to::<AllRecordData<_, _>>() {
-        let record = record.map_err(unreadable)?;
-        records.push(Shown {
-            name: format!("{}.", record.owner()),
-            ttl_s: record.ttl().as_secs(),
-            rtype: record.rtype().to_string(),
-            data: record.data().display_zonefile(DisplayKind::Simple).to_string(),
-        });
-    }
-    Ok(Answer { rcode: message.header().rcode().to_string(), records })
 }

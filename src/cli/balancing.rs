@@ -13,6 +13,7 @@ use super::names::tell;
 use super::{ControlArgs, Failure};
 
 use crate::registry::client::escape;
+use crate::registry::forwarding::Outside;
 use crate::registry::request::{Explained, Explanation, PolicyBody, Stated, Statement};
 
 /// Arguments of `redbreast drain`.
@@ -62,7 +63,7 @@ pub(crate) struct PolicyArgs {
 /// Arguments of `redbreast explain`.
 #[derive(clap::Args)]
 pub(crate) struct ExplainArgs {
-    /// Name; without a dot it is in the node's first domain
+    /// Name; without a dot it is in the node's first domain. Of one in another domain it is told who is asked
     name: String,
 
     #[command(flatten)]
@@ -161,7 +162,10 @@ pub(crate) fn explain(args: &ExplainArgs) -> Result<(), Failure> {
     let path = format!("/v1/explain/{}", escape(name));
     let explanation: Explanation = control.client()?.request(Method::GET, &path, None::<&()>)?;
     tell(control, &explanation, |out| {
-        let Explanation { name, policy, panic, records } = &explanation;
+        let Explanation { name, policy, panic, records, outside } = &explanation;
+        if let Some(outside) = outside {
+            return writeln!(out, "{name} is in none of the node's domains: {}", told(outside));
+        }
         if records.is_empty() {
             return writeln!(out, "{name} has no records that somebody has registered");
         }
@@ -190,6 +194,31 @@ pub(crate) fn explain(args: &ExplainArgs) -> Result<(), Failure> {
         table.add_rows(records.iter().map(row));
         writeln!(out, "{}", table.trim_fmt())
     })
+}
+
+/// What is done about a name that is not ours.
+fn told(outside: &Outside) -> String {
+    let Outside { by, upstreams, domain, document } = outside;
+    match &**by {
+        "forwarded" => {
+            let domain = domain.as_ref().map(|domain| format!(", who are there for {domain}"));
+            format!(
+                "it is asked for at {}{}; `redbreast cache show` tells what they have said",
+                upstreams.join(", "),
+                domain.unwrap_or_default()
+            )
+        }
+        "reserved" => format!(
+            "it is answered here, and nobody else is asked, as {} has it",
+            document.as_deref().unwrap_or("its zone")
+        ),
+        "memory" => "it is answered from memory, as the reverse name of an address that is registered".into(),
+        "single_label" => {
+            "a name of one label is looked for in the first domain, and nobody else is asked for it".into()
+        }
+        _ => "it is refused, for nobody is asked for such names; see serve --upstream, --resolv-conf and --forward"
+            .into(),
+    }
 }
 
 fn row(it: &Explained) -> [String; 11] {

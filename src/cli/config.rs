@@ -31,13 +31,16 @@ enum Command {
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let Command::Check { file } = &args.command;
     let settings = config_file::alone(file)?.settings()?;
-    let names = node::check(&settings).map_err(Failure::usage)?;
+    let (names, told) = node::check(&settings).map_err(Failure::usage)?;
+    let mut out = io::stdout().lock();
+    let cannot = |error| Failure::failed(format!("cannot write: {error}"));
+    told.iter().try_for_each(|line| writeln!(out, "{line}")).map_err(cannot)?;
     let written = writeln!(
-        io::stdout().lock(),
+        out,
         "{}: good; {names} registrations in its files, {} domains, {} addresses to listen at",
         file.display(),
         settings.domains.len(),
         settings.listen.len()
     );
-    written.map_err(|error| Failure::failed(format!("cannot write: {error}")))
+    written.map_err(cannot)
 }

@@ -2,11 +2,14 @@
 //!
 //! Runs on the main thread.
 
+use std::io::{self, Write};
+
 use comfy_table::{Table, presets};
 use hyper::Method;
 
 use super::names::tell;
 use super::{ControlArgs, Failure};
+use crate::registry::forwarding::{Forwarding, UpstreamStatus};
 use crate::registry::request::{Member, Status};
 
 /// Arguments of `redbreast members`.
@@ -71,6 +74,44 @@ pub(crate) fn status(args: &StatusArgs) -> Result<(), Failure> {
                 counters.iter().filter(|(_, n)| **n > 0).map(|(name, n)| format!("{name} {n}")).collect();
             writeln!(out, "{title:<14} {}", list(&counted))?;
         }
-        Ok(())
+        status.forwarding.as_ref().map_or(Ok(()), |forwarding| tell_forwarding(out, forwarding))
     })
+}
+
+/// Tells who is asked for names in other domains, and what comes of it.
+fn tell_forwarding(out: &mut dyn Write, forwarding: &Forwarding) -> io::Result<()> {
+    let Forwarding { hit_ratio, upstreams, .. } = forwarding;
+    let ratio = hit_ratio.map(|ratio| format!("{:.1}% answered from the cache", 100.0 * ratio));
+    writeln!(out, "{:<14} {}", "other domains", ratio.as_deref().unwrap_or("not asked for yet"))?;
+    let mut table = Table::new();
+    table.load_preset(presets::NOTHING);
+    table.set_header([
+        "UPSTREAM",
+        "FOR",
+        "STATE",
+        "MEAN",
+        "99% WITHIN",
+        "SENT",
+        "ANSWERED",
+        "TIMED OUT",
+        "DECLINED",
+    ]);
+    for it in upstreams {
+        let ms = |time_s: Option<f64>| {
+            time_s.map_or_else(|| "-".into(), |time_s| format!("{:.1} ms", 1e3 * time_s))
+        };
+        let count = |event: &str| it.counters.get(event).copied().unwrap_or_default().to_string();
+        let times = [ms(it.round_trips.mean_s()), ms(it.round_trips.within_s(99))];
+        let counts = ["sent", "answered", "timed_out", "declined"].map(count);
+        let domains = it.domains.iter().map(|domain| if domain == "." { "all else" } else { domain });
+        let known = [it.upstream.clone(), domains.collect::<Vec<_>>().join(", "), it.state.clone()];
+        table.add_row(known.into_iter().chain(times).chain(counts));
+    }
+    writeln!(out, "{}", table.trim_fmt())?;
+    for UpstreamStatus { upstream, fault, .. } in upstreams {
+        if let Some(fault) = fault {
+            writeln!(out, "the last connection to {upstream} has failed: {fault}")?;
+        }
+    }
+    Ok(())
 }

@@ -15,6 +15,7 @@ use crate::registry::control_address::ControlAddress;
 mod ask;
 mod balancing;
 mod bench;
+mod cache;
 mod compare;
 mod config;
 mod demo;
@@ -64,6 +65,8 @@ enum Command {
     Watch(watch::Args),
     /// Look a name up at a running node
     Lookup(lookup::Args),
+    /// Look at what a running node remembers of names in other domains, or have it forget
+    Cache(cache::Args),
     /// Tell how a running node is
     Status(members::StatusArgs),
     /// Send queries to a DNS server and measure the answers; the letters are dnsperf's
@@ -158,6 +161,7 @@ pub fn main() -> ExitCode {
         Command::Members(args) => members::members(&args),
         Command::Watch(args) => watch::run(&args),
         Command::Lookup(args) => lookup::run(&args),
+        Command::Cache(args) => cache::run(&args),
         Command::Status(args) => members::status(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Compare(args) => compare::run(&args),

@@ -3,6 +3,7 @@
 //! Read once by the main thread before anything starts.
 
 pub mod cookie_secrets;
+pub mod upstreams;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -13,6 +14,7 @@ use crate::design::Asking;
 use crate::policy::Policy;
 use crate::policy::rules::Scope;
 use crate::registry::control_address::ControlAddress;
+use crate::resolver;
 use crate::table::ZoneSettings;
 use crate::wire::name::Name;
 use crate::wire::response::DEFAULT_UDP_LEN;
@@ -120,6 +122,8 @@ pub struct Settings {
     pub gossip: Option<Gossip>,
     /// How it asks the others for names at query time; `None` in the `gossip` design.
     pub asking: Option<Asking>,
+    /// How it answers for names that are not in its domains; `None` if it refuses them.
+    pub resolver: Option<resolver::settings::Settings>,
     /// Where it keeps what it is told to register; `None` if that ends with it.
     pub data_dir: Option<PathBuf>,
     /// Who may update zones, or take copies of them; nobody, and nothing is there for it, if it is not said.
@@ -158,6 +162,7 @@ impl Default for Settings {
             hide_identity: true,
             gossip: None,
             asking: None,
+            resolver: None,
             data_dir: None,
             zone_maintenance: None,
             docker: None,
@@ -169,7 +174,7 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// Takes over what can be changed in a running server: which files it reads, and policies.
+    /// Takes over what can be changed in a running server: which files it reads, policies, and upstreams.
     pub fn take_changeable(&mut self, new: Self) {
         self.names = new.names;
         self.zones = new.zones;
@@ -181,6 +186,9 @@ impl Settings {
         }
         if let (Some(gossip), Some(new)) = (&mut self.gossip, new.gossip) {
             gossip.key_file = new.key_file;
+        }
+        if let (Some(resolver), Some(new)) = (&mut self.resolver, new.resolver) {
+            resolver.take_changeable(new);
         }
     }
 
@@ -211,6 +219,10 @@ impl Settings {
             ("hide-identity", self.hide_identity != new.hide_identity),
             ("gossip, join, cluster or the use of a key-file", gossip(self) != gossip(new)),
             ("design", self.asking != new.asking),
+            (
+                "the use of upstream, resolv-conf and forward",
+                self.resolver.is_some() != new.resolver.is_some(),
+            ),
             ("data-dir", self.data_dir != new.data_dir),
             ("docker", self.docker != new.docker),
             (
@@ -220,7 +232,10 @@ impl Settings {
             ("control", self.control != new.control),
             ("control-token-file", self.control_token != new.control_token),
         ];
-        differences.into_iter().filter(|(_, differs)| *differs).map(|(flag, _)| flag).collect()
+        let both = self.resolver.as_ref().zip(new.resolver.as_ref());
+        let of_resolver = both.map(|(ours, theirs)| ours.fixed_differences(theirs)).unwrap_or_default();
+        let differing = differences.into_iter().filter(|(_, differs)| *differs);
+        differing.map(|(flag, _)| flag).chain(of_resolver).collect()
     }
 
     /// The files that are read again when they change.
@@ -228,6 +243,8 @@ impl Settings {
         let key_file = self.gossip.iter().filter_map(|gossip| gossip.key_file.as_ref());
         let keys = self.zone_maintenance.iter().flat_map(|it| it.update_keys.iter().chain(&it.transfer_keys));
         let keys = keys.map(|file| &file.path);
-        self.names.iter().chain(&self.zones).chain(&self.cookie_secrets).chain(key_file).chain(keys)
+        let resolver = self.resolver.iter().flat_map(resolver::settings::Settings::files);
+        let files = self.names.iter().chain(&self.zones).chain(&self.cookie_secrets);
+        files.chain(key_file).chain(keys).chain(resolver)
     }
 }

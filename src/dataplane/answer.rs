@@ -8,14 +8,17 @@ use std::sync::Arc;
 
 use super::access::Access;
 use super::counters::Event;
+use super::forwarded::{self, Outside, Wanted};
 use super::handicap::handicap;
 use super::identity::{Identity, ShownCookie};
 use super::rate_limit::{Allowance, RateLimiter};
 use super::records::{add_additional, copy_answers, follow_alias};
 use crate::design::{Elsewhere, Finding};
 use crate::policy::arrange::Chance;
+use crate::resolver::Resolver;
+use crate::resolver::question::Question;
 use crate::snapshot::Reader;
-use crate::table::{Entry, MAX_WARM, SOA_TTL, Table};
+use crate::table::{Entry, MAX_WARM, RecordSet, SOA_TTL, Table};
 use crate::wire::cookie::Secrets;
 use crate::wire::edns::{ClientSubnet, ExtendedError, Options};
 use crate::wire::header::{self, rcode};
@@ -37,6 +40,8 @@ pub enum Verdict {
     /// The other nodes have to be asked for the name that the answerer has [in hand](Answerer::name); the query is as it
     /// was. Only in the designs that ask.
     Ask,
+    /// Upstreams have to be asked what the answerer has [in hand](Answerer::wanted); the query is as it was.
+    Forward,
     /// It is for another thread: an update of a zone, or something signed. The message is as it was.
     HandOver,
 }
@@ -88,6 +93,10 @@ pub(super) struct Look<'a> {
     pub(super) origin: &'a Origin,
     /// What is not in the table does not exist.
     pub(super) complete: bool,
+    /// Who knows of names that are not ours, if anybody.
+    pub(super) resolver: Option<&'a mut Resolver>,
+    /// What has to be asked for.
+    pub(super) wanted: &'a mut Wanted,
 }
 
 /// What one worker needs to answer, kept from packet to packet so that nothing has to be set up for each.
@@ -107,6 +116,9 @@ pub struct Answerer {
     subnet: Option<ClientSubnet>,
     /// Where names are looked for that are not in the table; in the `gossip` design nowhere.
     elsewhere: Option<Elsewhere>,
+    /// What is known of names that are not ours, if they are looked for.
+    resolver: Option<Resolver>,
+    wanted: Wanted,
     /// Hashes of names that are about to be looked up.
     expected: [u64; MAX_WARM],
     expecting: usize,
@@ -130,6 +142,8 @@ impl Answerer {
             chance: Chance::new(rng),
             subnet: None,
             elsewhere: None,
+            resolver: None,
+            wanted: Wanted::default(),
             expected: [0; MAX_WARM],
             expecting: 0,
         }
@@ -143,6 +157,22 @@ impl Answerer {
     /// What is known of names that are not in the table.
     pub fn elsewhere(&mut self) -> Option<&mut Elsewhere> {
         self.elsewhere.as_mut()
+    }
+
+    /// Has names that are not ours looked for by `resolver`.
+    pub fn forward_by(&mut self, resolver: Resolver) {
+        self.resolver = Some(resolver);
+    }
+
+    /// What is known of names that are not ours.
+    pub fn resolver(&mut self) -> Option<&mut Resolver> {
+        self.resolver.as_mut()
+    }
+
+    /// After [`Verdict::Forward`] what is to be asked: the question, and the rest.
+    #[must_use]
+    pub fn wanted(&self) -> (Question<'_>, &Wanted) {
+        (self.wanted.question(&self.names[self.current]), &self.wanted)
     }
 
     /// Reads the name in the first `len` bytes of `buffer`, the `i`-th of a batch, which will have to be answered from `table`
@@ -232,6 +262,7 @@ impl Answerer {
     ) -> Verdict {
         self.current = at;
         let Self { service, secrets, limiter, names, name_lens, chance, subnet, elsewhere, .. } = self;
+        let (resolver, wanted) = (self.resolver.as_mut(), &mut self.wanted);
         let Origin { transport, client, now_s, waited } = origin;
         handicap();
         let name = &mut names[at];
@@ -257,18 +288,14 @@ impl Answerer {
             options.client_subnet = subnet.as_ref();
         }
         let limited = transport == Transport::Udp && shown != ShownCookie::Good && !waited;
-        match if limited { limiter.take(client, now_s) } else { Allowance::Answer } {
-            Allowance::Answer => {}
-            Allowance::Truncate => {
-                count(Event::RateTruncated);
-                return slip(buffer, &query, service.udp_len, options);
-            }
-            Allowance::Drop => {
-                count(Event::RateDropped);
-                return Verdict::Drop;
-            }
+        let allowance = if limited { limiter.take(client, now_s) } else { Allowance::Answer };
+        if allowance != Allowance::Answer {
+            return over_limit(allowance, buffer, &query, service.udp_len, options, count);
         }
         let mut response = Response::new(buffer, &query, transport, service.udp_len, options);
+        if resolver.is_some() {
+            response.offer_recursion();
+        }
         if query.edns.is_some_and(|edns| edns.version != 0) {
             count(Event::BadVersion);
             response.set_extended();
@@ -285,7 +312,8 @@ impl Answerer {
         if !matches!(query.qclass, CLASS_IN | CLASS_ANY) || matches!(query.qtype, rtype::AXFR | rtype::IXFR) {
             return no_lookup(service, name, &query, response, count);
         }
-        let look = Look { table, name, chance, origin: &origin, complete: elsewhere.is_none() };
+        let complete = elsewhere.is_none();
+        let look = Look { table, name, chance, origin: &origin, complete, resolver, wanted };
         if let Some(entry) = table.lookup(look.name) {
             return found(look, entry, &query, response, count);
         }
@@ -303,7 +331,12 @@ fn missing(
     mut count: impl FnMut(Event),
 ) -> Verdict {
     let Some((apex, zone)) = look.table.zone_of(look.name) else {
-        return not_ours(look, elsewhere, query, response, count);
+        return match look.resolver {
+            Some(resolver) if !look.name.is_single_label() => {
+                forwarded::answer(look.name, resolver, query, response, look.wanted, count)
+            }
+            _ => not_ours(look, elsewhere, query, response, count),
+        };
     };
     let mut soa = zone.soa_record(header::LEN + apex);
     if let Some(elsewhere) = elsewhere {
@@ -318,11 +351,23 @@ fn missing(
     reply(response, rcode::NXDOMAIN, is_authoritative(query))
 }
 
-/// Sends a client whose network is over the rate limit to TCP, in as few bytes as can be.
+/// Sends a client whose network is over the rate limit to TCP, in as few bytes as can be, or nothing.
 #[cold]
-fn slip(buffer: &mut [u8], query: &Query, udp_len: u16, options: Options<'_>) -> Verdict {
-    let mut response =
-        Response::new(buffer, query, Transport::Udp, udp_len, Options { nsid: None, ..options });
+fn over_limit(
+    allowance: Allowance,
+    buffer: &mut [u8],
+    query: &Query,
+    udp_len: u16,
+    options: Options<'_>,
+    mut count: impl FnMut(Event),
+) -> Verdict {
+    if allowance == Allowance::Drop {
+        count(Event::RateDropped);
+        return Verdict::Drop;
+    }
+    count(Event::RateTruncated);
+    let options = Options { nsid: None, ..options };
+    let mut response = Response::new(buffer, query, Transport::Udp, udp_len, options);
     response.set_truncated();
     reply(response, rcode::NOERROR, false)
 }
@@ -364,8 +409,7 @@ fn found(
         return reply(response, rcode::NOERROR, authoritative);
     }
     if let Some(alias) = entry.get(rtype::CNAME) {
-        let code = follow_alias(look, alias, qtype, &mut response, &mut count);
-        return reply(response, code, authoritative);
+        return answer_by_alias(look, alias, query, response, count);
     }
     let (apex, zone) = table.zone_of_found(look.name);
     let soa = zone.soa_record(header::LEN + apex);
@@ -377,6 +421,26 @@ fn found(
         response.authority(&soa);
     }
     reply(response, rcode::NOERROR, authoritative)
+}
+
+/// Answers for a name that is another name for something, ours or not.
+#[cold]
+fn answer_by_alias<'a>(
+    mut look: Look<'a>,
+    alias: RecordSet<'a>,
+    query: &Query,
+    mut response: Response<'_>,
+    mut count: impl FnMut(Event),
+) -> Verdict {
+    let outside = forwarded::leads_outside(&mut look, alias, query, &response);
+    if let Outside::Ask = outside {
+        return Verdict::Forward;
+    }
+    let (mut code, left) = follow_alias(&mut look, alias, query.qtype, &mut response, &mut count);
+    if let (Outside::To(target), Some(target_at), Some(resolver)) = (outside, left, look.resolver) {
+        code = forwarded::append(&target, target_at, resolver, query, &mut response);
+    }
+    reply(response, code, is_authoritative(query))
 }
 
 /// Answers for a name that is in none of our domains.
@@ -404,6 +468,11 @@ fn not_ours(
         count(Event::Refused);
         response.explain(ExtendedError::NotAuthoritative);
         return reply(response, rcode::REFUSED, false);
+    }
+    if look.resolver.is_some()
+        && let Some(reserved) = forwarded::localhost(look.name, query)
+    {
+        return forwarded::answer_reserved(reserved, query, response, count);
     }
     let qualified = look.table.qualify(look.name);
     if let Some(entry) = qualified.as_ref().and_then(|qualified| look.table.lookup(qualified)) {
@@ -469,7 +538,7 @@ fn no_lookup(
 }
 
 #[inline]
-fn reply(response: Response<'_>, code: u8, authoritative: bool) -> Verdict {
+pub(super) fn reply(response: Response<'_>, code: u8, authoritative: bool) -> Verdict {
     Verdict::Reply { len: response.finish(code, authoritative) }
 }
 

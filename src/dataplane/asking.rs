@@ -17,7 +17,7 @@ use mio::{Interest, Registry, Token};
 
 use super::access::Access;
 use super::counters::{Counters, Event};
-use super::tcp::TcpClient;
+use super::waiting::Waiter;
 use crate::design::cache::Cache;
 use crate::design::in_flight::{Answered, Asked, InFlight};
 use crate::design::message::{answer_question, write_question};
@@ -62,23 +62,6 @@ impl Setup {
             Reach::Peers { peers, .. } => peers.iter().any(|peer| peer.ip() == ip),
         }
     }
-}
-
-/// A query that waits.
-pub(super) struct Waiter {
-    pub(super) query: Box<[u8]>,
-    pub(super) client: Client,
-}
-
-/// Who asked it.
-pub(super) enum Client {
-    /// Over UDP, by way of the worker's socket of this number.
-    Udp {
-        socket: usize,
-        ip: IpAddr,
-        to: ReturnAddress,
-    },
-    Tcp(TcpClient),
 }
 
 /// Questions and answers of one worker.

@@ -3,19 +3,19 @@
 //! Runs on the worker that accepted it. It does no I/O but through the stream it is given, and takes the time as an
 //! argument, so that its tests need neither sockets nor clocks.
 
-use std::io::{ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::time::{Duration, Instant};
 
 use super::answer::Verdict;
 
 /// Bytes before each message: its length (RFC 1035 §4.2.2).
-const PREFIX_LEN: usize = 2;
+pub(super) const PREFIX_LEN: usize = 2;
 
 /// Bytes of the longest message.
 const MESSAGE_LEN: usize = u16::MAX as usize;
 
 /// Bytes read at once. The longest message fits with its prefix, so an incomplete one always leaves room to read.
-const INPUT_LEN: usize = PREFIX_LEN + MESSAGE_LEN;
+pub(super) const INPUT_LEN: usize = PREFIX_LEN + MESSAGE_LEN;
 
 /// Bytes of answers gathered before they are written. A connection whose client does not take them holds at most this
 /// and one more message; its queries are not even read then.
@@ -222,7 +222,7 @@ impl<S: Read + Write> Connection<S> {
             at += PREFIX_LEN + query_len;
             let reply_len = match answer(message, query_len) {
                 Verdict::Reply { len } => len,
-                Verdict::Ask | Verdict::HandOver => {
+                Verdict::Ask | Verdict::Forward | Verdict::HandOver => {
                     self.outstanding += 1;
                     continue;
                 }
@@ -246,7 +246,7 @@ impl<S: Read + Write> Connection<S> {
 
     /// Writes `output` and keeps what the stream does not take. `None` if the stream is broken.
     fn send(&mut self, output: &[u8]) -> Option<()> {
-        let sent = write(&mut self.stream, output)?;
+        let sent = write(&mut self.stream, output).ok()?;
         self.unsent.extend_from_slice(&output[sent..]);
         Some(())
     }
@@ -254,11 +254,11 @@ impl<S: Read + Write> Connection<S> {
     /// Writes what is unsent, as far as the stream takes it. Returns whether the stream is sound.
     fn flush(&mut self) -> bool {
         match write(&mut self.stream, &self.unsent) {
-            Some(sent) => {
+            Ok(sent) => {
                 self.unsent.drain(..sent);
                 true
             }
-            None => false,
+            Err(_) => false,
         }
     }
 
@@ -277,31 +277,30 @@ impl<S: Read + Write> Connection<S> {
 }
 
 /// The first message in `input`, if it is there in full.
-fn first_message(input: &[u8]) -> Option<&[u8]> {
+pub(super) fn first_message(input: &[u8]) -> Option<&[u8]> {
     let (prefix, rest) = input.split_first_chunk::<PREFIX_LEN>()?;
     rest.get(..usize::from(u16::from_be_bytes(*prefix)))
 }
 
-/// Writes as much of `bytes` as the stream takes now. `None` if it is broken.
-fn write(stream: &mut impl Write, bytes: &[u8]) -> Option<usize> {
+/// Writes as much of `bytes` as the stream takes now, and returns how much that was.
+pub(super) fn write(stream: &mut impl Write, bytes: &[u8]) -> io::Result<usize> {
     let mut sent = 0;
     while sent < bytes.len() {
         match stream.write(&bytes[sent..]) {
-            Ok(0) => return None,
+            Ok(0) => return Err(ErrorKind::WriteZero.into()),
             Ok(written) => sent += written,
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(error) if error.kind() == ErrorKind::WouldBlock => break,
-            Err(_) => return None,
+            Err(error) => return Err(error),
         }
     }
-    Some(sent)
+    Ok(sent)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::collections::VecDeque;
-    use std::io;
 
     use proptest::prelude::*;
 

@@ -9,7 +9,8 @@ use crossbeam_utils::CachePadded;
 macro_rules! events {
     ($($(#[$doc:meta])* $variant:ident => $name:literal,)*) => {
         /// Something that happened to a packet. Each received packet is exactly one of those up to
-        /// [`Event::BadVersion`]; the rest come on top.
+        /// [`Event::BadVersion`]; the rest come on top. A query that waits for others is one of them when it is answered:
+        /// if its connection is gone by then, or the server stops, it is none.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
         #[repr(usize)]
         pub enum Event {
@@ -38,7 +39,7 @@ events! {
     Alias => "alias",
     /// The name exists, the type does not: NOERROR without answers.
     NoData => "nodata",
-    /// The name does not exist in a domain of ours.
+    /// The name does not exist, in a domain of ours or in one that is nobody's.
     NxDomain => "nxdomain",
     /// REFUSED: neither the name nor any domain above it is ours, or the class is not IN.
     Refused => "refused",
@@ -66,6 +67,16 @@ events! {
     Truncated => "truncated_query",
     /// FORMERR: malformed records or EDNS options behind the question, or bytes behind the last record.
     Records => "bad_records",
+    /// Answered at once with what upstreams have said before.
+    Cached => "cached",
+    /// Answered with what upstreams have said to it: it has waited.
+    Fetched => "fetched",
+    /// Answered with what upstreams said once and that is over, since they do not answer now.
+    Stale => "stale",
+    /// SERVFAIL: upstreams could not answer.
+    ForwardFailed => "forward_failed",
+    /// REFUSED: the question has passed this server before.
+    ForwardLoop => "forward_loop",
     /// Answered with a cookie, which was all that was asked for.
     CookieAlone => "cookie_alone",
     /// SERVFAIL: too many queries wait for other nodes.
@@ -84,6 +95,12 @@ events! {
     Batch => "batch",
     /// A query has begun to wait for what other nodes say.
     Asked => "asked",
+    /// A query has begun to wait for upstreams.
+    Forwarded => "forwarded",
+    /// Of these, for a question that they had been asked already.
+    Coalesced => "coalesced",
+    /// A question was asked once more before its answer expired.
+    Prefetched => "prefetched",
     /// Questions and answers sent to other nodes.
     PeerDatagramsOut => "peer_datagrams_out",
     /// Bytes of DNS in them.

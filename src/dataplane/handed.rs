@@ -9,8 +9,8 @@ use std::sync::Arc;
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use mio::Waker;
 
-use super::asking::Client;
 use super::tcp::{Tcp, TcpClient};
+use super::waiting::Client;
 use crate::wire::response::Transport;
 
 /// Messages that wait for the other thread at most, of all workers; those after them are SERVFAIL.

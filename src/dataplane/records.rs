@@ -15,7 +15,7 @@ use crate::wire::record::{FIXED_LEN, rtype};
 use crate::wire::response::{Response, Suffix};
 
 /// Aliases followed for one query. Nobody needs as many; BIND follows as many.
-const MAX_ALIASES: usize = 16;
+pub(super) const MAX_ALIASES: usize = 16;
 
 /// Targets of an SRV answer whose addresses are added to it.
 const MAX_ADDITIONAL: usize = 16;
@@ -100,18 +100,19 @@ fn copy_others(set: RecordSet<'_>, suffix: Option<Suffix<'_>>, response: &mut Re
 }
 
 /// Answers by the `alias` that the question's `name` is, and by what that leads to as long as it is in our domains
-/// (RFC 1034 §3.6.2, §4.3.2). Returns the response code, which is that of the last name (RFC 6604 §3).
+/// (RFC 1034 §3.6.2, §4.3.2). Returns the response code, which is that of the last name (RFC 6604 §3), and where in the message the
+/// last name stands, if it is none of ours.
 ///
 /// A chain that leads out of our domains, back to where it was, or too far, is answered as far as it was followed; and so is
 /// one that leads to a name that is not in the table, unless that is `complete`.
 #[cold]
 pub(super) fn follow_alias<'a>(
-    mut look: Look<'a>,
+    look: &mut Look<'a>,
     mut alias: RecordSet<'a>,
     qtype: u16,
     response: &mut Response<'_>,
     count: &mut impl FnMut(Event),
-) -> u8 {
+) -> (u8, Option<usize>) {
     let (table, complete) = (look.table, look.complete);
     count(Event::Alias);
     let (apex, zone) = table.zone_of_found(look.name);
@@ -124,29 +125,31 @@ pub(super) fn follow_alias<'a>(
         let Some(target) = target else {
             count(Event::TruncatedAnswer);
             response.set_truncated();
-            return rcode::NOERROR;
+            return (rcode::NOERROR, None);
         };
         let wire = alias.records.get(FIXED_LEN..).unwrap_or_default();
         if look.name.fold_wire(wire, table.seed()).is_err() || seen[..=i].contains(&look.name.hash()) {
-            return rcode::NOERROR;
+            return (rcode::NOERROR, None);
         }
         let zone = table.zone_of(look.name);
         let entry = table.lookup(look.name);
         if let Some(set) = entry.and_then(|entry| entry.get(qtype)) {
             let from = response.end();
-            if !copy_answers(set, &mut look, Some(suffix), response) {
+            if !copy_answers(set, look, Some(suffix), response) {
                 count(Event::TruncatedAnswer);
                 response.set_truncated();
             }
             response.set_owner(from, target);
-            return rcode::NOERROR;
+            return (rcode::NOERROR, None);
         }
         if let Some(next) = entry.and_then(|entry| entry.get(rtype::CNAME)) {
             (alias, owner) = (next, target);
             continue;
         }
         // Where names are asked for, what another node has under this one is for the client to ask.
-        let Some((apex, zone)) = zone.filter(|_| entry.is_some() || complete) else { return rcode::NOERROR };
+        let Some((apex, zone)) = zone.filter(|_| entry.is_some() || complete) else {
+            return (rcode::NOERROR, zone.is_none().then_some(target));
+        };
         // In the zone of the question the target was shortened, and its apex stands in the question.
         let same = zone.lower_case_wire() == suffix.name;
         let apex_at = if same { suffix.at } else { target + apex };
@@ -157,9 +160,9 @@ pub(super) fn follow_alias<'a>(
         } else {
             response.authority(&soa);
         }
-        return if entry.is_some() { rcode::NOERROR } else { rcode::NXDOMAIN };
+        return (if entry.is_some() { rcode::NOERROR } else { rcode::NXDOMAIN }, None);
     }
-    rcode::NOERROR
+    (rcode::NOERROR, None)
 }
 
 /// Adds the addresses of the services in `set`, whose records begin at `from` in the response, so that clients need not

@@ -172,7 +172,7 @@ pub(super) fn serve_batch(
         let reply_len = match verdict {
             Verdict::Reply { len } => Some(len),
             Verdict::Drop => None,
-            Verdict::Ask | Verdict::HandOver => pass_on(answerer, batch, i, len, verdict),
+            Verdict::Ask | Verdict::Forward | Verdict::HandOver => pass_on(answerer, batch, i, len, verdict),
         };
         if let Some(len) = reply_len {
             batch.stage(i, len);

@@ -10,22 +10,24 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime};
 
-use crossbeam_channel::Sender;
+use crossbeam_channel::{Receiver, Sender, unbounded};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token, Waker};
 use rustix::thread::{CpuSet, sched_setaffinity};
 
-use super::answer::{Answerer, Origin, Verdict};
-use super::asking::{self, Asking, Client, Waiter};
+use super::answer::Answerer;
+use super::asking::{self, Asking};
 use super::counters::Counters;
+use super::forwarding::{self, Forwarding};
 use super::handed::{HandedOver, Handing};
-use super::tcp::{Tcp, TcpClient};
+use super::jobs::{self, Job};
+use super::tcp::Tcp;
 use super::udp::{self, Served};
+use super::waiting::{Client, Takers, answer_tcp, resume};
 use crate::design::in_flight::Answered;
-use crate::mmsg::{BATCH_LEN, Batch, ask_for_short_turns};
+use crate::mmsg::{Batch, ask_for_short_turns};
 use crate::snapshot::Reader;
 use crate::table::Table;
-use crate::wire::response::Transport;
 
 /// Batches taken from one socket before the others, and a request to stop, get their turn.
 const BATCHES_PER_TURN: usize = 16;
@@ -87,9 +89,17 @@ pub struct Handle {
     waker: Arc<Waker>,
     stop: Arc<AtomicBool>,
     counters: Arc<Counters>,
+    jobs: Sender<Job>,
 }
 
 impl Handle {
+    /// Has the worker do something with its cache, if it forwards and so has one; else the job waits for ever.
+    pub fn ask(&self, job: Job) {
+        // Either can only fail if the worker is gone already.
+        let _ = self.jobs.send(job);
+        let _ = self.waker.wake();
+    }
+
     /// What the worker has counted so far.
     #[must_use]
     pub fn counters(&self) -> &Arc<Counters> {
@@ -117,9 +127,9 @@ impl Handle {
 }
 
 /// A UDP socket with the room for what goes through it.
-struct Watched {
-    socket: UdpSocket,
-    batch: Batch,
+pub(super) struct Watched {
+    pub(super) socket: UdpSocket,
+    pub(super) batch: Batch,
     watch: Watch,
 }
 
@@ -132,6 +142,8 @@ pub struct Listeners {
     pub tcp: Vec<TcpListener>,
     /// How it asks other nodes, in the designs that do.
     pub asking: Option<asking::Setup>,
+    /// How it asks upstreams, if there are any.
+    pub forwarding: Option<forwarding::Setup>,
     /// Where updates and what is signed go, if anywhere.
     pub handed: Option<Sender<HandedOver>>,
 }
@@ -142,7 +154,9 @@ pub struct Worker {
     sockets: Vec<Watched>,
     tcp: Tcp,
     asking: Option<Asking>,
+    forwarding: Option<Forwarding>,
     handing: Option<Handing>,
+    jobs: Receiver<Job>,
     reader: Reader<Table>,
     answerer: Answerer,
     counters: Arc<Counters>,
@@ -176,6 +190,7 @@ impl Worker {
         listeners.asking.as_ref().map_or(Ok(()), |setup| Asking::register(setup, poll.registry()))?;
         let counters = Arc::new(Counters::default());
         let stop = Arc::new(AtomicBool::new(false));
+        let (jobs_sender, jobs) = unbounded();
         let thread = thread::Builder::new().name(format!("worker-{index}")).spawn({
             let (counters, stop) = (Arc::clone(&counters), Arc::clone(&stop));
             let handing = listeners.handed.map(|handed| Handing::new(handed, Arc::clone(&waker)));
@@ -192,13 +207,16 @@ impl Worker {
                     pin(cpu);
                 }
                 let asking = listeners.asking.map(Asking::new);
+                let forwarding = listeners.forwarding.map(Forwarding::new);
                 let (busy_poll, idle_since, idle_looks) = (manner.busy_poll, None, 0);
                 Self {
                     poll,
                     sockets,
                     tcp,
                     asking,
+                    forwarding,
                     handing,
+                    jobs,
                     reader,
                     answerer,
                     counters,
@@ -211,7 +229,7 @@ impl Worker {
                 .run();
             }
         })?;
-        Ok(Handle { thread, waker, stop, counters })
+        Ok(Handle { thread, waker, stop, counters, jobs: jobs_sender })
     }
 
     /// The event loop.
@@ -242,13 +260,17 @@ impl Worker {
                     (None, Some(asking)) if matches!(event.token(), asking::ANSWERS | asking::QUESTIONS) => {
                         asking.ready(event.token());
                     }
-                    (None, _) => self.tcp.ready(event),
+                    (None, _) => match &mut self.forwarding {
+                        Some(forwarding) if Forwarding::has(event.token()) => forwarding.ready(event.token()),
+                        _ => self.tcp.ready(event),
+                    },
                 }
             }
-            self.begin_asking_turn();
+            self.begin_turn();
             self.look();
             self.take_tcp_turn();
             self.take_asking_turn();
+            self.take_forwarding_turn();
             self.take_handed_turn();
         }
         self.finish();
@@ -278,16 +300,22 @@ impl Worker {
         self.tcp.is_busy()
             || self.sockets.iter().any(|socket| socket.watch != Watch::Waiting)
             || self.asking.as_ref().is_some_and(Asking::is_busy)
+            || self.forwarding.as_ref().is_some_and(Forwarding::is_busy)
     }
 
     /// How long it may sleep.
     fn timeout(&self) -> Option<Duration> {
         let asking = self.asking.as_ref().and_then(Asking::timeout);
-        self.tcp.timeout().into_iter().chain(asking).min()
+        let forwarding = self.forwarding.as_ref().and_then(Forwarding::timeout);
+        self.tcp.timeout().into_iter().chain(asking).chain(forwarding).min()
     }
 
-    /// Sets the clock of the cache, in the designs that have one.
-    fn begin_asking_turn(&mut self) {
+    /// Sets the clocks of the caches, where there are any.
+    fn begin_turn(&mut self) {
+        if let (Some(forwarding), Some(resolver)) = (&mut self.forwarding, self.answerer.resolver()) {
+            let now_s = forwarding.begin_turn(resolver);
+            resolver.set_time(now_s);
+        }
         if let Some(asking) = &mut self.asking {
             let now_ms = asking.begin_turn();
             if let Some(elsewhere) = self.answerer.elsewhere() {
@@ -325,6 +353,35 @@ impl Worker {
         asking.flush(counters);
     }
 
+    /// Answers the queries that upstreams have answered, and sends the questions of this turn; does what other threads ask.
+    fn take_forwarding_turn(&mut self) {
+        let Self {
+            poll, sockets, tcp, forwarding: Some(forwarding), jobs, reader, answerer, counters, ..
+        } = self
+        else {
+            return;
+        };
+        let table = reader.load();
+        let now_s = unix_time_s();
+        sockets.iter_mut().for_each(|socket| socket.batch.clear());
+        while let Some(resolver) = answerer.resolver()
+            && let Some(done) = forwarding.next_done(resolver)
+        {
+            let waiters = done.tell(resolver);
+            resume(waiters, sockets, tcp, answerer, table, now_s, counters);
+        }
+        for Watched { socket, batch, .. } in sockets {
+            udp::send(socket, batch, counters);
+            batch.clear();
+        }
+        if let Some(resolver) = answerer.resolver() {
+            resolver.end_outcome();
+            forwarding.refresh(resolver, counters);
+            jobs::take_turn(jobs, resolver, forwarding);
+        }
+        forwarding.flush(poll.registry());
+    }
+
     /// Sends what another thread has answered to messages that were handed over.
     fn take_handed_turn(&mut self) {
         let Self { sockets, tcp, handing: Some(handing), counters, .. } = self else { return };
@@ -350,21 +407,13 @@ impl Worker {
         if !self.tcp.is_due() {
             return;
         }
-        let Self { poll, tcp, reader, answerer, counters, asking, handing, .. } = self;
+        let Self { poll, tcp, reader, answerer, counters, asking, forwarding, handing, .. } = self;
         let table = reader.load();
         let now_s = unix_time_s();
+        let (asking, forwarding, handing) = (asking.as_mut(), forwarding.as_mut(), handing.as_ref());
+        let mut takers = Takers { asking, forwarding, handing };
         tcp.take_turn(poll.registry(), counters, |message, len, client| {
-            answer_tcp(
-                answerer,
-                asking.as_mut(),
-                handing.as_ref(),
-                table,
-                message,
-                len,
-                client,
-                now_s,
-                counters,
-            )
+            answer_tcp(answerer, &mut takers, table, (message, len), client, now_s, counters)
         });
     }
 
@@ -437,21 +486,17 @@ impl Worker {
     }
 
     fn serve(&mut self, i: usize) -> Served {
-        let Self { sockets, reader, answerer, counters, asking, handing, .. } = self;
+        let Self { sockets, reader, answerer, counters, asking, forwarding, handing, .. } = self;
         let Watched { socket, batch, .. } = &mut sockets[i];
+        let (asking, forwarding, handing) = (asking.as_mut(), forwarding.as_mut(), handing.as_ref());
+        let mut takers = Takers { asking, forwarding, handing };
         let pass_on = |answerer: &Answerer, batch: &mut Batch, datagram: usize, len: usize, verdict| {
             let ip = batch.peer(datagram)?.ip();
             let to = batch.return_address(datagram);
             let buffer = batch.datagram(datagram).buffer;
             let client = Client::Udp { socket: i, ip, to };
-            let waits = if verdict == Verdict::HandOver {
-                let hand = |handing: &Handing| handing.hand_over(&buffer[..len], ip, Transport::Udp, client);
-                handing.as_ref().is_some_and(hand)
-            } else {
-                let waiter = Waiter { query: buffer[..len].into(), client };
-                asking.as_mut().is_some_and(|asking| asking.ask(answerer.name(), waiter, counters))
-            };
-            (!waits).then(|| answerer.fail(buffer, len, |event| counters.count(event)))
+            let taken = takers.take(verdict, answerer, &buffer[..len], client, counters);
+            (!taken).then(|| answerer.fail(buffer, len, |event| counters.count(event)))
         };
         udp::serve_batch(socket, batch, reader, answerer, counters, unix_time_s, pass_on)
     }
@@ -467,84 +512,11 @@ impl Worker {
         let Self { tcp, reader, answerer, counters, .. } = self;
         let table = reader.load();
         let now_s = unix_time_s();
+        let mut takers = Takers { asking: None, forwarding: None, handing: None };
         tcp.finish(|message, len, client| {
-            answer_tcp(answerer, None, None, table, message, len, client, now_s, counters)
+            answer_tcp(answerer, &mut takers, table, (message, len), client, now_s, counters)
         });
     }
-}
-
-/// Answers the queries that have waited for a name, over UDP into their sockets' batches.
-fn resume(
-    waiters: Vec<Waiter>,
-    sockets: &mut [Watched],
-    tcp: &mut Tcp,
-    answerer: &mut Answerer,
-    table: &Table,
-    now_s: u32,
-    counters: &Counters,
-) {
-    let mut answer = |buffer: &mut [u8], query: &[u8], transport, client| {
-        buffer[..query.len()].copy_from_slice(query);
-        let origin = Origin { transport, client, now_s, waited: true };
-        match answerer.answer(table, buffer, query.len(), origin, |event| counters.count(event)) {
-            Verdict::Reply { len } => Some(len),
-            Verdict::Drop => None,
-            // It is known by now; only a name that the table has got and lost meanwhile is not.
-            Verdict::Ask | Verdict::HandOver => {
-                Some(answerer.fail(buffer, query.len(), |event| counters.count(event)))
-            }
-        }
-    };
-    for Waiter { query, client } in waiters {
-        match client {
-            Client::Udp { socket, ip, to } => {
-                let Watched { socket, batch, .. } = &mut sockets[socket];
-                let Some(buffer) = batch.compose() else { continue };
-                if let Some(len) = answer(buffer, &query, Transport::Udp, ip) {
-                    batch.stage_to(len, &to);
-                }
-                if batch.staged() == BATCH_LEN {
-                    udp::send(socket, batch, counters);
-                    batch.clear();
-                }
-            }
-            Client::Tcp(client) => {
-                tcp.deliver_with(client, |buffer| answer(buffer, &query, Transport::Tcp, client.ip))
-            }
-        }
-    }
-}
-
-/// Answers a message that came over TCP, or has it wait for other nodes; without `asking` nothing waits any more.
-#[allow(clippy::too_many_arguments)] // parts of the worker, borrowed one by one
-fn answer_tcp(
-    answerer: &mut Answerer,
-    asking: Option<&mut Asking>,
-    handing: Option<&Handing>,
-    table: &Table,
-    message: &mut [u8],
-    len: usize,
-    client: TcpClient,
-    now_s: u32,
-    counters: &Counters,
-) -> Verdict {
-    let origin = Origin { transport: Transport::Tcp, client: client.ip, now_s, waited: false };
-    let verdict = answerer.answer(table, message, len, origin, |event| counters.count(event));
-    if verdict == Verdict::HandOver {
-        let hand = |handing: &Handing| {
-            handing.hand_over(&message[..len], client.ip, Transport::Tcp, Client::Tcp(client))
-        };
-        if handing.is_some_and(hand) {
-            return verdict;
-        }
-    } else if verdict != Verdict::Ask {
-        return verdict;
-    }
-    let waiter = Waiter { query: message[..len].into(), client: Client::Tcp(client) };
-    if verdict == Verdict::Ask && asking.is_some_and(|asking| asking.ask(answerer.name(), waiter, counters)) {
-        return Verdict::Ask;
-    }
-    Verdict::Reply { len: answerer.fail(message, len, |event| counters.count(event)) }
 }
 
 /// Seconds since 1970, in the 32 bits that cookies and the serials of zones have for it. Workers read it once a batch.

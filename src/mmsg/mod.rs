@@ -102,6 +102,14 @@ pub struct ReturnAddress {
 }
 
 impl ReturnAddress {
+    /// To the only peer of a connected socket.
+    #[must_use]
+    pub fn connected() -> Self {
+        // SAFETY: all bytes zero are a `sockaddr_in6`; with a length of 0 the kernel does not look at it.
+        let peer = unsafe { std::mem::zeroed() };
+        Self { peer, peer_len: 0, control: Control([0; CONTROL_LEN]), control_len: 0 }
+    }
+
     /// To `peer`, from whichever address the kernel takes for that.
     #[must_use]
     pub fn to(peer: SocketAddr) -> Self {

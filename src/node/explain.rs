@@ -8,10 +8,13 @@ use std::time::Instant;
 use super::Node;
 use crate::policy::Order;
 use crate::policy::select::{Health, RAMP_STEPS, Verdict, select};
+use crate::registry::forwarding::Outside;
 use crate::registry::rdata_text;
 use crate::registry::request::{Explained, Explanation};
+use crate::resolver::reserved::{Reserved, local_answer, reason};
 use crate::store::{NodeId, Record, Target};
-use crate::wire::name::Name;
+use crate::wire::name::{Name, QueryName};
+use crate::wire::record::rtype;
 
 /// The registrations of one name, with their origins and whether these are up.
 type Found<'a> = [(NodeId, bool, Record<'a>)];
@@ -83,7 +86,48 @@ impl Node {
             }
         };
         let records: Vec<_> = found.iter().map(explain).collect();
-        Explanation { name: name.to_string(), policy: policy.to_string(), panic, records }
+        Explanation { name: name.to_string(), policy: policy.to_string(), panic, records, outside: None }
+    }
+
+    /// The same of any name: of one that is in none of the domains, what is done about it.
+    pub(super) fn explain_any(&self, name: &Name) -> Explanation {
+        if self.settings.domains.iter().any(|domain| name.is_within(domain)) {
+            return self.explain(name);
+        }
+        let outside = Some(self.outside(&name.to_lower_case()));
+        Explanation { name: name.to_string(), outside, ..Explanation::default() }
+    }
+
+    /// What the workers do about a name, in lower case, that is in none of the domains, in their order
+    /// (`dataplane::answer`, `dataplane::forwarded`).
+    fn outside(&self, name: &Name) -> Outside {
+        let by = |by: &str| Outside { by: by.into(), ..Outside::default() };
+        let wire = name.as_wire();
+        let table = self.publisher.current();
+        let mut queried = QueryName::default();
+        if queried.fold_wire(wire, table.seed()).is_ok() && table.lookup(&queried).is_some() {
+            return by("memory");
+        }
+        let is_forwarding = self.settings.resolver.is_some();
+        let reserved = || Outside { document: reason(wire).map(Into::into), ..by("reserved") };
+        if queried.is_single_label() {
+            let is_localhost =
+                !matches!(local_answer(wire, rtype::A), None | Some(Reserved::NxDomain { .. }));
+            return if is_forwarding && is_localhost { reserved() } else { by("single_label") };
+        }
+        let routes = self.routes.load();
+        let (general, forwards) = (routes.upstreams.general(), routes.upstreams.forwards());
+        let forward = routes.upstreams.forward_of(wire).and_then(|number| forwards.get(number));
+        let upstreams = forward.map_or(general, |forward| &forward.upstreams);
+        match forward {
+            None if is_forwarding && reason(wire).is_some() => reserved(),
+            _ if upstreams.is_empty() => by("refused"),
+            _ => Outside {
+                upstreams: upstreams.iter().map(ToString::to_string).collect(),
+                domain: forward.map(|forward| forward.domain.to_string()),
+                ..by("forwarded")
+            },
+        }
     }
 
     /// What holds of each address of a name, as when its answers were laid out; and whether health and tier do not count.

@@ -5,6 +5,7 @@
 //! table.
 
 mod ages;
+mod caches;
 mod containers;
 mod explain;
 mod health;
@@ -18,6 +19,7 @@ mod seeds;
 mod statements;
 mod supervisor;
 mod updates;
+mod upstreams;
 mod watchers;
 
 use std::collections::HashMap;
@@ -44,6 +46,7 @@ use crate::dataplane::asking_sockets::{self, ReachError};
 use crate::dataplane::counters::Event;
 use crate::dataplane::handed::{HandedOver, MAX_WAITING};
 use crate::dataplane::identity::Identity;
+use crate::dataplane::upstream_tls::TrustError;
 use crate::dataplane::worker::{Handle, Listeners, Manner, Worker};
 use crate::dataplane::{self, Inherited, ListenError, unix_time_s};
 use crate::design::Elsewhere;
@@ -60,6 +63,7 @@ use crate::registry::files::{Refused, Registrations};
 use crate::registry::http::{HttpError, Listener, Rules, Token};
 use crate::registry::request::{NODE_INSTANCE, Request};
 use crate::registry::watch::{self, FileWatch};
+use crate::resolver::routes::Routes;
 use crate::snapshot::Current;
 use crate::store::{Attributes, Disk, DiskError, Found, Key, NodeId, Store, encode};
 use crate::table::{Publisher, Table, name_server};
@@ -83,6 +87,8 @@ pub enum Control {
     Committed(Result<(), String>),
     /// A health check has found something.
     Found(HealthFound),
+    /// A connection to an upstream has failed, for a reason that is news.
+    UpstreamFault(String),
     /// Something has changed of a container.
     Docker(docker::Update),
     /// Answer what has been received, then end.
@@ -108,6 +114,8 @@ pub enum NodeError {
     Names(Refused),
     /// Another file was refused.
     File(FileError),
+    /// Upstreams cannot be asked over TLS.
+    Trust(TrustError),
     /// The kernel refused a thread or an event queue.
     Worker(io::Error),
     /// The same, for the control thread and its helpers.
@@ -129,6 +137,7 @@ impl fmt::Display for NodeError {
             Self::Disk(error) => error.fmt(f),
             Self::File(error) => error.fmt(f),
             Self::Names(refused) => refused.fmt(f),
+            Self::Trust(error) => error.fmt(f),
             Self::Worker(error) => write!(f, "cannot start a worker: {error}; try fewer with --workers"),
             Self::Thread(error) => write!(f, "cannot start a thread or an event queue: {error}"),
         }
@@ -164,6 +173,12 @@ pub struct Node {
     secrets: Current<Secrets>,
     /// The keys of those who may update zones, or take copies of them.
     zone_keys: Current<Keys>,
+    /// Whom the workers ask for names that are not ours.
+    routes: Current<Routes>,
+    /// They could ask over TLS.
+    speaks_tls: bool,
+    /// What has been told of connections to upstreams that have failed, and when.
+    told_faults: HashMap<String, Instant>,
     workers: Vec<Handle>,
     control: Option<Listener>,
     /// Who checks this node's registrations, if there is anything to check.
@@ -237,6 +252,9 @@ impl Node {
             told: run::Told::default(),
             secrets,
             zone_keys,
+            routes: Current::new(Routes::default()),
+            speaks_tls: false,
+            told_faults: HashMap::new(),
             workers: Vec::new(),
             control: None,
             health: None,
@@ -284,7 +302,7 @@ impl Node {
         Ok(Some(sender))
     }
 
-    fn start_threads(&mut self, listeners: Vec<Listeners>) -> Result<(), NodeError> {
+    fn start_threads(&mut self, mut listeners: Vec<Listeners>) -> Result<(), NodeError> {
         let service = Arc::new(Service {
             access: self.settings.access.clone(),
             forwarders: self.settings.forwarders.clone(),
@@ -296,12 +314,16 @@ impl Node {
             ),
         });
         let handed = self.start_zone_maintenance(&service)?;
-        for (index, mut listeners) in listeners.into_iter().enumerate() {
+        let resolvers = self.start_forwarding(&mut listeners)?;
+        for (index, (mut listeners, resolver)) in listeners.into_iter().zip(resolvers).enumerate() {
             listeners.handed.clone_from(&handed);
             let mut answerer =
                 Answerer::new(Arc::clone(&service), self.secrets.reader(), fastrand::Rng::new());
             if let Some(setup) = &listeners.asking {
                 answerer.look_elsewhere(Elsewhere::new(setup.cache.clone()));
+            }
+            if let Some(resolver) = resolver {
+                answerer.forward_by(resolver);
             }
             let manner = Manner { busy_poll: self.settings.busy_poll, cpu: self.cpu_of(index) };
             let worker = Worker::start(index, manner, listeners, self.publisher.reader(), answerer);
@@ -505,17 +527,22 @@ fn join(
     Driver::new(engine, transport, registry).map_err(NodeError::Thread)
 }
 
-/// Reads all files that `settings` name, as a start does, and changes nothing. Returns how many registrations they have.
+/// Reads all files that `settings` name, as a start does, and changes nothing. Returns how many registrations they have, and what
+/// in them was passed over.
 ///
 /// # Errors
 /// [`NodeError`].
-pub fn check(settings: &Settings) -> Result<usize, NodeError> {
+pub fn check(settings: &Settings) -> Result<(usize, Vec<String>), NodeError> {
     let names = read_names(settings)?;
     read_secrets(settings)?;
     read_ring(settings)?;
     read_zone_keys(settings)?;
     settings.control_token.as_deref().map(Token::read).transpose().map_err(NodeError::File)?;
-    Ok(names.len())
+    let Some((upstreams, told)) = upstreams::read(settings, &settings.listen)? else {
+        return Ok((names.len(), Vec::new()));
+    };
+    upstreams::tls(settings, &upstreams)?;
+    Ok((names.len(), told))
 }
 
 fn read_names(settings: &Settings) -> Result<Registrations, NodeError> {

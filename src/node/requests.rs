@@ -35,7 +35,7 @@ impl Node {
             }
             Request::Explain(name, reply) => {
                 self.note_changed();
-                drop(reply.send(Box::new(self.explain(&name))));
+                drop(reply.send(Box::new(self.explain_any(&name))));
             }
             Request::Names(sought, reply) => drop(reply.send(self.registrations(&sought))),
             Request::Members(reply) => drop(reply.send(self.members())),
@@ -43,6 +43,9 @@ impl Node {
             Request::Readiness(reply) => drop(reply.send(self.waits_for())),
             Request::Watch(sender) => self.watchers.add(sender),
             Request::IsRunning(said, reply) => drop(reply.send(self.containers.is_running(&said))),
+            Request::Caches(told) => self.tell_caches(&told),
+            Request::Cached(name, told) => self.tell_cached(&name, &told),
+            Request::Flush(what, told) => self.flush(what, &told),
         }
     }
 
@@ -135,6 +138,7 @@ impl Node {
     fn status(&self) -> Status {
         let engine = self.cluster.engine();
         let counted = |(event, count): (Event, u64)| (event.name().into(), count);
+        let counters = self.counts().into_iter().map(counted).collect();
         Status {
             version: env!("CARGO_PKG_VERSION").into(),
             name: self.settings.node_name.clone(),
@@ -151,7 +155,8 @@ impl Node {
             names: self.publisher.current().names(),
             table_bytes: self.publisher.current().heap_len() as u64,
             waits_for: self.waits_for(),
-            counters: self.counts().into_iter().map(counted).collect(),
+            forwarding: self.forwarding(&counters),
+            counters,
             workers_counted: self.workers.iter().map(|worker| told(worker.counters())).collect(),
             gossip_counters: self.gossip_counts(),
         }
@@ -161,15 +166,17 @@ impl Node {
 /// What a worker has counted.
 fn told(counters: &Counters) -> WorkerCounts {
     let (sum, buckets) = counters.times();
+    let event = |event: &Event| (event.name().to_owned(), counters.get(*event));
+    WorkerCounts { counters: Event::ALL.iter().map(event).collect(), batches: timing(sum, buckets) }
+}
+
+/// Times as they were counted: all together, and how many took up to how long.
+pub(super) fn timing(sum: Duration, buckets: impl Iterator<Item = (Option<Duration>, u64)>) -> Timing {
     let bucket = |(up_to, count): (Option<Duration>, u64)| {
         let up_to_s = up_to.map(|up_to| up_to.as_secs_f64());
         TimingBucket { up_to_s, count }
     };
     let buckets: Vec<_> = buckets.map(bucket).collect();
     let count = buckets.iter().map(|bucket| bucket.count).sum();
-    let event = |event: &Event| (event.name().to_owned(), counters.get(*event));
-    WorkerCounts {
-        counters: Event::ALL.iter().map(event).collect(),
-        batches: Timing { count, sum_s: sum.as_secs_f64(), buckets },
-    }
+    Timing { count, sum_s: sum.as_secs_f64(), buckets }
 }

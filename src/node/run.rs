@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use rustix::time::{ClockId, clock_gettime};
 use tracing::{error, info, warn};
 
-use super::{Control, Node, NodeError, read_names, read_ring, read_secrets, read_zone_keys};
+use super::{Control, Node, NodeError, read_names, read_ring, read_secrets, read_zone_keys, upstreams};
 use crate::config::Settings;
 use crate::gossip::engine::Faults;
 use crate::gossip::seal::Rejected;
@@ -73,6 +73,7 @@ impl Node {
                 Some(Control::Committed(done)) => self.committed(done),
                 Some(Control::Request(request)) => self.obey(request),
                 Some(Control::Found(found)) => self.found(found),
+                Some(Control::UpstreamFault(what)) => self.tell_fault(what),
                 Some(Control::Docker(update)) => self.take_container(update),
                 None => break,
             }
@@ -150,8 +151,12 @@ impl Node {
         let secrets = read_secrets(&self.settings)?;
         let ring = read_ring(&self.settings)?;
         let zone_keys = read_zone_keys(&self.settings)?;
+        let upstreams = upstreams::read(&self.settings, &self.addresses)?;
         self.replace(names);
         self.zone_keys.replace(zone_keys);
+        if let Some(upstreams) = upstreams {
+            self.ask_others(upstreams);
+        }
         if let Some(secrets) = secrets.filter(|secrets| *secrets != *self.secrets.load()) {
             self.secrets.replace(secrets);
         }

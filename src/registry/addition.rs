@@ -18,8 +18,8 @@ const MAX_TTL_S: u32 = i32::MAX as u32;
 /// The longest slow start: a day.
 const MAX_SLOW_START_S: u32 = 86_400;
 
-/// The name that `text` stands for at a server of these domains.
-pub(super) fn name(text: &str, domains: &[Name]) -> Result<Name, String> {
+/// The name that `text` stands for at a server of these domains, in lower case; it may be in none of them.
+pub(super) fn any_name(text: &str, domains: &[Name]) -> Result<Name, String> {
     let cannot = |why: &dyn std::fmt::Display| format!("{text:?} cannot be a name here: {why}");
     let name = Name::from_text(text).map_err(|error| cannot(&error))?;
     let name = match domains.first() {
@@ -28,11 +28,18 @@ pub(super) fn name(text: &str, domains: &[Name]) -> Result<Name, String> {
         }
         _ => name,
     };
+    Ok(name.to_lower_case())
+}
+
+/// The same, where it has to be in one of the domains.
+pub(super) fn name(text: &str, domains: &[Name]) -> Result<Name, String> {
+    let name = any_name(text, domains)?;
     if !domains.iter().any(|domain| name.is_within(domain)) {
         let domains: Vec<_> = domains.iter().map(ToString::to_string).collect();
-        return Err(cannot(&format_args!("the node answers for {} alone", domains.join(", "))));
+        let domains = domains.join(", ");
+        return Err(format!("{text:?} cannot be a name here: the node answers for {domains} alone"));
     }
-    Ok(name.to_lower_case())
+    Ok(name)
 }
 
 /// That addresses can stand under a name: it is one of a host (RFC 1123 §2.1), or has underscores as containers' have.

@@ -8,6 +8,7 @@ pub mod client;
 pub mod control_address;
 pub mod docker;
 pub mod files;
+pub mod forwarding;
 pub mod http;
 pub mod names_file;
 pub mod rdata_text;

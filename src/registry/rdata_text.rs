@@ -1,13 +1,55 @@
 //! Record types and data as people write them, in the form of zone files.
 //!
-//! Runs on the control thread. The `domain` crate knows the types.
+//! Pure; runs on the threads that talk to people. The `domain` crate knows the types.
 
+use domain::base::Message;
 use domain::base::iana::Rtype;
+use domain::base::message::RecordSection;
 use domain::base::name::ParsedName;
 use domain::base::rdata::ParseAnyRecordData;
+use domain::base::wire::ParseError;
 use domain::base::zonefile_fmt::{DisplayKind, ZonefileFmt};
 use domain::dep::octseq::Parser;
 use domain::rdata::AllRecordData;
+use serde::{Deserialize, Serialize};
+
+/// A record, as people read it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shown {
+    /// The name that it stands under.
+    pub name: String,
+    /// Seconds for which it may be kept.
+    pub ttl_s: u32,
+    /// Its type.
+    #[serde(rename = "type")]
+    pub rtype: String,
+    /// Its data, as in a zone file.
+    pub data: String,
+}
+
+/// The records of the answer section of a message, and those of its authority section, in their order.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn answer_and_authority(message: &[u8]) -> Result<[Vec<Shown>; 2], ParseError> {
+    let message = Message::from_octets(message).map_err(|_| ParseError::ShortInput)?;
+    let (answer, authority) = (message.answer()?, message.authority()?);
+    Ok([records(answer)?, records(authority)?])
+}
+
+fn records(section: RecordSection<'_, &[u8]>) -> Result<Vec<Shown>, ParseError> {
+    let tell =
+        |record: Result<domain::base::Record<ParsedName<_>, AllRecordData<_, ParsedName<_>>>, ParseError>| {
+            let record = record?;
+            Ok(Shown {
+                name: format!("{}.", record.owner()),
+                ttl_s: record.ttl().as_secs(),
+                rtype: record.rtype().to_string(),
+                data: record.data().display_zonefile(DisplayKind::Simple).to_string(),
+            })
+        };
+    section.limit_to::<AllRecordData<_, _>>().map(tell).collect()
+}
 
 /// The type's mnemonic, or `TYPE123` (RFC 3597 §5).
 #[must_use]

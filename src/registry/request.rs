@@ -9,6 +9,7 @@ use std::net::{IpAddr, SocketAddr};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 
+use super::forwarding::{CachedMessage, Forwarding, Outside, Told, WorkerCache};
 use crate::policy::select::Health;
 use crate::store::{Attributes, Key, Record, STATEMENT_INSTANCE, Target};
 use crate::wire::name::Name;
@@ -63,6 +64,12 @@ pub enum Request {
     Watch(mpsc::Sender<Event>),
     /// Tell whether a container runs; nobody knows without Docker.
     IsRunning(Box<str>, Reply<Option<bool>>),
+    /// Have each worker tell what its cache holds. Where names in other domains are not asked for, none has one, here as below.
+    Caches(Told<WorkerCache>),
+    /// Have each tell what it has cached of a name, which is in lower case.
+    Cached(Name, Told<Vec<CachedMessage>>),
+    /// Have each forget a name, with all below it if that is said, or else everything, and tell how many answers that was.
+    Flush(Option<(Name, bool)>, Told<usize>),
 }
 
 /// A step of a request that changes registrations.
@@ -246,13 +253,17 @@ pub struct PolicyBody {
 pub struct Explanation {
     /// The name.
     pub name: String,
-    /// By which policy its addresses are chosen.
+    /// By which policy its addresses are chosen, if it is in one of the node's domains.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub policy: String,
     /// So little is healthy that addresses are in answers whatever their health and tier.
     #[serde(default)]
     pub panic: bool,
     /// All that is registered under it, at any node.
     pub records: Vec<Explained>,
+    /// What is done about it, if it is in none of the node's domains.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outside: Option<Outside>,
 }
 
 /// Why a record is in answers, or not.
@@ -389,6 +400,9 @@ pub struct Status {
     pub workers_counted: Vec<WorkerCounts>,
     /// What its gossip has counted.
     pub gossip_counters: BTreeMap<String, u64>,
+    /// What it does about names in other domains, if it asks for them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub forwarding: Option<Forwarding>,
 }
 
 /// What one worker has counted.
@@ -409,6 +423,29 @@ pub struct Timing {
     pub sum_s: f64,
     /// How often it took how long.
     pub buckets: Vec<TimingBucket>,
+}
+
+impl Timing {
+    /// The mean, in seconds; none without times.
+    #[must_use]
+    #[allow(clippy::cast_precision_loss)] // of more than 2^53 a few do not matter
+    pub fn mean_s(&self) -> Option<f64> {
+        (self.count > 0).then(|| self.sum_s / self.count as f64)
+    }
+
+    /// The time, in seconds, that so many of a hundred did not exceed, as far as the buckets tell: the end of one. None without
+    /// times, or where it is beyond the last bucket's begin.
+    #[must_use]
+    pub fn within_s(&self, percent: u64) -> Option<f64> {
+        let mut left = (self.count * percent).div_ceil(100).max(1);
+        for TimingBucket { up_to_s, count } in &self.buckets {
+            if *count >= left {
+                return *up_to_s;
+            }
+            left -= count;
+        }
+        None
+    }
 }
 
 /// Times that are near each other.

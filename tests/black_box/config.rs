@@ -53,6 +53,32 @@ fn a_file_says_what_flags_say_and_is_read_again_on_sighup() {
 }
 
 #[test]
+fn a_check_reads_the_upstreams_and_says_what_is_passed_over() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
+    let text = format!(
+        "listen = \"127.0.0.1:53\"\nresolv-conf = \"{}\"\ncache-size = \"1G\"\n",
+        path("resolv.conf")
+    );
+    fs::write(path("redbreast.toml"), text).unwrap();
+    let check = || run(&["config", "check", &path("redbreast.toml")]);
+    let missing = check();
+    assert_eq!(missing.status.code(), Some(2));
+    assert!(
+        String::from_utf8_lossy(&missing.stderr).contains("resolv.conf: cannot read the upstreams"),
+        "{missing:?}"
+    );
+    fs::write(path("resolv.conf"), "nameserver 127.0.0.1\nnameserver here\nnameserver 198.51.100.9\n")
+        .unwrap();
+    let checked = check();
+    let told = String::from_utf8_lossy(&checked.stdout).into_owned();
+    assert!(checked.status.success(), "{checked:?}");
+    assert!(told.contains("resolv.conf:2: `here` is no address; the line is passed over"), "{told}");
+    assert!(told.contains("127.0.0.1 is this server itself, and is not asked"), "{told}");
+    assert!(told.contains("good; 0 registrations"), "{told}");
+}
+
+#[test]
 fn a_service_manager_is_told_how_it_goes() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("notify");

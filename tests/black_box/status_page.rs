@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::control::start;
 use crate::harness::{ask, has, query, run, wait_until};
 use crate::http::get;
+use crate::resolver_control::ScriptedUpstream;
 
 /// Loads the page in a window of this size and lets it run for some seconds.
 fn chromium(at: &str, window: &str, more: &[&str]) -> Output {
@@ -31,7 +32,8 @@ fn chromium(at: &str, window: &str, more: &[&str]) -> Output {
 
 #[test]
 fn the_page_shows_nodes_names_and_rates_and_loads_nothing_from_elsewhere() {
-    let (server, at) = start(&[]);
+    let upstream = ScriptedUpstream::start();
+    let (server, at) = start(&["--upstream", &upstream.address]);
     let page = get(&at, "/");
     assert!(page.head.contains("content-security-policy: default-src 'none'"), "{page:?}");
     for elsewhere in ["src=", "href=", "@import", "http://", "https://", "url("] {
@@ -47,6 +49,9 @@ fn the_page_shows_nodes_names_and_rates_and_loads_nothing_from_elsewhere() {
     let marked = "<img src=x onerror=document.title='owned'>";
     assert!(run(&["add", "api", "10.0.0.9", "--instance", marked, "--control", &at]).status.success());
     let client = server.client();
+    for _ in 0..4 {
+        ask(&client, &query(1, "www.example", 1));
+    }
     let stop = std::sync::atomic::AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| {
@@ -61,6 +66,7 @@ fn the_page_shows_nodes_names_and_rates_and_loads_nothing_from_elsewhere() {
             let output = chromium(&at, "390,844", &["--dump-dom"]);
             shown = String::from_utf8_lossy(&output.stdout).into_owned();
             let all = ["web.redbreast.internal.", "10.0.0.3", "127.0.0.1", "&lt;img src=x", "class=\"self\""];
+            let all = [&all[..], &[&upstream.address, "75.0 %"]].concat();
             all.iter().all(|text| shown.contains(text)) && !shown.contains("id=\"rate\">–")
         });
         assert!(!shown.contains("owned</title>") && shown.contains("– Redbreast</title>"), "{shown}");

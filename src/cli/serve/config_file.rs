@@ -191,6 +191,44 @@ mod tests {
     }
 
     #[test]
+    fn upstreams_are_keys_too() {
+        let (_directory, file) = written(
+            "upstream = [\"192.0.2.1\", \"tls://192.0.2.2#dns.example\"]\nresolv-conf = true\n\
+             forward = [\"corp.example=192.0.2.3,192.0.2.4\", \"lab.example=192.0.2.5:5353\"]\n\
+             cache-size = \"128M\"\nmax-stale = 0\ncache-max-ttl = 3_600\nupstream-timeout = 2000\nmix-case = true\n\
+             upstream-ca = \"ca.pem\"\n",
+        );
+        let settings = alone(&file).ok().unwrap().settings().ok().unwrap();
+        let files: Vec<_> = settings.files().map(|path| path.display().to_string()).collect();
+        assert_eq!(files, ["/etc/resolv.conf", "ca.pem"]);
+        let before = settings.resolver.clone().unwrap();
+        assert_eq!((before.upstreams.len(), before.forwards.len()), (2, 2));
+        assert_eq!((before.cache_bytes, before.max_stale_s, before.max_ttl_s), (128 << 20, 0, 3600));
+        // In a running server it is whom it asks that can change.
+        let (_directory, file) =
+            written("upstream = \"192.0.2.9\"\ncache-size = 67_108_864\nresolv-conf = false\n");
+        assert!(alone(&file).is_err(), "resolv-conf takes a file or true");
+        let (_directory, file) =
+            written("upstream = \"192.0.2.9\"\ncache-size = 67_108_864\nmix-case = true\n");
+        let new = alone(&file).ok().unwrap().settings().ok().unwrap();
+        assert_eq!(
+            settings.fixed_differences(&new),
+            ["cache-size", "cache-max-ttl", "max-stale", "upstream-timeout"]
+        );
+        let mut running = settings.clone();
+        running.take_changeable(new);
+        let after = running.resolver.unwrap();
+        assert_eq!(after.upstreams, ["192.0.2.9".parse().unwrap()]);
+        assert_eq!(
+            (after.forwards.len(), after.resolv_conf, after.cache_bytes),
+            (0, None, before.cache_bytes)
+        );
+        let (_directory, file) = written("ttl = 1\n");
+        let alone = alone(&file).ok().unwrap().settings().ok().unwrap();
+        assert_eq!(settings.fixed_differences(&alone), ["the use of upstream, resolv-conf and forward"]);
+    }
+
+    #[test]
     fn mistakes_are_told_with_their_lines() {
         for (text, told) in [
             ("listen = [\n", "redbreast.toml:"),
@@ -206,6 +244,9 @@ mod tests {
             ("names = { a = 1 }", "expected a text, a number, or a list"),
             ("config = \"other\"", "there is no key `config`"),
             ("join = [\"a\"]", "--gossip"),
+            ("ttl = 1\nupstream = \"dns.example\"", ":2: upstream: "),
+            ("cache-size = \"1K\"", ":1: cache-size: "),
+            ("forwards = \"a=10.0.0.2\"", "do you mean `forward`?"),
             ("ttl = 1\nttl = 2\n", ":2: duplicate key"),
         ] {
             let (_directory, file) = written(text);

@@ -3,6 +3,7 @@
 //! Runs on the main thread.
 
 pub(super) mod config_file;
+mod resolver;
 mod run;
 
 use std::fs;
@@ -14,6 +15,7 @@ use std::time::Duration;
 use clap::builder::RangedU64ValueParser;
 use rustix::thread::{CpuSet, sched_getaffinity};
 
+use self::resolver::ResolverArgs;
 pub(crate) use self::run::run;
 use super::Failure;
 use super::design::DesignArgs;
@@ -144,6 +146,9 @@ pub(crate) struct Args {
     #[command(flatten)]
     design: DesignArgs,
 
+    #[command(flatten)]
+    resolver: ResolverArgs,
+
     /// Directory for what is registered at this node, which then survives its end; made if it is not there [default:
     /// nothing survives]
     #[arg(long, value_name = "DIR")]
@@ -258,6 +263,7 @@ impl Args {
                  --control-token-file"
             )));
         }
+        let resolver = self.resolver.settings(&self.listen, &self.domain, self.design.asks())?;
         let asking = self.design.settings(ttl_s, &self.listen)?;
         let policies = self.policy.iter().map(|text| parse_policy(text, &self.domain));
         let policies = policies.collect::<Result<_, _>>().map_err(Failure::usage)?;
@@ -281,6 +287,7 @@ impl Args {
             steer_by_cpu: self.steer_by_cpu,
             zone: ZoneSettings { ttl_s, negative_ttl_s: ttl_s },
             asking,
+            resolver,
             udp_len: self.edns_size,
             access: if self.allow.is_empty() { Access::default() } else { Access::new(self.allow) },
             rate_limit: self.rate_limit,

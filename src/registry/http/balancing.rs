@@ -149,6 +149,6 @@ async fn explain(
     State(shared): State<Arc<Shared>>,
     Path(name): Path<String>,
 ) -> Result<Json<Box<Explanation>>, Problem> {
-    let name = addition::name(&name, &shared.domains).map_err(Problem::bad)?;
+    let name = addition::any_name(&name, &shared.domains).map_err(Problem::bad)?;
     Ok(Json(shared.ask(|reply| Request::Explain(name, reply)).await?))
 }

@@ -12,6 +12,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
+use crate::registry::forwarding::{UpstreamStatus, WorkerCache};
 use crate::registry::request::{Member, Status, Timing};
 
 /// The type of the text.
@@ -55,8 +56,12 @@ fn counters(all: impl Iterator<Item = (Vec<(&'static str, String)>, u64)>) -> Fa
     Family { kind: MetricType::Counter, members }
 }
 
-/// All of it.
-pub(super) fn text(status: &Status, members: &[Member]) -> Result<String, fmt::Error> {
+/// All of it; `caches` is what each worker has said of its own, where there are any.
+pub(super) fn text(
+    status: &Status,
+    members: &[Member],
+    caches: &[WorkerCache],
+) -> Result<String, fmt::Error> {
     let mut registry = Registry::with_prefix("redbreast");
     register_state(&mut registry, status, members);
     let workers = || status.workers_counted.iter().enumerate();
@@ -75,9 +80,59 @@ pub(super) fn text(status: &Status, members: &[Member]) -> Result<String, fmt::E
     );
     let gossip = status.gossip_counters.iter().map(|(event, count)| (vec![("event", event.clone())], *count));
     registry.register("gossip_events", "What the gossip has sent, received and refused", counters(gossip));
+    if let Some(forwarding) = &status.forwarding {
+        register_upstreams(&mut registry, &forwarding.upstreams);
+        register_caches(&mut registry, caches);
+    }
     let mut text = String::new();
     encode(&mut text, &registry)?;
     Ok(text)
+}
+
+/// The servers that are asked for names in other domains.
+fn register_upstreams(registry: &mut Registry, upstreams: &[UpstreamStatus]) {
+    let label = |it: &UpstreamStatus| vec![("upstream", it.upstream.clone())];
+    let up = upstreams.iter().map(|it| (label(it), u64::from(it.state != "down")));
+    registry.register("upstream_up", "0 if it answers no worker that has asked it", gauges(up));
+    let events = upstreams.iter().flat_map(|it| {
+        let labels = move |event: &String| [label(it), vec![("event", event.clone())]].concat();
+        it.counters.iter().map(move |(event, count)| (labels(event), *count))
+    });
+    registry.register("upstream_events", "What has come of questions to it", counters(events));
+    let times = upstreams.iter().map(|it| (label(it), Duration(it.round_trips.clone())));
+    registry.register_with_unit(
+        "upstream_round_trip",
+        "Time from sending it a question until its answer, also where another has answered before",
+        Unit::Seconds,
+        Family { kind: MetricType::Histogram, members: times.collect() },
+    );
+}
+
+/// What has been kept of their answers, and what they are being asked.
+fn register_caches(registry: &mut Registry, caches: &[WorkerCache]) {
+    let of = |value: fn(&WorkerCache) -> u64| {
+        let label = |it: &WorkerCache| vec![("worker", it.worker.unwrap_or_default().to_string())];
+        caches.iter().map(move |it| (label(it), value(it)))
+    };
+    let entries = gauges(of(|it| it.entries as u64));
+    registry.register("cache_entries", "Answers in the cache, stale ones among them", entries);
+    let bytes = gauges(of(|it| it.bytes as u64));
+    registry.register_with_unit("cache", "Memory that the cache takes", Unit::Bytes, bytes);
+    let evictions = counters(of(|it| it.evictions));
+    registry.register("cache_evictions", "Answers that had to go for others", evictions);
+    let in_flight = gauges(of(|it| it.in_flight as u64));
+    registry.register("questions_in_flight", "Questions that upstreams have not answered yet", in_flight);
+    let waiting = gauges(of(|it| it.waiting as u64));
+    registry.register("queries_waiting", "Queries that wait for the answers to these", waiting);
+}
+
+fn gauge(value: u64) -> ConstGauge<i64> {
+    ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX))
+}
+
+fn gauges(all: impl Iterator<Item = (Vec<(&'static str, String)>, u64)>) -> Family<ConstGauge<i64>> {
+    let members = all.map(|(labels, value)| (labels, gauge(value))).collect();
+    Family { kind: MetricType::Gauge, members }
 }
 
 /// What is at the moment.
@@ -99,7 +154,6 @@ fn register_state(registry: &mut Registry, status: &Status, members: &[Member]) 
         ("members", "Members of the cluster that are up, this one among them", status.members),
         ("members_down", "Members of the cluster that are down", down),
     ];
-    let gauge = |value: u64| ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX));
     for (name, help, value) in gauges {
         registry.register(name, help, gauge(value as u64));
     }

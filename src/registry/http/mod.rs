@@ -5,6 +5,7 @@
 //! or asks for a token.
 
 mod balancing;
+mod cache;
 mod connections;
 mod guard;
 mod metrics;
@@ -192,6 +193,7 @@ fn router(shared: Arc<Shared>) -> Router {
     Router::new()
         .merge(names::router())
         .merge(balancing::router())
+        .merge(cache::router())
         .merge(observe::router())
         .merge(weave::router())
         .fallback(fallback)

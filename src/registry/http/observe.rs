@@ -55,7 +55,11 @@ async fn status(State(shared): State<Arc<Shared>>) -> Result<Json<Box<Status>>, 
 async fn metrics(State(shared): State<Arc<Shared>>) -> Result<Response, Problem> {
     let status = shared.ask(Request::Status).await?;
     let members = shared.ask(Request::Members).await?;
-    let text = metrics::text(&status, &members)
+    let caches = match status.forwarding {
+        Some(_) => shared.ask_workers(Request::Caches).await?,
+        None => Vec::new(),
+    };
+    let text = metrics::text(&status, &members, &caches)
         .map_err(|error| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?;
     Ok(([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response())
 }

@@ -1,0 +1,416 @@
+"""What is forwarded: cached answers beside Unbound's and the echo floor, misses, latency, memory, and what loss and floods do.
+
+All traffic stays on loopback. The upstream is a real server with authoritative data. Loss takes root: a rule for its ports alone is
+made in nftables, in a table of its own, and taken back.
+"""
+
+import argparse
+import contextlib
+import json
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from itertools import accumulate
+from pathlib import Path
+
+from . import Fault, dns
+from .load import Asking, RedbreastBench
+from .names import Names
+from .process import Process, pinned
+from .rounds import Sample, interleave, sample, summary
+from .servers import SOCKET_BUFFER_BYTES, Floor, Server, Setting, Unbound
+
+ROOT = Path(__file__).resolve().parents[2]
+DOMAINS = ROOT / "../shared/data/domains-10000.txt"
+SEED = 20141105
+DRAWS = 400_000
+# Below it, every name has an address.
+WILD = "wild.example"
+# Names there are to be asked once each.
+FRESH = 3_000_000
+OWN = "own.redbreast.internal"
+TTL_S = 86_400
+
+
+class Data:
+    """The names that upstreams have, each with an address of its own."""
+
+    def __init__(self, domains: Path):
+        lines = domains.read_text().split()
+        self.domains = [line.rstrip(".").lower() for line in lines]
+
+    def address(self, i: int) -> str:
+        return Names(1).address(i)
+
+    def zone(self) -> str:
+        """Everything, as one zone of the root."""
+        head = f"$TTL {TTL_S}\n. IN SOA ns. hostmaster. 1 3600 900 604800 300\n. IN NS ns.\nns. IN A 127.0.0.1\n"
+        hosts = "".join(f"{name}. IN A {self.address(i)}\n" for i, name in enumerate(self.domains))
+        return f"{head}{hosts}*.{WILD}. IN A 192.0.2.1\n"
+
+    def write_popular(self, path: Path) -> None:
+        """Names as often as their rank says: Zipf's law with exponent 1."""
+        weights = list(accumulate(1 / rank for rank in range(1, len(self.domains) + 1)))
+        drawn = random.Random(SEED).choices(self.domains, cum_weights=weights, k=DRAWS)
+        path.write_text("".join(f"{name} A\n" for name in drawn))
+
+    def write_all(self, path: Path) -> None:
+        path.write_text("".join(f"{name} A\n" for name in self.domains))
+
+
+class Upstream(Server):
+    """Knot, with all of the names in a zone of the root: it is the fastest that can have them."""
+
+    name = "upstream"
+    program = "knotd"
+    package = "knot"
+    version_arguments = ["--version"]
+
+    def __init__(self, setting: Setting, data: Data, name: str = "upstream"):
+        self.name = name
+        super().__init__(setting)
+        self.data = data
+
+    def configure(self) -> None:
+        (self.directory / "zone").write_text(self.data.zone())
+        (self.directory / "knot.conf").write_text(f"""
+server:
+    rundir: "{self.directory}"
+    listen: 127.0.0.1@{self.port}
+    udp-workers: 1
+    tcp-workers: 1
+    background-workers: 1
+control:
+    listen: "{self.directory}/control"
+database:
+    storage: "{self.directory}"
+log:
+  - target: stderr
+    any: notice
+zone:
+  - domain: .
+    file: "{self.directory}/zone"
+    semantic-checks: off
+    zonefile-sync: -1
+    journal-content: none
+""")
+
+    def command(self) -> list[str]:
+        return ["--config", str(self.directory / "knot.conf")]
+
+    def wrong(self) -> str | None:
+        return self.differs(self.data.domains[0], dns.Reply(dns.NOERROR, [self.data.address(0)]))
+
+
+class Forwarder(Upstream):
+    """A server that asks an upstream."""
+
+    def __init__(self, setting: Setting, data: Data, upstreams: list[int], options: list[str] | None = None):
+        super().__init__(setting, data, self.name)
+        self.upstreams = upstreams
+        self.options = options or []
+
+
+class RedbreastForwarder(Forwarder):
+    name = "redbreast"
+
+    def __init__(self, setting: Setting, *more):
+        super().__init__(setting, *more)
+        self.program = str(setting.binary)
+
+    def configure(self) -> None:
+        (self.directory / "hosts").write_text(f"10.9.9.9 {OWN}\n")
+
+    def command(self) -> list[str]:
+        upstreams = [word for port in self.upstreams for word in ("--upstream", f"127.0.0.1:{port}")]
+        # What is not found out in the domains themselves is reserved for local use otherwise.
+        listen = ["--listen", f"127.0.0.1:{self.port}", "--control", f"unix:{self.directory}/control"]
+        return ["serve", "--names", "hosts", "--workers", "1", *listen, *upstreams, *self.options]
+
+
+class UnboundForwarder(Forwarder):
+    name = "unbound"
+    program = "unbound"
+    package = "unbound"
+    version_arguments = ["-V"]
+
+    def configure(self) -> None:
+        addresses = "".join(f"    forward-addr: 127.0.0.1@{port}\n" for port in self.upstreams)
+        (self.directory / "unbound.conf").write_text(f"""
+server:
+    interface: 127.0.0.1@{self.port}
+    num-threads: 1
+    so-rcvbuf: {SOCKET_BUFFER_BYTES}
+    so-sndbuf: {SOCKET_BUFFER_BYTES}
+    outgoing-range: 8192
+    num-queries-per-thread: 4096
+    minimal-responses: yes
+    module-config: "iterator"
+    do-not-query-localhost: no
+    msg-cache-size: 64m
+    rrset-cache-size: 128m
+    do-daemonize: no
+    use-syslog: no
+    logfile: ""
+    username: ""
+    chroot: ""
+    directory: "{self.directory}"
+    pidfile: ""
+forward-zone:
+    name: "."
+{addresses}
+remote-control:
+    control-enable: no
+""")
+
+    command = Unbound.command
+
+
+class Run:
+    """All that a measurement needs: the program, the CPUs, the seconds, a directory."""
+
+    def __init__(self, arguments: argparse.Namespace, directory: Path):
+        self.arguments = arguments
+        self.directory = directory
+        self.data = Data(arguments.domains)
+        self.bench = RedbreastBench(arguments.binary)
+        self.popular = directory / "popular"
+        self.data.write_popular(self.popular)
+        self.everything = directory / "everything"
+        self.data.write_all(self.everything)
+        self.stack = contextlib.ExitStack()
+        self.number = 0
+
+    def setting(self, cpu: int) -> Setting:
+        self.number += 1
+        directory = self.directory / str(self.number)
+        directory.mkdir()
+        return Setting(self.arguments.binary, Names(1), directory, cpu)
+
+    def upstream(self, name: str = "upstream") -> Upstream:
+        return self.stack.enter_context(Upstream(self.setting(self.arguments.load_cpu), self.data, name))
+
+    def forwarder(self, kind: type[Forwarder], upstreams: list[int], *options: str) -> Forwarder:
+        return self.stack.enter_context(
+            kind(self.setting(self.arguments.server_cpu), self.data, upstreams, list(options))
+        )
+
+    def asking(self, queries: Path, seconds: float | None = None) -> Asking:
+        arguments = self.arguments
+        return Asking(
+            seconds or arguments.seconds, arguments.clients, arguments.outstanding, arguments.load_cpu, queries
+        )
+
+    def told(self, port: int, *options: str) -> dict:
+        """What `redbreast bench` tells, asked in some other way."""
+        command = [str(self.arguments.binary), "bench", "-p", str(port), "--json", "-", "--accept-invalid", *options]
+        done = subprocess.run(pinned(self.arguments.load_cpu, command), capture_output=True, text=True)
+        if done.returncode not in (0, 1) or not done.stdout:
+            raise Fault(f"redbreast bench: exit status {done.returncode}: {done.stderr.strip()[-500:]}")
+        return json.loads(done.stdout)
+
+    def hits(self) -> dict:
+        """Cached answers: rates in rounds, and latency at half of the own rate."""
+        with self.stack:
+            upstream = self.upstream()
+            floor = self.stack.enter_context(FloorFor(self.setting(self.arguments.server_cpu)))
+            servers = [floor, *(self.forwarder(kind, [upstream.port]) for kind in (RedbreastForwarder, UnboundForwarder))]
+            for server in servers[1:]:
+                for _ in range(2):
+                    self.told(server.port, "-d", str(self.everything), "-n", "1", "-q", "50", "-c", "4")
+            samples = interleave(
+                servers,
+                self.arguments.rounds,
+                lambda server: server.name,
+                lambda server: sample(server, self.bench, self.asking(self.popular)),
+            )
+            rows = {name: summary(of, samples["floor"]) for name, of in samples.items()}
+            for server in servers:
+                half = int(rows[server.name]["qps"] / 2)
+                options = ["-d", str(self.popular), "-Q", str(half), "-c", str(self.arguments.clients), "-l", "5"]
+                each = [self.told(server.port, *options)["latency_us"]["all"] for _ in range(3)]
+                keys = ("p50", "p99", "p99_9")
+                rows[server.name]["half_load_us"] = {
+                    key: statistics.median(latency[key] for latency in each) for key in keys
+                }
+            own = [a.load.qps / b.load.qps for a, b in zip(samples["redbreast"], samples["unbound"], strict=True)]
+            return {"rows": rows, "redbreast_to_unbound": statistics.median(own)}
+
+    def misses(self) -> dict:
+        """Names that nobody has asked for before: what one core forwards."""
+        rows = {}
+        for kind in (RedbreastForwarder, UnboundForwarder):
+            samples: list[Sample] = []
+            with contextlib.ExitStack() as self.stack:
+                upstream = self.upstream()
+                server = self.forwarder(kind, [upstream.port], *kind.small_cache())
+                for number in range(self.arguments.rounds):
+                    queries = self.directory / "fresh"
+                    first = number * FRESH
+                    queries.write_text("".join(f"n{i:08d}.{WILD} A\n" for i in range(first, first + FRESH)))
+                    samples.append(sample(server, self.bench, self.asking(queries)))
+            rows[kind.name] = summary(samples, samples)
+        return {"rows": rows}
+
+    def flood(self) -> dict:
+        """What our own names feel of questions that an upstream never answers."""
+        with contextlib.ExitStack() as self.stack:
+            silent = self.stack.enter_context(Silent())
+            server = self.forwarder(RedbreastForwarder, [silent.port])
+            queries = self.directory / "fresh"
+            queries.write_text("".join(f"n{i:08d}.{WILD} A\n" for i in range(FRESH)))
+            own = self.directory / "own"
+            own.write_text(f"{OWN} A\n")
+            options = ["-d", str(own), "-Q", "2000", "-c", "4", "-l", "5"]
+            quiet, flooded, memory = [], [], []
+            for _ in range(self.arguments.rounds):
+                quiet.append(self.told(server.port, *options)["latency_us"]["all"]["p99"])
+                command = [str(self.arguments.binary), "bench", "-p", str(server.port), "-d", str(queries)]
+                command += ["-Q", str(self.arguments.flood), "-c", "64", "-t", "1", "-l", "8", "--accept-invalid"]
+                flood = subprocess.Popen(
+                    pinned(self.arguments.load_cpu, ["nice", "-n", "19", *command]),
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,
+                )
+                try:
+                    time.sleep(2)
+                    flooded.append(self.told(server.port, *options)["latency_us"]["all"]["p99"])
+                    memory.append(server.process.memory_mib())
+                finally:
+                    flood.wait()
+            return {
+                "own_p99_us_quiet": statistics.median(quiet),
+                "own_p99_us_flooded": statistics.median(flooded),
+                "memory_mib": max(memory),
+                "samples": {"quiet": quiet, "flooded": flooded},
+            }
+
+    def loss(self) -> dict:
+        """One dead upstream of three, and a fifth of all datagrams of the others lost."""
+        with contextlib.ExitStack() as self.stack:
+            live = [self.upstream(f"upstream-{i}") for i in range(2)]
+            silent = self.stack.enter_context(Silent())
+            ports = [silent.port, *(server.port for server in live)]
+            server = self.forwarder(RedbreastForwarder, ports)
+            self.stack.enter_context(Lossy([it.port for it in live]))
+            told = self.told(server.port, "-d", str(self.everything), "-n", "1", "-Q", "500", "-c", "4", "-t", "10")
+            latency = told["latency_us"]["all"]
+            rcodes = told["rcodes"]
+            answered = rcodes.get("NOERROR", 0) + rcodes.get("NXDOMAIN", 0)
+            return {"asked": told["totals"]["sent"], "answered": answered / told["totals"]["sent"], **latency}
+
+    def memory(self) -> dict:
+        """What a cached answer takes beside its data."""
+        with contextlib.ExitStack() as self.stack:
+            upstream = self.upstream()
+            server = self.forwarder(RedbreastForwarder, [upstream.port], "--cache-size", "1G")
+            count = 500_000
+            queries = self.directory / "fresh"
+            queries.write_text("".join(f"n{i:08d}.{WILD} A\n" for i in range(count)))
+            self.told(server.port, "-d", str(self.everything), "-n", "1", "-q", "50")
+            before = server.process.memory_mib()
+            for _ in range(3):
+                self.told(server.port, "-d", str(queries), "-n", "1", "-q", "100")
+            grown = (server.process.memory_mib() - before) * 2**20 / count
+            name = len(f"n{0:08d}.{WILD}") + 2
+            data = name + 16
+            return {"entries": count, "bytes_each": grown, "data_bytes_each": data, "beside_data": grown - data}
+
+
+class FloorFor(Floor):
+    """The echo floor, asked other names than those of the other comparison."""
+
+    def wrong(self) -> str | None:
+        return self.differs("a.example", dns.Reply(dns.NOERROR, []))
+
+
+RedbreastForwarder.small_cache = staticmethod(lambda: ["--cache-size", "64M"])
+UnboundForwarder.small_cache = staticmethod(lambda: [])
+
+
+class Silent:
+    """A port where nobody answers, and nobody says so."""
+
+    def __enter__(self) -> "Silent":
+        import socket
+
+        self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.socket.bind(("127.0.0.1", 0))
+        self.port = self.socket.getsockname()[1]
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.socket.close()
+
+
+class Lossy:
+    """A fifth of the datagrams to and from these ports is lost."""
+
+    def __init__(self, ports: list[int]):
+        self.ports = ", ".join(map(str, ports))
+
+    def __enter__(self) -> "Lossy":
+        rule = "numgen random mod 100 < 20 drop"
+        script = f"""table inet redbreast_bench {{
+            chain input {{
+                type filter hook input priority 0;
+                udp dport {{ {self.ports} }} {rule}
+                udp sport {{ {self.ports} }} {rule}
+            }}
+        }}"""
+        subprocess.run(["nft", "-f", "-"], input=script, text=True, check=True)
+        return self
+
+    def __exit__(self, *_) -> None:
+        subprocess.run(["nft", "delete", "table", "inet", "redbreast_bench"], check=True)
+
+
+PARTS = ["hits", "misses", "flood", "loss", "memory"]
+
+
+def main(words: list[str]) -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--binary", type=Path, default=ROOT / "target/release/redbreast", help="the program to measure")
+    parser.add_argument("--domains", type=Path, default=DOMAINS, help="the names, one a line, the most popular first")
+    parser.add_argument("--only", action="append", choices=PARTS, help="this part alone; may be given again")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=3.0, help="how long a round of each server is")
+    parser.add_argument("--clients", type=int, default=4)
+    parser.add_argument("--outstanding", type=int, default=100)
+    parser.add_argument("--flood", type=int, default=60_000, help="questions a second that are never answered")
+    parser.add_argument("--server-cpu", type=int, default=0)
+    parser.add_argument("--load-cpu", type=int, default=1)
+    parser.add_argument("--json", type=Path, help="file for all figures and samples")
+    arguments = parser.parse_args(words)
+    results = {}
+    try:
+        with tempfile.TemporaryDirectory(prefix="redbreast-resolver-") as directory:
+            run = Run(arguments, Path(directory))
+            for part in arguments.only or PARTS:
+                results[part] = getattr(run, part)()
+                show(part, results[part])
+    except Fault as fault:
+        print(f"bench-resolver: {fault}", file=sys.stderr)
+        return 1
+    if arguments.json:
+        arguments.json.write_text(json.dumps(results, indent=1) + "\n")
+    return 0
+
+
+def show(part: str, result: dict) -> None:
+    print(f"== {part}")
+    for name, row in result.get("rows", {}).items():
+        ratio = row["ratio"]
+        line = f"{name:12} {row['qps']:9.0f} q/s  ratio {ratio['median']:.3f} ({ratio['min']:.3f}..{ratio['max']:.3f})"
+        line += f"  user {row['user_ns_per_query']:.0f} ns  system {row['system_ns_per_query']:.0f} ns"
+        line += f"  server CPU {row['server_cpu']:.2f}  load CPU {row['load_cpu']:.2f}  lost {row['lost']}"
+        if half := row.get("half_load_us"):
+            line += f"  at half load p50 {half['p50']:.0f} us p99 {half['p99']:.0f} us p99.9 {half['p99_9']:.0f} us"
+        print(line)
+    for key, value in result.items():
+        if key not in ("rows", "samples"):
+            print(f"{key}: {value:.3f}" if isinstance(value, float) else f"{key}: {value}")
+    sys.stdout.flush()

@@ -1,0 +1,318 @@
+//! A worker's part in asking upstreams: its sockets for them. What is asked, and what comes of it, is in `resolver::exchange`.
+//!
+//! Runs on the workers. Nothing of it is there without upstreams.
+
+use std::collections::VecDeque;
+use std::io::ErrorKind;
+use std::ops::Range;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use mio::{Registry, Token};
+use rand::SeedableRng as _;
+use rand::rngs::StdRng;
+
+use super::counters::{Counters, Event};
+use super::forwarded::Wanted;
+use super::upstream_sockets::{SLOTS, Sockets};
+use super::upstream_streams::{Streams, TellFault};
+use super::upstream_tls::TlsClient;
+use super::waiting::Waiter;
+use crate::mmsg::{Addressing, BATCH_LEN, Batch, ReturnAddress, Wait};
+use crate::resolver::Resolver;
+use crate::resolver::exchange::{Arrival, Arrivals, Done, Exchange};
+use crate::resolver::in_flight::STREAM;
+use crate::resolver::query::MAX_QUERY_LEN;
+use crate::resolver::question::Question;
+use crate::resolver::routes::Routes;
+
+/// Tokens of the sockets begin here, and those of the streams; what is below is of the clients' side.
+const SOCKETS: usize = 1 << 24;
+const STREAMS: usize = 1 << 28;
+
+const _: () = assert!(SLOTS < STREAM as usize && SOCKETS + u16::MAX as usize * SLOTS < STREAMS);
+
+/// Batches taken from upstreams before clients get their turn.
+const BATCHES_PER_TURN: usize = 16;
+
+/// What a worker that forwards is given.
+pub struct Setup {
+    /// The number of the worker.
+    pub worker: usize,
+    /// Letters of names are sent in upper or lower case by chance, and have to come back so.
+    pub mix_case: bool,
+    /// For upstreams that are asked over TLS.
+    pub tls: Option<TlsClient>,
+    /// When the clock of the cache began.
+    pub epoch: Instant,
+    /// Who is told why a connection to an upstream has failed.
+    pub tell_fault: TellFault,
+}
+
+/// Questions to upstreams, and answers, of one worker.
+pub(super) struct Forwarding {
+    exchange: Exchange<Waiter>,
+    links: Links,
+    outgoing: Batch,
+    tls: Option<TlsClient>,
+    epoch: Instant,
+    now: Instant,
+    secret: StdRng,
+}
+
+impl Forwarding {
+    pub(super) fn new(setup: Setup) -> Self {
+        let Setup { worker, mix_case, tls, epoch, tell_fault } = setup;
+        Self {
+            exchange: Exchange::new(worker, mix_case, secret()),
+            links: Links::new(worker, tell_fault),
+            outgoing: Batch::new(Addressing::Connected),
+            tls,
+            epoch,
+            now: Instant::now(),
+            secret: secret(),
+        }
+    }
+
+    /// Whether `token` is of one of its sockets or streams.
+    pub(super) fn has(token: Token) -> bool {
+        (SOCKETS..STREAMS << 1).contains(&token.0)
+    }
+
+    /// Notes that the poll has reported one of them.
+    #[allow(clippy::cast_possible_truncation)] // of a server's number and a slot's, as they were when it was registered
+    pub(super) fn ready(&mut self, token: Token) {
+        match token.0.checked_sub(STREAMS) {
+            Some(server) => self.links.streams.ready(server),
+            None => {
+                let place = token.0 - SOCKETS;
+                self.links.ready.push_back(((place / SLOTS) as u16, (place % SLOTS) as u8));
+            }
+        }
+    }
+
+    /// Begins a turn: the time that holds for all of it, and the ports. Returns the time on the cache's clock.
+    pub(super) fn begin_turn(&mut self, resolver: &mut Resolver) -> u32 {
+        self.now = Instant::now();
+        self.links.batches_left = BATCHES_PER_TURN;
+        if let Some(routes) = self.exchange.begin_turn(resolver, self.now) {
+            self.links.change_to(routes, self.now);
+        }
+        for sockets in &mut self.links.sockets {
+            sockets.choose(self.now, &mut self.secret);
+        }
+        let since = self.now.saturating_duration_since(self.epoch);
+        u32::try_from(since.as_secs()).unwrap_or(u32::MAX)
+    }
+
+    /// Questions that upstreams have been asked, and queries that wait for the answers.
+    pub(super) fn in_flight(&self) -> (usize, usize) {
+        self.exchange.in_flight()
+    }
+
+    /// Whether there is something to do at once.
+    pub(super) fn is_busy(&self) -> bool {
+        self.links.is_busy() || self.exchange.is_busy()
+    }
+
+    /// How long the worker may sleep.
+    pub(super) fn timeout(&self) -> Option<Duration> {
+        let deadline = self.exchange.deadline().into_iter().chain(self.links.streams.deadline()).min()?;
+        // Rounded up to the poll's milliseconds, or it would look in vain until the moment has come.
+        Some(deadline.saturating_duration_since(Instant::now()) + Duration::from_millis(1))
+    }
+
+    /// Has `waiter` wait for what upstreams say of a question.
+    pub(super) fn ask(
+        &mut self,
+        (question, wanted): (Question<'_>, &Wanted),
+        waiter: Waiter,
+        counters: &Counters,
+    ) {
+        counters.count(Event::Forwarded);
+        if self.exchange.ask(&question, wanted.group, &wanted.passed_by, waiter, self.now) {
+            counters.count(Event::Coalesced);
+        }
+    }
+
+    /// Asks once more for popular answers that expire soon.
+    pub(super) fn refresh(&mut self, resolver: &mut Resolver, counters: &Counters) {
+        (0..self.exchange.refresh(resolver, self.now)).for_each(|_| counters.count(Event::Prefetched));
+    }
+
+    /// The next question that something has come of. It is told before the next is looked for.
+    pub(super) fn next_done(&mut self, resolver: &mut Resolver) -> Option<Done<Waiter>> {
+        self.exchange.next_done(resolver, &mut self.links, self.now)
+    }
+
+    /// Sends all questions that are to be sent: those for one server together.
+    pub(super) fn flush(&mut self, registry: &Registry) {
+        let mut staged_for = 0;
+        while let Some(server) = self.exchange.next_server() {
+            if self.outgoing.staged() == BATCH_LEN || server != staged_for {
+                self.send(staged_for, registry);
+                staged_for = server;
+            }
+            let Self { exchange, links, outgoing, tls, now, .. } = self;
+            let slot = links.sockets.get(usize::from(server)).map_or(0, Sockets::chosen);
+            let Some(query) = exchange.next_to_send(slot, *now) else { break };
+            if query.place().slot == STREAM {
+                let mut message = [0; MAX_QUERY_LEN];
+                let len = query.write(&mut message);
+                let token = Token(STREAMS + usize::from(server));
+                links.streams.send(server, &message[..len], (registry, token), tls.as_ref(), *now);
+            } else if let Some(buffer) = outgoing.compose() {
+                let len = query.write(buffer);
+                outgoing.stage_to(len, &ReturnAddress::connected());
+            }
+        }
+        self.send(staged_for, registry);
+    }
+
+    /// Sends what is staged for `server`. What the kernel does not take is lost, as on any network.
+    fn send(&mut self, server: u16, registry: &Registry) {
+        let Self { links, outgoing, exchange, now, .. } = self;
+        let sockets = links.sockets.get_mut(usize::from(server));
+        let Some(sockets) = sockets.filter(|_| outgoing.staged() > 0) else {
+            return outgoing.clear();
+        };
+        let slot = usize::from(sockets.chosen());
+        let token = Token(SOCKETS + usize::from(server) * SLOTS + slot);
+        let mut next = 0;
+        // The kernel has no port, or no descriptor: as if it were lost.
+        if let Ok(socket) = sockets.open(registry, token) {
+            while next < outgoing.staged() {
+                match outgoing.send_from(socket.as_fd(), next) {
+                    Ok(sent) => next += sent,
+                    Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                    Err(error) => {
+                        next += 1;
+                        if error.kind() != ErrorKind::WouldBlock {
+                            exchange.server_refuses(server, *now);
+                        }
+                    }
+                }
+            }
+        }
+        outgoing.clear();
+    }
+}
+
+/// Random numbers that nobody can guess, seeded by the kernel.
+fn secret() -> StdRng {
+    let mut seed = [0; 32];
+    getrandom::fill(&mut seed).expect("the kernel gives random numbers");
+    StdRng::from_seed(seed)
+}
+
+/// The sockets and streams to all upstreams, and what has come by them.
+struct Links {
+    /// The number of the worker.
+    worker: usize,
+    tell_fault: TellFault,
+    sockets: Vec<Sockets>,
+    streams: Streams,
+    /// Sockets that may have something, as server and slot.
+    ready: VecDeque<(u16, u8)>,
+    incoming: Batch,
+    /// Datagrams of the last receive that have not been looked at, and where they came in.
+    unread: Range<usize>,
+    reading: (u16, u8),
+    /// The message that came over a stream last.
+    message: Box<[u8]>,
+    /// Batches that may still be taken in this turn.
+    batches_left: usize,
+}
+
+impl Arrivals for Links {
+    fn next(&mut self, now: Instant) -> Option<Arrival<'_>> {
+        loop {
+            if let Some(i) = self.unread.next() {
+                let (server, slot) = self.reading;
+                let datagram = self.incoming.datagram(i);
+                // What lost its end has no room to be anything that was asked for.
+                let len = if datagram.truncated { 0 } else { datagram.len };
+                return Some(Arrival::Message { server, slot, bytes: &datagram.buffer[..len] });
+            }
+            match self.receive() {
+                Received::Something => {}
+                Received::Refused(server) => return Some(Arrival::Refused { server }),
+                Received::Nothing => break,
+            }
+        }
+        if let Some((server, message)) = self.streams.next_message(now) {
+            self.message = message;
+            return Some(Arrival::Message { server, slot: STREAM, bytes: &self.message });
+        }
+        let (server, worked) = self.streams.next_broken()?;
+        Some(Arrival::StreamBroken { server, worked })
+    }
+}
+
+/// What a receive has brought.
+enum Received {
+    /// Datagrams, or a socket less to look at.
+    Something,
+    /// A server's host says that nobody is there.
+    Refused(u16),
+    /// There is nothing, or not in this turn.
+    Nothing,
+}
+
+impl Links {
+    /// None yet.
+    fn new(worker: usize, tell_fault: TellFault) -> Self {
+        Self {
+            worker,
+            streams: Streams::new(std::iter::empty(), Arc::clone(&tell_fault)),
+            tell_fault,
+            sockets: Vec::new(),
+            ready: VecDeque::new(),
+            incoming: Batch::new(Addressing::Connected),
+            unread: 0..0,
+            reading: (0, 0),
+            message: Box::default(),
+            batches_left: 0,
+        }
+    }
+
+    /// Begins anew with other servers.
+    fn change_to(&mut self, routes: &Routes, now: Instant) {
+        let servers = || routes.servers.iter();
+        self.sockets = servers().map(|it| Sockets::new(it.upstream.address, now)).collect();
+        let with_meters = servers().map(|it| (it.upstream.clone(), it.meter(self.worker)));
+        self.streams = Streams::new(with_meters, Arc::clone(&self.tell_fault));
+        self.ready.clear();
+        self.unread = 0..0;
+    }
+
+    fn is_busy(&self) -> bool {
+        !self.ready.is_empty() || !self.unread.is_empty() || self.streams.is_busy()
+    }
+
+    /// Receives from a socket that has something.
+    fn receive(&mut self) -> Received {
+        let Some((server, slot)) = self.ready.front().copied().filter(|_| self.batches_left > 0) else {
+            return Received::Nothing;
+        };
+        let Some(socket) = self.sockets.get(usize::from(server)).and_then(|it| it.get(slot)) else {
+            // It has got a new port since.
+            self.ready.pop_front();
+            return Received::Something;
+        };
+        self.batches_left -= 1;
+        self.reading = (server, slot);
+        match self.incoming.receive(socket.as_fd(), Wait::Never) {
+            Ok(received) => {
+                self.unread = 0..received;
+                if received < BATCH_LEN {
+                    self.ready.pop_front();
+                }
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => drop(self.ready.pop_front()),
+            Err(_) => return Received::Refused(server),
+        }
+        Received::Something
+    }
+}

@@ -1,0 +1,387 @@
+//! TLS to upstreams (RFC 7858): the authorities that may say who an upstream is, and what goes through a session.
+//!
+//! [`TlsClient`] is made by the main thread at the start and shared by all workers, on which the rest runs. There is no way round the check of a certificate: this is the
+//! strict profile of RFC 8310, in which an upstream that cannot show who it is is not asked.
+
+use std::fmt;
+use std::io::{self, ErrorKind, Read, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustls::crypto::ring;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, RootCertStore};
+
+use super::upstream_stream::End;
+
+/// What the client says that it will speak (RFC 7858 §3.1 by way of the ALPN registry).
+const ALPN: &[u8] = b"dot";
+
+/// Why upstreams cannot be asked over TLS.
+#[derive(Debug)]
+pub enum TrustError {
+    /// The file of authorities is no such file.
+    File {
+        /// Where it is.
+        path: PathBuf,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// This system has no authorities that can be used, and what has been in the way.
+    System(String),
+    /// The cryptography cannot be used.
+    Tls(rustls::Error),
+}
+
+impl fmt::Display for TrustError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File { path, what } => {
+                write!(f, "{}: cannot be read as certificates in PEM form: {what}", path.display())
+            }
+            Self::System(what) => write!(
+                f,
+                "this system trusts no certificate authority, so that no upstream could prove over TLS who it is{what}; \
+                 the package `ca-certificates` brings the usual ones"
+            ),
+            Self::Tls(error) => write!(f, "cannot set up TLS: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for TrustError {}
+
+/// Makes the client's side of TLS sessions.
+#[derive(Clone, Debug)]
+pub struct TlsClient {
+    config: Arc<ClientConfig>,
+}
+
+impl TlsClient {
+    /// One that trusts the authorities in the file at `authorities`, in PEM form, and no others; without a file, those that
+    /// this system trusts.
+    ///
+    /// # Errors
+    /// When there are none.
+    pub fn new(authorities: Option<&Path>) -> Result<Self, TrustError> {
+        let roots = match authorities {
+            Some(path) => authorities_in(path)
+                .map_err(|error| TrustError::File { path: path.to_owned(), what: error.to_string() })?,
+            None => authorities_of_system()?,
+        };
+        let mut config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .map_err(TrustError::Tls)?
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        config.alpn_protocols = vec![ALPN.to_vec()];
+        Ok(Self { config: Arc::new(config) })
+    }
+
+    /// A session with the upstream that can prove to be `name`: a DNS name, or its address. It is resumed where there has been
+    /// one before, on any worker, and the upstream still knows of it.
+    ///
+    /// # Errors
+    /// When the system gives no random numbers.
+    pub fn session(&self, name: &ServerName<'static>) -> Result<ClientConnection, rustls::Error> {
+        ClientConnection::new(Arc::clone(&self.config), name.clone())
+    }
+}
+
+fn authorities_in(path: &Path) -> Result<RootCertStore, Box<dyn std::error::Error>> {
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_file_iter(path)? {
+        roots.add(certificate?)?;
+    }
+    if roots.is_empty() { Err("there is none in it".into()) } else { Ok(roots) }
+}
+
+/// Of a system's many authorities some may be unreadable or of a kind that is no longer used; the others will do.
+fn authorities_of_system() -> Result<RootCertStore, TrustError> {
+    let found = rustls_native_certs::load_native_certs();
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(found.certs);
+    if roots.is_empty() {
+        let what = found.errors.first().map(|error| format!(" ({error})")).unwrap_or_default();
+        return Err(TrustError::System(what));
+    }
+    Ok(roots)
+}
+
+/// Encrypts `unsent`, once the handshake is done, and writes as much as `stream` takes; what TLS itself has to say goes first.
+/// Returns whether the handshake is done.
+pub(super) fn encrypt(
+    tls: &mut ClientConnection,
+    unsent: &mut Vec<u8>,
+    stream: &mut impl Write,
+) -> io::Result<bool> {
+    let open = !tls.is_handshaking();
+    loop {
+        if open && !unsent.is_empty() && !tls.wants_write() {
+            let taken = tls.writer().write(unsent)?;
+            unsent.drain(..taken);
+        }
+        if !tls.wants_write() {
+            return Ok(open);
+        }
+        match tls.write_tls(stream) {
+            Ok(0) => return Err(ErrorKind::WriteZero.into()),
+            Ok(_) => {}
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(open),
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Puts what is in `records`, as they came from the network, behind the first `len` bytes of `input`, where `cut` takes what
+/// it can. Returns how many bytes are left there.
+pub(super) fn decrypt(
+    tls: &mut ClientConnection,
+    mut records: &[u8],
+    input: &mut [u8],
+    mut len: usize,
+    mut cut: impl FnMut(&mut [u8], usize) -> Result<usize, End>,
+) -> Result<usize, End> {
+    while !records.is_empty() {
+        if tls.read_tls(&mut records)? == 0 {
+            return Err(End::ByServer);
+        }
+        tls.process_new_packets().map_err(End::Tls)?;
+        loop {
+            // There is room: an incomplete message leaves at least a byte.
+            match tls.reader().read(&mut input[len..]) {
+                Ok(0) => return Err(End::ByServer),
+                Ok(read) => len = cut(input, len + read)?,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) => return Err(End::Io(error)),
+            }
+        }
+    }
+    Ok(len)
+}
+
+/// Tells the other side that this is the end, and why if TLS has failed, as far as it can be told at once.
+pub(super) fn take_leave(tls: &mut ClientConnection, stream: &mut impl Write) {
+    tls.send_close_notify();
+    while tls.wants_write() && matches!(tls.write_tls(stream), Ok(1..)) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::upstream_stream::{Buffers, Standing, UpstreamStream};
+    use super::*;
+    use std::cell::RefCell;
+    use std::fs;
+    use std::rc::Rc;
+    use std::time::Instant;
+
+    use rcgen::{
+        BasicConstraints, Certificate, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair,
+        KeyUsagePurpose,
+    };
+    use rustls::pki_types::PrivateKeyDer;
+    use rustls::{AlertDescription, CertificateError, HandshakeKind, ServerConfig, ServerConnection};
+
+    const QUERY: &[u8] = b"a query that is long enough";
+
+    /// An authority of its own kind: no two are the same.
+    fn authority(name: &str) -> CertifiedIssuer<'static, KeyPair> {
+        let mut params = CertificateParams::new([]).unwrap();
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+        CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
+    }
+
+    /// A server whose certificate is for `dns.test` and 192.0.2.53, signed by `authority`.
+    fn server(authority: &CertifiedIssuer<'_, KeyPair>) -> Arc<ServerConfig> {
+        let key = KeyPair::generate().unwrap();
+        let params = CertificateParams::new(["dns.test".to_owned(), "192.0.2.53".to_owned()]).unwrap();
+        let certificate: Certificate = params.signed_by(&key, authority).unwrap();
+        let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(
+                vec![certificate.der().clone()],
+                PrivateKeyDer::try_from(key.serialize_der()).unwrap(),
+            )
+            .unwrap();
+        config.alpn_protocols = vec![ALPN.to_vec()];
+        Arc::new(config)
+    }
+
+    fn client(authority: &CertifiedIssuer<'_, KeyPair>) -> TlsClient {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs::write(file.path(), authority.pem()).unwrap();
+        TlsClient::new(Some(file.path())).unwrap()
+    }
+
+    /// The server's side of a connection, which sends back what it gets; as a stream, the client's way to it.
+    #[derive(Clone)]
+    struct Echo(Rc<RefCell<Side>>);
+
+    struct Side {
+        tls: ServerConnection,
+        /// What the client has done wrong in its eyes.
+        fault: Option<rustls::Error>,
+        /// What has come, encrypted as it was.
+        seen: Vec<u8>,
+    }
+
+    impl Echo {
+        fn new(config: &Arc<ServerConfig>) -> Self {
+            let tls = ServerConnection::new(Arc::clone(config)).unwrap();
+            Self(Rc::new(RefCell::new(Side { tls, fault: None, seen: Vec::new() })))
+        }
+    }
+
+    impl Read for Echo {
+        fn read(&mut self, mut room: &mut [u8]) -> io::Result<usize> {
+            let tls = &mut self.0.borrow_mut().tls;
+            if tls.wants_write() { tls.write_tls(&mut room) } else { Err(ErrorKind::WouldBlock.into()) }
+        }
+    }
+
+    impl Write for Echo {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let Side { tls, fault, seen } = &mut *self.0.borrow_mut();
+            // Networks take what they like.
+            let mut rest = &bytes[..bytes.len().min(1_000)];
+            let len = rest.len();
+            seen.extend_from_slice(rest);
+            while fault.is_none() && tls.read_tls(&mut rest)? > 0 {
+                *fault = tls.process_new_packets().err();
+                let mut plain = Vec::new();
+                let _ = tls.reader().read_to_end(&mut plain);
+                tls.writer().write_all(&plain)?;
+            }
+            Ok(len)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// Asks `queries` of a server with `config` that is to be `name`. Returns the server's side, how many answers came
+    /// back, and how the connection stood at last.
+    fn ask(
+        client: &TlsClient,
+        config: &Arc<ServerConfig>,
+        name: &str,
+        queries: usize,
+    ) -> (Echo, usize, Standing) {
+        let now = Instant::now();
+        let echo = Echo::new(config);
+        let name = ServerName::try_from(name.to_owned()).unwrap();
+        let mut stream = UpstreamStream::new(echo.clone(), Some(client.session(&name).unwrap()), now);
+        (0..queries).for_each(|_| assert!(stream.send(QUERY, now)));
+        let (mut buffers, mut answers) = (Buffers::default(), 0);
+        let mut take = |message: &[u8]| answers += usize::from(message == QUERY);
+        loop {
+            match stream.turn(&mut buffers, now, &mut take) {
+                Standing::Open if echo.0.borrow().tls.wants_write() => {}
+                Standing::More => {}
+                standing => return (echo, answers, standing),
+            }
+        }
+    }
+
+    fn refused(standing: Standing) -> CertificateError {
+        match standing {
+            Standing::Closed(End::Tls(rustls::Error::InvalidCertificate(error))) => error,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_server_that_proves_its_name_or_address_is_asked_and_nothing_leaves_in_plain_text() {
+        let authority = authority("ours");
+        let (config, client) = (server(&authority), client(&authority));
+        for name in ["dns.test", "192.0.2.53"] {
+            let (echo, answers, standing) = ask(&client, &config, name, 2_000);
+            assert!(matches!(standing, Standing::Open), "{name}: {standing:?}");
+            assert_eq!(answers, 2_000);
+            let side = echo.0.borrow();
+            assert_eq!(side.tls.alpn_protocol(), Some(ALPN));
+            assert!(!side.seen.windows(QUERY.len()).any(|window| window == QUERY));
+        }
+    }
+
+    #[test]
+    fn a_server_that_is_another_is_refused_before_anything_is_asked() {
+        let authority = authority("ours");
+        let (config, client) = (server(&authority), client(&authority));
+        for name in ["other.test", "192.0.2.54"] {
+            let (echo, answers, standing) = ask(&client, &config, name, 1);
+            let error = refused(standing);
+            assert!(matches!(error, CertificateError::NotValidForNameContext { .. }), "{name}: {error:?}");
+            assert_eq!(answers, 0);
+            assert!(echo.0.borrow().tls.is_handshaking(), "the client has not finished the handshake");
+        }
+    }
+
+    #[test]
+    fn a_server_whose_authority_is_unknown_is_refused_and_told_why() {
+        let (config, client) = (server(&authority("theirs")), client(&authority("ours")));
+        let (echo, answers, standing) = ask(&client, &config, "dns.test", 1);
+        assert_eq!(refused(standing), CertificateError::UnknownIssuer);
+        assert_eq!(answers, 0);
+        let told = echo.0.borrow().fault.clone();
+        assert_eq!(told, Some(rustls::Error::AlertReceived(AlertDescription::UnknownCA)));
+    }
+
+    #[test]
+    fn a_server_that_does_not_speak_tls_is_refused() {
+        struct Plain(usize);
+        impl Read for Plain {
+            fn read(&mut self, room: &mut [u8]) -> io::Result<usize> {
+                let answer = [&[0, 12][..], &[0; 12]].concat();
+                self.0 += 1;
+                if self.0 > 1 {
+                    return Err(ErrorKind::WouldBlock.into());
+                }
+                room[..answer.len()].copy_from_slice(&answer);
+                Ok(answer.len())
+            }
+        }
+        impl Write for Plain {
+            fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+                Ok(bytes.len())
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let session = client(&authority("ours")).session(&"dns.test".try_into().unwrap()).unwrap();
+        let mut stream = UpstreamStream::new(Plain(0), Some(session), Instant::now());
+        assert!(stream.send(QUERY, Instant::now()));
+        let mut take = |_: &[u8]| panic!("that was no answer");
+        let standing = stream.turn(&mut Buffers::default(), Instant::now(), &mut take);
+        assert!(matches!(standing, Standing::Closed(End::Tls(_))), "{standing:?}");
+    }
+
+    #[test]
+    fn a_second_session_resumes_the_first() {
+        let authority = authority("ours");
+        let (config, client) = (server(&authority), client(&authority));
+        let kind = || ask(&client, &config, "dns.test", 1).0.0.borrow().tls.handshake_kind();
+        assert_eq!(kind(), Some(HandshakeKind::Full));
+        assert_eq!(kind(), Some(HandshakeKind::Resumed));
+    }
+
+    #[test]
+    fn a_file_without_certificates_is_refused_by_name() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        for (bytes, what) in [("", "there is none in it"), ("-----BEGIN CERTIFICATE-----\n", "")] {
+            fs::write(file.path(), bytes).unwrap();
+            let error = TlsClient::new(Some(file.path())).unwrap_err().to_string();
+            assert!(error.starts_with(&*file.path().to_string_lossy()) && error.ends_with(what), "{error}");
+        }
+        let error = TlsClient::new(Some(Path::new("/nowhere/ca.pem"))).unwrap_err().to_string();
+        assert!(error.starts_with("/nowhere/ca.pem: ") && error.contains("No such file"), "{error}");
+    }
+}

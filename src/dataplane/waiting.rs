@@ -1,0 +1,151 @@
+//! Queries that cannot be answered at once: who takes them, and how they are answered later.
+//!
+//! Runs on the workers.
+
+use std::net::IpAddr;
+
+use super::answer::{Answerer, Origin, Verdict};
+use super::asking::Asking;
+use super::counters::{Counters, Event};
+use super::forwarding::Forwarding;
+use super::handed::Handing;
+use super::tcp::{Tcp, TcpClient};
+use super::udp;
+use super::worker::Watched;
+use crate::mmsg::{BATCH_LEN, ReturnAddress};
+use crate::table::Table;
+use crate::wire::response::Transport;
+
+/// A query that waits.
+pub(super) struct Waiter {
+    pub(super) query: Box<[u8]>,
+    pub(super) client: Client,
+}
+
+/// Who asked it.
+pub(super) enum Client {
+    /// Over UDP, by way of the worker's socket of this number.
+    Udp {
+        socket: usize,
+        ip: IpAddr,
+        to: ReturnAddress,
+    },
+    Tcp(TcpClient),
+}
+
+impl Client {
+    fn ip(&self) -> IpAddr {
+        match self {
+            Self::Udp { ip, .. } => *ip,
+            Self::Tcp(client) => client.ip,
+        }
+    }
+
+    fn transport(&self) -> Transport {
+        match self {
+            Self::Udp { .. } => Transport::Udp,
+            Self::Tcp(_) => Transport::Tcp,
+        }
+    }
+}
+
+/// Those who take what a worker cannot answer at once.
+pub(super) struct Takers<'a> {
+    /// Who asks the other nodes, in the designs that do.
+    pub(super) asking: Option<&'a mut Asking>,
+    /// Who asks upstreams, if there are any.
+    pub(super) forwarding: Option<&'a mut Forwarding>,
+    /// The thread for updates and what is signed, if there is one.
+    pub(super) handing: Option<&'a Handing>,
+}
+
+impl Takers<'_> {
+    /// Has the one that the `verdict` is for take a query. Returns whether it was taken.
+    pub(super) fn take(
+        &mut self,
+        verdict: Verdict,
+        answerer: &Answerer,
+        query: &[u8],
+        client: Client,
+        counters: &Counters,
+    ) -> bool {
+        let wait = |client| Waiter { query: query.into(), client };
+        match verdict {
+            Verdict::Reply { .. } | Verdict::Drop => false,
+            Verdict::HandOver => self
+                .handing
+                .is_some_and(|handing| handing.hand_over(query, client.ip(), client.transport(), client)),
+            Verdict::Ask => {
+                self.asking.as_mut().is_some_and(|asking| asking.ask(answerer.name(), wait(client), counters))
+            }
+            Verdict::Forward => self.forwarding.as_mut().is_some_and(|forwarding| {
+                forwarding.ask(answerer.wanted(), wait(client), counters);
+                true
+            }),
+        }
+    }
+}
+
+/// Answers a message that came over TCP, or has it wait.
+pub(super) fn answer_tcp(
+    answerer: &mut Answerer,
+    takers: &mut Takers<'_>,
+    table: &Table,
+    (message, len): (&mut [u8], usize),
+    client: TcpClient,
+    now_s: u32,
+    counters: &Counters,
+) -> Verdict {
+    let origin = Origin { transport: Transport::Tcp, client: client.ip, now_s, waited: false };
+    let verdict = answerer.answer(table, message, len, origin, |event| counters.count(event));
+    if matches!(verdict, Verdict::Reply { .. } | Verdict::Drop)
+        || takers.take(verdict, answerer, &message[..len], Client::Tcp(client), counters)
+    {
+        return verdict;
+    }
+    Verdict::Reply { len: answerer.fail(message, len, |event| counters.count(event)) }
+}
+
+/// Answers the queries that have waited, over UDP into their sockets' batches.
+pub(super) fn resume(
+    waiters: impl IntoIterator<Item = Waiter>,
+    sockets: &mut [Watched],
+    tcp: &mut Tcp,
+    answerer: &mut Answerer,
+    table: &Table,
+    now_s: u32,
+    counters: &Counters,
+) {
+    let mut answer = |buffer: &mut [u8], query: &[u8], transport, client| {
+        buffer[..query.len()].copy_from_slice(query);
+        let origin = Origin { transport, client, now_s, waited: true };
+        // What is found only now is no hit.
+        let count = |event| counters.count(if event == Event::Cached { Event::Fetched } else { event });
+        match answerer.answer(table, buffer, query.len(), origin, count) {
+            Verdict::Reply { len } => Some(len),
+            Verdict::Drop => None,
+            // It is known by now; only a name that the table has got and lost meanwhile is not.
+            Verdict::Ask | Verdict::Forward | Verdict::HandOver => {
+                Some(answerer.fail(buffer, query.len(), |event| counters.count(event)))
+            }
+        }
+    };
+    for Waiter { query, client } in waiters {
+        match client {
+            Client::Udp { socket, ip, to } => {
+                let Watched { socket, batch, .. } = &mut sockets[socket];
+                let Some(buffer) = batch.compose() else { continue };
+                if let Some(len) = answer(buffer, &query, Transport::Udp, ip) {
+                    batch.stage_to(len, &to);
+                }
+                if batch.staged() == BATCH_LEN {
+                    udp::send(socket, batch, counters);
+                    batch.clear();
+                }
+            }
+            Client::Tcp(client) => {
+                tcp.deliver_with(client, |buffer| answer(buffer, &query, Transport::Tcp, client.ip));
+            }
+        }
+    }
+}
