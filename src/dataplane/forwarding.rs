@@ -36,6 +36,9 @@ const _: () = assert!(SLOTS < STREAM as usize && SOCKETS + u16::MAX as usize * S
 /// Batches taken from upstreams before clients get their turn.
 const BATCHES_PER_TURN: usize = 16;
 
+/// Queries sent to upstreams before clients get their turn: more are due at once when many go unanswered.
+const QUERIES_PER_TURN: usize = BATCHES_PER_TURN * BATCH_LEN;
+
 /// What a worker that forwards is given.
 pub struct Setup {
     /// The number of the worker.
@@ -146,10 +149,11 @@ impl Forwarding {
         self.exchange.next_done(resolver, &mut self.links, self.now)
     }
 
-    /// Sends all questions that are to be sent: those for one server together.
+    /// Sends the questions that are to be sent, as far as this turn goes: those for one server together.
     pub(super) fn flush(&mut self, registry: &Registry) {
         let mut staged_for = 0;
-        while let Some(server) = self.exchange.next_server() {
+        for _ in 0..QUERIES_PER_TURN {
+            let Some(server) = self.exchange.next_server() else { break };
             if self.outgoing.staged() == BATCH_LEN || server != staged_for {
                 self.send(staged_for, registry);
                 staged_for = server;

@@ -121,18 +121,7 @@ fn answer_datagram(socket: &UdpSocket, to: SocketAddr, query: &[u8], name: &str)
             send(socket, to, &good);
         }
         "flood" => {
-            // To any id or to the right one; but with another name, or they might hit what is asked again meanwhile.
-            let mut message = changed(header::LEN + 1);
-            for i in 0..FLOOD {
-                if i % 2 == 0 {
-                    message[..2].copy_from_slice(&query[..2]);
-                } else {
-                    message[..2].copy_from_slice(&(i & 0xffff).to_be_bytes()[6..]);
-                }
-                send(socket, to, &message);
-            }
-            // There is room for it again.
-            thread::sleep(Duration::from_millis(50));
+            flood(socket, to, &query[..2], changed(header::LEN + 1));
             send(socket, to, &good);
         }
         "truncated" | "giant" | "reset" | "half" => {
@@ -161,6 +150,17 @@ fn answer_datagram(socket: &UdpSocket, to: SocketAddr, query: &[u8], name: &str)
         }
         _ => send(socket, to, &good),
     }
+}
+
+/// Sends `message`, which is no answer, by turns with the `right` id and with any; with another name in it, or it might hit what
+/// is asked again meanwhile.
+fn flood(socket: &UdpSocket, to: SocketAddr, right: &[u8], mut message: Vec<u8>) {
+    for i in 0..FLOOD {
+        message[..2].copy_from_slice(if i % 2 == 0 { right } else { &i.to_be_bytes()[6..] });
+        send(socket, to, &message);
+    }
+    // There is room for the true one again.
+    thread::sleep(Duration::from_millis(50));
 }
 
 fn serve_tcp(mut stream: TcpStream) {
