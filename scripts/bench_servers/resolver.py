@@ -8,6 +8,7 @@ import argparse
 import contextlib
 import json
 import random
+import socket
 import statistics
 import subprocess
 import sys
@@ -39,7 +40,10 @@ class Data:
     """The names that upstreams have, each with an address of its own."""
 
     def __init__(self, domains: Path):
-        lines = domains.read_text().split()
+        try:
+            lines = domains.read_text().split()
+        except OSError as error:
+            raise Fault(f"{domains}: {error.strerror}; give a file of names, one a line, with --domains") from error
         self.domains = [line.rstrip(".").lower() for line in lines]
 
     def address(self, i: int) -> str:
@@ -126,7 +130,6 @@ class RedbreastForwarder(Forwarder):
 
     def command(self) -> list[str]:
         upstreams = [word for port in self.upstreams for word in ("--upstream", f"127.0.0.1:{port}")]
-        # What is not found out in the domains themselves is reserved for local use otherwise.
         listen = ["--listen", f"127.0.0.1:{self.port}", "--control", f"unix:{self.directory}/control"]
         return ["serve", "--names", "hosts", "--workers", "1", *listen, *upstreams, *self.options]
 
@@ -239,6 +242,19 @@ class Run:
             own = [a.load.qps / b.load.qps for a, b in zip(samples["redbreast"], samples["unbound"], strict=True)]
             return {"rows": rows, "redbreast_to_unbound": statistics.median(own)}
 
+    def answers(self) -> dict:
+        """Whether both say the same of every name, and of one beside each that is not there."""
+        with contextlib.ExitStack() as self.stack:
+            upstream = self.upstream()
+            ours, unbound = (self.forwarder(kind, [upstream.port]) for kind in (RedbreastForwarder, UnboundForwarder))
+            names = [name for domain in self.data.domains for name in (domain, f"not-there.{domain}")]
+            different = []
+            for name in names:
+                said = [dns.ask(server.port, name, 2.0) for server in (ours, unbound)]
+                if said[0] != said[1]:
+                    different.append(f"{name}: {said[0]} by redbreast, {said[1]} by unbound")
+            return {"asked": len(names), "different": len(different), "samples": different}
+
     def misses(self) -> dict:
         """Names that nobody has asked for before: what one core forwards."""
         rows = {}
@@ -246,7 +262,7 @@ class Run:
             samples: list[Sample] = []
             with contextlib.ExitStack() as self.stack:
                 upstream = self.upstream()
-                server = self.forwarder(kind, [upstream.port], *kind.small_cache())
+                server = self.forwarder(kind, [upstream.port])
                 for number in range(self.arguments.rounds):
                     queries = self.directory / "fresh"
                     first = number * FRESH
@@ -327,16 +343,10 @@ class FloorFor(Floor):
         return self.differs("a.example", dns.Reply(dns.NOERROR, []))
 
 
-RedbreastForwarder.small_cache = staticmethod(lambda: ["--cache-size", "64M"])
-UnboundForwarder.small_cache = staticmethod(lambda: [])
-
-
 class Silent:
     """A port where nobody answers, and nobody says so."""
 
     def __enter__(self) -> "Silent":
-        import socket
-
         self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.socket.bind(("127.0.0.1", 0))
         self.port = self.socket.getsockname()[1]
@@ -368,7 +378,7 @@ class Lossy:
         subprocess.run(["nft", "delete", "table", "inet", "redbreast_bench"], check=True)
 
 
-PARTS = ["hits", "misses", "flood", "loss", "memory"]
+PARTS = ["answers", "hits", "misses", "flood", "loss", "memory"]
 
 
 def main(words: list[str]) -> int:
@@ -411,6 +421,8 @@ def show(part: str, result: dict) -> None:
             line += f"  at half load p50 {half['p50']:.0f} us p99 {half['p99']:.0f} us p99.9 {half['p99_9']:.0f} us"
         print(line)
     for key, value in result.items():
-        if key not in ("rows", "samples"):
+        if key == "samples" and isinstance(value, list):
+            print("\n".join(value[:20]))
+        elif key not in ("rows", "samples"):
             print(f"{key}: {value:.3f}" if isinstance(value, float) else f"{key}: {value}")
     sys.stdout.flush()
