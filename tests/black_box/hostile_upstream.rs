@@ -156,7 +156,8 @@ fn answer_datagram(socket: &UdpSocket, to: SocketAddr, query: &[u8], name: &str)
 /// is asked again meanwhile.
 fn flood(socket: &UdpSocket, to: SocketAddr, right: &[u8], mut message: Vec<u8>) {
     for i in 0..FLOOD {
-        message[..2].copy_from_slice(if i % 2 == 0 { right } else { &i.to_be_bytes()[6..] });
+        let any: [u8; 2] = *i.to_be_bytes().last_chunk().expect("eight bytes");
+        message[..2].copy_from_slice(if i % 2 == 0 { right } else { &any });
         send(socket, to, &message);
     }
     // There is room for the true one again.
