@@ -33,6 +33,7 @@ WILD = "wild.example"
 # Names there are to be asked once each.
 FRESH = 3_000_000
 OWN = "own.redbreast.internal"
+OWN_ADDRESS = "10.9.9.9"
 TTL_S = 86_400
 
 
@@ -126,7 +127,11 @@ class RedbreastForwarder(Forwarder):
         self.program = str(setting.binary)
 
     def configure(self) -> None:
-        (self.directory / "hosts").write_text(f"10.9.9.9 {OWN}\n")
+        (self.directory / "hosts").write_text(f"{OWN_ADDRESS} {OWN}\n")
+
+    def wrong(self) -> str | None:
+        """Its own names alone: its upstream may be one that never answers."""
+        return self.differs(OWN, dns.Reply(dns.NOERROR, [OWN_ADDRESS]))
 
     def command(self) -> list[str]:
         upstreams = [word for port in self.upstreams for word in ("--upstream", f"127.0.0.1:{port}")]
