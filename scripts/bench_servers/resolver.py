@@ -400,6 +400,7 @@ def main(words: list[str]) -> int:
     parser.add_argument("--load-cpu", type=int, default=1)
     parser.add_argument("--json", type=Path, help="file for all figures and samples")
     arguments = parser.parse_args(words)
+    arguments.binary = arguments.binary.resolve()
     results = {}
     try:
         with tempfile.TemporaryDirectory(prefix="redbreast-resolver-") as directory:
