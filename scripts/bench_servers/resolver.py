@@ -22,7 +22,7 @@ from .load import Asking, RedbreastBench
 from .names import Names
 from .process import Process, pinned
 from .rounds import Sample, interleave, sample, summary
-from .servers import SOCKET_BUFFER_BYTES, Floor, Server, Setting, Unbound
+from .servers import SOCKET_BUFFER_BYTES, Floor, Knot, Setting, Unbound
 
 ROOT = Path(__file__).resolve().parents[2]
 DOMAINS = ROOT / "../shared/data/domains-10000.txt"
@@ -66,45 +66,18 @@ class Data:
         path.write_text("".join(f"{name} A\n" for name in self.domains))
 
 
-class Upstream(Server):
+class Upstream(Knot):
     """Knot, with all of the names in a zone of the root: it is the fastest that can have them."""
 
-    name = "upstream"
-    program = "knotd"
-    package = "knot"
-    version_arguments = ["--version"]
+    domain = "."
 
     def __init__(self, setting: Setting, data: Data, name: str = "upstream"):
         self.name = name
         super().__init__(setting)
         self.data = data
 
-    def configure(self) -> None:
-        (self.directory / "zone").write_text(self.data.zone())
-        (self.directory / "knot.conf").write_text(f"""
-server:
-    rundir: "{self.directory}"
-    listen: 127.0.0.1@{self.port}
-    udp-workers: 1
-    tcp-workers: 1
-    background-workers: 1
-control:
-    listen: "{self.directory}/control"
-database:
-    storage: "{self.directory}"
-log:
-  - target: stderr
-    any: notice
-zone:
-  - domain: .
-    file: "{self.directory}/zone"
-    semantic-checks: off
-    zonefile-sync: -1
-    journal-content: none
-""")
-
-    def command(self) -> list[str]:
-        return ["--config", str(self.directory / "knot.conf")]
+    def write_zone(self, path: Path) -> None:
+        path.write_text(self.data.zone())
 
     def wrong(self) -> str | None:
         return self.differs(self.data.domains[0], dns.Reply(dns.NOERROR, [self.data.address(0)]))

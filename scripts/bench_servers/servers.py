@@ -208,9 +208,13 @@ class Knot(Server):
     program = "knotd"
     package = "knot"
     version_arguments = ["--version"]
+    domain = DOMAIN
+
+    def write_zone(self, path: Path) -> None:
+        self.names.write_zone(path)
 
     def configure(self) -> None:
-        self.names.write_zone(self.directory / "zone")
+        self.write_zone(self.directory / "zone")
         # Knot chooses its own socket buffers. The control socket cannot be turned off; the journal, which would be
         # mapped at 20 GiB, is not used.
         (self.directory / "knot.conf").write_text(f"""
@@ -229,7 +233,7 @@ log:
   - target: stderr
     any: notice
 zone:
-  - domain: {DOMAIN}
+  - domain: {self.domain}
     file: "{self.directory}/zone"
     semantic-checks: off
     zonefile-sync: -1
