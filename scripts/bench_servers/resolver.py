@@ -6,13 +6,16 @@ made in nftables, in a table of its own, and taken back.
 
 import argparse
 import contextlib
+import ctypes
 import json
 import random
 import socket
 import statistics
+import struct
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from itertools import accumulate
 from pathlib import Path
@@ -22,7 +25,7 @@ from .load import Asking, RedbreastBench
 from .names import Names
 from .process import Process, pinned
 from .rounds import Sample, interleave, sample, summary
-from .servers import SOCKET_BUFFER_BYTES, Floor, Knot, Setting, Unbound
+from .servers import SOCKET_BUFFER_BYTES, Floor, Knot, Server, Setting, Unbound
 
 ROOT = Path(__file__).resolve().parents[2]
 DOMAINS = ROOT / "../shared/data/domains-10000.txt"
@@ -35,6 +38,9 @@ FRESH = 3_000_000
 OWN = "own.redbreast.internal"
 OWN_ADDRESS = "10.9.9.9"
 TTL_S = 86_400
+SO_ATTACH_FILTER = 26
+# Seconds until a flood has as many questions open as there can be, and until all of them have ended after it.
+RISEN_S, DRAINED_S = 5, 7
 
 
 class Data:
@@ -250,37 +256,63 @@ class Run:
         return {"rows": rows}
 
     def flood(self) -> dict:
-        """What our own names feel of questions that an upstream never answers."""
+        """What our own names feel of questions that an upstream never answers, which answers others; beside it, of as many queries
+        for names of our own."""
         with contextlib.ExitStack() as self.stack:
-            silent = self.stack.enter_context(Silent())
-            server = self.forwarder(RedbreastForwarder, [silent.port])
-            queries = self.directory / "fresh"
-            queries.write_text("".join(f"n{i:08d}.{WILD} A\n" for i in range(FRESH)))
+            upstream = self.stack.enter_context(HalfSilent())
+            server = self.forwarder(RedbreastForwarder, [upstream.port])
+            self.stack.enter_context(KeptAlive(server.port))
+            fresh = self.directory / "fresh"
+            fresh.write_text("".join(f"n{i:08d}.{WILD} A\n" for i in range(FRESH)))
             own = self.directory / "own"
             own.write_text(f"{OWN} A\n")
-            options = ["-d", str(own), "-Q", "2000", "-c", "4", "-l", "5"]
-            quiet, flooded, memory = [], [], []
+            samples, in_flight, memory = {"quiet": [], "own names": [], "flooded": []}, [], []
             for _ in range(self.arguments.rounds):
-                quiet.append(self.told(server.port, *options)["latency_us"]["all"]["p99"])
-                command = [str(self.arguments.binary), "bench", "-p", str(server.port), "-d", str(queries)]
-                command += ["-Q", str(self.arguments.flood), "-c", "64", "-t", "1", "-l", "8", "--accept-invalid"]
-                flood = subprocess.Popen(
-                    pinned(self.arguments.load_cpu, ["nice", "-n", "19", *command]),
-                    stdout=subprocess.DEVNULL,
-                    stderr=subprocess.DEVNULL,
-                )
-                try:
-                    time.sleep(2)
-                    flooded.append(self.told(server.port, *options)["latency_us"]["all"]["p99"])
+                samples["quiet"].append(self.own_p99_us(server, own))
+                with self.flooding(server, own):
+                    samples["own names"].append(self.own_p99_us(server, own))
+                with self.flooding(server, fresh):
+                    samples["flooded"].append(self.own_p99_us(server, own))
+                    in_flight.append(self.in_flight(server))
                     memory.append(server.process.memory_mib())
-                finally:
-                    flood.wait()
+                time.sleep(DRAINED_S)
             return {
-                "own_p99_us_quiet": statistics.median(quiet),
-                "own_p99_us_flooded": statistics.median(flooded),
+                "own_p99_us_quiet": statistics.median(samples["quiet"]),
+                "own_p99_us_beside_as_many_of_own_names": statistics.median(samples["own names"]),
+                "own_p99_us_flooded": statistics.median(samples["flooded"]),
+                "questions_in_flight": max(in_flight),
                 "memory_mib": max(memory),
-                "samples": {"quiet": quiet, "flooded": flooded},
+                "samples": samples,
             }
+
+    def own_p99_us(self, server: Server, own: Path) -> float:
+        # Asleep, as applications are: a generator that spins would have the CPU that the flood comes from.
+        options = ["-d", str(own), "-Q", "2000", "-c", "4", "-l", "5", "--wait", "sleep"]
+        return self.told(server.port, *options)["latency_us"]["all"]["p99"]
+
+    @contextlib.contextmanager
+    def flooding(self, server: Server, queries: Path):
+        """So many queries a second while it lasts, from seconds before on, so that as many are open as can be."""
+        command = [str(self.arguments.binary), "bench", "-p", str(server.port), "-d", str(queries)]
+        command += ["-Q", str(self.arguments.flood), "-c", "64", "-t", "1", "-l", "60", "--wait", "sleep", "--accept-invalid"]
+        flood = subprocess.Popen(
+            pinned(self.arguments.load_cpu, ["nice", "-n", "19", *command]),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            time.sleep(RISEN_S)
+            yield
+        finally:
+            flood.terminate()
+            flood.wait()
+
+    def in_flight(self, server: Server) -> int:
+        command = [str(self.arguments.binary), "cache", "stats", "--json", "--control", f"unix:{server.directory}/control"]
+        said = subprocess.run(command, capture_output=True, text=True, check=False)
+        if said.returncode:
+            raise Fault(f"redbreast cache stats: {said.stderr.strip()}")
+        return json.loads(said.stdout)["in_flight"]
 
     def loss(self) -> dict:
         """One dead upstream of three, and a fifth of all datagrams of the others lost."""
@@ -334,6 +366,66 @@ class Silent:
         self.socket.close()
 
 
+class HalfSilent:
+    """A port where long questions are not answered, at no cost: the kernel throws them away. Short ones are."""
+
+    # A UDP header, and our query for a name of 14 bytes with its EDNS options.
+    LONGEST = 8 + 39 + 14
+
+    def __enter__(self) -> "HalfSilent":
+        self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        instructions = [  # a = length; if a > LONGEST keep 0 bytes of it, else all
+            (0x80, 0, 0, 0), (0x25, 0, 1, self.LONGEST), (0x06, 0, 0, 0), (0x06, 0, 0, 0xFFFFFFFF),
+        ]
+        program = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *it) for it in instructions))
+        attach = struct.pack("HP", len(instructions), ctypes.addressof(program))
+        self.socket.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, attach)
+        self.socket.bind(("127.0.0.1", 0))
+        self.port = self.socket.getsockname()[1]
+        self.socket.settimeout(0.1)
+        self.ended = threading.Event()
+        self.thread = threading.Thread(target=self.answer)
+        self.thread.start()
+        return self
+
+    def answer(self) -> None:
+        while not self.ended.is_set():
+            try:
+                query, client = self.socket.recvfrom(512)
+            except TimeoutError:
+                continue
+            end = query.index(0, 12) + 5
+            record = b"\xc0\x0c" + struct.pack(">HHIH", 1, 1, 0, 4) + bytes([192, 0, 2, 1])
+            self.socket.sendto(query[:2] + b"\x81\x80\0\1\0\1\0\0\0\0" + query[12:end] + record, client)
+
+    def __exit__(self, *_) -> None:
+        self.ended.set()
+        self.thread.join()
+        self.socket.close()
+
+
+class KeptAlive:
+    """Asks a short question ten times a second, so that the upstream is seen to be there."""
+
+    def __init__(self, port: int):
+        self.address = ("127.0.0.1", port)
+        self.ended = threading.Event()
+
+    def __enter__(self) -> "KeptAlive":
+        self.thread = threading.Thread(target=self.ask)
+        self.thread.start()
+        return self
+
+    def ask(self) -> None:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
+            while not self.ended.wait(0.1):
+                asking.sendto(b"\0\1\1\0\0\1\0\0\0\0\0\0\5alive\1z\0\0\1\0\1", self.address)
+
+    def __exit__(self, *_) -> None:
+        self.ended.set()
+        self.thread.join()
+
+
 class Lossy:
     """A fifth of the datagrams to and from these ports is lost."""
 
@@ -368,7 +460,7 @@ def main(words: list[str]) -> int:
     parser.add_argument("--seconds", type=float, default=3.0, help="how long a round of each server is")
     parser.add_argument("--clients", type=int, default=4)
     parser.add_argument("--outstanding", type=int, default=100)
-    parser.add_argument("--flood", type=int, default=60_000, help="questions a second that are never answered")
+    parser.add_argument("--flood", type=int, default=30_000, help="questions a second that are never answered")
     parser.add_argument("--server-cpu", type=int, default=0)
     parser.add_argument("--load-cpu", type=int, default=1)
     parser.add_argument("--json", type=Path, help="file for all figures and samples")

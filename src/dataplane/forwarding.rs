@@ -33,11 +33,8 @@ const STREAMS: usize = 1 << 28;
 
 const _: () = assert!(SLOTS < STREAM as usize && SOCKETS + u16::MAX as usize * SLOTS < STREAMS);
 
-/// Batches taken from upstreams before clients get their turn.
-const BATCHES_PER_TURN: usize = 16;
-
-/// Queries sent to upstreams before clients get their turn: more are due at once when many go unanswered.
-const QUERIES_PER_TURN: usize = BATCHES_PER_TURN * BATCH_LEN;
+/// Queries sent to upstreams before clients get their turn.
+const QUERIES_PER_TURN: usize = 16;
 
 /// What a worker that forwards is given.
 pub struct Setup {
@@ -98,7 +95,6 @@ impl Forwarding {
     /// Begins a turn: the time that holds for all of it, and the ports. Returns the time on the cache's clock.
     pub(super) fn begin_turn(&mut self, resolver: &mut Resolver) -> u32 {
         self.now = Instant::now();
-        self.links.batches_left = BATCHES_PER_TURN;
         if let Some(routes) = self.exchange.begin_turn(resolver, self.now) {
             self.links.change_to(routes, self.now);
         }
@@ -225,8 +221,6 @@ struct Links {
     reading: (u16, u8),
     /// The message that came over a stream last.
     message: Box<[u8]>,
-    /// Batches that may still be taken in this turn.
-    batches_left: usize,
 }
 
 impl Arrivals for Links {
@@ -260,7 +254,7 @@ enum Received {
     Something,
     /// A server's host says that nobody is there.
     Refused(u16),
-    /// There is nothing, or not in this turn.
+    /// There is nothing.
     Nothing,
 }
 
@@ -277,7 +271,6 @@ impl Links {
             unread: 0..0,
             reading: (0, 0),
             message: Box::default(),
-            batches_left: 0,
         }
     }
 
@@ -297,7 +290,7 @@ impl Links {
 
     /// Receives from a socket that has something.
     fn receive(&mut self) -> Received {
-        let Some((server, slot)) = self.ready.front().copied().filter(|_| self.batches_left > 0) else {
+        let Some((server, slot)) = self.ready.front().copied() else {
             return Received::Nothing;
         };
         let Some(socket) = self.sockets.get(usize::from(server)).and_then(|it| it.get(slot)) else {
@@ -305,7 +298,6 @@ impl Links {
             self.ready.pop_front();
             return Received::Something;
         };
-        self.batches_left -= 1;
         self.reading = (server, slot);
         match self.incoming.receive(socket.as_fd(), Wait::Never) {
             Ok(received) => {

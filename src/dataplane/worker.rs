@@ -423,7 +423,9 @@ impl Worker {
         if watch == Watch::Waiting {
             return;
         }
-        for _ in 0..BATCHES_PER_TURN {
+        // What has come of other questions is not to wait for more and more new ones.
+        let forwards = self.forwarding.as_ref().is_some_and(Forwarding::is_busy);
+        for _ in 0..if forwards { 1 } else { BATCHES_PER_TURN } {
             let served = self.serve_and_time(i);
             if served != Served::Empty {
                 (self.idle_since, self.idle_looks) = (None, 0);

@@ -22,6 +22,10 @@ use super::routes::{Route, Routes};
 use super::sanitize::AnswerBuffer;
 use crate::wire::name::MAX_LEN;
 
+/// Answers, failures and silences looked at in one turn at most. When many come at once, clients that ask for names of our own shall
+/// not wait for all of them.
+const STEPS_PER_TURN: usize = 16;
+
 /// Something that has come from an upstream. Servers are known by their numbers in the [`Routes`].
 pub enum Arrival<'a> {
     /// A message.
@@ -73,7 +77,8 @@ impl Outgoing<'_> {
     #[must_use]
     pub fn write(&self, out: &mut [u8]) -> usize {
         let Sending { place, question, edns, case_bits, passed_by } = &self.sending;
-        let case_bits = self.mix_case.then_some([*case_bits; 4]);
+        // Nobody but the server answers over a stream; and there are servers that do not give the case back.
+        let case_bits = (self.mix_case && place.slot != STREAM).then_some([*case_bits; 4]);
         write_query(out, place.id, question, &Manner { edns: *edns, case_bits, passed_by })
     }
 }
@@ -120,6 +125,8 @@ pub struct Exchange<W> {
     in_flight: InFlight<W>,
     /// Done without an answer, some of it before it was asked.
     done: VecDeque<Done<W>>,
+    /// What may still be looked at in this turn.
+    steps_left: usize,
     secret: StdRng,
 }
 
@@ -130,12 +137,21 @@ impl<W> Exchange<W> {
     pub fn new(worker: usize, mix_case: bool, mut secret: StdRng) -> Self {
         let routes = Arc::new(Routes::default());
         let in_flight = InFlight::new(&routes, worker, StdRng::from_rng(&mut secret));
-        Self { worker, mix_case, routes, in_flight, done: VecDeque::new(), secret }
+        Self {
+            worker,
+            mix_case,
+            routes,
+            in_flight,
+            done: VecDeque::new(),
+            steps_left: STEPS_PER_TURN,
+            secret,
+        }
     }
 
     /// Begins a turn. If there are other routes than before, these are returned: they hold from now on, also for what is in
     /// flight, which is asked anew, and what comes from the sockets that were there before is of no use.
     pub fn begin_turn(&mut self, resolver: &mut Resolver, now: Instant) -> Option<&Routes> {
+        self.steps_left = STEPS_PER_TURN;
         if resolver.generation() == self.routes.generation {
             return None;
         }
@@ -216,14 +232,15 @@ impl<W> Exchange<W> {
         count
     }
 
-    /// The next question that something has come of, by what `arrives` or by the time. It is [told](Done::tell) before the
-    /// next is looked for.
+    /// The next question that something has come of, by what `arrives` or by the time, as far as this turn goes. It is
+    /// [told](Done::tell) before the next is looked for.
     pub fn next_done(
         &mut self,
         resolver: &mut Resolver,
         arrives: &mut impl Arrivals,
         now: Instant,
     ) -> Option<Done<W>> {
+        self.steps_left = self.steps_left.checked_sub(1)?;
         if let Some(done) = self.done.pop_front() {
             return Some(done);
         }
@@ -239,8 +256,9 @@ impl<W> Exchange<W> {
                 }
                 Arrival::Refused { server } => self.in_flight.server_refuses(server, now),
             }
+            self.steps_left = self.steps_left.checked_sub(1)?;
         }
-        if let Some(given_up) = self.in_flight.expire(now) {
+        if let Some(given_up) = self.in_flight.expire(now, &mut self.steps_left) {
             return Some(Done::failed(given_up));
         }
         let has_stale = |question: &Question<'_>| resolver.has_stale(question);
@@ -256,7 +274,8 @@ impl<W> Exchange<W> {
         message: &[u8],
         now: Instant,
     ) -> Option<Done<W>> {
-        let Self { in_flight, mix_case: exact_case, .. } = self;
+        let exact_case = self.mix_case && slot != STREAM;
+        let in_flight = &mut self.in_flight;
         let id = u16::from_be_bytes(*message.first_chunk()?);
         let place = Place { server, slot, id };
         let awaited = in_flight.awaited(place, now)?;
@@ -264,11 +283,11 @@ impl<W> Exchange<W> {
         let mut sent_name = [0; MAX_LEN];
         let sent_name = &mut sent_name[..question.name.len()];
         sent_name.copy_from_slice(question.name);
-        if *exact_case {
+        if exact_case {
             mix_case(sent_name, [awaited.case_bits; 4]);
         }
         let (edns, over_stream) = (awaited.edns, slot == STREAM);
-        let expected = Expected { id, question, sent_name, exact_case: *exact_case, over_stream, edns };
+        let expected = Expected { id, question, sent_name, exact_case, over_stream, edns };
         let failure = match read_answer(message, &expected, buffer) {
             Ok(()) => {
                 let Ended { question, waiters } = in_flight.answered(place, now)?;
@@ -311,7 +330,7 @@ impl<W> Exchange<W> {
     /// Whether there is something to do at once.
     #[must_use]
     pub fn is_busy(&self) -> bool {
-        !self.done.is_empty() || self.in_flight.is_busy()
+        self.steps_left == 0 || !self.done.is_empty() || self.in_flight.is_busy()
     }
 
     /// When there will be something to do.

@@ -175,9 +175,17 @@ fn serve_tcp(mut stream: TcpStream) {
         let records = match name.split(['.', '-']).next().unwrap_or_default() {
             // As much as there can be in a message: about 64,000 bytes.
             "giant" => (0..250).map(|i| text(&[i; 242])).collect(),
-            _ => (0..80).map(|i| record(rtype::A, 300, &[10, 0, 1, i])).collect::<Vec<_>>(),
+            "truncated" | "reset" | "half" => {
+                (0..80).map(|i| record(rtype::A, 300, &[10, 0, 1, i])).collect::<Vec<_>>()
+            }
+            "lower" => vec![record(rtype::A, 300, &ADDRESS)],
+            // What is answered by datagrams, or not at all.
+            _ => continue,
         };
-        let message = response(&query, 0, &records);
+        let mut message = response(&query, 0, &records);
+        if name.starts_with("lower") {
+            message[header::LEN..header::LEN + name.len() + 2].make_ascii_lowercase();
+        }
         let framed = [&u16::try_from(message.len()).expect("it fits").to_be_bytes(), &message[..]].concat();
         match name.split(['.', '-']).next() {
             Some("reset") => {

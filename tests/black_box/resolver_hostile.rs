@@ -195,11 +195,23 @@ fn who_is_slow_is_waited_for_and_who_is_silent_is_not() {
 }
 
 #[test]
-fn with_mixed_case_an_answer_in_another_case_is_none() {
+fn with_mixed_case_an_answer_in_another_case_is_none_unless_it_comes_over_a_stream() {
     let upstream = Upstream::start(true);
-    let server = serve(&upstream, &["--mix-case", "--upstream-timeout", "2000"]);
+    let (server, control) = serve_and_control(&upstream, &["--mix-case"]);
     is_well(&server, "good.example");
     // Twelve letters and more: that all are in lower case by chance is not to be expected.
+    let got = ask(&server, "lower-case-of-a-long-name.example");
+    assert_eq!(got.addresses(), [(300, TRUE)]);
+    assert!(got.after >= Duration::from_millis(100), "datagrams have been waited for: {:?}", got.after);
+    assert_eq!(counted(&control, "mismatched"), 3, "each of them is asked for in a case of its own");
+    is_well(&server, "good-2.example");
+}
+
+#[test]
+fn with_mixed_case_an_answer_in_another_case_is_none_where_there_are_no_streams() {
+    let upstream = Upstream::start(false);
+    let server = serve(&upstream, &["--mix-case", "--upstream-timeout", "2000"]);
+    is_well(&server, "good.example");
     let got = ask(&server, "lower-case-of-a-long-name.example");
     assert!(got.rcode() == rcode::SERVFAIL && got.after < Duration::from_secs(10));
     is_well(&server, "good-2.example");

@@ -272,8 +272,8 @@ impl World {
         }
         let habit = self.habits.get(&server).filter(|habit| by_crowd || !habit.crowd);
         if let Some(Habit { answer: Some((after, message)), loses_percent, .. }) = habit {
-            // Either way may lose it.
-            let lost = (0..2).any(|_| self.rng.u8(..100) < *loses_percent);
+            // Either way may lose it, if it is a datagram.
+            let lost = place.slot != STREAM && (0..2).any(|_| self.rng.u8(..100) < *loses_percent);
             let bytes = message.to_bytes(query, has_opt(query));
             let at = self.now + *after;
             if !lost {

@@ -1,16 +1,27 @@
 //! What becomes of questions that are not answered: who is asked next, and when they are given up.
 
-use std::cmp::Reverse;
-use std::collections::hash_map::Entry;
 use std::time::{Duration, Instant};
 
-use super::{Attempt, Begun, Ended, Failure, InFlight, MAX_SENT, Pending, Place, STREAM};
+use super::retries::{MAX_OPEN_FOR_STREAM, MAX_SENT, MAX_TRIES, RECHECK};
+use super::{Attempt, Begun, Ended, Failure, InFlight, Pending, Place, STREAM};
 use crate::resolver::meter::Count;
 use crate::resolver::question::Question;
 use crate::resolver::servers::choose;
 
 /// How long the clients of a question wait before they are given what is stale (RFC 8767 §5).
 pub const STALE_AFTER: Duration = Duration::from_millis(1_800);
+
+/// What is done next with a question.
+enum Next {
+    /// This server is asked, as it usually is.
+    Datagram(u16),
+    /// It is asked over a stream.
+    Stream(u16),
+    /// Those who have been asked may still answer.
+    Wait,
+    /// There is nobody who might.
+    Nobody(Failure),
+}
 
 impl<W> InFlight<W> {
     /// The server cannot answer, and says why: another is asked if there is one.
@@ -24,33 +35,69 @@ impl<W> InFlight<W> {
         if pending.last == Some(place) { self.ask_another(key) } else { None }
     }
 
-    /// Asks another server; what is told if there is none.
+    /// Asks another server, as far as that may still be; what is told if there is none.
     fn ask_another(&mut self, key: usize) -> Option<(Ended<W>, Failure)> {
-        let Pending { group, asked, failed, failure, .. } = &self.questions[key];
-        let group = self.groups[usize::from(*group)].iter().copied();
-        match choose(&self.servers, group.filter(|it| !failed.contains(it)), asked, self.rotate) {
-            // What was said over a stream is not lost: to say it again is of no use.
-            Some(server) if self.streamed[usize::from(server)] && asked.contains(&server) => None,
-            Some(_) if asked.len() >= MAX_SENT => None,
-            Some(server) => {
-                self.queue(key, server, false);
-                None
-            }
-            None => {
-                let otherwise = if failed.is_empty() { Failure::NobodyThere } else { Failure::NoAnswer };
-                let failure = failure.unwrap_or(otherwise);
-                Some((self.end(key), failure))
-            }
-        }
+        self.act(key, self.whom_next(key))
     }
 
-    /// The next question that is given up, if there is one. Asks others where a server has not answered in time.
-    pub fn expire(&mut self, now: Instant) -> Option<(Ended<W>, Failure)> {
+    /// The same where a server is silent, as far as there may be retries.
+    fn ask_again(&mut self, key: usize, now: Instant) -> Option<(Ended<W>, Failure)> {
+        let next = self.whom_next(key);
+        let is_retry = matches!(next, Next::Datagram(_) | Next::Stream(_));
+        if is_retry && !self.retries.take(now) {
+            return None;
+        }
+        self.act(key, next)
+    }
+
+    fn act(&mut self, key: usize, next: Next) -> Option<(Ended<W>, Failure)> {
+        match next {
+            Next::Datagram(server) => self.queue(key, server, false),
+            Next::Stream(server) => self.queue(key, server, true),
+            Next::Wait => {}
+            Next::Nobody(failure) => return Some((self.end(key), failure)),
+        }
+        None
+    }
+
+    /// Who is asked next.
+    fn whom_next(&self, key: usize) -> Next {
+        let Pending { group, by_datagram, over_stream, cut_short, failed, failure, .. } =
+            &self.questions[key];
+        let group = self.groups[usize::from(*group)].iter().copied();
+        let open = group.filter(|it| !failed.contains(it));
+        if choose(&self.servers, open.clone(), &[], self.rotate).is_none() {
+            let otherwise = if failed.is_empty() { Failure::NobodyThere } else { Failure::NoAnswer };
+            return Next::Nobody(failure.unwrap_or(otherwise));
+        }
+        if by_datagram.len() + over_stream.len() >= MAX_SENT {
+            return Next::Wait;
+        }
+        // What was said over a stream is not lost: to say it again is of no use.
+        let is_new = |it: &u16| !over_stream.contains(it);
+        let tries = |server: u16| by_datagram.iter().filter(|it| **it == server).count();
+        let usual = open.clone().filter(|it| {
+            let streamed = self.streamed[usize::from(*it)];
+            if streamed { is_new(it) } else { tries(*it) < MAX_TRIES && !cut_short.contains(it) }
+        });
+        if let Some(server) = choose(&self.servers, usual, by_datagram, self.rotate) {
+            return Next::Datagram(server);
+        }
+        let few = self.questions.len() <= MAX_OPEN_FOR_STREAM;
+        let by_stream = choose(&self.servers, open.filter(is_new), &[], self.rotate);
+        by_stream.filter(|_| few).map_or(Next::Wait, Next::Stream)
+    }
+
+    /// The next question that is given up, if there is one. Asks others where a server has not answered in time; of what is to be
+    /// looked at for that, each takes a step off `steps`, and with none left the rest has to wait.
+    pub fn expire(&mut self, now: Instant, steps: &mut usize) -> Option<(Ended<W>, Failure)> {
         if let Some(done) = self.done.pop_front() {
             return Some(done);
         }
-        while let Some(Reverse((_, place, serial))) = self.timers.peek().filter(|it| it.0.0 <= now).copied() {
-            self.timers.pop();
+        while *steps > 0
+            && let Some((place, serial)) = self.timers.fire(now)
+        {
+            *steps -= 1;
             if let Some(given_up) = self.time_out(place, serial, now) {
                 return Some(given_up);
             }
@@ -70,24 +117,23 @@ impl<W> InFlight<W> {
     }
 
     fn time_out(&mut self, place: Place, serial: u64, now: Instant) -> Option<(Ended<W>, Failure)> {
-        let Entry::Occupied(mut entry) = self.attempts.entry(place) else { return None };
-        let attempt = entry.get_mut();
-        if attempt.serial != serial {
-            return None;
-        }
+        let attempt = self.attempts.get_mut(place).filter(|attempt| attempt.serial == serial)?;
         let (key, sent, was_late) = (attempt.key, attempt.sent, attempt.is_late);
         attempt.is_late = true;
         if !was_late {
             self.servers[usize::from(place.server)].note_timeout(sent, now);
         }
         let pending = self.questions.get(key).filter(|pending| pending.serial == serial);
-        let Some(pending) = pending.filter(|_| !was_late) else {
-            entry.remove();
+        let over = pending.map(|pending| pending.begun + self.timeout).filter(|over| now < *over);
+        let (Some(pending), Some(over)) = (pending, over) else {
+            self.attempts.remove(place);
             return None;
         };
         // It is still taken as long as the question is open.
-        self.timers.push(Reverse((pending.begun + self.timeout, place, serial)));
-        if pending.last == Some(place) { self.ask_another(key) } else { None }
+        let is_last = pending.last == Some(place);
+        let at = if is_last { over.min(now + RECHECK) } else { over };
+        self.timers.set(at, place, serial, now);
+        if is_last { self.ask_again(key, now) } else { None }
     }
 
     /// The host of `server` says that nobody is there.
@@ -111,21 +157,24 @@ impl<W> InFlight<W> {
     }
 
     fn places(&self, which: impl Fn(&Place) -> bool) -> Vec<Place> {
-        self.attempts.keys().copied().filter(which).collect()
+        self.attempts.places().filter(which).collect()
     }
 
     /// Nothing will come back to `place`: its question is asked `again` over another stream, or elsewhere.
     fn give_up_on(&mut self, place: Place, again: bool) {
-        let Some(Attempt { key, serial, .. }) = self.attempts.remove(&place) else { return };
+        let Some(Attempt { key, serial, .. }) = self.attempts.remove(place) else { return };
         if !self.is_open(key, serial) || self.questions[key].last != Some(place) {
             return;
         }
         let pending = &mut self.questions[key];
-        if again && pending.asked.len() < MAX_SENT {
+        let tries = pending.over_stream.iter().filter(|it| **it == place.server).count();
+        if again && tries < MAX_TRIES {
             return self.queue(key, place.server, true);
         }
-        if place.slot == STREAM {
-            // What does not fit in a datagram this server cannot tell.
+        // What was sent by datagrams before may still be answered, unless the answer is too long for one.
+        if place.slot == STREAM
+            && (self.streamed[usize::from(place.server)] || pending.cut_short.contains(&place.server))
+        {
             pending.failed.push(place.server);
         }
         let given_up = self.ask_another(key);
@@ -168,17 +217,14 @@ mod tests {
         let mut sent = all.sent(begin).len();
         let (ended, failure, now) = loop {
             let now = all.deadline().unwrap();
-            if let Some(given_up) = all.expire(now) {
+            if let Some(given_up) = all.expires(now) {
                 break (given_up.0, given_up.1, now);
             }
             while all.next_overdue(now, |_| false).is_some() {}
             sent += all.sent(now).len();
         };
         assert_eq!((waiters(&ended), failure), (&[1][..], Failure::NobodyThere));
-        assert!(
-            now - begin >= 1_500 * MS && now - begin < TIMEOUT && (3..MAX_SENT).contains(&sent),
-            "{sent}"
-        );
+        assert!(now - begin >= 1_500 * MS && now - begin < TIMEOUT && sent == MAX_TRIES + 1, "{sent}");
         // By now it is known that nobody is there.
         assert!(!all.waits(b"\x01b\0", 2, now) && all.sent(now).is_empty());
         let later = now + Duration::from_secs(1);
@@ -189,7 +235,7 @@ mod tests {
         assert!(all.waits(b"\x01b\0", 5, later + MS), "it is back");
         // Probes that are not answered end, too.
         while let Some(at) = all.deadline() {
-            while all.expire(at).is_some() {}
+            while all.expires(at).is_some() {}
             while all.next_overdue(at, |_| false).is_some() {}
             all.sent(at);
         }
@@ -220,7 +266,7 @@ mod tests {
         let again = all.sent(now)[0];
         assert_eq!(again.slot, STREAM, "it was closed, as it may be");
         all.stream_broken(0, false, now);
-        let (ended, failure) = all.expire(now).unwrap();
+        let (ended, failure) = all.expires(now).unwrap();
         assert_eq!((waiters(&ended), failure), (&[1][..], Failure::NoAnswer));
         assert!(all.waits(b"\x01b\0", 2, now), "by datagrams it still answers");
     }
@@ -234,7 +280,7 @@ mod tests {
         let second = all.sent(now)[0];
         assert_ne!(second.server, first.server);
         all.server_refuses(second.server, now);
-        let (ended, failure) = all.expire(now).unwrap();
+        let (ended, failure) = all.expires(now).unwrap();
         assert_eq!((waiters(&ended), failure), (&[1][..], Failure::NobodyThere));
     }
 
@@ -257,10 +303,10 @@ mod tests {
         all.waits(b"\x01a\0", 1, now);
         assert_eq!(all.sent(now)[0].slot, STREAM);
         for i in 1..4 {
-            assert!(all.expire(now + i * Duration::from_secs(1)).is_none());
+            assert!(all.expires(now + i * Duration::from_secs(1)).is_none());
             assert!(all.sent(now).is_empty());
         }
-        let (_, failure) = all.expire(now + TIMEOUT).unwrap();
+        let (_, failure) = all.expires(now + TIMEOUT).unwrap();
         assert_eq!(failure, Failure::NoAnswer);
     }
 }

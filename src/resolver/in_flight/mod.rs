@@ -3,19 +3,25 @@
 //! Owned by one worker. It does no I/O and takes the time as an argument: what is to be sent is told by
 //! [`InFlight::next_to_send`], what has come is told to it.
 
+mod attempts;
 mod failing;
+mod retries;
+#[cfg(test)]
+mod tests;
+mod timers;
 
-use std::cmp::Reverse;
-use std::collections::HashMap;
-use std::collections::{BinaryHeap, VecDeque};
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use attempts::Attempts;
 pub use failing::STALE_AFTER;
 use hashbrown::HashTable;
 use rand::Rng as _;
 use rand::rngs::StdRng;
+use retries::Allowance;
 use slab::Slab;
 use smallvec::SmallVec;
+use timers::Timers;
 
 use super::meter::{Count, Meter};
 use super::question::{OwnedQuestion, Question};
@@ -28,9 +34,6 @@ pub const MAX_QUESTIONS: usize = 100_000;
 
 /// Queries of one worker that wait for them at most; the same holds.
 pub const MAX_WAITERS: usize = 131_072;
-
-/// How often a question is sent at most before it is given up.
-const MAX_SENT: usize = 16;
 
 /// Ids that are drawn for a message until one is free.
 const MAX_DRAWS: usize = 8;
@@ -107,8 +110,11 @@ struct Pending<W> {
     serial: u64,
     /// The servers that may be asked.
     group: u16,
-    /// Those that have been asked, once for each time.
-    asked: SmallVec<[u16; 4]>,
+    /// Those that have been asked by a datagram, and over a stream, once for each time.
+    by_datagram: SmallVec<[u16; 4]>,
+    over_stream: SmallVec<[u16; 2]>,
+    /// Those whose answer a datagram has no room for.
+    cut_short: SmallVec<[u16; 1]>,
     /// Those that have said that they cannot answer, and what the last of them said.
     failed: SmallVec<[u16; 2]>,
     failure: Option<Failure>,
@@ -177,13 +183,14 @@ pub struct InFlight<W> {
     begun: VecDeque<Begun>,
     /// The same, of those whose clients have not waited for long yet.
     fresh: VecDeque<Begun>,
-    attempts: HashMap<Place, Attempt, foldhash::fast::RandomState>,
-    timers: BinaryHeap<Reverse<(Instant, Place, u64)>>,
+    attempts: Attempts,
+    timers: Timers,
     outgoing: VecDeque<Outgoing>,
     /// Given up while something else was done.
     done: VecDeque<(Ended<W>, Failure)>,
     waiters: usize,
     next_serial: u64,
+    retries: Allowance,
     /// For what nobody shall guess who has seen others of it: ids, and the case of letters (RFC 5452 §9.2).
     secret: StdRng,
     /// For what anybody may guess.
@@ -202,16 +209,19 @@ impl<W> InFlight<W> {
             groups: groups.clone(),
             rotate: upstreams.rotate,
             turn: 0,
-            questions: Slab::new(),
-            by_question: HashTable::new(),
-            begun: VecDeque::new(),
-            fresh: VecDeque::new(),
-            attempts: HashMap::default(),
-            timers: BinaryHeap::new(),
+            // As large as they get, so that none is copied to a larger place while queries wait; what is not used takes no memory. The
+            // table is larger by far: it is never so full that it has to be made anew, however much comes and goes.
+            questions: Slab::with_capacity(MAX_QUESTIONS),
+            by_question: HashTable::with_capacity(4 * MAX_QUESTIONS),
+            begun: VecDeque::with_capacity(MAX_QUESTIONS),
+            fresh: VecDeque::with_capacity(MAX_QUESTIONS),
+            attempts: Attempts::with_capacity(2 * MAX_QUESTIONS),
+            timers: Timers::with_capacity(2 * MAX_QUESTIONS),
             outgoing: VecDeque::new(),
             done: VecDeque::new(),
             waiters: 0,
             next_serial: 0,
+            retries: Allowance::default(),
             rng: fastrand::Rng::with_seed(secret.next_u64()),
             secret,
         }
@@ -272,7 +282,9 @@ impl<W> InFlight<W> {
             waiters: waiter.into_iter().collect(),
             serial,
             group,
-            asked: SmallVec::new(),
+            by_datagram: SmallVec::new(),
+            over_stream: SmallVec::new(),
+            cut_short: SmallVec::new(),
             failed: SmallVec::new(),
             failure: None,
             last: None,
@@ -335,8 +347,12 @@ impl<W> InFlight<W> {
 
     fn queue(&mut self, key: usize, server: u16, stream: bool) {
         let pending = &mut self.questions[key];
-        pending.asked.push(server);
         let stream = stream || self.streamed[usize::from(server)];
+        if stream {
+            pending.over_stream.push(server)
+        } else {
+            pending.by_datagram.push(server)
+        }
         self.outgoing.push_back(Outgoing { key, serial: pending.serial, server, stream });
     }
 
@@ -362,7 +378,7 @@ impl<W> InFlight<W> {
         for _ in 0..MAX_DRAWS {
             // Sixteen of its bits.
             place.id = self.secret.next_u32() as u16;
-            if !self.attempts.contains_key(&place) {
+            if self.attempts.get(place).is_none() {
                 break;
             }
         }
@@ -370,18 +386,19 @@ impl<W> InFlight<W> {
         state.meter.count(Count::Sent);
         let (edns, case_bits) = (state.speaks_edns(now), self.secret.next_u64());
         let pending = &mut self.questions[key];
-        let times = pending.asked.iter().filter(|it| **it == server).count();
+        let asked = pending.by_datagram.iter().chain(&pending.over_stream);
+        let times = asked.filter(|it| **it == server).count();
         let patience = state.patience(u32::try_from(times).unwrap_or(1).saturating_sub(1));
         pending.last = Some(place);
         self.attempts.insert(place, Attempt { key, serial, sent: now, case_bits, edns, is_late: false });
-        self.timers.push(Reverse((now + patience, place, serial)));
+        self.timers.set(now + patience, place, serial, now);
         let Pending { question, passed_by, .. } = &self.questions[key];
         Some(Sending { place, question: question.get(), edns, case_bits, passed_by })
     }
 
     /// What was asked from `place`. None if nothing is awaited there any more.
     pub fn awaited(&mut self, place: Place, now: Instant) -> Option<Awaited<'_>> {
-        let Some(&Attempt { key, serial, case_bits, edns, .. }) = self.attempts.get(&place) else {
+        let Some(&Attempt { key, serial, case_bits, edns, .. }) = self.attempts.get(place) else {
             self.meter(place).count(Count::Mismatched);
             return None;
         };
@@ -395,7 +412,7 @@ impl<W> InFlight<W> {
 
     /// Ends the attempt at `place` by an answer; returns its question if that is open.
     fn close(&mut self, place: Place, now: Instant) -> Option<usize> {
-        let Attempt { key, serial, sent, .. } = self.attempts.remove(&place)?;
+        let Attempt { key, serial, sent, .. } = self.attempts.remove(place)?;
         let server = &mut self.servers[usize::from(place.server)];
         server.note_answer(now.saturating_duration_since(sent));
         self.is_open(key, serial).then_some(key)
@@ -417,6 +434,7 @@ impl<W> InFlight<W> {
     pub fn truncated(&mut self, place: Place, now: Instant) {
         self.meter(place).count(Count::Truncated);
         if let Some(key) = self.close(place, now) {
+            self.questions[key].cut_short.push(place.server);
             self.queue(key, place.server, true);
         }
     }
@@ -444,7 +462,7 @@ impl<W> InFlight<W> {
     /// When there will be something to do.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
-        let timer = self.timers.peek().map(|Reverse((at, ..))| *at);
+        let timer = self.timers.next();
         let over = self.begun.front().map(|begun| begun.at + self.timeout);
         let overdue = self.fresh.front().map(|begun| begun.at + STALE_AFTER);
         [timer, over, overdue].into_iter().flatten().min()
@@ -466,134 +484,5 @@ impl<W> InFlight<W> {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.questions.is_empty()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use rand::SeedableRng as _;
-
-    use super::super::settings::{Upstream, Upstreams};
-    use super::*;
-    use crate::wire::record::rtype;
-
-    pub(super) const MS: Duration = Duration::from_millis(1);
-    pub(super) const TIMEOUT: Duration = Duration::from_secs(5);
-
-    pub(super) fn question(name: &[u8]) -> Question<'_> {
-        let name_hash =
-            name.iter().fold(7, |hash: u64, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3));
-        Question { name, name_hash, qtype: rtype::A, dnssec_ok: false, checking_disabled: false }
-    }
-
-    /// Questions to so many servers, which are asked by datagrams.
-    pub(super) fn of(servers: usize) -> InFlight<u32> {
-        let all = ["192.0.2.1", "192.0.2.2", "192.0.2.3"].map(|address| address.parse().unwrap());
-        of_upstreams(&all[..servers])
-    }
-
-    pub(super) fn of_upstreams(upstreams: &[Upstream]) -> InFlight<u32> {
-        let upstreams = Upstreams::new(upstreams.into(), Vec::new(), TIMEOUT);
-        InFlight::new(&Routes::new(upstreams, 1, &Routes::default()), 0, StdRng::from_seed([7; 32]))
-    }
-
-    impl InFlight<u32> {
-        /// Asks for `name`; returns whether the waiter waits.
-        pub(super) fn waits(&mut self, name: &[u8], waiter: u32, now: Instant) -> bool {
-            !matches!(self.ask(&question(name), 0, &[], Some(waiter), now), Asked::Nobody(_))
-        }
-
-        /// All that is to be sent.
-        pub(super) fn sent(&mut self, now: Instant) -> Vec<Place> {
-            std::iter::from_fn(|| self.next_to_send(3, now).map(|it| it.place)).collect()
-        }
-    }
-
-    pub(super) fn waiters(ended: &Ended<u32>) -> &[u32] {
-        &ended.waiters
-    }
-
-    #[test]
-    fn who_asks_the_same_waits_for_the_same_question() {
-        let (mut all, now) = (of(1), Instant::now());
-        assert!(
-            all.waits(b"\x01a\0", 1, now) && all.waits(b"\x01a\0", 2, now) && all.waits(b"\x01b\0", 3, now)
-        );
-        let places = all.sent(now);
-        assert_eq!((places.len(), places[0].slot), (2, 3));
-        assert_eq!(all.awaited(places[0], now).unwrap().question, question(b"\x01a\0"));
-        let forged = Place { id: places[0].id ^ 1, ..places[0] };
-        assert!(all.awaited(forged, now).is_none() && all.answered(forged, now).is_none());
-        assert_eq!(waiters(&all.answered(places[0], now).unwrap()), [1, 2]);
-        assert!(all.awaited(places[0], now).is_none(), "it is answered once");
-        assert_eq!((all.len(), all.waiters), (1, 1));
-    }
-
-    #[test]
-    fn who_does_not_answer_in_time_is_not_the_only_one_asked_and_may_still_answer() {
-        let (mut all, begin) = (of(2), Instant::now());
-        all.waits(b"\x01a\0", 1, begin);
-        let first = all.sent(begin)[0];
-        assert!(all.expire(begin + 199 * MS).is_none() && all.sent(begin).is_empty());
-        let later = begin + 200 * MS;
-        assert!(all.expire(later).is_none());
-        let second = all.sent(later)[0];
-        assert_ne!(second.server, first.server);
-        assert_eq!(waiters(&all.answered(first, later + MS).unwrap()), [1]);
-        assert!(all.awaited(second, later + 2 * MS).is_none(), "nobody waits for the other");
-        assert!(all.attempts.is_empty() && all.servers[usize::from(second.server)].patience(0) < 200 * MS);
-    }
-
-    #[test]
-    fn without_edns_the_same_server_is_asked_again() {
-        let (mut all, now) = (of(1), Instant::now());
-        all.waits(b"\x01a\0", 1, now);
-        assert!(all.awaited(Place { server: 0, slot: 3, id: 0 }, now).is_none());
-        let sending = all.next_to_send(3, now).unwrap();
-        assert!(sending.edns);
-        let place = sending.place;
-        all.without_edns(place, now);
-        assert!(!all.next_to_send(3, now).unwrap().edns);
-    }
-
-    #[test]
-    fn of_too_many_the_oldest_is_given_up() {
-        let (mut all, now) = (of(1), Instant::now());
-        for i in 0..u32::try_from(MAX_QUESTIONS).unwrap() {
-            let name = [&[4][..], &i.to_be_bytes(), &[0]].concat();
-            assert!(matches!(all.ask(&question(&name), 0, &[], Some(i), now), Asked::New));
-        }
-        let Asked::Displaced(oldest) = all.ask(&question(b"\x01a\0"), 0, &[], Some(0), now) else { panic!() };
-        assert_eq!((waiters(&oldest), all.len()), (&[0][..], MAX_QUESTIONS));
-        for i in MAX_QUESTIONS..MAX_WAITERS {
-            assert!(matches!(all.ask(&question(b"\x01a\0"), 0, &[], Some(1), now), Asked::Joined), "{i}");
-        }
-        let mut ask = || all.ask(&question(b"\x01a\0"), 0, &[], Some(2), now);
-        let Asked::Displaced(oldest) = ask() else { panic!() };
-        assert_eq!(waiters(&oldest), [1]);
-        for _ in 2..MAX_QUESTIONS {
-            assert!(matches!(ask(), Asked::Displaced(_)));
-        }
-        assert!(matches!(ask(), Asked::Full(Some(2))), "all of them wait for this");
-        assert_eq!((all.waiters, all.len()), (MAX_WAITERS, 1));
-    }
-
-    #[test]
-    fn more_questions_than_ids_for_one_place_are_asked_all_the_same() {
-        let (mut all, now) = (of(1), Instant::now());
-        for i in 0..70_000_u32 {
-            let name = [&[4][..], &i.to_be_bytes(), &[0]].concat();
-            assert!(all.waits(&name, i, now));
-        }
-        assert_eq!(all.sent(now).len(), 70_000, "from one slot");
-        let mut ended = 0;
-        while let Some(at) = all.deadline() {
-            while all.expire(at).is_some() {
-                ended += 1;
-            }
-            while all.next_overdue(at, |_| false).is_some() {}
-            all.sent(at);
-        }
-        assert!(ended == 70_000 && all.attempts.is_empty());
     }
 }
