@@ -346,8 +346,8 @@ def print_tables(results: dict) -> None:
         print("\nLoad generators against the floor; ratio is to dnsperf's rate in the same round.\n")
         print(table.render("load", results["generators"]))
     if "latency" in results:
-        print(f"\nMean latency (us) in an open loop at {COMPARED_QPS:,}/s, by redbreast bench and by dnsperf, both on the load's "
-              "CPU; and by dnsperf on both CPUs. Slip: how late redbreast bench sends.\n")
+        print(f"\nMean latency (us) in an open loop at {COMPARED_QPS:,}/s, by redbreast bench and by dnsperf, on the load's CPU "
+              "and on both; ratio: ours asleep to dnsperf's. Slip: how late redbreast bench sends.\n")
         print(render_latency(results["latency"]))
     if "tcp" in results:
         print(f"\nOver TCP, dnsperf with {TCP_CONNECTIONS} connections, {TCP_OUTSTANDING} outstanding; ratio is to redbreast's "

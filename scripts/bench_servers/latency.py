@@ -13,7 +13,9 @@ from .servers import Server
 # Queries a second at which means are compared, and at which the schedule is looked at.
 COMPARED_QPS, HIGH_QPS = 20_000, 100_000
 
-COLUMNS = ("ours", "ours, asleep", "dnsperf", "ratio", "dnsperf, 2 CPUs", "ratio", f"slip p50 at {HIGH_QPS:,}/s", "p99")
+COLUMNS = (
+    "ours", "ours, asleep", "dnsperf", "ratio", "both CPUs: ours, asleep", "dnsperf", "ratio", f"slip p50 at {HIGH_QPS:,}/s", "p99",
+)
 
 
 def compare_latency(servers: list[Server], binary: Path, asking: Asking, cpus: tuple[int, int], rounds: int) -> dict[str, dict]:
@@ -26,25 +28,33 @@ def compare_latency(servers: list[Server], binary: Path, asking: Asking, cpus: t
 
 
 def sample(server: Server, binary: Path, asking: Asking, cpus: tuple[int, int]) -> dict[str, float]:
-    """One round. dnsperf's threads sleep, so it is ours with `--wait sleep` that its mean is compared with. It has two of them:
-    on one CPU they wait for each other, and that is in its latencies."""
-    compared = ours(server, binary, asking, COMPARED_QPS)
-    asleep = ours(server, binary, asking, COMPARED_QPS, "--wait", "sleep")
-    high = ours(server, binary, asking, HIGH_QPS)
-    both = f"{cpus[0]},{cpus[1]}"
+    """One round. dnsperf has two threads, which sleep. So ours that is compared with it sleeps, too, and where dnsperf has a CPU
+    for each thread, ours has as many of both: on one CPU sending and receiving wait for each other, and that is in latencies."""
+    one, two = str(asking.cpu), f"{cpus[0]},{cpus[1]}"
+    spinning = mean_us(ours(server, binary, asking, one, COMPARED_QPS))
+    asleep = mean_us(ours(server, binary, asking, one, COMPARED_QPS, "--wait", "sleep"))
+    theirs = dnsperf(server, asking, one)
+    asleep_2 = mean_us(ours(server, binary, asking, two, COMPARED_QPS, "--wait", "sleep", "-T", "2", "-c", "2"))
+    theirs_2 = dnsperf(server, asking, two)
+    high = ours(server, binary, asking, one, HIGH_QPS)
     return {
-        "ours_us": compared["latency_us"]["all"]["mean"],
-        "asleep_us": asleep["latency_us"]["all"]["mean"],
-        "dnsperf_us": dnsperf(server, asking, str(asking.cpu)),
-        "dnsperf_2_us": dnsperf(server, asking, both),
+        "ours_us": spinning,
+        "asleep_us": asleep,
+        "dnsperf_us": theirs,
+        "asleep_2_us": asleep_2,
+        "dnsperf_2_us": theirs_2,
         "slip_p50_us": high["slip_us"]["p50"],
         "slip_p99_us": high["slip_us"]["p99"],
     }
 
 
-def ours(server: Server, binary: Path, asking: Asking, qps: int, *options: str) -> dict:
+def mean_us(told: dict) -> float:
+    return told["latency_us"]["all"]["mean"]
+
+
+def ours(server: Server, binary: Path, asking: Asking, cpus: str, qps: int, *options: str) -> dict:
     command = [str(binary), "bench", "--accept-invalid", "--json", "-", *letters(server, asking, qps), *options]
-    return json.loads(run(command, asking, str(asking.cpu)))
+    return json.loads(run(command, asking, cpus))
 
 
 def dnsperf(server: Server, asking: Asking, cpus: str) -> float:
@@ -78,8 +88,9 @@ def render(rows: dict[str, dict]) -> str:
             f"{row['asleep_us']:.1f}",
             f"{row['dnsperf_us']:.1f}",
             f"{row['asleep_us'] / row['dnsperf_us']:.2f}",
+            f"{row['asleep_2_us']:.1f}",
             f"{row['dnsperf_2_us']:.1f}",
-            f"{row['asleep_us'] / row['dnsperf_2_us']:.2f}",
+            f"{row['asleep_2_us'] / row['dnsperf_2_us']:.2f}",
             f"{row['slip_p50_us']:.1f}",
             f"{row['slip_p99_us']:.1f}",
         ))

@@ -1,10 +1,9 @@
 //! The loop of one sending thread over its UDP sockets: receive what is there, book it, send what may be sent, and sleep
 //! only when neither brought anything.
 //!
-//! Everything is done in batches, the clock included: it is read once after each receive, and that reading stamps the
-//! answers of the batch and the queries sent next. A service time so includes the wait of a query for its batch to go out
-//! and that of an answer for its batch to be taken in; it may be overstated by the length of a batch and is never
-//! understated. Batches grow only under load: when there is little to do they hold one packet.
+//! Everything is done in batches, the clock included: it is read after each receive, for the answers of the batch, and before
+//! each send. A service time so includes the wait of a query for its batch to go out and that of an answer for its batch to be
+//! taken in; it may be overstated by the length of a batch and is never understated. Batches grow only under load: when there is little to do they hold one packet.
 
 use std::io::{self, ErrorKind};
 use std::os::fd::AsFd;
@@ -112,7 +111,7 @@ impl Sender<'_> {
     /// Receives a batch on each client that has something, after sleeping up to `sleep_ns` until one has.
     fn receive_all(&mut self, sleep_ns: u64) -> Result<usize, BenchError> {
         if self.clients.len() == 1 && sleep_ns == 0 {
-            return self.receive(0); // an empty receive costs no more than asking whether there is something
+            return self.receive(0, false); // an empty receive costs no more than asking whether there is something
         }
         let sleep = Duration::from_nanos(sleep_ns);
         let timeout = Timespec {
@@ -129,17 +128,21 @@ impl Sender<'_> {
         let mut received = 0;
         for client in 0..self.clients.len() {
             if ready > 0 && !self.polled[client].revents().is_empty() {
-                received += self.receive(client)?;
+                received += self.receive(client, sleep_ns > 0)?;
             }
         }
         Ok(received)
     }
 
     /// Receives a batch on one client and books it. An error that the network reported counts as something received.
-    fn receive(&mut self, client: usize) -> Result<usize, BenchError> {
+    /// `woken` says that this client's first datagram ended a sleep, after which the clock was read.
+    fn receive(&mut self, client: usize, woken: bool) -> Result<usize, BenchError> {
         let Client { sockets, table } = &mut self.clients[client];
         let result = self.batch.receive(sockets.socket.as_fd(), Wait::Never);
-        self.load.tick(result.is_err());
+        // Only the first is known to have been there by then.
+        if !woken || !matches!(result, Ok(1)) {
+            self.load.tick(result.is_err());
+        }
         let count = match result {
             Ok(count) => count,
             Err(error) => return self.survive(error),
@@ -220,6 +223,8 @@ impl Sender<'_> {
             let len = sockets.cookie.write(queries.packet(*number), table.upcoming(k), &mut buffer[..]);
             self.batch.stage(k, len);
         }
+        // What writing them took is not the server's: after a sleep that is microseconds.
+        self.load.tick(false);
         let sent = match self.batch.send_from(sockets.socket.as_fd(), 0) {
             Ok(sent) => sent,
             Err(error) => {
