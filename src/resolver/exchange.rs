@@ -24,7 +24,7 @@ use crate::wire::name::MAX_LEN;
 
 /// Answers, failures and silences looked at in one turn at most. When many come at once, clients that ask for names of our own shall
 /// not wait for all of them.
-const STEPS_PER_TURN: usize = 16;
+const STEPS_PER_TURN: usize = 32;
 
 /// Something that has come from an upstream. Servers are known by their numbers in the [`Routes`].
 pub enum Arrival<'a> {
