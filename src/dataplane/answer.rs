@@ -11,6 +11,7 @@ use super::counters::Event;
 use super::forwarded::{self, Outside, Wanted};
 use super::handicap::handicap;
 use super::identity::{Identity, ShownCookie};
+use super::no_lookup::{cookie_alone, handed_over, no_lookup, over_limit, reject};
 use super::rate_limit::{Allowance, RateLimiter};
 use super::records::{add_additional, copy_answers, follow_alias};
 use crate::design::{Elsewhere, Finding};
@@ -22,9 +23,9 @@ use crate::table::{Entry, MAX_WARM, RecordSet, SOA_TTL, Table};
 use crate::wire::cookie::Secrets;
 use crate::wire::edns::{ClientSubnet, ExtendedError, Options};
 use crate::wire::header::{self, rcode};
-use crate::wire::name::{NameFault, QueryName};
-use crate::wire::query::{Fault, Query};
-use crate::wire::record::{CLASS_ANY, CLASS_CHAOS, CLASS_IN, rtype};
+use crate::wire::name::QueryName;
+use crate::wire::query::Query;
+use crate::wire::record::{CLASS_ANY, CLASS_IN, rtype};
 use crate::wire::response::{Response, Suffix, Transport, refusal};
 
 /// What to do with a packet.
@@ -73,15 +74,6 @@ pub struct Service {
     pub udp_len: u16,
     /// Somebody is there for updates and for what is signed.
     pub hands_over: bool,
-}
-
-impl Service {
-    /// Whether this message, of an operation other than a query, is an update for the thread that makes them.
-    #[cold]
-    fn takes_update(&self, message: &[u8], client: IpAddr) -> bool {
-        let opcode = message.get(2).map(|flags| (flags & header::OPCODE_MASK) >> 3);
-        self.hands_over && opcode == Some(header::OPCODE_UPDATE) && self.access.allows(client)
-    }
 }
 
 /// What an answer is looked up with.
@@ -313,8 +305,15 @@ impl Answerer {
             return no_lookup(service, name, &query, response, count);
         }
         let complete = elsewhere.is_none();
-        let look = Look { table, name, chance, origin: &origin, complete, resolver, wanted };
+        let mut look = Look { table, name, chance, origin: &origin, complete, resolver, wanted };
         if let Some(entry) = table.lookup(look.name) {
+            // What nearly everybody asks for goes the shortest way: to hand all of this to another function would cost more than
+            // the copying of addresses.
+            if matches!(query.qtype, rtype::A | rtype::AAAA)
+                && let Some(set) = entry.get(query.qtype)
+            {
+                return addresses(&mut look, set, &query, response, count);
+            }
             return found(look, entry, &query, response, count);
         }
         missing(look, elsewhere.as_mut(), &query, response, count)
@@ -351,29 +350,25 @@ fn missing(
     reply(response, rcode::NXDOMAIN, is_authoritative(query))
 }
 
-/// Sends a client whose network is over the rate limit to TCP, in as few bytes as can be, or nothing.
-#[cold]
-fn over_limit(
-    allowance: Allowance,
-    buffer: &mut [u8],
+/// Answers with addresses.
+#[inline(always)]
+fn addresses(
+    look: &mut Look<'_>,
+    set: RecordSet<'_>,
     query: &Query,
-    udp_len: u16,
-    options: Options<'_>,
+    mut response: Response<'_>,
     mut count: impl FnMut(Event),
 ) -> Verdict {
-    if allowance == Allowance::Drop {
-        count(Event::RateDropped);
-        return Verdict::Drop;
+    count(Event::Positive);
+    if !copy_answers(set, look, None, &mut response) {
+        count(Event::TruncatedAnswer);
+        response.set_truncated();
     }
-    count(Event::RateTruncated);
-    let options = Options { nsid: None, ..options };
-    let mut response = Response::new(buffer, query, Transport::Udp, udp_len, options);
-    response.set_truncated();
-    reply(response, rcode::NOERROR, false)
+    reply(response, rcode::NOERROR, is_authoritative(query))
 }
 
 /// Answers for a name that exists.
-#[inline]
+#[inline(never)]
 fn found(
     mut look: Look<'_>,
     entry: Entry<'_>,
@@ -390,14 +385,10 @@ fn found(
         entry.get(qtype)
     };
     if let Some(set) = set {
-        count(Event::Positive);
         if matches!(set.rtype, rtype::A | rtype::AAAA) {
-            if !copy_answers(set, &mut look, None, &mut response) {
-                count(Event::TruncatedAnswer);
-                response.set_truncated();
-            }
-            return reply(response, rcode::NOERROR, authoritative);
+            return addresses(&mut look, set, query, response, count);
         }
+        count(Event::Positive);
         let (apex, zone) = table.zone_of_found(look.name);
         let suffix = Suffix { name: zone.lower_case_wire(), at: header::LEN + apex };
         if !copy_answers(set, &mut look, Some(suffix), &mut response) {
@@ -499,93 +490,13 @@ fn not_ours(
     reply(response, code, is_authoritative(query))
 }
 
-/// Answers a query for a cookie alone (RFC 7873 §5.4); the cookie itself is among the response's options.
-#[cold]
-fn cookie_alone(shown: ShownCookie, mut response: Response<'_>, mut count: impl FnMut(Event)) -> Verdict {
-    count(Event::CookieAlone);
-    if shown == ShownCookie::Bad {
-        response.set_extended();
-        return reply(response, rcode::BADCOOKIE_LOW, false);
-    }
-    reply(response, rcode::NOERROR, false)
-}
-
 /// Over all classes at once nobody has authority (RFC 1035 §6.2).
 #[inline]
 fn is_authoritative(query: &Query) -> bool {
     query.qclass == CLASS_IN
 }
 
-/// Answers in class CHAOS what a server says of itself, and nothing in any other class; nobody may have a whole zone.
-#[cold]
-fn no_lookup(
-    service: &Service,
-    name: &QueryName,
-    query: &Query,
-    mut response: Response<'_>,
-    mut count: impl FnMut(Event),
-) -> Verdict {
-    let asks_text = query.qclass == CLASS_CHAOS && matches!(query.qtype, rtype::TXT | rtype::ANY);
-    let record = service.identity.chaos_record(name.as_wire()).filter(|_| asks_text);
-    if let Some(record) = record.filter(|record| record.len() <= response.room()) {
-        count(Event::Positive);
-        response.answer_with(1, record.len(), |out| out.copy_from_slice(record));
-        return reply(response, rcode::NOERROR, true);
-    }
-    count(Event::Refused);
-    response.explain(ExtendedError::NotSupported);
-    reply(response, rcode::REFUSED, false)
-}
-
 #[inline]
 pub(super) fn reply(response: Response<'_>, code: u8, authoritative: bool) -> Verdict {
     Verdict::Reply { len: response.finish(code, authoritative) }
-}
-
-#[cold]
-fn handed_over(mut count: impl FnMut(Event)) -> Verdict {
-    count(Event::HandedOver);
-    Verdict::HandOver
-}
-
-/// Answers the first `len` bytes of `buffer`, which are no query, by what can be said to them if the `limiter` allows that,
-/// or not at all.
-#[cold]
-fn reject(
-    fault: Fault,
-    service: &Service,
-    limiter: &mut RateLimiter,
-    origin: Origin,
-    buffer: &mut [u8],
-    len: usize,
-    mut count: impl FnMut(Event),
-) -> Verdict {
-    if fault == Fault::Opcode && service.takes_update(buffer, origin.client) {
-        return handed_over(count);
-    }
-    let (event, code) = match fault {
-        Fault::Short => (Event::Short, None),
-        Fault::Response => (Event::Response, None),
-        Fault::Opcode => (Event::Opcode, Some(rcode::NOTIMP)),
-        Fault::QuestionCount => (Event::QuestionCount, Some(rcode::FORMERR)),
-        Fault::Name(NameFault::BadLabel) => (Event::BadLabel, Some(rcode::FORMERR)),
-        Fault::Name(NameFault::TooLong) => (Event::NameTooLong, Some(rcode::FORMERR)),
-        Fault::Name(NameFault::Truncated) | Fault::QuestionTruncated => {
-            (Event::Truncated, Some(rcode::FORMERR))
-        }
-        Fault::Records => (Event::Records, Some(rcode::FORMERR)),
-    };
-    // What is never answered takes nothing from what its sender's network may have: it may be forged.
-    if code.is_some()
-        && origin.transport == Transport::Udp
-        && limiter.take(origin.client, origin.now_s) != Allowance::Answer
-    {
-        count(Event::RateDropped);
-        return Verdict::Drop;
-    }
-    count(event);
-    match code {
-        Some(code) => Verdict::Reply { len: refusal(buffer, len, code, service.udp_len) },
-        None => Verdict::Drop,
-    }
 }

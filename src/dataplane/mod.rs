@@ -17,6 +17,7 @@ mod handicap;
 pub mod identity;
 pub mod jobs;
 mod listen;
+mod no_lookup;
 pub mod rate_limit;
 mod records;
 mod tcp;

@@ -92,7 +92,12 @@ impl Query {
         if question_end > len {
             return Err(Fault::QuestionTruncated);
         }
-        let (edns, signed) = parse_records(&buffer[..len], question_end)?;
+        // Often nothing follows.
+        let (edns, signed) = if buffer[header::ANCOUNT..header::LEN] == [0; 6] && question_end == len {
+            (None, false)
+        } else {
+            parse_records(&buffer[..len], question_end)?
+        };
         Ok(Self {
             qtype: u16_at(buffer, name_end),
             qclass: u16_at(buffer, name_end + 2),
@@ -184,7 +189,7 @@ pub fn salvage(message: &[u8]) -> Remains {
 
 /// Walks the records behind the question, of which only OPT means anything in a query; and tells whether the last one is a
 /// signature.
-#[inline]
+#[inline(never)]
 fn parse_records(message: &[u8], mut at: usize) -> Result<(Option<Edns>, bool), Fault> {
     let elsewhere = u32::from(u16_at(message, header::ANCOUNT)) + u32::from(u16_at(message, header::NSCOUNT));
     let records = elsewhere + u32::from(u16_at(message, header::ARCOUNT));

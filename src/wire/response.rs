@@ -3,7 +3,7 @@
 //! Runs on the workers, for every packet. Nothing is copied that the query brought: the id, the question (byte for
 //! byte, so its case is kept as RFC 4343 and 0x20 clients want it) and the flags that a response repeats stay put.
 
-use super::edns::{ClientSubnet, Edns, ExtendedError, MAX_OPTIONS_LEN, Options};
+use super::edns::{ClientSubnet, ExtendedError, MAX_OPTIONS_LEN, Options};
 use super::header::{self, rcode};
 use super::name::{MAX_LEN, suffix_at};
 use super::query::{Query, salvage};
@@ -51,7 +51,8 @@ pub struct Response<'a> {
     end: usize,
     /// Where records must end, the room for the OPT record already taken off.
     limit: usize,
-    edns: Option<Edns>,
+    /// The client speaks EDNS, and wants DNSSEC records or not.
+    dnssec_ok: Option<bool>,
     options: Options<'a>,
     /// Bytes of UDP payload that we announce.
     udp_len: u16,
@@ -87,7 +88,7 @@ impl<'a> Response<'a> {
         udp_len: u16,
         options: Options<'a>,
     ) -> Self {
-        let wanted = match (transport, query.edns) {
+        let wanted = match (transport, &query.edns) {
             (Transport::Tcp, _) => usize::from(u16::MAX),
             (Transport::Udp, None) => CLASSIC_UDP_LEN,
             (Transport::Udp, Some(edns)) => {
@@ -100,7 +101,7 @@ impl<'a> Response<'a> {
             buffer,
             end: query.question_end,
             limit,
-            edns: query.edns,
+            dnssec_ok: query.edns.as_ref().map(|edns| edns.dnssec_ok),
             options,
             udp_len,
             questions: u16::from(query.has_question()),
@@ -142,7 +143,7 @@ impl<'a> Response<'a> {
     /// Says that who gave the answer has validated it (AD), to those who want to know that (RFC 6840 §5.7).
     #[inline]
     pub fn set_authenticated(&mut self) {
-        let wants = self.buffer[3] & header::AD != 0 || self.edns.is_some_and(|edns| edns.dnssec_ok);
+        let wants = self.buffer[3] & header::AD != 0 || self.dnssec_ok == Some(true);
         if wants {
             self.flags |= header::AD;
         }
@@ -303,19 +304,19 @@ impl<'a> Response<'a> {
         counts[..2].copy_from_slice(&self.questions.to_be_bytes());
         counts[2..4].copy_from_slice(&self.answers.to_be_bytes());
         counts[4..6].copy_from_slice(&self.authorities.to_be_bytes());
-        let additionals = self.additionals + u16::from(self.edns.is_some());
+        let additionals = self.additionals + u16::from(self.dnssec_ok.is_some());
         counts[6..8].copy_from_slice(&additionals.to_be_bytes());
-        if let Some(edns) = self.edns {
-            self.opt(edns);
+        if let Some(dnssec_ok) = self.dnssec_ok {
+            self.opt(dnssec_ok);
         }
         self.end
     }
 
     #[inline]
-    fn opt(&mut self, edns: Edns) {
+    fn opt(&mut self, dnssec_ok: bool) {
         let options_len = self.options.len();
         #[allow(clippy::cast_possible_truncation)] // some hundred bytes
-        let record = opt_record(self.udp_len, self.extended_rcode, edns.dnssec_ok, options_len as u16);
+        let record = opt_record(self.udp_len, self.extended_rcode, dnssec_ok, options_len as u16);
         self.buffer[self.end..self.end + OPT_LEN].copy_from_slice(&record);
         self.end += OPT_LEN;
         if options_len > 0 {
@@ -371,6 +372,7 @@ pub fn refusal(buffer: &mut [u8], len: usize, code: u8, udp_len: u16) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::edns::Edns;
     use crate::wire::name::{HashSeed, QueryName};
     use crate::wire::query::MIN_BUFFER_LEN;
 
