@@ -259,21 +259,21 @@ impl Answerer {
         handicap();
         let name = &mut names[at];
         let read = name_lens.get(at).copied();
-        let parsed = Query::parse_with(buffer, len, || match read {
+        // Both are filled in where they stand: to hand them over would cost more than to make them.
+        let (mut query, mut options, mut shown) = (Query::default(), Options::default(), ShownCookie::None);
+        let parsed = query.read(buffer, len, || match read {
             Some(name_len) => Ok(name_len.into()),
             None => name.fold_question(buffer, len, table.seed()),
         });
-        let query = match parsed {
-            Ok(query) => query,
-            Err(fault) => return reject(fault, service, limiter, origin, buffer, len, count),
-        };
+        if let Err(fault) = parsed {
+            return reject(fault, service, limiter, origin, buffer, len, count);
+        }
         if query.signed && service.hands_over {
             return handed_over(count);
         }
-        let (mut options, shown) = match &query.edns {
-            Some(edns) => service.identity.options(edns, secrets.load(), origin),
-            None => (Options::default(), ShownCookie::None),
-        };
+        if let Some(edns) = &query.edns {
+            (options, shown) = service.identity.options(edns, secrets.load(), origin);
+        }
         if let Some(forwarders) = &service.forwarders {
             let told = query.edns.filter(|_| forwarders.allows(client));
             *subnet = told.and_then(|edns| edns.client_subnet(buffer));
@@ -312,7 +312,7 @@ impl Answerer {
             if matches!(query.qtype, rtype::A | rtype::AAAA)
                 && let Some(set) = entry.get(query.qtype)
             {
-                return addresses(&mut look, set, &query, response, count);
+                return addresses(&mut look, set, &query, &mut response, count);
             }
             return found(look, entry, &query, response, count);
         }
@@ -356,15 +356,15 @@ fn addresses(
     look: &mut Look<'_>,
     set: RecordSet<'_>,
     query: &Query,
-    mut response: Response<'_>,
+    response: &mut Response<'_>,
     mut count: impl FnMut(Event),
 ) -> Verdict {
     count(Event::Positive);
-    if !copy_answers(set, look, None, &mut response) {
+    if !copy_answers(set, look, None, response) {
         count(Event::TruncatedAnswer);
         response.set_truncated();
     }
-    reply(response, rcode::NOERROR, is_authoritative(query))
+    Verdict::Reply { len: response.finish(rcode::NOERROR, is_authoritative(query)) }
 }
 
 /// Answers for a name that exists.
@@ -386,7 +386,7 @@ fn found(
     };
     if let Some(set) = set {
         if matches!(set.rtype, rtype::A | rtype::AAAA) {
-            return addresses(&mut look, set, query, response, count);
+            return addresses(&mut look, set, query, &mut response, count);
         }
         count(Event::Positive);
         let (apex, zone) = table.zone_of_found(look.name);
@@ -497,6 +497,6 @@ fn is_authoritative(query: &Query) -> bool {
 }
 
 #[inline]
-pub(super) fn reply(response: Response<'_>, code: u8, authoritative: bool) -> Verdict {
+pub(super) fn reply(mut response: Response<'_>, code: u8, authoritative: bool) -> Verdict {
     Verdict::Reply { len: response.finish(code, authoritative) }
 }

@@ -14,7 +14,7 @@ pub const MIN_BUFFER_LEN: usize = 512;
 const _: () = assert!(MIN_BUFFER_LEN >= header::LEN + FOLD_LEN);
 
 /// A well-formed query with one question, whose name is in the [`QueryName`] it was parsed with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Query {
     /// Type asked for.
     pub qtype: u16,
@@ -74,6 +74,25 @@ impl Query {
         len: usize,
         name_len: impl FnOnce() -> Result<usize, NameFault>,
     ) -> Result<Self, Fault> {
+        let mut query = Self::default();
+        query.read(buffer, len, name_len)?;
+        Ok(query)
+    }
+
+    /// The same into what is a [default](Self::default) query before.
+    ///
+    /// # Errors
+    /// A [`Fault`]; the query is then of no use.
+    ///
+    /// # Panics
+    /// As [`parse`](Self::parse).
+    #[inline]
+    pub fn read(
+        &mut self,
+        buffer: &[u8],
+        len: usize,
+        name_len: impl FnOnce() -> Result<usize, NameFault>,
+    ) -> Result<(), Fault> {
         assert!(buffer.len() >= MIN_BUFFER_LEN && len <= buffer.len());
         if len < header::LEN {
             return Err(Fault::Short);
@@ -85,7 +104,8 @@ impl Query {
             return Err(Fault::Opcode);
         }
         if u16_at(buffer, header::QDCOUNT) != 1 {
-            return parse_without_question(&buffer[..len]);
+            *self = parse_without_question(&buffer[..len])?;
+            return Ok(());
         }
         let name_end = header::LEN + name_len().map_err(Fault::Name)?;
         let question_end = name_end + 4;
@@ -93,18 +113,13 @@ impl Query {
             return Err(Fault::QuestionTruncated);
         }
         // Often nothing follows.
-        let (edns, signed) = if buffer[header::ANCOUNT..header::LEN] == [0; 6] && question_end == len {
-            (None, false)
-        } else {
-            parse_records(&buffer[..len], question_end)?
-        };
-        Ok(Self {
-            qtype: u16_at(buffer, name_end),
-            qclass: u16_at(buffer, name_end + 2),
-            question_end,
-            edns,
-            signed,
-        })
+        if buffer[header::ANCOUNT..header::LEN] != [0; 6] || question_end != len {
+            (self.edns, self.signed) = parse_records(&buffer[..len], question_end)?;
+        }
+        self.qtype = u16_at(buffer, name_end);
+        self.qclass = u16_at(buffer, name_end + 2);
+        self.question_end = question_end;
+        Ok(())
     }
 }
 

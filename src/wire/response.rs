@@ -291,10 +291,10 @@ impl<'a> Response<'a> {
         self.extended_rcode = EXTENDED_HIGH;
     }
 
-    /// Writes flags, counts and the OPT record; returns the message's length.
+    /// Writes flags, counts and the OPT record, once; returns the message's length.
     #[inline]
     #[must_use]
-    pub fn finish(mut self, code: u8, authoritative: bool) -> usize {
+    pub fn finish(&mut self, code: u8, authoritative: bool) -> usize {
         let aa = if authoritative { header::AA } else { 0 };
         let tc = if self.truncated { header::TC } else { 0 };
         let (flags, counts) = self.buffer[2..header::LEN].split_at_mut(2);
