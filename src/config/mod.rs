@@ -96,6 +96,8 @@ pub struct Settings {
     pub workers: usize,
     /// For how long they look for queries before they sleep.
     pub busy_poll: BusyPoll,
+    /// They go before all ordinary threads on their CPUs.
+    pub realtime: bool,
     /// CPUs for the workers, in turn; where the scheduler puts them if there are none.
     pub cpus: Vec<usize>,
     /// Each worker takes the packets that the kernel has processed on its own CPU.
@@ -149,6 +151,7 @@ impl Default for Settings {
             cookie_secrets: None,
             workers: 1,
             busy_poll: BusyPoll::Never,
+            realtime: false,
             cpus: Vec::new(),
             steer_by_cpu: false,
             zone: ZoneSettings { ttl_s: DEFAULT_TTL_S, negative_ttl_s: DEFAULT_TTL_S },
@@ -207,6 +210,7 @@ impl Settings {
             ("domain", self.domains != new.domains),
             ("workers", self.workers != new.workers),
             ("busy-poll", self.busy_poll != new.busy_poll),
+            ("realtime", self.realtime != new.realtime),
             ("cpus", self.cpus != new.cpus),
             ("steer-by-cpu", self.steer_by_cpu != new.steer_by_cpu),
             ("ttl", self.zone != new.zone),

@@ -25,7 +25,7 @@ use super::tcp::Tcp;
 use super::udp::{self, Served};
 use super::waiting::{Client, Takers, answer_tcp, resume};
 use crate::design::in_flight::Answered;
-use crate::mmsg::{Batch, ask_for_short_turns};
+use crate::mmsg::{Batch, ask_for_short_turns, go_first};
 use crate::snapshot::Reader;
 use crate::table::Table;
 
@@ -69,6 +69,8 @@ pub struct Manner {
     pub busy_poll: BusyPoll,
     /// The only CPU that it runs on.
     pub cpu: Option<usize>,
+    /// It goes before all ordinary threads, those of this process included.
+    pub realtime: bool,
 }
 
 /// For how long a worker looks for queries before it sleeps until there is one.
@@ -201,8 +203,8 @@ impl Worker {
                 };
                 let sockets = listeners.udp.into_iter().map(watched).collect();
                 // Queries shall not wait until another thread, of this process or others, has ended a turn of milliseconds. Where the
-                // kernel does not know that, they do.
-                let _ = ask_for_short_turns(LONGEST_TURN);
+                // kernel does not know that, they do; that it allows what is wanted was seen before.
+                let _ = if manner.realtime { go_first() } else { ask_for_short_turns(LONGEST_TURN) };
                 if let Some(cpu) = manner.cpu {
                     pin(cpu);
                 }
@@ -519,6 +521,17 @@ impl Worker {
             answer_tcp(answerer, &mut takers, table, (message, len), client, now_s, counters)
         });
     }
+}
+
+/// Whether workers may go before all ordinary threads ([`Manner::realtime`]).
+///
+/// # Errors
+/// What the kernel says if not.
+pub fn may_go_first() -> io::Result<()> {
+    thread::Builder::new()
+        .spawn(go_first)?
+        .join()
+        .unwrap_or_else(|_| Err(io::Error::other("a thread has ended")))
 }
 
 /// Seconds since 1970, in the 32 bits that cookies and the serials of zones have for it. Workers read it once a batch.

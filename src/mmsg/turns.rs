@@ -29,21 +29,41 @@ struct SchedAttr {
 /// # Errors
 /// When the kernel refuses, or does not know the call.
 pub fn ask_for_short_turns(longest: Duration) -> io::Result<()> {
-    #[allow(clippy::cast_possible_truncation)] // 48
-    const SIZE: u32 = size_of::<SchedAttr>() as u32;
-    const THIS_THREAD: libc::c_long = 0;
-    const NO_FLAGS: libc::c_long = 0;
-    let mut attributes = SchedAttr {
-        size: SIZE,
-        policy: 0, // SCHED_OTHER
-        flags: 0,
+    set(SchedAttr {
         // It is set with the rest, and stays what it is.
         nice: getpriority_process(None)?,
-        priority: 0,
         runtime_ns: u64::try_from(longest.as_nanos()).unwrap_or(u64::MAX),
-        deadline_ns: 0,
-        period_ns: 0,
-    };
+        ..ORDINARY
+    })
+}
+
+/// Goes before all ordinary threads from now on, as the least of the real-time ones (SCHED_FIFO): whoever has its CPU loses it
+/// when this thread wakes up. Others still get a twentieth of the CPU if it never sleeps; that is the kernel's doing.
+///
+/// # Errors
+/// When the kernel refuses: it takes CAP_SYS_NICE or a resource limit RTPRIO of 1.
+pub fn go_first() -> io::Result<()> {
+    set(SchedAttr { policy: SCHED_FIFO, priority: 1, ..ORDINARY })
+}
+
+const SCHED_FIFO: u32 = 1;
+
+/// An ordinary thread (SCHED_OTHER), as all are at first.
+const ORDINARY: SchedAttr = SchedAttr {
+    #[allow(clippy::cast_possible_truncation)] // 48
+    size: size_of::<SchedAttr>() as u32,
+    policy: 0,
+    flags: 0,
+    nice: 0,
+    priority: 0,
+    runtime_ns: 0,
+    deadline_ns: 0,
+    period_ns: 0,
+};
+
+fn set(mut attributes: SchedAttr) -> io::Result<()> {
+    const THIS_THREAD: libc::c_long = 0;
+    const NO_FLAGS: libc::c_long = 0;
     // SAFETY: the kernel reads as many bytes as `size` says, which are there, and writes to that field at most, when it knows fewer.
     let done = unsafe { libc::syscall(libc::SYS_sched_setattr, THIS_THREAD, &raw mut attributes, NO_FLAGS) };
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
@@ -58,5 +78,22 @@ mod tests {
         let before = getpriority_process(None).unwrap();
         ask_for_short_turns(Duration::from_micros(100)).unwrap();
         assert_eq!(getpriority_process(None).unwrap(), before);
+    }
+
+    #[test]
+    fn who_may_goes_first() {
+        let policy = std::thread::spawn(|| {
+            let done = go_first();
+            let stat = std::fs::read_to_string("/proc/thread-self/stat").unwrap();
+            // Behind the name, which may have anything in it; the policy is the 41st field, the first of these the third.
+            let fields = stat.rsplit_once(") ").unwrap().1.to_owned();
+            (done, fields.split(' ').nth(41 - 3).unwrap().to_owned())
+        });
+        match policy.join().unwrap() {
+            (Ok(()), policy) => assert_eq!(policy, "1"),
+            (Err(error), policy) => {
+                assert_eq!((error.kind(), &*policy), (io::ErrorKind::PermissionDenied, "0"));
+            }
+        }
     }
 }

@@ -120,6 +120,8 @@ pub enum NodeError {
     Worker(io::Error),
     /// The same, for the control thread and its helpers.
     Thread(io::Error),
+    /// The kernel does not let threads go before others.
+    Realtime(io::Error),
 }
 
 impl fmt::Display for NodeError {
@@ -140,6 +142,11 @@ impl fmt::Display for NodeError {
             Self::Trust(error) => error.fmt(f),
             Self::Worker(error) => write!(f, "cannot start a worker: {error}; try fewer with --workers"),
             Self::Thread(error) => write!(f, "cannot start a thread or an event queue: {error}"),
+            Self::Realtime(error) => write!(
+                f,
+                "--realtime: {error}; run as root, or with CAP_SYS_NICE or a resource limit RTPRIO of 1 (in a unit of systemd \
+                 LimitRTPRIO=1 and RestrictRealtime=no)"
+            ),
         }
     }
 }
@@ -224,6 +231,9 @@ impl Node {
             }
         } else {
             addresses = dataplane::adopt(inherited, &mut listeners).map_err(NodeError::Listen)?;
+        }
+        if settings.realtime {
+            dataplane::worker::may_go_first().map_err(NodeError::Realtime)?;
         }
         if settings.steer_by_cpu {
             dataplane::steer(&listeners, &settings.cpus).map_err(NodeError::Worker)?;
@@ -325,7 +335,8 @@ impl Node {
             if let Some(resolver) = resolver {
                 answerer.forward_by(resolver);
             }
-            let manner = Manner { busy_poll: self.settings.busy_poll, cpu: self.cpu_of(index) };
+            let Settings { busy_poll, realtime, .. } = self.settings;
+            let manner = Manner { busy_poll, cpu: self.cpu_of(index), realtime };
             let worker = Worker::start(index, manner, listeners, self.publisher.reader(), answerer);
             self.workers.push(worker.map_err(NodeError::Worker)?);
         }

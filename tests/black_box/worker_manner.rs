@@ -1,11 +1,13 @@
-//! How workers wait and where they run: `serve --busy-poll`, `--cpus`, `--steer-by-cpu`.
+//! How workers wait and where they run: `serve --busy-poll`, `--cpus`, `--steer-by-cpu`, `--realtime`.
 
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
+
+use redbreast::dataplane::worker::may_go_first;
 
 use crate::harness::{Server, ask, query, run, wait_until};
 
@@ -16,7 +18,7 @@ fn names(directory: &Path) -> String {
 }
 
 /// The worker threads of a server, by their directories in /proc.
-fn workers(server: &Server) -> Vec<std::path::PathBuf> {
+fn workers(server: &Server) -> Vec<PathBuf> {
     let tasks = fs::read_dir(format!("/proc/{}/task", server.child.id())).unwrap();
     let tasks = tasks.map(|task| task.unwrap().path());
     let mut workers: Vec<_> = tasks
@@ -106,6 +108,29 @@ fn workers_run_on_the_cpus_that_they_are_given() {
 }
 
 #[test]
+fn workers_go_before_others_if_they_are_to_and_may() {
+    let directory = tempfile::tempdir().unwrap();
+    let names = names(directory.path());
+    if may_go_first().is_err() {
+        let output = run(&["serve", "--listen", "127.0.0.1:0", "--names", &names, "--realtime"]);
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.code() == Some(1) && errors.contains("CAP_SYS_NICE"), "{errors}");
+        return;
+    }
+    let server = Server::start(&["--names", &names, "--workers", "2", "--realtime"]);
+    wait_until("the workers are there", || workers(&server).len() == 2);
+    // The policy is the 41st field; the first behind the name, which may have anything in it, is the third.
+    let policy = |thread: &Path| {
+        let stat = fs::read_to_string(thread.join("stat")).unwrap();
+        stat.rsplit_once(") ").unwrap().1.split(' ').nth(41 - 3).unwrap().to_owned()
+    };
+    wait_until("they go first", || workers(&server).iter().all(|worker| policy(worker) == "1"));
+    let main = PathBuf::from(format!("/proc/{0}/task/{0}", server.child.id()));
+    assert_eq!(policy(&main), "0", "no other thread does");
+    assert_eq!(ask(&server.client(), &query(7, "web.redbreast.internal", 1))[7], 1);
+}
+
+#[test]
 fn what_is_no_cpu_and_no_time_is_refused() {
     for (args, said) in [
         (&["--cpus", "99999"][..], "99999"),
@@ -114,6 +139,7 @@ fn what_is_no_cpu_and_no_time_is_refused() {
         (&["--cpus", "one"], "no CPU's number"),
         (&["--steer-by-cpu"], "--cpus"),
         (&["--busy-poll=fast"], "expected microseconds"),
+        (&["--busy-poll", "--realtime"], "cannot be used with"),
         (&["--busy-poll=1000001"], "expected microseconds"),
     ] {
         let output = run(&[&["serve", "--listen", "127.0.0.1:0"], args].concat());

@@ -78,6 +78,11 @@ pub(crate) struct Args {
           value_parser = parse_busy_poll)]
     busy_poll: Option<BusyPoll>,
 
+    /// Have workers go before all other threads on their CPUs (SCHED_FIFO), so that queries do not wait for registrations, gossip
+    /// or another program. Takes root, CAP_SYS_NICE, or a resource limit RTPRIO of 1
+    #[arg(long, conflicts_with = "busy_poll")]
+    realtime: bool,
+
     /// CPUs for the workers, in turn, like 0-3,6 [default: where the scheduler puts them]
     #[arg(long, value_name = "LIST", value_parser = parse_cpus)]
     cpus: Option<CpuList>,
@@ -283,6 +288,7 @@ impl Args {
             cookie_secrets: self.cookie_secrets,
             workers: workers.min(MAX_WORKERS),
             busy_poll: self.busy_poll.unwrap_or_default(),
+            realtime: self.realtime,
             cpus: self.cpus.unwrap_or_default().0,
             steer_by_cpu: self.steer_by_cpu,
             zone: ZoneSettings { ttl_s, negative_ttl_s: ttl_s },
