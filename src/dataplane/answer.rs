@@ -11,7 +11,7 @@ use super::counters::Event;
 use super::forwarded::{self, Outside, Wanted};
 use super::handicap::handicap;
 use super::identity::{Identity, ShownCookie};
-use super::no_lookup::{cookie_alone, handed_over, no_lookup, over_limit, reject};
+use super::no_lookup::{bad_version, cookie_alone, handed_over, no_lookup, over_limit, prohibited, reject};
 use super::rate_limit::{Allowance, RateLimiter};
 use super::records::{add_additional, copy_answers, follow_alias};
 use crate::design::{Elsewhere, Finding};
@@ -250,7 +250,7 @@ impl Answerer {
         buffer: &mut [u8],
         len: usize,
         origin: Origin,
-        mut count: impl FnMut(Event),
+        count: impl FnMut(Event),
     ) -> Verdict {
         self.current = at;
         let Self { service, secrets, limiter, names, name_lens, chance, subnet, elsewhere, .. } = self;
@@ -289,14 +289,10 @@ impl Answerer {
             response.offer_recursion();
         }
         if query.edns.is_some_and(|edns| edns.version != 0) {
-            count(Event::BadVersion);
-            response.set_extended();
-            return reply(response, rcode::BADVERS_LOW, false);
+            return bad_version(response, count);
         }
         if !service.access.allows(client) {
-            count(Event::Prohibited);
-            response.explain(ExtendedError::Prohibited);
-            return reply(response, rcode::REFUSED, false);
+            return prohibited(response, count);
         }
         if !query.has_question() {
             return cookie_alone(shown, response, count);
@@ -307,8 +303,7 @@ impl Answerer {
         let complete = elsewhere.is_none();
         let mut look = Look { table, name, chance, origin: &origin, complete, resolver, wanted };
         if let Some(entry) = table.lookup(look.name) {
-            // What nearly everybody asks for goes the shortest way: to hand all of this to another function would cost more than
-            // the copying of addresses.
+            // The usual way is the shortest: to hand all of this to another function costs more than the copying of addresses.
             if matches!(query.qtype, rtype::A | rtype::AAAA)
                 && let Some(set) = entry.get(query.qtype)
             {

@@ -45,6 +45,22 @@ pub(super) fn over_limit(
     reply(response, rcode::NOERROR, false)
 }
 
+/// Says that of EDNS only version 0 is known (RFC 6891 §6.1.3).
+#[cold]
+pub(super) fn bad_version(mut response: Response<'_>, mut count: impl FnMut(Event)) -> Verdict {
+    count(Event::BadVersion);
+    response.set_extended();
+    reply(response, rcode::BADVERS_LOW, false)
+}
+
+/// Refuses a client that may not ask.
+#[cold]
+pub(super) fn prohibited(mut response: Response<'_>, mut count: impl FnMut(Event)) -> Verdict {
+    count(Event::Prohibited);
+    response.explain(ExtendedError::Prohibited);
+    reply(response, rcode::REFUSED, false)
+}
+
 /// Answers a query for a cookie alone (RFC 7873 §5.4); the cookie itself is among the response's options.
 #[cold]
 pub(super) fn cookie_alone(

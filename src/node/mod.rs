@@ -232,12 +232,7 @@ impl Node {
         } else {
             addresses = dataplane::adopt(inherited, &mut listeners).map_err(NodeError::Listen)?;
         }
-        if settings.realtime {
-            dataplane::worker::may_go_first().map_err(NodeError::Realtime)?;
-        }
-        if settings.steer_by_cpu {
-            dataplane::steer(&listeners, &settings.cpus).map_err(NodeError::Worker)?;
-        }
+        see_to_turns(&settings, &listeners)?;
         reach(&settings, &mut listeners).map_err(NodeError::Reach)?;
         let mut publisher = Publisher::new(&settings.domains, settings.zone);
         publisher.count_from(unix_time_s());
@@ -479,6 +474,17 @@ impl Node {
         let total = |event: Event| counters.iter().map(|counters| counters.get(event)).sum();
         Event::ALL.iter().map(|&event| (event, total(event))).collect()
     }
+}
+
+/// Sees that workers will have the CPU, and the packets, that they are to have.
+fn see_to_turns(settings: &Settings, listeners: &[Listeners]) -> Result<(), NodeError> {
+    if settings.realtime {
+        dataplane::worker::may_go_first().map_err(NodeError::Realtime)?;
+    }
+    if settings.steer_by_cpu {
+        dataplane::steer(listeners, &settings.cpus).map_err(NodeError::Worker)?;
+    }
+    Ok(())
 }
 
 /// The store with what this node has registered in earlier times, and where it keeps what it registers from now on.
