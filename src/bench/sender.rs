@@ -3,7 +3,8 @@
 //!
 //! Everything is done in batches, the clock included: it is read after each receive, for the answers of the batch, and before
 //! each send. A service time so includes the wait of a query for its batch to go out and that of an answer for its batch to be
-//! taken in; it may be overstated by the length of a batch and is never understated. Batches grow only under load: when there is little to do they hold one packet.
+//! taken in; it may be overstated by the length of a batch and is never understated. Batches grow only under load: when there
+//! is little to do they hold one packet.
 
 use std::io::{self, ErrorKind};
 use std::os::fd::AsFd;

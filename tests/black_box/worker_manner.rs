@@ -114,7 +114,7 @@ fn workers_go_before_others_if_they_are_to_and_may() {
     if may_go_first().is_err() {
         let output = run(&["serve", "--listen", "127.0.0.1:0", "--names", &names, "--realtime"]);
         let errors = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.code() == Some(1) && errors.contains("CAP_SYS_NICE"), "{errors}");
+        assert!(output.status.code() == Some(2) && errors.contains("CAP_SYS_NICE"), "{errors}");
         return;
     }
     let server = Server::start(&["--names", &names, "--workers", "2", "--realtime"]);
