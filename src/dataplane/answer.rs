@@ -19,7 +19,7 @@ use crate::policy::arrange::Chance;
 use crate::resolver::Resolver;
 use crate::resolver::question::Question;
 use crate::snapshot::Reader;
-use crate::table::{Entry, MAX_WARM, RecordSet, SOA_TTL, Table};
+use crate::table::{Entry, MAX_TOGETHER, RecordSet, SOA_TTL, Table};
 use crate::wire::cookie::Secrets;
 use crate::wire::edns::{ClientSubnet, ExtendedError, Options};
 use crate::wire::header::{self, rcode};
@@ -96,11 +96,8 @@ pub struct Answerer {
     service: Arc<Service>,
     secrets: Reader<Secrets>,
     limiter: RateLimiter,
-    /// Names of the questions of a batch that were read before it is answered, and behind them one of a question that was
-    /// not.
+    /// Names of questions that were read together before they are answered, and behind them one of a question that was not.
     names: Box<[QueryName]>,
-    /// Their lengths; 0 where there is none that can be read.
-    name_lens: [u16; MAX_WARM],
     /// Which of them is being answered.
     current: usize,
     chance: Chance,
@@ -111,13 +108,16 @@ pub struct Answerer {
     /// What is known of names that are not ours, if they are looked for.
     resolver: Option<Resolver>,
     wanted: Wanted,
-    /// Hashes of names that are about to be looked up.
-    expected: [u64; MAX_WARM],
-    expecting: usize,
+}
+
+/// What a table has of names that were looked up together.
+pub struct LookedUp<'t> {
+    table: &'t Table,
+    entries: [Option<Entry<'t>>; MAX_TOGETHER],
 }
 
 /// Where the name of a question is that was not expected.
-const UNEXPECTED: usize = MAX_WARM;
+const UNEXPECTED: usize = MAX_TOGETHER;
 
 impl Answerer {
     /// An answerer that makes its cookies with `secrets` and draws its random orders from `rng`.
@@ -129,15 +129,12 @@ impl Answerer {
             secrets,
             limiter,
             names: (0..=UNEXPECTED).map(|_| QueryName::default()).collect(),
-            name_lens: [0; MAX_WARM],
             current: UNEXPECTED,
             chance: Chance::new(rng),
             subnet: None,
             elsewhere: None,
             resolver: None,
             wanted: Wanted::default(),
-            expected: [0; MAX_WARM],
-            expecting: 0,
         }
     }
 
@@ -167,30 +164,22 @@ impl Answerer {
         (self.wanted.question(&self.names[self.current]), &self.wanted)
     }
 
-    /// Reads the name in the first `len` bytes of `buffer`, the `i`-th of a batch, which will have to be answered from `table`
-    /// by [`answer_expected`](Self::answer_expected).
+    /// Reads the name in the first `len` bytes of `buffer`, the `i`-th of some, below [`MAX_TOGETHER`], which will be
+    /// [looked up](Self::look_up) together.
     ///
     /// # Panics
     /// If `buffer` is shorter than [`MIN_BUFFER_LEN`](crate::wire::query::MIN_BUFFER_LEN): a fault of the transport.
     #[inline]
     pub fn expect(&mut self, table: &Table, i: usize, buffer: &[u8], len: usize) {
-        let Some(name_len) = self.name_lens.get_mut(i) else { return };
-        let name = &mut self.names[i];
-        *name_len = 0;
-        if let Ok(len) = name.fold_question(buffer, len, table.seed()) {
-            *name_len = u16::try_from(len).unwrap_or_default();
-            if let Some(to) = self.expected.get_mut(self.expecting) {
-                *to = name.hash();
-                self.expecting += 1;
-            }
-        }
+        // What is wrong with it is found out when it is answered.
+        let _ = self.names[i].fold_question(buffer, len, table.seed());
     }
 
-    /// Has memory bring what the expected queries will need of `table`.
+    /// Looks up the names of the first `count` queries that were expected.
     #[inline]
-    pub fn warm(&mut self, table: &Table) {
-        table.warm(&self.expected[..self.expecting]);
-        self.expecting = 0;
+    #[must_use]
+    pub fn look_up<'t>(&self, table: &'t Table, count: usize) -> LookedUp<'t> {
+        LookedUp { table, entries: table.lookup_together(&self.names[..count.min(MAX_TOGETHER)]) }
     }
 
     /// After [`Verdict::Ask`] the name to ask for, lower-cased in wire form.
@@ -220,49 +209,49 @@ impl Answerer {
         origin: Origin,
         count: impl FnMut(Event),
     ) -> Verdict {
-        self.answer_named(UNEXPECTED, table, buffer, len, origin, count)
+        self.answer_named(None, table, buffer, len, origin, count)
     }
 
-    /// The same for the `i`-th query of a batch, which is as it was when it was [expected](Self::expect).
+    /// The same for the `i`-th query of those [expected](Self::expect), which is as it was then, by what its name was `looked_up`
+    /// to be.
     ///
     /// # Panics
-    /// The same.
+    /// The same; or if `i` is not below [`MAX_TOGETHER`].
     #[inline]
     pub fn answer_expected(
         &mut self,
         i: usize,
-        table: &Table,
+        looked_up: &LookedUp<'_>,
         buffer: &mut [u8],
         len: usize,
         origin: Origin,
         count: impl FnMut(Event),
     ) -> Verdict {
-        let there = self.name_lens.get(i).is_some_and(|len| *len > 0);
-        self.answer_named(if there { i } else { UNEXPECTED }, table, buffer, len, origin, count)
+        self.answer_named(Some((i, looked_up.entries[i])), looked_up.table, buffer, len, origin, count)
     }
 
-    /// Answers with the name that is, or is to be, the `at`-th.
+    /// Answers; for a name that was expected, with its place among those and what was found of it.
     #[inline(always)]
     fn answer_named(
         &mut self,
-        at: usize,
+        expected: Option<(usize, Option<Entry<'_>>)>,
         table: &Table,
         buffer: &mut [u8],
         len: usize,
         origin: Origin,
         count: impl FnMut(Event),
     ) -> Verdict {
-        self.current = at;
-        let Self { service, secrets, limiter, names, name_lens, chance, subnet, elsewhere, .. } = self;
+        self.current = expected.map_or(UNEXPECTED, |(at, _)| at);
+        let name = &mut self.names[self.current];
+        let known = expected.map(|(_, entry)| entry).filter(|_| name.len() > 0);
+        let Self { service, secrets, limiter, chance, subnet, elsewhere, .. } = self;
         let (resolver, wanted) = (self.resolver.as_mut(), &mut self.wanted);
         let Origin { transport, client, now_s, waited } = origin;
         handicap();
-        let name = &mut names[at];
-        let read = name_lens.get(at).copied();
         // Both are filled in where they stand: to hand them over would cost more than to make them.
         let (mut query, mut options, mut shown) = (Query::default(), Options::default(), ShownCookie::None);
-        let parsed = query.read(buffer, len, || match read {
-            Some(name_len) => Ok(name_len.into()),
+        let parsed = query.read(buffer, len, || match known {
+            Some(_) => Ok(name.len()),
             None => name.fold_question(buffer, len, table.seed()),
         });
         if let Err(fault) = parsed {
@@ -302,7 +291,7 @@ impl Answerer {
         }
         let complete = elsewhere.is_none();
         let mut look = Look { table, name, chance, origin: &origin, complete, resolver, wanted };
-        if let Some(entry) = table.lookup(look.name) {
+        if let Some(entry) = known.unwrap_or_else(|| table.lookup(look.name)) {
             // The usual way is the shortest: to hand all of this to another function costs more than the copying of addresses.
             if matches!(query.qtype, rtype::A | rtype::AAAA)
                 && let Some(set) = entry.get(query.qtype)

@@ -12,7 +12,7 @@ use super::answer::{Answerer, Origin, Verdict};
 use super::counters::{Counters, Event};
 use crate::mmsg::{self, Addressing, BATCH_LEN, Batch, Datagram, Wait};
 use crate::snapshot::Reader;
-use crate::table::{MAX_WARM, Table};
+use crate::table::{MAX_TOGETHER, Table};
 use crate::wire::header;
 use crate::wire::response::Transport;
 
@@ -105,11 +105,6 @@ pub(super) fn refuse_more(socket: &UdpSocket) -> io::Result<()> {
     SockRef::from(socket).attach_filter(&[SockFilter::new(RETURN_CONSTANT, 0, 0, 0)])
 }
 
-/// Queries in a batch from which on it pays to have memory bring what all of them will read.
-const WORTH_WARMING: usize = 4;
-
-const _: () = assert!(BATCH_LEN <= MAX_WARM);
-
 /// How much of a batch there was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Served {
@@ -145,37 +140,36 @@ pub(super) fn serve_batch(
     counters.count(Event::Batch);
     let table = reader.load();
     let now_s = clock();
-    let expected = received >= WORTH_WARMING && table.is_large();
-    if expected {
-        for i in 0..received {
-            let Datagram { buffer, len, .. } = batch.datagram(i);
-            answerer.expect(table, i, buffer, len);
+    for first in (0..received).step_by(MAX_TOGETHER) {
+        let count = MAX_TOGETHER.min(received - first);
+        for k in 0..count {
+            let Datagram { buffer, len, .. } = batch.datagram(first + k);
+            answerer.expect(table, k, buffer, len);
         }
-        answerer.warm(table);
-    }
-    for i in 0..received {
-        // Nobody can have sent from port 0: an answer could only serve to bother whoever's address that is.
-        let Some(client) = batch.peer(i).filter(|peer| peer.port() != 0).map(|peer| peer.ip()) else {
-            counters.count(Event::BadSource);
-            continue;
-        };
-        let Datagram { buffer, len, truncated } = batch.datagram(i);
-        // A datagram that lost its end still has its header: the answerer sees a message that stops too early.
-        let len = if truncated { len.min(header::LEN) } else { len };
-        let origin = Origin { transport: Transport::Udp, client, now_s, waited: false };
-        let count = |event| counters.count(event);
-        let verdict = if expected && !truncated {
-            answerer.answer_expected(i, table, buffer, len, origin, count)
-        } else {
-            answerer.answer(table, buffer, len, origin, count)
-        };
-        let reply_len = match verdict {
-            Verdict::Reply { len } => Some(len),
-            Verdict::Drop => None,
-            Verdict::Ask | Verdict::Forward | Verdict::HandOver => pass_on(answerer, batch, i, len, verdict),
-        };
-        if let Some(len) = reply_len {
-            batch.stage(i, len);
+        let looked_up = answerer.look_up(table, count);
+        for k in 0..count {
+            let i = first + k;
+            // Nobody can have sent from port 0: an answer could only serve to bother whoever's address that is.
+            let Some(client) = batch.peer(i).filter(|peer| peer.port() != 0).map(|peer| peer.ip()) else {
+                counters.count(Event::BadSource);
+                continue;
+            };
+            let Datagram { buffer, len, truncated } = batch.datagram(i);
+            // A datagram that lost its end still has its header: the answerer sees a message that stops too early.
+            let len = if truncated { len.min(header::LEN) } else { len };
+            let origin = Origin { transport: Transport::Udp, client, now_s, waited: false };
+            let count = |event| counters.count(event);
+            let verdict = answerer.answer_expected(k, &looked_up, buffer, len, origin, count);
+            let reply_len = match verdict {
+                Verdict::Reply { len } => Some(len),
+                Verdict::Drop => None,
+                Verdict::Ask | Verdict::Forward | Verdict::HandOver => {
+                    pass_on(answerer, batch, i, len, verdict)
+                }
+            };
+            if let Some(len) = reply_len {
+                batch.stage(i, len);
+            }
         }
     }
     send(socket, batch, counters);

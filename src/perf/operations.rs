@@ -16,9 +16,10 @@ use crate::dataplane::connection::{Buffers, Connection};
 use crate::dataplane::identity::Identity;
 use crate::design::cache::Cache;
 use crate::design::{Elsewhere, Gathered};
+use crate::mmsg::BATCH_LEN;
 use crate::snapshot::Current;
 use crate::store::{Attributes, Delta, Key, NodeId, Store, encode};
-use crate::table::{MAX_WARM, Publisher, ZoneSettings};
+use crate::table::{MAX_TOGETHER, Publisher, ZoneSettings};
 use crate::wire::cookie::Secrets;
 use crate::wire::name::{HashSeed, Name};
 use crate::wire::response::{DEFAULT_UDP_LEN, Transport};
@@ -120,7 +121,7 @@ impl Asked {
             Self::Eight => format!("eight.{DOMAIN}"),
             Self::Cached => format!("cached-{i:05}.{DOMAIN}"),
         };
-        let count = u32::try_from(MAX_WARM).expect("some dozens");
+        let count = u32::try_from(BATCH_LEN).expect("some dozens");
         (0..count).map(|i| query(&name(&owner(i)))).collect()
     }
 }
@@ -162,24 +163,26 @@ fn answers(asked: Asked) -> Prepared {
     }
     let mut buffers = vec![[0u8; BUFFER_LEN]; queries.len()];
     let work = move || {
-        for (i, (buffer, query)) in buffers.iter_mut().zip(&queries).enumerate() {
-            buffer[..query.len()].copy_from_slice(query);
-            answerer.expect(&table, i, buffer, query.len());
-        }
-        answerer.warm(&table);
-        for (i, (buffer, query)) in buffers.iter_mut().zip(&queries).enumerate() {
-            let verdict =
-                answerer.answer_expected(i, &table, buffer, query.len(), origin(Transport::Udp), |event| {
+        for (buffers, queries) in buffers.chunks_mut(MAX_TOGETHER).zip(queries.chunks(MAX_TOGETHER)) {
+            for (i, (buffer, query)) in buffers.iter_mut().zip(queries).enumerate() {
+                buffer[..query.len()].copy_from_slice(query);
+                answerer.expect(&table, i, buffer, query.len());
+            }
+            let looked_up = answerer.look_up(&table, queries.len());
+            for (i, (buffer, query)) in buffers.iter_mut().zip(queries).enumerate() {
+                let (len, origin) = (query.len(), origin(Transport::Udp));
+                let verdict = answerer.answer_expected(i, &looked_up, buffer, len, origin, |event| {
                     black_box(event);
                 });
-            assert!(matches!(verdict, Verdict::Reply { .. }), "every query is answered");
+                assert!(matches!(verdict, Verdict::Reply { .. }), "every query is answered");
+            }
         }
     };
     Prepared { work: Box::new(work), per_call: per_call() }
 }
 
 fn per_call() -> u32 {
-    u32::try_from(MAX_WARM).expect("some dozens")
+    u32::try_from(BATCH_LEN).expect("some dozens")
 }
 
 /// A client that has sent as many queries as a batch has, and takes all answers.

@@ -15,7 +15,7 @@ mod whole;
 mod zone;
 
 pub use publish::Publisher;
-pub use shard::{Entry, MAX_SET_LEN, MAX_WARM, RecordSet};
+pub use shard::{Entry, MAX_SET_LEN, MAX_TOGETHER, RecordSet};
 pub(crate) use shard::{append_set, limit_ttl};
 pub use zone::{MAX_APEX_LEN, SOA_RECORD_LEN, SOA_TTL, Zone, ZoneSettings, name_server};
 
@@ -24,9 +24,6 @@ use recent::Recent;
 use root::Root;
 use shard::ShardWriter;
 use update::Counts;
-
-/// Names of a table from which on what is looked up is mostly not in the caches nearest to the processor.
-const LARGE: usize = 1_000;
 
 /// All names of one moment, with what a worker needs to answer for them.
 pub struct Table {
@@ -96,18 +93,20 @@ impl Table {
         self.shards.get(shard_of(name.hash(), self.shards.len())).find(name)
     }
 
-    /// Whether looking up names one by one would wait for memory, which [`warm`](Self::warm) spares.
+    /// What is known of up to [`MAX_TOGETHER`] names, as by [`lookup`](Self::lookup) of each, but the waits for memory overlap.
     #[inline]
     #[must_use]
-    pub fn is_large(&self) -> bool {
-        self.entries > LARGE
-    }
-
-    /// Has memory bring what looking up names with these hashes will read, for up to [`MAX_WARM`] of them at the same time.
-    #[inline]
-    pub fn warm(&self, hashes: &[u64]) {
-        let shard = |hash| self.shards.get(shard_of(hash, self.shards.len()));
-        shard::warm(hashes.iter().map(|&hash| (shard(hash), hash)));
+    pub fn lookup_together(&self, names: &[QueryName]) -> [Option<Entry<'_>>; MAX_TOGETHER] {
+        let mut found = [None; MAX_TOGETHER];
+        shard::find_together(names, |hash| self.shards.get(shard_of(hash, self.shards.len())), &mut found);
+        if !self.recent.is_empty() {
+            for (name, found) in names.iter().zip(&mut found) {
+                if let Some(entry) = self.recent.find(name) {
+                    *found = (!entry.is_gone()).then_some(entry);
+                }
+            }
+        }
+        found
     }
 
     /// A `name` of one label in the first domain, where people mean it; `None` if that is too long.

@@ -8,7 +8,7 @@ use smallvec::SmallVec;
 
 use super::update::{Below, NameRecord, Update, between};
 use super::whole::whole;
-use super::{MAX_WARM, Table, ZoneSettings, name_server, shard_of};
+use super::{Entry, MAX_TOGETHER, Table, ZoneSettings, name_server, shard_of};
 use crate::policy::Policy;
 use crate::policy::rules::Rules;
 use crate::precedence::make_way;
@@ -201,10 +201,11 @@ impl Publisher {
         let names: Vec<_> = changed.iter().collect();
         let mut update = Update::new(old.seed(), names.len());
         let mut bare = Vec::new();
+        let mut before = [None; MAX_TOGETHER];
         for (i, &name) in names.iter().enumerate() {
             make_way(i);
-            if i % MAX_WARM == 0 && names.len() > 1 {
-                warm(&names[i..names.len().min(i + MAX_WARM)], old, store);
+            if i % MAX_TOGETHER == 0 {
+                before = look_up(&names[i..names.len().min(i + MAX_TOGETHER)], old, store);
             }
             // Every apex has a name server: those it was given, or ours (RFC 1035 §5.2).
             let server = self.own_name_server(name);
@@ -222,7 +223,7 @@ impl Publisher {
             {
                 records.push(NameRecord::new(rtype::NS, self.settings.ttl_s, server.as_wire()));
             }
-            let before = old.get_wire(name);
+            let before = before[i % MAX_TOGETHER];
             let had = before.is_some_and(|before| before.sets().next().is_some());
             let has = !records.is_empty();
             if had != has {
@@ -268,16 +269,17 @@ impl Publisher {
     }
 }
 
-/// Has memory bring what will be read of these names, for up to [`MAX_WARM`] of them at the same time.
-fn warm(names: &[&[u8]], table: &Table, store: &Store) {
-    let mut folded = QueryName::default();
-    let hash = |name: &&[u8]| {
+/// What `table` has of up to [`MAX_TOGETHER`] names; and has memory bring what will be read of them in the `store`.
+fn look_up<'a>(names: &[&[u8]], table: &'a Table, store: &Store) -> [Option<Entry<'a>>; MAX_TOGETHER] {
+    let fold = |name: &&[u8]| {
+        let mut folded = QueryName::default();
         folded.fold_wire(name, table.seed()).expect("names are valid");
-        folded.hash()
+        folded
     };
-    let hashes: SmallVec<[u64; MAX_WARM]> = names.iter().map(hash).collect();
-    table.warm(&hashes);
-    store.warm(names);
+    if names.len() > 1 {
+        store.warm(names);
+    }
+    table.lookup_together(&names.iter().map(fold).collect::<SmallVec<[_; MAX_TOGETHER]>>())
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 //! lines and needs no pointer beyond the shard's own:
 //!
 //! ```text
-//! block  = slot count u32 | slot u64 × count | entries
+//! block  = slot u64 × count | entries
 //! slot   = offset of an entry u32 (0: empty) | tag u32
 //! entry  = name length u8 | lower-cased wire name | record set count u8 | record sets
 //! set    = type u16 | record count u16 | length u16 | records | steering, where the count has its top bit set
@@ -21,7 +21,8 @@ use crate::policy::steering;
 use crate::wire::name::QueryName;
 use crate::wire::record;
 
-const COUNT_LEN: usize = 4;
+/// Bytes of a cache line.
+const LINE_LEN: usize = 64;
 const SLOT_LEN: usize = 8;
 const SET_HEADER_LEN: usize = 6;
 
@@ -111,8 +112,6 @@ impl ShardWriter {
     fn begin_with(&mut self, slots: usize) {
         self.slots = slots;
         self.block.clear();
-        let count = u32::try_from(self.slots).expect("few names in a shard");
-        self.block.extend_from_slice(&count.to_le_bytes());
         self.block.resize(slot_at(self.slots), 0);
     }
 
@@ -180,12 +179,14 @@ impl ShardWriter {
 
     /// The shard as written; `same` if that has become the very same.
     pub(crate) fn finish(&self, same: &Shard) -> Shard {
-        if *same.block == *self.block { same.clone() } else { self.finish_new() }
+        let is_same = same.slots() == self.slots && *same.block == *self.block;
+        if is_same { same.clone() } else { self.finish_new() }
     }
 
     /// The shard as written.
     pub(crate) fn finish_new(&self) -> Shard {
-        Shard { block: self.block.as_slice().into() }
+        let slots = u32::try_from(self.slots).expect("few names in a shard");
+        Shard { block: self.block.as_slice().into(), slots }
     }
 }
 
@@ -193,6 +194,8 @@ impl ShardWriter {
 #[derive(Clone)]
 pub(crate) struct Shard {
     block: Arc<[u8]>,
+    /// Beside the pointer and not in the block: a look-up can so go to the slot that it wants at once.
+    slots: u32,
 }
 
 /// The records of one name, borrowed from a table.
@@ -234,24 +237,26 @@ impl Shard {
     /// The records of `name`, if it is here.
     #[inline]
     pub(crate) fn find(&self, name: &QueryName) -> Option<Entry<'_>> {
-        let block = &*self.block;
-        let slots = self.slots();
-        let wanted = u64::from(tag(name.hash()));
-        let mut slot = first_slot(name.hash(), slots);
-        loop {
-            let word = word_at(block, slot);
-            if word == 0 {
-                return None; // at least one slot is empty, so every search ends
-            }
-            if word >> 32 == wanted {
-                let (len, entry) = block[offset_of(word)..].split_first()?;
-                let (stored, sets) = entry.split_at_checked(usize::from(*len))?;
-                if stored == name.as_wire() {
-                    return Some(Entry { sets });
+        self.candidates(name.hash()).find_map(|bytes| entry_of(bytes, name))
+    }
+
+    /// What begins with each of the entries whose names may have this hash: rarely is there a second one.
+    #[inline]
+    fn candidates(&self, hash: u64) -> impl Iterator<Item = &[u8]> {
+        let (block, slots, wanted) = (&*self.block, self.slots(), u64::from(tag(hash)));
+        let mut slot = first_slot(hash, slots);
+        std::iter::from_fn(move || {
+            loop {
+                let word = word_at(block, slot);
+                if word == 0 {
+                    return None; // at least one slot is empty, so every search ends
+                }
+                slot = if slot + 1 == slots { 0 } else { slot + 1 };
+                if word >> 32 == wanted {
+                    return Some(&block[offset_of(word)..]);
                 }
             }
-            slot = if slot + 1 == slots { 0 } else { slot + 1 };
-        }
+        })
     }
 
     /// Bytes on the heap.
@@ -264,14 +269,14 @@ impl Shard {
         self.block.as_ptr().addr()
     }
 
-    /// The byte of its block that stands next to the count of its owners.
-    pub(super) fn first_byte(&self) -> u8 {
-        self.block.first().copied().unwrap_or_default()
+    /// How many have its block: to ask brings that count from memory.
+    pub(super) fn owners(&self) -> usize {
+        Arc::strong_count(&self.block)
     }
 
     /// Has memory bring all of it, at once.
     pub(super) fn warm(&self) {
-        std::hint::black_box(self.block.iter().step_by(64).fold(0, |seen, byte| seen ^ byte));
+        std::hint::black_box(self.block.iter().step_by(LINE_LEN).fold(0, |seen, byte| seen ^ byte));
     }
 
     /// Whether both are the same block, not only equal ones.
@@ -280,41 +285,56 @@ impl Shard {
     }
 }
 
-/// Has memory bring what looking up names with these hashes, each in its shard, will read. The steps of a look-up wait for
-/// each other, since each says where the next one reads; done step by step for all names, those of different names do not.
-pub(crate) fn warm<'a>(lookups: impl Iterator<Item = (&'a Shard, u64)>) {
-    let mut blocks = [(&[][..], 0, 0u64); MAX_WARM];
-    let mut count = 0;
-    for (to, (shard, hash)) in blocks.iter_mut().zip(lookups) {
-        let block = &*shard.block;
-        let slots = block.first_chunk::<COUNT_LEN>().map_or(0, |count| u32::from_le_bytes(*count) as usize);
-        *to = (block, slot_at(first_slot(hash, slots)), hash);
-        count += 1;
-    }
-    for (block, at, entry) in &mut blocks[..count] {
-        let slot = block.get(*at..*at + SLOT_LEN).and_then(<[u8]>::first_chunk::<SLOT_LEN>);
-        #[allow(clippy::cast_possible_truncation)] // the low half is what is wanted
-        let offset = slot.map_or(0, |slot| u64::from_le_bytes(*slot) as u32);
-        *entry = offset.into();
+/// Names that are looked up together at most: enough for their waits for memory to overlap, and few enough for all that is read
+/// for them to stay in the nearest cache until they are answered.
+pub const MAX_TOGETHER: usize = 16;
+
+/// Looks up names together, each in its shard. The steps of a look-up wait for memory one after the other, since each says where
+/// the next one reads; done step by step for all names, those of different names do not.
+#[inline]
+pub(crate) fn find_together<'a>(
+    names: &[QueryName],
+    shard: impl Fn(u64) -> &'a Shard,
+    found: &mut [Option<Entry<'a>>; MAX_TOGETHER],
+) {
+    let names = &names[..names.len().min(MAX_TOGETHER)];
+    let mut shards = [shard(0); MAX_TOGETHER];
+    for (i, name) in names.iter().enumerate() {
+        shards[i] = shard(name.hash());
     }
     let mut seen = 0;
-    for (block, _, entry) in &blocks[..count] {
-        #[allow(clippy::cast_possible_truncation)] // 32 bits
-        let entry = *entry as usize;
+    for (i, name) in names.iter().enumerate() {
+        let slot = slot_at(first_slot(name.hash(), shards[i].slots()));
+        seen ^= shards[i].block.get(slot).copied().unwrap_or_default();
+    }
+    let mut entries = [&[][..]; MAX_TOGETHER];
+    for (i, name) in names.iter().enumerate() {
+        entries[i] = shards[i].candidates(name.hash()).next().unwrap_or_default();
         // An entry is rarely on more than two cache lines.
-        for at in [entry, entry + 64] {
-            seen ^= block.get(at).copied().unwrap_or_default();
+        for at in [0, LINE_LEN - 1] {
+            seen ^= entries[i].get(at).copied().unwrap_or_default();
         }
     }
     std::hint::black_box(seen);
+    for (i, name) in names.iter().enumerate() {
+        found[i] = match entry_of(entries[i], name) {
+            None if !entries[i].is_empty() => shards[i].find(name),
+            sure => sure,
+        };
+    }
 }
 
-/// Names that are warmed at once at most: a batch.
-pub const MAX_WARM: usize = 64;
+/// The entry that `bytes` begin with, if it is that of `name`.
+#[inline]
+fn entry_of<'a>(bytes: &'a [u8], name: &QueryName) -> Option<Entry<'a>> {
+    let (&len, after) = bytes.split_first()?;
+    let (stored, sets) = after.split_at_checked(len.into())?;
+    (stored == name.as_wire()).then_some(Entry { sets })
+}
 
 #[inline]
 fn slot_at(slot: usize) -> usize {
-    COUNT_LEN + slot * SLOT_LEN
+    slot * SLOT_LEN
 }
 
 /// Where the search for a hash begins: its low half scaled to the number of slots.
@@ -350,7 +370,7 @@ impl Shard {
 
     #[inline]
     fn slots(&self) -> usize {
-        u32::from_le_bytes(self.block[..COUNT_LEN].try_into().expect("four bytes")) as usize
+        self.slots as usize
     }
 }
 
@@ -445,7 +465,13 @@ mod tests {
             }
             let shard = writer.finish_new();
             assert!(writer.finish(&shard).is_same(&shard), "what is the same is shared");
-            warm(names.iter().map(|name| (&shard, name.hash())));
+            for names in names.chunks(MAX_TOGETHER) {
+                let mut found = [None; MAX_TOGETHER];
+                find_together(names, |_| &shard, &mut found);
+                let alone = names.iter().map(|name| shard.find(name).unwrap().sets.as_ptr());
+                let found = found.iter().flatten().map(|entry| entry.sets.as_ptr());
+                assert!(found.eq(alone));
+            }
             assert!(shard.entries().map(|(name, _)| name).eq(names.iter().map(QueryName::as_wire)));
             assert!(shard.entries().all(|(_, sets)| sets.len() == 1 + 2 * 6 + 15 + 2 * 16));
             for (i, name) in names.iter().enumerate() {
