@@ -25,7 +25,7 @@ from .load import Asking, BareLoop, Dnsperf, DnsperfTcp, Generator, RedbreastBen
 from .names import COUNT_MAX, Names
 from .loads import compare_loads
 from .loads import render as render_loads
-from .rounds import interleave, sample, show_progress, summary
+from .rounds import TURNS, interleave, sample, show_progress, summary
 from .servers import SERVERS, USUAL, Floor, Redbreast, Server, Setting
 from .updates import compare_updates
 
@@ -259,7 +259,8 @@ def start(stack: ExitStack, kind: type[Server], setting: Setting) -> Server:
 
 
 def compare_servers(servers: list[Server], generator: Generator, asking: Asking, rounds: int) -> dict[str, dict]:
-    samples = interleave(servers, rounds, lambda server: server.name, lambda server: sample(server, generator, asking))
+    turn = asking.in_turns(TURNS)
+    samples = interleave(servers, rounds, lambda server: server.name, lambda server: sample(server, generator, turn), TURNS)
     return {name: summary(those, samples[Floor.name]) for name, those in samples.items()}
 
 
@@ -290,7 +291,8 @@ def generator_rows(server: Server, generators: list[Generator], asking: Asking, 
     def name(generator: Generator) -> str:
         return f"{generator.name} -c {asking.clients} -q {asking.outstanding}"
 
-    samples = interleave(generators, rounds, name, lambda generator: sample(server, generator, asking))
+    turn = asking.in_turns(TURNS)
+    samples = interleave(generators, rounds, name, lambda generator: sample(server, generator, turn), TURNS)
     base = next(samples[name(generator)] for generator in generators if isinstance(generator, Dnsperf))
     return {row: summary(those, base) for row, those in samples.items()}
 
@@ -334,7 +336,7 @@ def judge(name: str, least: float, rows: dict[str, dict]) -> dict:
 def print_tables(results: dict) -> None:
     settings, machine = results["settings"], results["machine"]
     print(f"{settings['names']:,} names, half of the queries for others; {settings['rounds']} rounds of "
-          f"{settings['seconds']:g} s; -c {settings['clients']} -q {settings['outstanding']}; "
+          f"{settings['seconds']:g} s in {TURNS} turns; -c {settings['clients']} -q {settings['outstanding']}; "
           f"{machine['cpu']}, Linux {machine['kernel']}")
     print("Medians; ratio: to the floor's rate in the same round; waited: the server was ready and others had its CPU.")
     print("A server CPU well below 100% that did not wait for it means that the load was the limit.\n")

@@ -5,7 +5,7 @@ import re
 import resource
 import shutil
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from . import Fault
@@ -26,6 +26,11 @@ class Load:
     run_time_s: float
     cpu_s: float
 
+    def __add__(self, later: "Load") -> "Load":
+        completed, run_time_s = self.completed + later.completed, self.run_time_s + later.run_time_s
+        sent, lost = self.sent + later.sent, self.lost + later.lost
+        return Load(completed / run_time_s, sent, completed, lost, run_time_s, self.cpu_s + later.cpu_s)
+
 
 @dataclass(frozen=True)
 class Asking:
@@ -36,6 +41,10 @@ class Asking:
     outstanding: int
     cpu: int
     queries: Path
+
+    def in_turns(self, turns: int) -> "Asking":
+        """The same for one turn of so many."""
+        return replace(self, seconds=self.seconds / turns)
 
 
 class Generator:

@@ -29,6 +29,11 @@ class Usage:
     system_s: float
     waited_s: float
 
+    def __add__(self, later: "Usage") -> "Usage":
+        return Usage(
+            self.user_s + later.user_s, self.system_s + later.system_s, self.waited_s + later.waited_s
+        )
+
     def since(self, earlier: "Usage") -> "Usage":
         return Usage(
             self.user_s - earlier.user_s, self.system_s - earlier.system_s, self.waited_s - earlier.waited_s

@@ -8,6 +8,7 @@ import argparse
 import contextlib
 import ctypes
 import json
+import os
 import random
 import socket
 import statistics
@@ -17,6 +18,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Sequence
 from itertools import accumulate
 from pathlib import Path
 
@@ -24,7 +26,7 @@ from . import Fault, dns
 from .load import Asking, RedbreastBench
 from .names import Names
 from .process import Process, pinned
-from .rounds import Sample, interleave, sample, summary
+from .rounds import TURNS, Sample, interleave, sample, summary
 from .servers import SOCKET_BUFFER_BYTES, Floor, Knot, Server, Setting, Unbound
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -191,9 +193,9 @@ class Run:
             seconds or arguments.seconds, arguments.clients, arguments.outstanding, arguments.load_cpu, queries
         )
 
-    def told(self, port: int, *options: str) -> dict:
-        """What `redbreast bench` tells, asked in some other way."""
-        command = [str(self.arguments.binary), "bench", "-p", str(port), "--json", "-", "--accept-invalid", *options]
+    def told(self, port: int, *options: str, before: Sequence[str] = ()) -> dict:
+        """What `redbreast bench` tells, asked in some other way; started by the command `before` it, if any."""
+        command = [*before, str(self.arguments.binary), "bench", "-p", str(port), "--json", "-", "--accept-invalid", *options]
         done = subprocess.run(pinned(self.arguments.load_cpu, command), capture_output=True, text=True)
         if done.returncode not in (0, 1) or not done.stdout:
             raise Fault(f"redbreast bench: exit status {done.returncode}: {done.stderr.strip()[-500:]}")
@@ -212,7 +214,8 @@ class Run:
                 servers,
                 self.arguments.rounds,
                 lambda server: server.name,
-                lambda server: sample(server, self.bench, self.asking(self.popular)),
+                lambda server: sample(server, self.bench, self.asking(self.popular).in_turns(TURNS)),
+                TURNS,
             )
             rows = {name: summary(of, samples["floor"]) for name, of in samples.items()}
             for server in servers:
@@ -286,9 +289,11 @@ class Run:
             }
 
     def own_p99_us(self, server: Server, own: Path) -> float:
-        # Asleep, as applications are: a generator that spins would have the CPU that the flood comes from.
+        # Asleep, as applications are: a generator that spins would have the CPU that the flood comes from. It goes before the flood
+        # when it wakes up, else what it tells would be for how long the flood keeps it from that CPU.
         options = ["-d", str(own), "-Q", "2000", "-c", "4", "-l", "5", "--wait", "sleep"]
-        return self.told(server.port, *options)["latency_us"]["all"]["p99"]
+        first = ["chrt", "--fifo", "1"] if os.geteuid() == 0 else []
+        return self.told(server.port, *options, before=first)["latency_us"]["all"]["p99"]
 
     @contextlib.contextmanager
     def flooding(self, server: Server, queries: Path):
@@ -460,7 +465,7 @@ def main(words: list[str]) -> int:
     parser.add_argument("--seconds", type=float, default=3.0, help="how long a round of each server is")
     parser.add_argument("--clients", type=int, default=4)
     parser.add_argument("--outstanding", type=int, default=100)
-    parser.add_argument("--flood", type=int, default=30_000, help="questions a second that are never answered")
+    parser.add_argument("--flood", type=int, default=22_000, help="questions a second that are never answered")
     parser.add_argument("--server-cpu", type=int, default=0)
     parser.add_argument("--load-cpu", type=int, default=1)
     parser.add_argument("--json", type=Path, help="file for all figures and samples")

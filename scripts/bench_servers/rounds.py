@@ -1,7 +1,8 @@
 """Who is measured when, and what is kept of it.
 
-A shared machine's speed wanders by tens of percent within minutes. So all that is compared is measured in every round,
-in an order that rotates, and compared within the round; the median of the rounds' ratios is the result.
+A shared machine's speed wanders by tens of percent, within minutes and within seconds. So all that is compared is measured
+in every round, a share of its seconds in each of several turns, in an order that rotates, and compared within the round; the
+median of the rounds' ratios is the result.
 """
 
 import statistics
@@ -17,6 +18,9 @@ from .servers import Server
 
 Item = TypeVar("Item")
 
+# Turns of a round, where what is compared are rates.
+TURNS = 6
+
 
 @dataclass(frozen=True)
 class Sample:
@@ -24,6 +28,9 @@ class Sample:
 
     load: Load
     server: Usage
+
+    def __add__(self, later: "Sample") -> "Sample":
+        return Sample(self.load + later.load, self.server + later.server)
 
     def server_cpu(self) -> float:
         """The share of its CPU that the server used; near 1, the server was the bottleneck."""
@@ -48,15 +55,24 @@ def sample(server: Server, generator: Generator, asking: Asking) -> Sample:
 
 
 def interleave(
-    items: Sequence[Item], rounds: int, name: Callable[[Item], str], measure: Callable[[Item], Sample]
+    items: Sequence[Item], rounds: int, name: Callable[[Item], str], measure: Callable[[Item], Sample], turns: int = 1
 ) -> dict[str, list[Sample]]:
-    """Measures every item once a round, each round beginning one further; the samples by the items' names."""
+    """Measures every item in each turn of each round, and adds up those of a round; the samples by the items' names.
+
+    Each turn begins one item further.
+    """
     samples: dict[str, list[Sample]] = {name(item): [] for item in items}
     for number in range(rounds):
-        first = number % len(items)
-        for item in (*items[first:], *items[:first]):
-            show_progress(f"round {number + 1} of {rounds}: {name(item)}")
-            samples[name(item)].append(measure(item))
+        round_of: dict[str, Sample] = {}
+        for turn in range(turns):
+            first = (number + turn) % len(items)
+            for item in (*items[first:], *items[:first]):
+                show_progress(f"round {number + 1} of {rounds}: {name(item)}")
+                measured = measure(item)
+                before = round_of.get(name(item))
+                round_of[name(item)] = before + measured if before else measured
+        for row, sample_of_round in round_of.items():
+            samples[row].append(sample_of_round)
     show_progress("")
     return samples
 

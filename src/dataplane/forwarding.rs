@@ -26,6 +26,7 @@ use crate::resolver::in_flight::STREAM;
 use crate::resolver::query::MAX_QUERY_LEN;
 use crate::resolver::question::Question;
 use crate::resolver::routes::Routes;
+use crate::wire::name::HashSeed;
 
 /// Tokens of the sockets begin here, and those of the streams; what is below is of the clients' side.
 const SOCKETS: usize = 1 << 24;
@@ -44,6 +45,8 @@ pub struct Setup {
     pub mix_case: bool,
     /// For upstreams that are asked over TLS.
     pub tls: Option<TlsClient>,
+    /// What names are hashed with.
+    pub seed: HashSeed,
     /// When the clock of the cache began.
     pub epoch: Instant,
     /// Who is told why a connection to an upstream has failed.
@@ -63,9 +66,9 @@ pub(super) struct Forwarding {
 
 impl Forwarding {
     pub(super) fn new(setup: Setup) -> Self {
-        let Setup { worker, mix_case, tls, epoch, tell_fault } = setup;
+        let Setup { worker, mix_case, tls, seed, epoch, tell_fault } = setup;
         Self {
-            exchange: Exchange::new(worker, mix_case, secret()),
+            exchange: Exchange::new(worker, mix_case, secret(), seed),
             links: Links::new(worker, tell_fault),
             outgoing: Batch::new(Addressing::Connected),
             tls,

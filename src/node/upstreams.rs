@@ -74,10 +74,12 @@ impl Node {
             let what = format!("the connection to the upstream {upstream} has failed: {why}");
             sender.send(Control::UpstreamFault(what));
         });
+        let seed = self.publisher.current().seed();
         let mut resolvers = Vec::new();
         for (worker, listeners) in listeners.iter_mut().enumerate() {
             let tell_fault = Arc::clone(&tell_fault);
-            listeners.forwarding = Some(Setup { worker, mix_case, tls: tls.clone(), epoch, tell_fault });
+            let tls = tls.clone();
+            listeners.forwarding = Some(Setup { worker, mix_case, tls, seed, epoch, tell_fault });
             resolvers.push(Some(Resolver::new(self.routes.reader(), limits, id)));
         }
         Ok(resolvers)

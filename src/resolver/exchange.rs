@@ -13,14 +13,14 @@ use rand::rngs::StdRng;
 use smallvec::SmallVec;
 
 use super::Resolver;
-use super::in_flight::{Asked, Ended, Failure, InFlight, Place, STREAM, Sending};
-use super::message::{Expected, Fault, read_answer};
+use super::in_flight::{Asked, Ended, Failure, InFlight, Place, STREAM, Sending, Unawaited};
+use super::message::{Expected, Fault, answered_question, read_answer};
 use super::meter::Count;
 use super::query::{Manner, mix_case, write_query};
 use super::question::{OwnedQuestion, Question};
 use super::routes::{Route, Routes};
 use super::sanitize::AnswerBuffer;
-use crate::wire::name::MAX_LEN;
+use crate::wire::name::{HashSeed, MAX_LEN, QueryName};
 
 /// Answers, failures and silences looked at in one turn at most. When many come at once, clients that ask for names of our own shall
 /// not wait for all of them.
@@ -128,13 +128,15 @@ pub struct Exchange<W> {
     /// What may still be looked at in this turn.
     steps_left: usize,
     secret: StdRng,
+    /// What names are hashed with.
+    seed: HashSeed,
 }
 
 impl<W> Exchange<W> {
     /// One of the worker with this number, with nobody to ask before its first turn. Ids and, if it is to `mix_case`, letters
-    /// are drawn from `secret`.
+    /// are drawn from `secret`; names of questions are hashed with `seed`.
     #[must_use]
-    pub fn new(worker: usize, mix_case: bool, mut secret: StdRng) -> Self {
+    pub fn new(worker: usize, mix_case: bool, mut secret: StdRng, seed: HashSeed) -> Self {
         let routes = Arc::new(Routes::default());
         let in_flight = InFlight::new(&routes, worker, StdRng::from_rng(&mut secret));
         Self {
@@ -145,6 +147,7 @@ impl<W> Exchange<W> {
             done: VecDeque::new(),
             steps_left: STEPS_PER_TURN,
             secret,
+            seed,
         }
     }
 
@@ -278,7 +281,14 @@ impl<W> Exchange<W> {
         let in_flight = &mut self.in_flight;
         let id = u16::from_be_bytes(*message.first_chunk()?);
         let place = Place { server, slot, id };
-        let awaited = in_flight.awaited(place, now)?;
+        let awaited = match in_flight.awaited(place, now) {
+            Ok(awaited) => awaited,
+            Err(Unawaited::NoMore) => return None,
+            Err(Unawaited::Unasked) => {
+                self.look_for_guesses(place, message);
+                return None;
+            }
+        };
         let question = awaited.question;
         let mut sent_name = [0; MAX_LEN];
         let sent_name = &mut sent_name[..question.name.len()];
@@ -295,6 +305,7 @@ impl<W> Exchange<W> {
             }
             Err(Fault::Mismatch) => {
                 in_flight.meter(place).count(Count::Mismatched);
+                self.look_for_guesses(place, message);
                 return None;
             }
             Err(Fault::Truncated) => {
@@ -309,6 +320,23 @@ impl<W> Exchange<W> {
             Err(Fault::Failed { rcode, extended_error }) => Failure::Answered(rcode, extended_error),
         };
         in_flight.declined(place, failure, now).map(Done::failed)
+    }
+
+    /// A `message` that came back to `place` is no answer to what was asked from there. If it has one of the questions that are
+    /// open, somebody may be trying ids.
+    #[cold]
+    fn look_for_guesses(&mut self, place: Place, message: &[u8]) {
+        let mut name = QueryName::default();
+        if place.slot != STREAM
+            && let Some(qtype) = answered_question(message, &mut name, self.seed)
+        {
+            for (dnssec_ok, checking_disabled) in [(false, false), (true, false), (false, true), (true, true)]
+            {
+                let (name, name_hash) = (name.as_wire(), name.hash());
+                let question = Question { name, name_hash, qtype, dnssec_ok, checking_disabled };
+                self.in_flight.guessed_at(place.server, &question);
+            }
+        }
     }
 
     /// Whom the next query is for that is to be sent.

@@ -7,6 +7,7 @@ use super::question::Question;
 use super::rewrite::Malformed;
 use super::sanitize::AnswerBuffer;
 use crate::wire::header::{self, rcode, u16_at};
+use crate::wire::name::{HashSeed, QueryName};
 use crate::wire::record::CLASS_IN;
 
 /// What the answer to a query has to fit.
@@ -81,6 +82,18 @@ pub fn read_answer(message: &[u8], expected: &Expected<'_>, out: &mut AnswerBuff
 /// Whether a response code is an answer: that there is such a name, or that there is none.
 fn is_answer(rcode: u8) -> bool {
     matches!(rcode, rcode::NOERROR | rcode::NXDOMAIN)
+}
+
+/// The type that the one question of `message` has, if that is a response; its name goes into `name`.
+#[must_use]
+pub fn answered_question(message: &[u8], name: &mut QueryName, seed: HashSeed) -> Option<u16> {
+    let (header, after) = message.split_first_chunk::<{ header::LEN }>()?;
+    let is_response = header[2] & (header::QR | header::OPCODE_MASK) == header::QR;
+    if !is_response || u16_at(header, header::QDCOUNT) != 1 {
+        return None;
+    }
+    let rest = after.get(name.fold_wire(after, seed).ok()?..)?;
+    (rest.len() >= 4 && u16_at(rest, 2) == CLASS_IN).then(|| u16_at(rest, 0))
 }
 
 /// The two bytes of flags of `message`, if it is a response to what is `expected`.

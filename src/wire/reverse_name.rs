@@ -42,30 +42,27 @@ impl ReverseName {
             IpAddr::V4(v4) => {
                 for octet in v4.octets().into_iter().rev() {
                     let label = OCTETS[usize::from(octet)];
-                    name.wire[name.len..][..4].copy_from_slice(&label);
-                    name.len += 1 + usize::from(label[0]);
+                    name.push(label, 1 + usize::from(label[0]));
                 }
-                name.push(b"in-addr");
+                name.push(*b"\x07in-addr\x04arpa\0", 14);
             }
             IpAddr::V6(v6) => {
                 for octet in v6.octets().into_iter().rev() {
-                    for nibble in [octet & 15, octet >> 4] {
-                        name.push(&[b"0123456789abcdef"[usize::from(nibble)]]);
-                    }
+                    let [low, high] =
+                        [octet & 15, octet >> 4].map(|nibble| b"0123456789abcdef"[usize::from(nibble)]);
+                    name.push([1, low, 1, high], 4);
                 }
-                name.push(b"ip6");
+                name.push(*b"\x03ip6\x04arpa\0", 10);
             }
         }
-        name.push(b"arpa");
-        name.len += 1; // the root
         name
     }
 
-    /// Adds a label, of less than 64 bytes.
-    fn push(&mut self, label: &[u8]) {
-        self.wire[self.len] = label.len().to_le_bytes()[0];
-        self.wire[self.len + 1..][..label.len()].copy_from_slice(label);
-        self.len += 1 + label.len();
+    /// Adds so many of these bytes; the others are written as well, which is faster than to look how many, and overwritten.
+    #[inline]
+    fn push<const N: usize>(&mut self, bytes: [u8; N], len: usize) {
+        self.wire[self.len..][..N].copy_from_slice(&bytes);
+        self.len += len;
     }
 
     /// The wire form, its root byte included.

@@ -178,7 +178,7 @@ fn serve_tcp(mut stream: TcpStream) {
             "truncated" | "reset" | "half" => {
                 (0..80).map(|i| record(rtype::A, 300, &[10, 0, 1, i])).collect::<Vec<_>>()
             }
-            "lower" => vec![record(rtype::A, 300, &ADDRESS)],
+            "lower" | "lies" | "flood" => vec![record(rtype::A, 300, &ADDRESS)],
             // What is answered by datagrams, or not at all.
             _ => continue,
         };

@@ -202,8 +202,7 @@ fn with_mixed_case_an_answer_in_another_case_is_none_unless_it_comes_over_a_stre
     // Twelve letters and more: that all are in lower case by chance is not to be expected.
     let got = ask(&server, "lower-case-of-a-long-name.example");
     assert_eq!(got.addresses(), [(300, TRUE)]);
-    assert!(got.after >= Duration::from_millis(100), "datagrams have been waited for: {:?}", got.after);
-    assert_eq!(counted(&control, "mismatched"), 3, "each of them is asked for in a case of its own");
+    assert_eq!(counted(&control, "mismatched"), 1, "what may be forged is not asked for by datagrams again");
     is_well(&server, "good-2.example");
 }
 

@@ -156,7 +156,7 @@ impl World {
         let domain = Name::from_text("redbreast.internal").expect("a name");
         let table = Publisher::new(&[domain], ZoneSettings { ttl_s: 1, negative_ttl_s: 1 }).current();
         Self {
-            exchange: Exchange::new(0, settings.mix_case, StdRng::seed_from_u64(settings.seed)),
+            exchange: Exchange::new(0, settings.mix_case, StdRng::seed_from_u64(settings.seed), table.seed()),
             settings,
             epoch: Instant::now(),
             now: Duration::ZERO,

@@ -14,7 +14,7 @@ pub const STALE_AFTER: Duration = Duration::from_millis(1_800);
 /// What is done next with a question.
 enum Next {
     /// This server is asked, as it usually is.
-    Datagram(u16),
+    Usual(u16),
     /// It is asked over a stream.
     Stream(u16),
     /// Those who have been asked may still answer.
@@ -43,7 +43,7 @@ impl<W> InFlight<W> {
     /// The same where a server is silent, as far as there may be retries.
     fn ask_again(&mut self, key: usize, now: Instant) -> Option<(Ended<W>, Failure)> {
         let next = self.whom_next(key);
-        let is_retry = matches!(next, Next::Datagram(_) | Next::Stream(_));
+        let is_retry = matches!(next, Next::Usual(_) | Next::Stream(_));
         if is_retry && !self.retries.take(now) {
             return None;
         }
@@ -52,7 +52,7 @@ impl<W> InFlight<W> {
 
     fn act(&mut self, key: usize, next: Next) -> Option<(Ended<W>, Failure)> {
         match next {
-            Next::Datagram(server) => self.queue(key, server, false),
+            Next::Usual(server) => self.queue(key, server, false),
             Next::Stream(server) => self.queue(key, server, true),
             Next::Wait => {}
             Next::Nobody(failure) => return Some((self.end(key), failure)),
@@ -62,7 +62,7 @@ impl<W> InFlight<W> {
 
     /// Who is asked next.
     fn whom_next(&self, key: usize) -> Next {
-        let Pending { group, by_datagram, over_stream, cut_short, failed, failure, .. } =
+        let Pending { group, by_datagram, over_stream, cut_short, failed, failure, is_guessed_at, .. } =
             &self.questions[key];
         let group = self.groups[usize::from(*group)].iter().copied();
         let open = group.filter(|it| !failed.contains(it));
@@ -77,11 +77,11 @@ impl<W> InFlight<W> {
         let is_new = |it: &u16| !over_stream.contains(it);
         let tries = |server: u16| by_datagram.iter().filter(|it| **it == server).count();
         let usual = open.clone().filter(|it| {
-            let streamed = self.streamed[usize::from(*it)];
+            let streamed = *is_guessed_at || self.streamed[usize::from(*it)];
             if streamed { is_new(it) } else { tries(*it) < MAX_TRIES && !cut_short.contains(it) }
         });
         if let Some(server) = choose(&self.servers, usual, by_datagram, self.rotate) {
-            return Next::Datagram(server);
+            return Next::Usual(server);
         }
         let few = self.questions.len() <= MAX_OPEN_FOR_STREAM;
         let by_stream = choose(&self.servers, open.filter(is_new), &[], self.rotate);

@@ -94,6 +94,15 @@ pub struct Awaited<'a> {
     pub case_bits: u64,
 }
 
+/// Why nothing is awaited at a place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unawaited {
+    /// Nothing has been asked from there, or so long ago that it is forgotten.
+    Unasked,
+    /// It has an answer, or waits for one of another kind.
+    NoMore,
+}
+
 /// A question that is done with.
 pub struct Ended<W> {
     /// The question.
@@ -120,6 +129,8 @@ struct Pending<W> {
     failure: Option<Failure>,
     /// Where it was sent from last.
     last: Option<Place>,
+    /// Somebody tries to guess what an answer has to have: datagrams are not believed any more.
+    is_guessed_at: bool,
     passed_by: SmallVec<[u64; 1]>,
     begun: Instant,
 }
@@ -288,6 +299,7 @@ impl<W> InFlight<W> {
             failed: SmallVec::new(),
             failure: None,
             last: None,
+            is_guessed_at: false,
             passed_by: passed_by.into(),
             begun: now,
         });
@@ -347,7 +359,7 @@ impl<W> InFlight<W> {
 
     fn queue(&mut self, key: usize, server: u16, stream: bool) {
         let pending = &mut self.questions[key];
-        let stream = stream || self.streamed[usize::from(server)];
+        let stream = stream || pending.is_guessed_at || self.streamed[usize::from(server)];
         if stream {
             pending.over_stream.push(server)
         } else {
@@ -396,18 +408,36 @@ impl<W> InFlight<W> {
         Some(Sending { place, question: question.get(), edns, case_bits, passed_by })
     }
 
-    /// What was asked from `place`. None if nothing is awaited there any more.
-    pub fn awaited(&mut self, place: Place, now: Instant) -> Option<Awaited<'_>> {
+    /// What was asked from `place`.
+    ///
+    /// # Errors
+    /// If nothing is awaited there.
+    pub fn awaited(&mut self, place: Place, now: Instant) -> Result<Awaited<'_>, Unawaited> {
         let Some(&Attempt { key, serial, case_bits, edns, .. }) = self.attempts.get(place) else {
             self.meter(place).count(Count::Mismatched);
-            return None;
+            return Err(Unawaited::Unasked);
         };
-        if !self.is_open(key, serial) {
-            // Another server was faster. It is good to know when this one has answered.
+        let open = self.is_open(key, serial);
+        if !open || (self.questions[key].is_guessed_at && place.slot != STREAM) {
+            // Another server was faster, or is asked over a stream. It is good to know when this one has answered.
             self.close(place, now);
-            return None;
+            return Err(Unawaited::NoMore);
         }
-        Some(Awaited { question: self.questions[key].question.get(), edns, case_bits })
+        Ok(Awaited { question: self.questions[key].question.get(), edns, case_bits })
+    }
+
+    /// A datagram in the name of `server` has this question, but not all else that an answer has to have. Who tries one id after the
+    /// other will come upon the right one: the server is asked over a stream, and datagrams are not believed any more.
+    pub fn guessed_at(&mut self, server: u16, question: &Question<'_>) {
+        let Some(key) = self.find(question) else { return };
+        let pending = &mut self.questions[key];
+        let is_awaited = pending.by_datagram.contains(&server)
+            && !pending.failed.contains(&server)
+            && !pending.cut_short.contains(&server);
+        if is_awaited && !pending.is_guessed_at {
+            pending.is_guessed_at = true;
+            self.queue(key, server, true);
+        }
     }
 
     /// Ends the attempt at `place` by an answer; returns its question if that is open.

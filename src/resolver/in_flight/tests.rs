@@ -54,9 +54,9 @@ fn who_asks_the_same_waits_for_the_same_question() {
     assert_eq!((places.len(), places[0].slot), (2, 3));
     assert_eq!(all.awaited(places[0], now).unwrap().question, question(b"\x01a\0"));
     let forged = Place { id: places[0].id ^ 1, ..places[0] };
-    assert!(all.awaited(forged, now).is_none() && all.answered(forged, now).is_none());
+    assert!(all.awaited(forged, now).is_err() && all.answered(forged, now).is_none());
     assert_eq!(waiters(&all.answered(places[0], now).unwrap()), [1, 2]);
-    assert!(all.awaited(places[0], now).is_none(), "it is answered once");
+    assert!(all.awaited(places[0], now).is_err(), "it is answered once");
     assert_eq!((all.len(), all.waiters), (1, 1));
 }
 
@@ -71,7 +71,7 @@ fn who_does_not_answer_in_time_is_not_the_only_one_asked_and_may_still_answer() 
     let second = all.sent(later)[0];
     assert_ne!(second.server, first.server);
     assert_eq!(waiters(&all.answered(first, later + MS).unwrap()), [1]);
-    assert!(all.awaited(second, later + 2 * MS).is_none(), "nobody waits for the other");
+    assert!(all.awaited(second, later + 2 * MS).is_err(), "nobody waits for the other");
     assert!(all.attempts.is_empty() && all.servers[usize::from(second.server)].patience(0) < 200 * MS);
 }
 
@@ -79,7 +79,7 @@ fn who_does_not_answer_in_time_is_not_the_only_one_asked_and_may_still_answer() 
 fn without_edns_the_same_server_is_asked_again() {
     let (mut all, now) = (of(1), Instant::now());
     all.waits(b"\x01a\0", 1, now);
-    assert!(all.awaited(Place { server: 0, slot: 3, id: 0 }, now).is_none());
+    assert!(all.awaited(Place { server: 0, slot: 3, id: 0 }, now).is_err());
     let sending = all.next_to_send(3, now).unwrap();
     assert!(sending.edns);
     let place = sending.place;
