@@ -73,7 +73,7 @@ pub enum NameFault {
     TooLong,
 }
 
-/// A name from a question, lower-cased and hashed in the one pass that also checks it.
+/// A name from a question, checked, lower-cased and hashed.
 ///
 /// Kept by its worker and filled anew for each query, so that nothing has to be cleared in between. Of most names all is on
 /// one cache line.
@@ -82,7 +82,7 @@ pub struct QueryName {
     hash: u64,
     /// 0 if it could not be read.
     len: usize,
-    /// The lower-cased name, zero-padded to a whole word.
+    /// The lower-cased name, zero-padded to a whole word; what is behind that means nothing.
     folded: [u8; FOLD_LEN],
 }
 
