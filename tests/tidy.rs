@@ -145,6 +145,7 @@ const BANNED_WHEN_HOT: &[&str] = &[
 
 /// The only files with `unsafe`.
 const UNSAFE: &[&str] = &[
+    "src/mmsg/groups.rs",
     "src/mmsg/mod.rs",
     "src/mmsg/options.rs",
     "src/mmsg/turns.rs",

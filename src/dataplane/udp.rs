@@ -172,6 +172,10 @@ pub(super) fn serve_batch(
             }
         }
     }
+    if received == BATCH_LEN {
+        // More wait already. A worker that finds few at a time keeps up as it is.
+        batch.group();
+    }
     send(socket, batch, counters);
     if received == BATCH_LEN { Served::Full } else { Served::Partial }
 }

@@ -6,6 +6,7 @@
 #![allow(unsafe_code)]
 
 mod address;
+mod groups;
 mod options;
 mod turns;
 
@@ -123,7 +124,10 @@ pub struct Batch {
     storage: NonNull<Storage>,
     addressing: Addressing,
     received: usize,
+    /// Messages to be sent: what was staged, or groups of that.
     staged: usize,
+    /// Whether datagrams may go in groups.
+    groups: bool,
     /// The raw pointers inside `storage` point into `storage`, so the batch stays on the thread that made it.
     _not_send: PhantomData<*mut ()>,
 }
@@ -136,7 +140,8 @@ impl Batch {
         // SAFETY: `Storage` is not zero-sized.
         let raw = unsafe { alloc_zeroed(layout) }.cast::<Storage>();
         let Some(storage) = NonNull::new(raw) else { handle_alloc_error(layout) };
-        let batch = Self { storage, addressing, received: 0, staged: 0, _not_send: PhantomData };
+        let batch =
+            Self { storage, addressing, received: 0, staged: 0, groups: true, _not_send: PhantomData };
         for i in 0..BATCH_LEN {
             batch.describe(i);
         }
@@ -163,9 +168,6 @@ impl Batch {
                 (*header).msg_controllen = CONTROL_LEN;
             }
             (*header).msg_iov = &raw mut (*storage).receive_slices[i];
-            (*header).msg_iovlen = 1;
-            let header = &raw mut (*storage).send_headers[i].msg_hdr;
-            (*header).msg_iov = &raw mut (*storage).send_slices[i];
             (*header).msg_iovlen = 1;
         }
     }
@@ -275,6 +277,10 @@ impl Batch {
             let to = &raw mut (*storage).send_headers[k].msg_hdr;
             (*to).msg_name = (*from).msg_name;
             (*to).msg_namelen = (*from).msg_namelen;
+            (*to).msg_iov = slice;
+            (*to).msg_iovlen = 1;
+            (*to).msg_control = ptr::null_mut();
+            (*to).msg_controllen = 0;
         }
         if self.addressing == Addressing::PerDatagramAndLocal {
             self.stage_local_address(i, k);
@@ -377,6 +383,8 @@ impl Batch {
             let header = &raw mut (*storage).send_headers[k].msg_hdr;
             (*header).msg_name = (&raw mut (*storage).peers[k]).cast();
             (*header).msg_namelen = to.peer_len;
+            (*header).msg_iov = slice;
+            (*header).msg_iovlen = 1;
             (*header).msg_control =
                 if to.control_len > 0 { (&raw mut (*storage).controls[k]).cast() } else { ptr::null_mut() };
             (*header).msg_controllen = to.control_len;
@@ -384,7 +392,7 @@ impl Batch {
         self.staged = k + 1;
     }
 
-    /// Datagrams staged since the last receive or [`clear`](Self::clear).
+    /// Datagrams staged since the last receive or [`clear`](Self::clear), or the messages that [`group`](Self::group) has made of them.
     #[must_use]
     pub fn staged(&self) -> usize {
         self.staged
@@ -396,24 +404,30 @@ impl Batch {
     }
 
     #[allow(clippy::cast_possible_truncation)] // 64 at most
-    /// Sends the staged datagrams from number `first` on with one system call and returns how many went.
+    /// Sends the staged messages from number `first` on with one system call and returns how many went. What cannot be sent
+    /// as a [group](Self::group) is staged as single datagrams again, and sent so.
     ///
     /// # Errors
-    /// The error of datagram `first` itself, when not even that one could be sent. An error of a later one ends the
+    /// The error of message `first` itself, a datagram, when not even that one could be sent. An error of a later one ends the
     /// call early and is returned by the next call, which begins there.
     pub fn send_from(&mut self, socket: BorrowedFd<'_>, first: usize) -> io::Result<usize> {
-        let count = self.staged.saturating_sub(first);
-        if count == 0 {
-            return Ok(0);
+        loop {
+            let count = self.staged.saturating_sub(first);
+            if count == 0 {
+                return Ok(0);
+            }
+            let storage = self.storage.as_ptr();
+            // SAFETY: `first + count <= BATCH_LEN`; the headers point into `storage`, and `&mut self` keeps everything
+            // else away from it during the call. The descriptor is open as long as it is borrowed.
+            let n = unsafe {
+                let headers = (&raw mut (*storage).send_headers[first]).cast();
+                libc::sendmmsg(socket.as_raw_fd(), headers, count as libc::c_uint, libc::MSG_DONTWAIT as _)
+            };
+            match usize::try_from(n).map_err(|_| io::Error::last_os_error()) {
+                Err(error) if self.ungroup(first, &error) => {}
+                result => return result,
+            }
         }
-        let storage = self.storage.as_ptr();
-        // SAFETY: `first + count <= BATCH_LEN`; the headers point into `storage`, and `&mut self` keeps everything
-        // else away from it during the call. The descriptor is open as long as it is borrowed.
-        let n = unsafe {
-            let headers = (&raw mut (*storage).send_headers[first]).cast();
-            libc::sendmmsg(socket.as_raw_fd(), headers, count as libc::c_uint, libc::MSG_DONTWAIT as _)
-        };
-        usize::try_from(n).map_err(|_| io::Error::last_os_error())
     }
 }
 
