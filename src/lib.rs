@@ -34,6 +34,7 @@ pub mod precedence;
 pub mod registry;
 pub mod report;
 pub mod resolver;
+pub mod share_out;
 pub mod snapshot;
 pub mod spread;
 pub mod store;

@@ -68,7 +68,7 @@ impl World {
         self.publisher.publish(&self.store, usize::MAX);
         // What is made at once is the same.
         let by_changes: Vec<_> = self.sets();
-        self.publisher.publish_whole(&self.store);
+        self.publisher.publish_whole(&self.store, 1);
         assert_eq!(by_changes, self.sets());
     }
 

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
-use redbreast::store::{Applied, Attributes, Delta, Key, NodeId, Reader, Store};
+use redbreast::store::{Applied, Attributes, Delta, Key, NodeId, Reader, Store, encode};
 use redbreast::wire::name::Name;
 
 const NODES: usize = 4;
@@ -466,5 +466,42 @@ fn the_hash_of_a_digest_is_told_without_making_it() {
         store.apply(&other.delta(id(i), 0, usize::MAX).unwrap());
         store.set_up(id(i), up);
         assert_eq!(store.digest_hash(), store.digest().hash());
+    }
+}
+
+#[test]
+fn what_is_loaded_is_found_as_what_is_registered_one_by_one() {
+    let registrations: Vec<_> = (0..1_000u32)
+        .map(|i| {
+            // Some have several addresses, and some addresses several names.
+            let name = Name::from_text(&format!("n{}.example", i % 700)).unwrap();
+            (name.clone(), encode(&Key::address("", &name, (i / 2).to_be_bytes().into()), &attributes(1)))
+        })
+        .collect();
+    let mut expected = Store::new(id(0), 1);
+    assert!(registrations.iter().all(|(_, bytes)| expected.register_encoded(bytes)));
+    let bytes: Vec<_> = registrations.iter().map(|(_, bytes)| &bytes[..]).collect();
+    for threads in [1, 2, 3, 5, 16, 40] {
+        let mut store = Store::new(id(0), 1);
+        store.load(&bytes[..400], threads);
+        store.load(&bytes[400..], threads);
+        let all = |store: &Store| {
+            store.all().map(|(_, up, record)| (up, record.bytes.to_vec())).collect::<Vec<_>>()
+        };
+        assert_eq!((all(&store), store.heads().last()), (all(&expected), expected.heads().last()));
+        for (name, _) in &registrations {
+            let name = name.to_lower_case();
+            let numbers = |store: &Store| -> Vec<_> {
+                let mut numbers: Vec<_> = store
+                    .named(name.as_wire())
+                    .map(|(origin, _, record)| store.change_number(origin, &record))
+                    .collect();
+                numbers.sort_unstable();
+                numbers
+            };
+            assert_eq!(numbers(&store), numbers(&expected), "{threads}");
+        }
+        let pointers = |store: &Store| store.answers(b"\x011\x010\x010\x010\x07in-addr\x04arpa\0").count();
+        assert_eq!((pointers(&store), pointers(&expected)), (2, 2), "{threads}");
     }
 }

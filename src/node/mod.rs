@@ -64,6 +64,7 @@ use crate::registry::http::{HttpError, Listener, Rules, Token};
 use crate::registry::request::{NODE_INSTANCE, Request};
 use crate::registry::watch::{self, FileWatch};
 use crate::resolver::routes::Routes;
+use crate::share_out::threads_for;
 use crate::snapshot::Current;
 use crate::store::{Attributes, Disk, DiskError, Found, Key, NodeId, Store, encode};
 use crate::table::{Publisher, Table, name_server};
@@ -414,10 +415,12 @@ impl Node {
         // At a start nothing has been published yet, also of what was on disk.
         let starting = self.workers.is_empty();
         if before.is_empty() && (starting || names.len() > store.len()) {
-            store.load(names.all());
+            // Later, the other processors are the workers'.
+            let threads = if starting { threads_for(names.len()) } else { 1 };
+            store.load(&names.all(), threads);
             drop((store.take_changed(), names));
             self.apply_policies();
-            self.publisher.publish_whole(self.cluster.engine().store());
+            self.publisher.publish_whole(self.cluster.engine().store(), threads);
             return;
         }
         for gone in before.beyond(&names) {
@@ -497,7 +500,8 @@ fn open_store(settings: &Settings, inbox: &Inbox) -> Result<(Store, Journal), No
     let (disk, Found { node, incarnation, registrations }) =
         Disk::open(directory, now).map_err(NodeError::Disk)?;
     let mut store = Store::new(node, incarnation);
-    store.load(registrations.iter().map(|bytes| &bytes[..]));
+    let registrations: Vec<_> = registrations.iter().map(|bytes| &bytes[..]).collect();
+    store.load(&registrations, threads_for(registrations.len()));
     Ok((store, Journal::on(disk, inbox.sender())?))
 }
 

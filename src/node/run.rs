@@ -129,7 +129,7 @@ impl Node {
                     // Any name may be answered by another one now.
                     self.note_changed();
                     self.apply_policies();
-                    self.publisher.publish_whole(self.cluster.engine().store());
+                    self.publisher.publish_whole(self.cluster.engine().store(), 1);
                 }
                 self.watch_files();
                 info!("configuration read again: {} names", self.table().names());

@@ -97,10 +97,10 @@ fn world(names: u32) -> (Store, Publisher) {
     let many = (0..names).map(|i| of(&label(i), (0x0a00_0000 + i).to_be_bytes()));
     let eight = (0..8).map(|i| of(&format!("eight.{DOMAIN}"), [192, 0, 2, i]));
     let all: Vec<_> = many.chain(eight).collect();
-    store.load(all.iter().map(|bytes| &**bytes));
+    store.load(&all.iter().map(|bytes| &**bytes).collect::<Vec<_>>(), 1);
     let settings = ZoneSettings { ttl_s: 1, negative_ttl_s: 1 };
     let mut publisher = Publisher::with_seed(&[name(DOMAIN)], settings, SEED);
-    publisher.publish_whole(&store);
+    publisher.publish_whole(&store, 1);
     (store, publisher)
 }
 

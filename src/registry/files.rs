@@ -219,10 +219,10 @@ impl Registrations {
     }
 
     /// The encodings of all, in the order in which they were said: to read them so waits the least for memory.
-    pub fn all(&self) -> impl ExactSizeIterator<Item = &[u8]> {
+    pub fn all(&self) -> Vec<&[u8]> {
         let mut places: Vec<_> = self.items.iter().map(|item| (item.at, item.len)).collect();
         places.sort_unstable();
-        places.into_iter().map(|(at, len)| &self.arena[at as usize..][..usize::from(len)])
+        places.into_iter().map(|(at, len)| &self.arena[at as usize..][..usize::from(len)]).collect()
     }
 
     /// The encodings of those that are not, or not so, among `others`.
@@ -312,7 +312,7 @@ mod tests {
         new.sort_unstable();
         assert_eq!((gone, new), ((0..10).collect(), (90..100).collect()));
         assert_eq!(after.beyond(&after).count(), 0);
-        assert!(after.all().map(|bytes| bytes[bytes.len() - 4]).is_sorted(), "as they were said");
+        assert!(after.all().iter().map(|bytes| bytes[bytes.len() - 4]).is_sorted(), "as they were said");
         // What is in the store is as good as what was read.
         let records = || after.items.iter().map(|item| after.record(item));
         let stored = Registrations::of(records());

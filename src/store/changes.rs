@@ -195,7 +195,17 @@ impl Changes {
 
     /// Those that are no tombstones.
     pub(super) fn live(&self) -> impl Iterator<Item = Change<'_>> {
-        self.iter().map(|(_, change)| change).filter(|change| change.is_live())
+        self.live_share(0, 1)
+    }
+
+    /// One of `shares` shares of these.
+    pub(super) fn live_share(&self, share: usize, shares: usize) -> impl Iterator<Item = Change<'_>> {
+        let is_in_share = move |number: u64| number % shares as u64 == share as u64;
+        let blocks = self.blocks.iter().filter(move |(number, _)| is_in_share(**number));
+        blocks
+            .flat_map(|(_, block)| block.from(0))
+            .map(|(_, change)| change)
+            .filter(|change| change.is_live())
     }
 
     /// Bytes on the heap, but for what the allocator adds.

@@ -10,6 +10,7 @@ use std::hash::BuildHasher;
 
 use super::record::Record;
 use super::statement::STATEMENT;
+use crate::share_out::share_out;
 
 /// A change, by the place of its log and its number there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +36,12 @@ impl Place {
 /// Parts of the index. They have shares of the names from one to nearly two, so that they double one after the other and not
 /// all at a time: half of the room would be empty right after that, and the thread busy with it for long.
 const PARTS: usize = 16;
+
+/// Registrations that are loaded in one round: what their names' hashes take stays in the caches.
+const LOADED: usize = 1 << 16;
+
+/// Registrations or names whose places are touched together: as many as a processor can wait for at once, and more.
+pub(super) const WARMED: usize = 64;
 
 /// The index. What is found by a hash has to be compared by whoever has the logs.
 #[derive(Default)]
@@ -86,26 +93,57 @@ impl Index {
 
     /// Has memory bring what inserting these registrations will read, for all of them at the same time.
     pub(super) fn warm(&self, records: &[Record<'_>]) {
-        let mut hashes: SmallVec<[_; 128]> = SmallVec::new();
-        for record in records {
-            hashes.push(self.find(record.name));
-            hashes.extend(record.reverse_name().map(|reverse| self.find(reverse.as_wire())));
-        }
+        let mut hashes: SmallVec<[_; 2 * WARMED]> = SmallVec::new();
+        records
+            .iter()
+            .for_each(|record| self.each_hash(record, true, |part, hash| hashes.push((part, hash))));
         self.look_at(&hashes);
     }
 
     /// The same for what finding these names will read.
     pub(super) fn warm_names(&self, names: &[&[u8]]) {
-        let hashes: SmallVec<[_; 128]> = names.iter().map(|name| self.find(name)).collect();
+        let hashes: SmallVec<[_; 2 * WARMED]> = names.iter().map(|name| self.find(name)).collect();
         self.look_at(&hashes);
     }
 
     /// Looks where these hashes are. There is so little between one and the next that the processor waits for many together.
     fn look_at(&self, hashes: &[(usize, u32)]) {
-        let look = |(part, hash): (usize, u32)| {
-            self.parts[part].find(spread(hash), |entry| entry.hash == hash).is_some()
-        };
-        std::hint::black_box(hashes.iter().fold(false, |any, &hash| any | look(hash)));
+        let look = |any: bool, &(part, hash): &(usize, u32)| any | has(&self.parts[part], hash);
+        std::hint::black_box(hashes.iter().fold(false, look));
+    }
+
+    /// The same as to [insert](Self::insert) each of these registrations, which are found at one place after the other from `first`
+    /// on, with so many threads.
+    pub(super) fn load(&mut self, first: Place, registrations: &[&[u8]], threads: usize) {
+        // Most are found under two names.
+        self.reserve(2 * registrations.len());
+        let threads = threads.clamp(1, PARTS);
+        let parts_each = PARTS.div_ceil(threads);
+        for (round, registrations) in registrations.chunks(LOADED).enumerate() {
+            let share = registrations.len().div_ceil(threads);
+            let shares: Vec<_> = registrations.chunks(share).enumerate().collect();
+            // By who is to insert them.
+            let found = share_out(shares, |(number, registrations)| {
+                let mut found = vec![Vec::new(); threads];
+                let mut statements = false;
+                let begin = first.0 + (round * LOADED + number * share) as u64;
+                for (place, bytes) in (begin..).zip(registrations) {
+                    let record = Record::read(bytes).expect("an encoding");
+                    statements |= record.rtype == STATEMENT;
+                    self.each_hash(&record, true, |part, hash| {
+                        found[part / parts_each].push((part % parts_each, Entry::new(Place(place), hash)));
+                    });
+                }
+                (found, statements)
+            });
+            self.statements_changed |= found.iter().any(|(_, statements)| *statements);
+            let parts = self.parts.chunks_mut(parts_each).enumerate().collect();
+            share_out(parts, |(number, parts)| {
+                for (found, _) in &found {
+                    insert_all(parts, &found[number]);
+                }
+            });
+        }
     }
 
     /// What `record` says is found at `place`: a registration that is `live`, or a tombstone.
@@ -140,11 +178,19 @@ impl Index {
         mut with: impl FnMut(&mut HashTable<Entry>, u32),
     ) {
         self.statements_changed |= record.rtype == STATEMENT;
+        let mut hashes: SmallVec<[_; 2]> = SmallVec::new();
+        self.each_hash(record, live, |part, hash| hashes.push((part, hash)));
+        hashes.into_iter().for_each(|(part, hash)| with(&mut self.parts[part], hash));
+    }
+
+    /// Calls `with` for each name that the record is found under: the part that it is in, and its hash.
+    #[inline]
+    fn each_hash(&self, record: &Record<'_>, live: bool, mut with: impl FnMut(usize, u32)) {
         let (part, hash) = self.find(record.name);
-        with(&mut self.parts[part], hash);
+        with(part, hash);
         if let Some(reverse) = live.then(|| record.reverse_name()).flatten() {
             let (part, hash) = self.find(reverse.as_wire());
-            with(&mut self.parts[part], hash);
+            with(part, hash);
         }
     }
 
@@ -167,6 +213,22 @@ impl Index {
 
     pub(super) fn heap_len(&self) -> usize {
         self.parts.iter().map(HashTable::allocation_size).sum()
+    }
+}
+
+/// Whether a part has an entry with this hash.
+fn has(part: &HashTable<Entry>, hash: u32) -> bool {
+    part.find(spread(hash), |entry| entry.hash == hash).is_some()
+}
+
+/// Inserts entries, each into its part. Where they go is touched first, for many at the same time.
+fn insert_all(parts: &mut [HashTable<Entry>], entries: &[(usize, Entry)]) {
+    for some in entries.chunks(WARMED) {
+        let look = |any: bool, (part, entry): &(usize, Entry)| any | has(&parts[*part], entry.hash);
+        std::hint::black_box(some.iter().fold(false, look));
+        for &(part, entry) in some {
+            parts[part].insert_unique(spread(entry.hash), entry, |entry| spread(entry.hash));
+        }
     }
 }
 

@@ -5,9 +5,9 @@
 use std::collections::HashSet;
 
 use super::changes::Change;
-use super::index::Place;
+use super::index::{Place, WARMED};
 use super::log::{Delta, Log};
-use super::{Applied, LOADED, Store, note};
+use super::{Applied, Store, note};
 
 impl Store {
     /// Takes over what is new in `delta`.
@@ -56,7 +56,7 @@ impl Store {
     fn append(&mut self, delta: &Delta, head: u64) {
         let place = self.places[&delta.origin];
         let records: Vec<_> = delta.changes().map(|(_, change)| change.record()).collect();
-        records.chunks(LOADED).for_each(|some| self.index.warm(some));
+        records.chunks(WARMED).for_each(|some| self.index.warm(some));
         for (number, change) in delta.changes().filter(|(number, _)| *number > head) {
             self.put_and_note(Place::new(place, number), change);
         }

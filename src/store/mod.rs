@@ -34,7 +34,6 @@ pub use record::{
     Attributes, Key, MAX_CHECK_LEN, MAX_INSTANCE_LEN, MAX_RDATA_LEN, Parts, Record, State, TooLong, encode,
     encode_to,
 };
-use smallvec::SmallVec;
 use statement::STATEMENT;
 pub use statement::{STATEMENT_INSTANCE, Statements, Target};
 
@@ -43,9 +42,6 @@ use crate::wire::record::rtype;
 
 /// Tombstones of our own that are kept at least, whatever the number of registrations.
 const MIN_TOMBSTONES: usize = 10_000;
-
-/// Registrations that are loaded together: as many as a processor can wait for at once, and more.
-const LOADED: usize = 64;
 
 /// Origins at most: their places in the indexes have 16 bits.
 pub const MAX_ORIGINS: usize = 1 << 16;
@@ -196,24 +192,22 @@ impl Store {
         put != Put::Known
     }
 
-    /// The same with the encodings of many that all are new, but for noting their names: who calls this makes a table of all
-    /// that there is.
+    /// The same with the encodings of many that all are new, by so many threads, but for noting their names: who calls this makes
+    /// a table of all that there is.
     ///
     /// # Panics
     /// If one is none.
-    pub fn load<'a>(&mut self, mut registrations: impl ExactSizeIterator<Item = &'a [u8]>) {
-        // Most are found under two names.
-        self.index.reserve(2 * registrations.len());
-        while registrations.len() > 0 {
-            let some = registrations.by_ref().take(LOADED);
-            let records: SmallVec<[_; LOADED]> =
-                some.map(|bytes| Record::read(bytes).expect("an encoding")).collect();
-            self.index.warm(&records);
-            for record in &records {
-                debug_assert!(self.find(0, record).is_none());
-                self.put_own(record, None);
-            }
+    pub fn load(&mut self, registrations: &[&[u8]], threads: usize) {
+        debug_assert!(registrations.iter().all(|bytes| self.find(0, &Record::known(bytes)).is_none()));
+        let log = self.log_mut(0);
+        let first = Place::new(0, log.head + 1);
+        let mut change = Vec::new();
+        for bytes in registrations {
+            log.head += 1;
+            Change::register(bytes, &mut change);
+            log.changes.insert(log.head, Change::known(&change));
         }
+        self.index.load(first, registrations, threads);
     }
 
     fn take_registration(&mut self, record: &Record<'_>) -> Put {
@@ -336,12 +330,14 @@ impl Store {
             .filter(|(_, _, record)| record.rtype != STATEMENT)
     }
 
-    /// What is registered by the origins that are up, with the places of their logs: what answers are made of.
-    pub fn answered(&self) -> impl Iterator<Item = (u16, Record<'_>)> {
+    /// One of `shares` shares of what is registered by the origins that are up, with the places of their logs: what answers are
+    /// made of.
+    pub fn answered(&self, share: usize, shares: usize) -> impl Iterator<Item = (u16, Record<'_>)> {
         let logs = (0..).zip(&self.logs);
         let up = logs.filter_map(|(place, log)| Some((place, log.as_ref().filter(|log| log.up)?)));
-        let records =
-            up.flat_map(|(place, log)| log.changes.live().map(move |change| (place, change.record())));
+        let records = up.flat_map(move |(place, log)| {
+            log.changes.live_share(share, shares).map(move |change| (place, change.record()))
+        });
         records.filter(|(_, record)| record.rtype != STATEMENT)
     }
 

@@ -175,17 +175,16 @@ impl Publisher {
     }
 
     /// Makes a table of all that `store` has, and lets the workers have it. For a start, and where so many names have changed
-    /// that to look at each of them would be slower.
-    pub fn publish_whole(&mut self, store: &Store) {
+    /// that to look at each of them would be slower. Made by so many threads.
+    pub fn publish_whole(&mut self, store: &Store, threads: usize) {
         let old = self.current.load();
         self.fresh = NameSet::default();
         self.pending = std::array::from_fn(|_| NameSet::default());
-        self.below.clear();
-        let below = &mut self.below;
-        let count = |name: &[u8]| {
-            between(name, &old.zones).for_each(|above| *below.entry(above.into()).or_default() += 1)
+        let count = |name: &[u8], below: &mut Below| {
+            between(name, &old.zones).for_each(|above| *below.entry(above.into()).or_default() += 1);
         };
-        let (shards, names) = whole(store, old.seed, self.settings.ttl_s, &self.rules, count);
+        let (shards, names, below) = whole(store, old.seed, self.settings.ttl_s, &self.rules, count, threads);
+        self.below = below;
         let zones = Table::without_names(&self.domains, self.settings, old.seed, old.serial);
         let table = Table { shards, names, entries: names, ..zones };
         // What is not in the store: the domains' name servers, and names that exist because others stand below them.
@@ -360,7 +359,7 @@ mod tests {
             seen_aside += usize::from(!world.publisher.is_settled());
             let mut made =
                 Publisher::with_seed(&[name("example"), name("Example.org")], SETTINGS, table.seed());
-            made.publish_whole(&world.store);
+            made.publish_whole(&world.store, 1);
             let whole = made.current();
             for i in (0..20_500).step_by(3) {
                 let name = name(&format!("n{i}.x.example"));
@@ -436,9 +435,11 @@ mod tests {
         };
         let by_changes = all(&world.publish());
         let below = world.publisher.below.clone();
-        world.publisher.publish_whole(&world.store);
-        assert_eq!(all(&world.publisher.current()), by_changes);
-        assert_eq!(world.publisher.below, below);
+        for threads in [1, 2, 7] {
+            world.publisher.publish_whole(&world.store, threads);
+            assert_eq!(all(&world.publisher.current()), by_changes, "{threads}");
+            assert_eq!(world.publisher.below, below, "{threads}");
+        }
         assert!(below.len() > 3 && by_changes.1 > 2_000, "{} {}", below.len(), by_changes.1);
         world.store.remove(|_| true);
         assert_eq!(world.publish().names(), 2, "the apexes");

@@ -1,16 +1,19 @@
 //! The shards of all that a store has, made at once: for a start with very many names, or as many that have changed.
 //!
-//! Runs on the control thread. What an [`Update`](super::update::Update) looks up for each name, in the store and in the
+//! Runs on the control thread, and on helpers at a start. What an [`Update`](super::update::Update) looks up for each name, in the store and in the
 //! table before, would be waited for in memory, one name after the other. Here all names of the store are put in the order of
 //! the table first, and what one shard is made of is brought from memory together.
+
+use std::ops::Range;
 
 use smallvec::SmallVec;
 
 use super::root::Root;
-use super::shard::ShardWriter;
+use super::shard::{Shard, ShardWriter};
 use super::shard_of;
-use super::update::{NameRecord, append_sets, shards_for};
+use super::update::{Below, NameRecord, SHARDS, append_sets, shards_for};
 use crate::policy::rules::Rules;
+use crate::share_out::share_out;
 use crate::store::{Record, Store};
 use crate::wire::name::{HashSeed, QueryName};
 use crate::wire::record::rtype;
@@ -27,48 +30,65 @@ struct Item<'a> {
     is_pointer: bool,
 }
 
-/// Makes shards of all that `store` answers, records without a TTL having `ttl_s`, and tells `of_each` the names, in wire form
-/// and lower case, each once. Returns the shards, and how many names there are.
+/// Makes shards of all that `store` answers, records without a TTL having `ttl_s`, with up to so many threads. `count` is told the
+/// names, in wire form and lower case, each once, and counts what is above them. Returns the shards, how many names there are, and
+/// the counts.
 pub(super) fn whole(
     store: &Store,
     seed: HashSeed,
     ttl_s: u32,
     rules: &Rules,
-    mut of_each: impl FnMut(&[u8]),
-) -> (Root, usize) {
-    let items = in_order(store, seed);
-    let count = shards_for(items.len());
-    let mut making = Making { store, ttl_s, rules, arena: Vec::new(), names: Vec::new() };
-    let (mut rest, mut names) = (&items[..], 0);
-    let mut writer = ShardWriter::default();
-    let root = (0..count)
-        .map(|i| {
-            let here = rest.iter().take_while(|item| shard_of(item.hash, count) == i).count();
-            let (here, after) = rest.split_at(here);
-            rest = after;
-            making.write(here, &mut writer, &mut of_each);
-            names += making.names.len();
-            writer.finish_new()
-        })
-        .collect();
-    (root, names)
+    count: impl Fn(&[u8], &mut Below) + Sync,
+    threads: usize,
+) -> (Root, usize, Below) {
+    // A power of two, as the shards are, so that each shard is in one range of hashes.
+    let ranges = threads.next_power_of_two().min(*SHARDS.start());
+    let found = share_out((0..ranges).collect(), |share| in_ranges(store, seed, share, ranges));
+    let shards = shards_for(found.iter().flatten().map(Vec::len).sum());
+    let mut by_range: Vec<Vec<Vec<Item<'_>>>> = vec![Vec::new(); ranges];
+    for share in found {
+        by_range.iter_mut().zip(share).for_each(|(range, items)| range.push(items));
+    }
+    let made = share_out(by_range.into_iter().enumerate().collect(), |(range, items)| {
+        let here = shards / ranges;
+        let making = Making { store, ttl_s, rules, arena: Vec::new(), names: Vec::new() };
+        making.shards(in_order(items), (range * here..(range + 1) * here, shards), &count)
+    });
+    let (mut names, mut below) = (0, Below::default());
+    for (_, names_here, below_here) in &made {
+        names += names_here;
+        below_here.iter().for_each(|(name, count)| *below.entry(name.clone()).or_default() += count);
+    }
+    (made.into_iter().flat_map(|(shards, ..)| shards).collect(), names, below)
 }
 
-/// All records of the names in the store, in the order of the names' hashes, and so by shard.
-fn in_order(store: &Store, seed: HashSeed) -> Vec<Item<'_>> {
-    let mut items = Vec::with_capacity(2 * store.len());
+/// All records of the names in a share of the store, by the range that their names' hashes are in.
+fn in_ranges(store: &Store, seed: HashSeed, share: usize, ranges: usize) -> Vec<Vec<Item<'_>>> {
+    let room = 2 * store.len() / ranges / ranges;
+    let mut items: Vec<_> = (0..ranges).map(|_| Vec::with_capacity(room + room / 32)).collect();
     let mut folded = QueryName::default();
     let mut hash = |name: &[u8]| {
         folded.fold_wire(name, seed).expect("names are valid");
         folded.hash()
     };
-    for (log, record) in store.answered() {
+    for (log, record) in store.answered(share, ranges) {
         let registration = record.bytes;
-        items.push(Item { hash: hash(record.name), registration, log, is_pointer: false });
+        let mut add = |hash, is_pointer| {
+            items[shard_of(hash, ranges)].push(Item { hash, registration, log, is_pointer });
+        };
+        add(hash(record.name), false);
         if let Some(reverse) = record.reverse_name() {
-            items.push(Item { hash: hash(reverse.as_wire()), registration, log, is_pointer: true });
+            add(hash(reverse.as_wire()), true);
         }
     }
+    items
+}
+
+/// The items of several shares in the order of their hashes, and so by shard.
+fn in_order(shares: Vec<Vec<Item<'_>>>) -> Vec<Item<'_>> {
+    let mut shares = shares.into_iter();
+    let mut items = shares.next().unwrap_or_default();
+    shares.for_each(|share| items.extend(share));
     items.sort_unstable_by_key(|item| item.hash);
     items
 }
@@ -122,8 +142,29 @@ struct Made {
 }
 
 impl Making<'_> {
+    /// Makes the shards with these numbers, of so many, from all items that are in them. Returns them, how many names they have, and what
+    /// is above these.
+    fn shards(
+        mut self,
+        items: Vec<Item<'_>>,
+        (numbers, of): (Range<usize>, usize),
+        count: impl Fn(&[u8], &mut Below),
+    ) -> (Vec<Shard>, usize, Below) {
+        let (mut rest, mut names, mut below) = (&items[..], 0, Below::default());
+        let mut writer = ShardWriter::default();
+        let shards = numbers.map(|number| {
+            let here = rest.iter().take_while(|item| shard_of(item.hash, of) == number).count();
+            let (here, after) = rest.split_at(here);
+            rest = after;
+            self.write(here, &mut writer, |name| count(name, &mut below));
+            names += self.names.len();
+            writer.finish_new()
+        });
+        (shards.collect(), names, below)
+    }
+
     /// Writes the shard that has these records.
-    fn write(&mut self, items: &[Item<'_>], writer: &mut ShardWriter, of_each: &mut impl FnMut(&[u8])) {
+    fn write(&mut self, items: &[Item<'_>], writer: &mut ShardWriter, mut of_each: impl FnMut(&[u8])) {
         warm(items);
         self.arena.clear();
         self.names.clear();
