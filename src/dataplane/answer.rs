@@ -407,12 +407,13 @@ fn answer_by_alias<'a>(
     mut response: Response<'_>,
     mut count: impl FnMut(Event),
 ) -> Verdict {
-    let outside = forwarded::leads_outside(&mut look, alias, query, &response);
+    let mut target = QueryName::default();
+    let outside = forwarded::leads_outside(&mut look, alias, query, &response, &mut target);
     if let Outside::Ask = outside {
         return Verdict::Forward;
     }
     let (mut code, left) = follow_alias(&mut look, alias, query.qtype, &mut response, &mut count);
-    if let (Outside::To(target), Some(target_at), Some(resolver)) = (outside, left, look.resolver) {
+    if let (Outside::Known, Some(target_at), Some(resolver)) = (outside, left, look.resolver) {
         code = forwarded::append(&target, target_at, resolver, query, &mut response);
     }
     reply(response, code, is_authoritative(query))

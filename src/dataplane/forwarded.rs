@@ -221,30 +221,30 @@ pub(super) enum Outside {
     No,
     /// This has to be asked for; the query is as it was.
     Ask,
-    /// It leads to this, of which something is known.
-    To(Box<QueryName>),
+    /// It leads to a target of which something is known.
+    Known,
 }
 
-/// Looks where the chain of aliases leads that begins with `alias`, before anything is written.
+/// Looks where the chain of aliases leads that begins with `alias`, before anything is written; `target` is then where.
 #[cold]
 pub(super) fn leads_outside<'a>(
     look: &mut Look<'a>,
     mut alias: RecordSet<'a>,
     query: &Query,
     response: &Response<'_>,
+    target: &mut QueryName,
 ) -> Outside {
     let Some(resolver) = look.resolver.as_deref_mut() else { return Outside::No };
     let table: &'a Table = look.table;
-    let mut target = Box::<QueryName>::default();
     for _ in 0..MAX_ALIASES {
         let wire = alias.records.get(FIXED_LEN..).unwrap_or_default();
         if target.fold_wire(wire, table.seed()).is_err() {
             return Outside::No;
         }
-        if table.zone_of(&target).is_none() {
-            let asked = question(&target, query, response);
+        if table.zone_of(target).is_none() {
+            let asked = question(target, query, response);
             if !matches!(resolver.seek(&asked), Sought::Unknown) {
-                return Outside::To(target);
+                return Outside::Known;
             }
             let (Route::Forward(group) | Route::Default(group)) = resolver.route(asked.name) else {
                 return Outside::No;
@@ -259,10 +259,10 @@ pub(super) fn leads_outside<'a>(
             let Question { qtype, dnssec_ok, checking_disabled, .. } = asked;
             let passed_by = SmallVec::from_slice(&[resolver.id()]);
             *look.wanted = Wanted { qtype, dnssec_ok, checking_disabled, group, passed_by };
-            *look.name = *target;
+            std::mem::swap(look.name, target);
             return Outside::Ask;
         }
-        let entry = table.lookup(&target);
+        let entry = table.lookup(target);
         match entry.filter(|it| it.get(query.qtype).is_none()).and_then(|it| it.get(rtype::CNAME)) {
             Some(next) => alias = next,
             None => return Outside::No,

@@ -13,7 +13,7 @@ use rand::rngs::StdRng;
 use smallvec::SmallVec;
 
 use super::Resolver;
-use super::in_flight::{Asked, Ended, Failure, InFlight, Place, STREAM, Sending, Unawaited};
+use super::in_flight::{Asked, Ended, Failure, InFlight, Place, STREAM, Sending, Unawaited, What};
 use super::message::{Expected, Fault, answered_question, read_answer};
 use super::meter::Count;
 use super::query::{Manner, mix_case, write_query};
@@ -168,7 +168,7 @@ impl<W> Exchange<W> {
                 let it = question.get();
                 let asked = match self.group(&it) {
                     Some(group) => self.in_flight.ask(&it, group, &[resolver.id()], Some(waiter), now),
-                    None => Asked::Nobody(Some(waiter)),
+                    None => Asked { what: What::Nobody(Some(waiter)), displaced: None },
                 };
                 self.note(&it, asked);
             }
@@ -194,17 +194,17 @@ impl<W> Exchange<W> {
         now: Instant,
     ) -> bool {
         let asked = self.in_flight.ask(question, group, passed_by, Some(waiter), now);
-        let joined = matches!(asked, Asked::Joined);
+        let joined = matches!(asked.what, What::Joined);
         self.note(question, asked);
         joined
     }
 
-    fn note(&mut self, question: &Question<'_>, asked: Asked<W>) {
-        match asked {
-            Asked::New | Asked::Joined => {}
-            Asked::Displaced(ended) => self.done.push_back(Done::failed((ended, Failure::Overload))),
-            Asked::Nobody(waiter) => self.give_up(question, waiter, Failure::NobodyThere),
-            Asked::Full(waiter) => self.give_up(question, waiter, Failure::Overload),
+    fn note(&mut self, question: &Question<'_>, Asked { what, displaced }: Asked<W>) {
+        self.done.extend(displaced.map(|ended| Done::failed((ended, Failure::Overload))));
+        match what {
+            What::New | What::Joined => {}
+            What::Nobody(waiter) => self.give_up(question, waiter, Failure::NobodyThere),
+            What::Full(waiter) => self.give_up(question, waiter, Failure::Overload),
         }
     }
 
@@ -227,10 +227,8 @@ impl<W> Exchange<W> {
             let Some(group) = self.group(&it) else { continue };
             let asked = self.in_flight.ask(&it, group, &[resolver.id()], None, now);
             // Else it is asked for already; or it cannot be, and expires.
-            if matches!(asked, Asked::New | Asked::Displaced(_)) {
-                count += 1;
-                self.note(&it, asked);
-            }
+            count += usize::from(matches!(asked.what, What::New));
+            self.done.extend(asked.displaced.map(|ended| Done::failed((ended, Failure::Overload))));
         }
         count
     }

@@ -163,13 +163,19 @@ struct Outgoing {
 }
 
 /// What came of asking.
-pub enum Asked<W> {
+pub struct Asked<W> {
+    /// Of the question.
+    pub what: What<W>,
+    /// The oldest question, which was given up for it.
+    pub displaced: Option<Ended<W>>,
+}
+
+/// What came of a question that was asked.
+pub enum What<W> {
     /// It is on its way.
     New,
     /// It was on its way already.
     Joined,
-    /// It is on its way, and the oldest question was given up for it.
-    Displaced(Ended<W>),
     /// There is nobody to ask now.
     Nobody(Option<W>),
     /// Too many wait already, all of them for this.
@@ -259,7 +265,7 @@ impl<W> InFlight<W> {
         let beside = explore(&mut self.servers, servers, chosen, now, &mut self.rng);
         let is_known = chosen.is_none() && self.find(question).is_some();
         if (chosen.is_none() && beside.is_none()) || is_known {
-            return Asked::Nobody(waiter);
+            return Asked { what: What::Nobody(waiter), displaced: None };
         }
         // If all are down, the question goes to one of them to see whether it is back, and nobody waits for that.
         let (waiter, left) = if chosen.is_some() { (waiter, None) } else { (None, Some(waiter)) };
@@ -270,11 +276,7 @@ impl<W> InFlight<W> {
         };
         let key = self.begin(question, group, passed_by, waiter, now);
         chosen.into_iter().chain(beside).for_each(|server| self.queue(key, server, false));
-        match (left, displaced) {
-            (Some(waiter), _) => Asked::Nobody(waiter),
-            (None, Some(displaced)) => Asked::Displaced(displaced),
-            (None, None) => Asked::New,
-        }
+        Asked { what: left.map_or(What::New, What::Nobody), displaced }
     }
 
     fn begin(
@@ -320,12 +322,12 @@ impl<W> InFlight<W> {
         while self.waiters >= MAX_WAITERS && displaced.is_none() {
             match self.end_oldest(Some(key)) {
                 Some(ended) => displaced = Some(ended).filter(|ended| !ended.waiters.is_empty()),
-                None => return Asked::Full(waiter),
+                None => return Asked { what: What::Full(waiter), displaced },
             }
         }
         self.waiters += usize::from(waiter.is_some());
         self.questions[key].waiters.extend(waiter);
-        displaced.map_or(Asked::Joined, Asked::Displaced)
+        Asked { what: What::Joined, displaced }
     }
 
     /// Gives up the oldest question but for one that stays.

@@ -29,7 +29,7 @@ pub(super) fn of_upstreams(upstreams: &[Upstream]) -> InFlight<u32> {
 impl InFlight<u32> {
     /// Asks for `name`; returns whether the waiter waits.
     pub(super) fn waits(&mut self, name: &[u8], waiter: u32, now: Instant) -> bool {
-        !matches!(self.ask(&question(name), 0, &[], Some(waiter), now), Asked::Nobody(_))
+        !matches!(self.ask(&question(name), 0, &[], Some(waiter), now).what, What::Nobody(_))
     }
 
     pub(super) fn expires(&mut self, now: Instant) -> Option<(Ended<u32>, Failure)> {
@@ -92,20 +92,25 @@ fn of_too_many_the_oldest_is_given_up() {
     let (mut all, now) = (of(1), Instant::now());
     for i in 0..u32::try_from(MAX_QUESTIONS).unwrap() {
         let name = [&[4][..], &i.to_be_bytes(), &[0]].concat();
-        assert!(matches!(all.ask(&question(&name), 0, &[], Some(i), now), Asked::New));
+        assert!(matches!(all.ask(&question(&name), 0, &[], Some(i), now).what, What::New));
     }
-    let Asked::Displaced(oldest) = all.ask(&question(b"\x01a\0"), 0, &[], Some(0), now) else { panic!() };
+    let Asked { what: What::New, displaced: Some(oldest) } =
+        all.ask(&question(b"\x01a\0"), 0, &[], Some(0), now)
+    else {
+        panic!()
+    };
     assert_eq!((waiters(&oldest), all.len()), (&[0][..], MAX_QUESTIONS));
     for i in MAX_QUESTIONS..MAX_WAITERS {
-        assert!(matches!(all.ask(&question(b"\x01a\0"), 0, &[], Some(1), now), Asked::Joined), "{i}");
+        let Asked { what, displaced } = all.ask(&question(b"\x01a\0"), 0, &[], Some(1), now);
+        assert!(matches!(what, What::Joined) && displaced.is_none(), "{i}");
     }
     let mut ask = || all.ask(&question(b"\x01a\0"), 0, &[], Some(2), now);
-    let Asked::Displaced(oldest) = ask() else { panic!() };
+    let Asked { what: What::Joined, displaced: Some(oldest) } = ask() else { panic!() };
     assert_eq!(waiters(&oldest), [1]);
     for _ in 2..MAX_QUESTIONS {
-        assert!(matches!(ask(), Asked::Displaced(_)));
+        assert!(matches!(ask(), Asked { what: What::Joined, displaced: Some(_) }));
     }
-    assert!(matches!(ask(), Asked::Full(Some(2))), "all of them wait for this");
+    assert!(matches!(ask().what, What::Full(Some(2))), "all of them wait for this");
     assert_eq!((all.waiters, all.len()), (MAX_WAITERS, 1));
 }
 
