@@ -28,12 +28,16 @@ pub(super) fn large(directory: &Path, records: u32) -> io::Result<Vec<Figure>> {
     let empty = Node::start(Plan::new("empty"), directory, &[])?;
     let base = empty.resident_bytes()?;
     drop(empty);
+    let plan = Plan { names: vec![path], ..Plan::new("loader") };
     let begin = Instant::now();
-    let plan = Plan { names: vec![path], cpus: Some("0".into()), ..Plan::new("holder") };
-    let node = Node::start(plan, directory, &[])?;
+    let node = Node::start(plan.clone(), directory, &[])?;
     let loaded = begin.elapsed();
+    drop(node);
+    // On one CPU with its worker, so that changes cost the one what the other does.
+    let plan = Plan { cpus: Some("0".into()), name: "holder".into(), ..plan };
+    let node = Node::start(plan, directory, &[])?;
     let mut figures = vec![Figure {
-        what: "from the start of a node to its first answer, with all names of a hosts file",
+        what: "from the start of a node to its first answer, with all names of a hosts file and all CPUs",
         asked: "<= 1.5 s at a million",
         seen: format!("{:.2} s for {records} names and as many reverse ones", loaded.as_secs_f64()),
         value: loaded.as_secs_f64(),
