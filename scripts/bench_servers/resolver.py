@@ -515,8 +515,10 @@ def show(part: str, result: dict) -> None:
         line = f"{name:12} {row['qps']:9.0f} q/s  ratio {ratio['median']:.3f} ({ratio['min']:.3f}..{ratio['max']:.3f})"
         line += f"  user {row['user_ns_per_query']:.0f} ns  system {row['system_ns_per_query']:.0f} ns"
         line += f"  server CPU {row['server_cpu']:.2f}  load CPU {row['load_cpu']:.2f}  lost {row['lost']}"
-        if half := row.get("half_load_us"):
-            line += f"  at half load p50 {half['p50']:.0f} us p99 {half['p99']:.0f} us p99.9 {half['p99_9']:.0f} us"
+        for key, what in (("half_load_us", "at half load"), ("half_load_short_us", "in short runs")):
+            if not (half := row.get(key)):
+                continue
+            line += f"  {what} p50 {half['p50']:.0f} us p99 {half['p99']:.0f} us p99.9 {half['p99_9']:.0f} us"
         print(line)
     for key, value in result.items():
         if key == "samples" and isinstance(value, list):

@@ -1,8 +1,8 @@
 //! The shards of all that a store has, made at once: for a start with very many names, or as many that have changed.
 //!
-//! Runs on the control thread, and on helpers at a start. What an [`Update`](super::update::Update) looks up for each name, in the store and in the
-//! table before, would be waited for in memory, one name after the other. Here all names of the store are put in the order of
-//! the table first, and what one shard is made of is brought from memory together.
+//! Runs on the control thread, and on helpers at a start. What an [`Update`](super::update::Update) looks up for each name,
+//! in the store and in the table before, would be waited for in memory, one name after the other. Here all names of the store
+//! are put in the order of the table first, and what one shard is made of is brought from memory together.
 
 use std::ops::Range;
 
