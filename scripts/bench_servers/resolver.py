@@ -44,6 +44,8 @@ SO_ATTACH_FILTER = 26
 # Latency is taken in so many runs of so many seconds, and in short ones.
 LONG_S, LONG_RUNS = 5, 3
 SHORT_S, SHORT_RUNS = 0.1, 101
+# What our own names feel of a flood is the median of so many runs of so many seconds, of each kind in each round.
+OWN_S, OWN_RUNS = 0.5, 11
 # Seconds until a flood has as many questions open as there can be, and until all of them have ended after it.
 RISEN_S, DRAINED_S = 5, 7
 
@@ -313,9 +315,10 @@ class Run:
     def own_p99_us(self, server: Server, own: Path) -> float:
         # Asleep, as applications are: a generator that spins would have the CPU that the flood comes from. It goes before the flood
         # when it wakes up, else what it tells would be for how long the flood keeps it from that CPU.
-        options = ["-d", str(own), "-Q", "2000", "-c", "4", "-l", "5", "--wait", "sleep"]
+        options = ["-d", str(own), "-Q", "2000", "-c", "4", "-l", str(OWN_S), "--wait", "sleep"]
         first = ["chrt", "--fifo", "1"] if os.geteuid() == 0 else []
-        return self.told(server.port, *options, before=first)["latency_us"]["all"]["p99"]
+        runs = (self.told(server.port, *options, before=first) for _ in range(OWN_RUNS))
+        return statistics.median(run["latency_us"]["all"]["p99"] for run in runs)
 
     @contextlib.contextmanager
     def flooding(self, server: Server, queries: Path):

@@ -75,6 +75,8 @@ events! {
     Stale => "stale",
     /// SERVFAIL: upstreams could not answer.
     ForwardFailed => "forward_failed",
+    /// Dropped: so many questions wait for upstreams that not all of their clients can be told so.
+    ForwardDropped => "forward_dropped",
     /// REFUSED: the question has passed this server before.
     ForwardLoop => "forward_loop",
     /// Answered with a cookie, which was all that was asked for.

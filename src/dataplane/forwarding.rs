@@ -35,7 +35,7 @@ const STREAMS: usize = 1 << 28;
 const _: () = assert!(SLOTS < STREAM as usize && SOCKETS + u16::MAX as usize * SLOTS < STREAMS);
 
 /// Queries sent to upstreams before clients get their turn.
-const QUERIES_PER_TURN: usize = 32;
+const QUERIES_PER_TURN: usize = 16;
 
 /// What a worker that forwards is given.
 pub struct Setup {
@@ -146,6 +146,11 @@ impl Forwarding {
     /// The next question that something has come of. It is told before the next is looked for.
     pub(super) fn next_done(&mut self, resolver: &mut Resolver) -> Option<Done<Waiter>> {
         self.exchange.next_done(resolver, &mut self.links, self.now)
+    }
+
+    /// Those who have waited for a question that there is no time to say anything of.
+    pub(super) fn next_dropped(&mut self) -> Option<impl IntoIterator<Item = Waiter>> {
+        self.exchange.next_dropped()
     }
 
     /// Sends the questions that are to be sent, as far as this turn goes: those for one server together.

@@ -108,8 +108,8 @@ pub(super) fn refuse_more(socket: &UdpSocket) -> io::Result<()> {
 /// How much of a batch there was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Served {
-    /// All that a batch can hold: there may be more in the queue.
-    Full,
+    /// All that a batch can hold: there may be more in the queue. So many of them were answered at once.
+    Full { responses: usize },
     /// Something, and then the queue was empty.
     Partial,
     /// Nothing: the queue was empty.
@@ -172,12 +172,13 @@ pub(super) fn serve_batch(
             }
         }
     }
+    let responses = batch.staged();
     if received == BATCH_LEN {
         // More wait already. A worker that finds few at a time keeps up as it is.
         batch.group();
     }
     send(socket, batch, counters);
-    if received == BATCH_LEN { Served::Full } else { Served::Partial }
+    if received == BATCH_LEN { Served::Full { responses } } else { Served::Partial }
 }
 
 /// Sends what is staged. A response that the kernel will not take is counted and given up, since waiting would hold up

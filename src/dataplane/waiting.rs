@@ -149,3 +149,13 @@ pub(super) fn resume(
         }
     }
 }
+
+/// Gives up queries that have waited, without an answer.
+pub(super) fn drop_queries(waiters: impl IntoIterator<Item = Waiter>, tcp: &mut Tcp, counters: &Counters) {
+    for Waiter { client, .. } in waiters {
+        counters.count(Event::ForwardDropped);
+        if let Client::Tcp(client) = client {
+            tcp.deliver(client, None);
+        }
+    }
+}

@@ -23,14 +23,17 @@ use super::handed::{HandedOver, Handing};
 use super::jobs::{self, Job};
 use super::tcp::Tcp;
 use super::udp::{self, Served};
-use super::waiting::{Client, Takers, answer_tcp, resume};
+use super::waiting::{Client, Takers, answer_tcp, drop_queries, resume};
 use crate::design::in_flight::Answered;
-use crate::mmsg::{Batch, ask_for_short_turns, go_first};
+use crate::mmsg::{BATCH_LEN, Batch, ask_for_short_turns, go_first};
 use crate::snapshot::Reader;
 use crate::table::Table;
 
 /// Batches taken from one socket before the others, and a request to stop, get their turn.
 const BATCHES_PER_TURN: usize = 16;
+
+/// The same where upstreams have answered, or are to be asked; fewer if these are for the most part answered at once.
+const BATCHES_BESIDE_OUTCOMES: usize = 4;
 
 /// How a worker learns that a socket has something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -376,6 +379,9 @@ impl Worker {
             udp::send(socket, batch, counters);
             batch.clear();
         }
+        while let Some(waiters) = forwarding.next_dropped() {
+            drop_queries(waiters, tcp, counters);
+        }
         if let Some(resolver) = answerer.resolver() {
             resolver.end_outcome();
             forwarding.refresh(resolver, counters);
@@ -425,9 +431,11 @@ impl Worker {
         if watch == Watch::Waiting {
             return;
         }
-        // What has come of other questions is not to wait for more and more new ones.
+        // What has come of other questions is not to wait for more and more new ones. Those that are passed on take little time: there are
+        // more of them in a turn, as behind them there may be some for names of our own.
         let forwards = self.forwarding.as_ref().is_some_and(Forwarding::is_busy);
-        for _ in 0..if forwards { 1 } else { BATCHES_PER_TURN } {
+        let batches = if forwards { BATCHES_BESIDE_OUTCOMES } else { BATCHES_PER_TURN };
+        for _ in 0..batches {
             let served = self.serve_and_time(i);
             if served != Served::Empty {
                 (self.idle_since, self.idle_looks) = (None, 0);
@@ -449,6 +457,7 @@ impl Worker {
                     }
                     return;
                 }
+                (_, Served::Full { responses }) if forwards && responses > BATCH_LEN / 2 => break,
                 _ => {}
             }
         }

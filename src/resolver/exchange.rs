@@ -24,7 +24,20 @@ use crate::wire::name::{HashSeed, MAX_LEN, QueryName};
 
 /// Answers, failures and silences looked at in one turn at most. When many come at once, clients that ask for names of our own shall
 /// not wait for all of them.
-const STEPS_PER_TURN: usize = 32;
+const STEPS_PER_TURN: usize = 16;
+
+/// Attempts looked at in one turn at least, and for each that was sent in the last: as many as each is looked at, so that they cannot
+/// pile up.
+const LOOKS_PER_TURN: usize = 8;
+const LOOKS_PER_ATTEMPT: usize = 2;
+
+/// Questions that wait to be sent at most: more than are sent in some tens of milliseconds. If all waited that come beyond what can be
+/// sent, each would be given up by the time that it is its turn, and none answered.
+const MAX_UNSENT: usize = 4_096;
+
+/// Questions without an answer whose clients wait to be told so at most. Where they come faster than that, clients of the oldest are
+/// told nothing.
+const MAX_UNTOLD: usize = 4_096;
 
 /// Something that has come from an upstream. Servers are known by their numbers in the [`Routes`].
 pub enum Arrival<'a> {
@@ -125,8 +138,11 @@ pub struct Exchange<W> {
     in_flight: InFlight<W>,
     /// Done without an answer, some of it before it was asked.
     done: VecDeque<Done<W>>,
-    /// What may still be looked at in this turn.
+    /// What may still be looked at in this turn, and of attempts that nobody has answered.
     steps_left: usize,
+    looks_left: usize,
+    /// Queries sent in this turn.
+    sent: usize,
     secret: StdRng,
     /// What names are hashed with.
     seed: HashSeed,
@@ -146,6 +162,8 @@ impl<W> Exchange<W> {
             in_flight,
             done: VecDeque::new(),
             steps_left: STEPS_PER_TURN,
+            looks_left: LOOKS_PER_TURN,
+            sent: 0,
             secret,
             seed,
         }
@@ -155,6 +173,7 @@ impl<W> Exchange<W> {
     /// flight, which is asked anew, and what comes from the sockets that were there before is of no use.
     pub fn begin_turn(&mut self, resolver: &mut Resolver, now: Instant) -> Option<&Routes> {
         self.steps_left = STEPS_PER_TURN;
+        self.looks_left = LOOKS_PER_TURN + LOOKS_PER_ATTEMPT * std::mem::take(&mut self.sent);
         if resolver.generation() == self.routes.generation {
             return None;
         }
@@ -193,6 +212,10 @@ impl<W> Exchange<W> {
         waiter: W,
         now: Instant,
     ) -> bool {
+        if self.in_flight.unsent() >= MAX_UNSENT && !self.in_flight.has(question) {
+            self.give_up(question, Some(waiter), Failure::Overload);
+            return false;
+        }
         let asked = self.in_flight.ask(question, group, passed_by, Some(waiter), now);
         let joined = matches!(asked.what, What::Joined);
         self.note(question, asked);
@@ -211,6 +234,12 @@ impl<W> Exchange<W> {
     fn give_up(&mut self, question: &Question<'_>, waiter: Option<W>, failure: Failure) {
         let ended = Ended { question: question.into(), waiters: waiter.into_iter().collect() };
         self.done.push_back(Done::failed((ended, failure)));
+    }
+
+    /// Those who have waited for a question that there is no time to say anything of.
+    pub fn next_dropped(&mut self) -> Option<SmallVec<[W; 1]>> {
+        let dropped = if self.done.len() > MAX_UNTOLD { self.done.pop_front() } else { None };
+        dropped.map(|done| done.waiters)
     }
 
     /// Questions that upstreams have been asked, and queries that wait for the answers.
@@ -242,7 +271,10 @@ impl<W> Exchange<W> {
         now: Instant,
     ) -> Option<Done<W>> {
         self.steps_left = self.steps_left.checked_sub(1)?;
-        if let Some(done) = self.done.pop_front() {
+        // In turn, so that neither keeps the other waiting, however many there are.
+        if self.steps_left.is_multiple_of(2)
+            && let Some(done) = self.done.pop_front()
+        {
             return Some(done);
         }
         while let Some(arrival) = arrives.next(now) {
@@ -259,7 +291,10 @@ impl<W> Exchange<W> {
             }
             self.steps_left = self.steps_left.checked_sub(1)?;
         }
-        if let Some(given_up) = self.in_flight.expire(now, &mut self.steps_left) {
+        if let Some(done) = self.done.pop_front() {
+            return Some(done);
+        }
+        if let Some(given_up) = self.in_flight.expire(now, &mut self.looks_left) {
             return Some(Done::failed(given_up));
         }
         let has_stale = |question: &Question<'_>| resolver.has_stale(question);
@@ -345,7 +380,9 @@ impl<W> Exchange<W> {
     /// The next query that is to be sent, from this `slot` if it is a datagram.
     pub fn next_to_send(&mut self, slot: u8, now: Instant) -> Option<Outgoing<'_>> {
         let mix_case = self.mix_case;
-        self.in_flight.next_to_send(slot, now).map(|sending| Outgoing { sending, mix_case })
+        let sending = self.in_flight.next_to_send(slot, now)?;
+        self.sent += 1;
+        Some(Outgoing { sending, mix_case })
     }
 
     /// The host of `server` says that nobody is there.
@@ -356,7 +393,7 @@ impl<W> Exchange<W> {
     /// Whether there is something to do at once.
     #[must_use]
     pub fn is_busy(&self) -> bool {
-        self.steps_left == 0 || !self.done.is_empty() || self.in_flight.is_busy()
+        self.steps_left == 0 || self.looks_left == 0 || !self.done.is_empty() || self.in_flight.is_busy()
     }
 
     /// When there will be something to do.

@@ -236,6 +236,9 @@ impl World {
                     self.answer(waiter, true);
                 }
             }
+            while let Some(waiters) = self.exchange.next_dropped() {
+                *self.counts.entry(Event::ForwardDropped.name()).or_default() += waiters.len() as u64;
+            }
             let resolver = self.answerer.resolver().expect("it has one");
             resolver.end_outcome();
             let prefetched = self.exchange.refresh(resolver, now);

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::retries::{MAX_OPEN_FOR_STREAM, MAX_SENT, MAX_TRIES, RECHECK};
+use super::retries::{MAX_OPEN_FOR_STREAM, MAX_SENT, MAX_TRIES, RECHECK, RECHECKS_PER_S};
 use super::{Attempt, Begun, Ended, Failure, InFlight, Pending, Place, STREAM};
 use crate::resolver::meter::Count;
 use crate::resolver::question::Question;
@@ -131,9 +131,14 @@ impl<W> InFlight<W> {
         };
         // It is still taken as long as the question is open.
         let is_last = pending.last == Some(place);
-        let at = if is_last { over.min(now + RECHECK) } else { over };
+        let at = if is_last { over.min(now + self.recheck()) } else { over };
         self.timers.set(at, place, serial, now);
         if is_last { self.ask_again(key, now) } else { None }
+    }
+
+    /// After which time a question is looked at again that cannot be helped now: the more there are, the later.
+    fn recheck(&self) -> Duration {
+        RECHECK + RECHECK / RECHECKS_PER_S * u32::try_from(self.questions.len()).unwrap_or(u32::MAX)
     }
 
     /// The host of `server` says that nobody is there.

@@ -312,6 +312,18 @@ impl<W> InFlight<W> {
         key
     }
 
+    /// Whether it is one of them.
+    #[must_use]
+    pub fn has(&self, question: &Question<'_>) -> bool {
+        self.find(question).is_some()
+    }
+
+    /// Messages that wait to be sent; those of questions that have ended meanwhile are none.
+    #[must_use]
+    pub fn unsent(&self) -> usize {
+        self.outgoing.len()
+    }
+
     fn find(&self, question: &Question<'_>) -> Option<usize> {
         let is_it = |key: &usize| self.questions[*key].question.get() == *question;
         self.by_question.find(question.hash(), is_it).copied()

@@ -15,6 +15,9 @@ pub(super) const MAX_OPEN_FOR_STREAM: usize = 1_000;
 /// When a question for which nobody is left to be asked is looked at again: all servers may be down by then.
 pub(super) const RECHECK: Duration = Duration::from_secs(1);
 
+/// How many questions are looked at again in a second at most: each takes a worker half a microsecond where there are very many.
+pub(super) const RECHECKS_PER_S: u32 = 10_000;
+
 /// Retries of one worker: so many a millisecond, and so many at once. The upstream's loss takes a part of the questions and never needs
 /// more; questions that nobody answers, however many, so cost little more than being asked once.
 const PER_MS: u32 = 5;
