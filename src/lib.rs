@@ -35,6 +35,7 @@ pub mod registry;
 pub mod report;
 pub mod resolver;
 pub mod share_out;
+pub mod single_writer;
 pub mod snapshot;
 pub mod spread;
 pub mod store;

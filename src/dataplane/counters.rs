@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use crossbeam_utils::CachePadded;
 
+use crate::single_writer::{self, add};
+
 /// Declares [`Event`] with its name for people and programs, so that none can be forgotten.
 macro_rules! events {
     ($($(#[$doc:meta])* $variant:ident => $name:literal,)*) => {
@@ -128,13 +130,8 @@ pub struct Counters {
     times: CachePadded<Times>,
 }
 
-/// How long something took, as it was counted.
-#[derive(Default)]
-struct Times {
-    sum_ns: AtomicU64,
-    /// By the number of bits that the time has in nanoseconds, from [`Counters::SHORTEST_BITS`] on.
-    buckets: [AtomicU64; Counters::BUCKETS],
-}
+/// Times from a microsecond on, to 16 ms.
+type Times = single_writer::Times<1_024, 16>;
 
 impl Default for Counters {
     fn default() -> Self {
@@ -158,28 +155,14 @@ impl Counters {
         add(&self.counts[event as usize], n);
     }
 
-    /// Times up to this number of bits in nanoseconds are one, and so are those of all bits from the last bucket's on.
-    const SHORTEST_BITS: u32 = 10;
-    const BUCKETS: usize = 16;
-
     /// Counts how long a batch took. Only the worker that owns these counters may call this.
     pub fn time(&self, took: Duration) {
-        let ns = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
-        let bits = u64::BITS - ns.leading_zeros();
-        let bucket = bits.saturating_sub(Self::SHORTEST_BITS) as usize;
-        add(&self.times.buckets[bucket.min(Self::BUCKETS - 1)], 1);
-        add(&self.times.sum_ns, ns);
+        self.times.count(took);
     }
 
-    /// How long the batches took that were timed: all together, and how many took up to how long.
+    /// How long the batches took that were timed: all together, and how many took less than how long.
     pub fn times(&self) -> (Duration, impl Iterator<Item = (Option<Duration>, u64)>) {
-        let bucket = |(i, count): (usize, &AtomicU64)| {
-            let longest = (i + 1 < Self::BUCKETS)
-                .then(|| Duration::from_nanos(1 << (Self::SHORTEST_BITS as usize + i)));
-            (longest, count.load(Ordering::Relaxed))
-        };
-        let sum = Duration::from_nanos(self.times.sum_ns.load(Ordering::Relaxed));
-        (sum, self.times.buckets.iter().enumerate().map(bucket))
+        self.times.read()
     }
 
     /// How often `event` was counted.
@@ -189,34 +172,9 @@ impl Counters {
     }
 }
 
-#[inline]
-fn add(counter: &AtomicU64, n: u64) {
-    counter.store(counter.load(Ordering::Relaxed) + n, Ordering::Relaxed);
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn times_are_counted_by_how_long_they_are() {
-        let counters = Counters::default();
-        for us in [0, 1, 2, 3, 100_000, 10_000_000] {
-            counters.time(Duration::from_micros(us));
-        }
-        let (sum, buckets) = counters.times();
-        assert_eq!(sum, Duration::from_micros(10_100_006));
-        let buckets: Vec<_> = buckets.collect();
-        assert_eq!(
-            buckets[..3],
-            [
-                (Some(Duration::from_nanos(1024)), 2),
-                (Some(Duration::from_nanos(2048)), 1),
-                (Some(Duration::from_nanos(4096)), 1)
-            ]
-        );
-        assert_eq!(buckets.last(), Some(&(None, 2)));
-    }
 
     #[test]
     fn counters_of_two_workers_share_no_cache_line() {

@@ -17,11 +17,15 @@ use crate::dataplane::identity::Identity;
 use crate::design::cache::Cache;
 use crate::design::{Elsewhere, Gathered};
 use crate::mmsg::BATCH_LEN;
+use crate::resolver::Resolver;
+use crate::resolver::cache::Limits;
+use crate::resolver::question::{Answer, Question};
+use crate::resolver::routes::Routes;
 use crate::snapshot::Current;
 use crate::store::{Attributes, Delta, Key, NodeId, Store, encode};
 use crate::table::{MAX_TOGETHER, Publisher, ZoneSettings};
 use crate::wire::cookie::Secrets;
-use crate::wire::name::{HashSeed, Name};
+use crate::wire::name::{HashSeed, Name, QueryName};
 use crate::wire::response::{DEFAULT_UDP_LEN, Transport};
 
 const DOMAIN: &str = "redbreast.internal";
@@ -46,12 +50,13 @@ pub struct Prepared {
 
 /// Names of the operations, and how they are prepared.
 type Preparation = fn(calls: u32) -> Prepared;
-const OPERATIONS: [(&str, Preparation); 7] = [
+const OPERATIONS: [(&str, Preparation); 8] = [
     ("answer-positive", |_| answers(Asked::Positive)),
     ("answer-negative", |_| answers(Asked::Negative)),
     ("answer-eight", |_| answers(Asked::Eight)),
     ("answer-tcp", |_| tcp_answers()),
     ("answer-cached", |_| answers(Asked::Cached)),
+    ("answer-forwarded", |_| answers(Asked::Forwarded)),
     ("publish-one", |_| publications()),
     ("merge-delta", merges),
 ];
@@ -110,6 +115,7 @@ enum Asked {
     Negative,
     Eight,
     Cached,
+    Forwarded,
 }
 
 impl Asked {
@@ -120,6 +126,7 @@ impl Asked {
             Self::Negative => format!("nobody-{i:05}.{DOMAIN}"),
             Self::Eight => format!("eight.{DOMAIN}"),
             Self::Cached => format!("cached-{i:05}.{DOMAIN}"),
+            Self::Forwarded => format!("cached-{i:05}.example"),
         };
         let count = u32::try_from(BATCH_LEN).expect("some dozens");
         (0..count).map(|i| query(&name(&owner(i)))).collect()
@@ -160,6 +167,8 @@ fn answers(asked: Asked) -> Prepared {
             cache.insert(&query[12..query.len() - 4], gathered.known(1), 0);
         }
         answerer.look_elsewhere(Elsewhere::new(Some(cache)));
+    } else if asked == Asked::Forwarded {
+        answerer.forward_by(resolver(&queries, table.seed()));
     }
     let mut buffers = vec![[0u8; BUFFER_LEN]; queries.len()];
     let work = move || {
@@ -179,6 +188,23 @@ fn answers(asked: Asked) -> Prepared {
         }
     };
     Prepared { work: Box::new(work), per_call: per_call() }
+}
+
+/// One that has an address for each of what is asked, and nobody to ask for more.
+fn resolver(queries: &[Vec<u8>], seed: HashSeed) -> Resolver {
+    let mut resolver = Resolver::new(Current::new(Routes::default()).reader(), Limits::default(), 1);
+    let records = b"\xc0\x0c\0\x01\0\x01\0\0\x0e\x10\0\x04\xc0\0\x02\x01";
+    let (answers, ttl_s, ttls_at) = (1, 3_600, &[0, 6]);
+    let answer = Answer { rcode: 0, authenticated: false, answers, authorities: 0, ttl_s, records, ttls_at };
+    let mut folded = QueryName::default();
+    for query in queries {
+        folded.fold_wire(&query[12..query.len() - 4], seed).expect("a valid name");
+        let (name, name_hash) = (folded.as_wire(), folded.hash());
+        let question = Question { name, name_hash, qtype: 1, dnssec_ok: false, checking_disabled: false };
+        resolver.cache().insert(&question, &answer, 0);
+    }
+    resolver.set_time(1);
+    resolver
 }
 
 fn per_call() -> u32 {

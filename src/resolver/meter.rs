@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use crossbeam_utils::CachePadded;
 
+use crate::single_writer::{self, add};
+
 /// What is counted, each with its name for programs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(usize)]
@@ -43,10 +45,11 @@ impl Count {
     }
 }
 
-/// The shortest time that is told apart, and by how many doublings the longest: 64 us to 4 s.
-const SHORTEST_US: u64 = 64;
 /// Times that are told apart, with a last one for what is longer.
 pub const BUCKETS: usize = 18;
+
+/// From 64 us on, to 4 s.
+type Times = single_writer::Times<64_000, BUCKETS>;
 
 /// The counts of one worker of one upstream: plain stores of a single writer.
 #[derive(Default)]
@@ -57,8 +60,7 @@ pub struct Meter {
 #[derive(Default)]
 struct Inner {
     counts: [AtomicU64; Count::ALL.len()],
-    sum_us: AtomicU64,
-    buckets: [AtomicU64; BUCKETS],
+    times: Times,
     is_down: AtomicBool,
     /// Written when a connection ends, never for a packet.
     fault: Mutex<Option<Box<str>>>,
@@ -72,10 +74,7 @@ impl Meter {
 
     /// Counts an answer that took so long.
     pub fn time(&self, took: Duration) {
-        let us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-        let bucket = (us / SHORTEST_US).checked_ilog2().map_or(0, |log| log as usize + 1);
-        add(&self.inner.buckets[bucket.min(BUCKETS - 1)], 1);
-        add(&self.inner.sum_us, us);
+        self.inner.times.count(took);
         self.count(Count::Answered);
     }
 
@@ -115,17 +114,8 @@ impl Meter {
 
     /// How long the answers took: all together, and how many took less than how long.
     pub fn times(&self) -> (Duration, impl Iterator<Item = (Option<Duration>, u64)>) {
-        let bucket = |(i, count): (usize, &AtomicU64)| {
-            let below = (i + 1 < BUCKETS).then(|| Duration::from_micros(SHORTEST_US << i));
-            (below, count.load(Ordering::Relaxed))
-        };
-        let sum = Duration::from_micros(self.inner.sum_us.load(Ordering::Relaxed));
-        (sum, self.inner.buckets.iter().enumerate().map(bucket))
+        self.inner.times.read()
     }
-}
-
-fn add(counter: &AtomicU64, n: u64) {
-    counter.store(counter.load(Ordering::Relaxed) + n, Ordering::Relaxed);
 }
 
 #[cfg(test)]
@@ -133,17 +123,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_are_counted_by_how_long_they_are() {
+    fn who_is_timed_has_answered() {
         let meter = Meter::default();
-        for us in [0, 63, 64, 127, 128, 100_000_000] {
-            meter.time(Duration::from_micros(us));
-        }
-        let (sum, buckets) = meter.times();
-        let buckets: Vec<_> = buckets.collect();
-        assert_eq!((sum.as_micros(), meter.get(Count::Answered)), (100_000_382, 6));
-        let first = [64, 128, 256].map(|us| Some(Duration::from_micros(us)));
-        assert_eq!(buckets[..3], [(first[0], 2), (first[1], 2), (first[2], 1)]);
-        assert_eq!(buckets.last(), Some(&(None, 1)));
+        [1, 100].into_iter().for_each(|ms| meter.time(Duration::from_millis(ms)));
+        assert_eq!((meter.times().0, meter.get(Count::Answered)), (Duration::from_millis(101), 2));
     }
 
     #[test]
