@@ -318,7 +318,7 @@ impl<W> InFlight<W> {
         self.find(question).is_some()
     }
 
-    /// Messages that wait to be sent; those of questions that have ended meanwhile are none.
+    /// Messages that wait to be sent, with those of questions that have ended meanwhile: these are passed over when it is their turn.
     #[must_use]
     pub fn unsent(&self) -> usize {
         self.outgoing.len()
