@@ -342,7 +342,8 @@ def print_tables(results: dict) -> None:
     print("A server CPU well below 100% that did not wait for it means that the load was the limit.\n")
     print(table.render("server", results["servers"]))
     if "loads" in results:
-        print("\nLatency (us) in an open loop at parts of each server's own rate; response times, medians of the rounds.\n")
+        print("\nLatency (us) in an open loop at parts of each server's own rate; response times, medians of the rounds.")
+        print("Invalid: the load was late, or had no room for answers, which are lost then: that says nothing of the server.\n")
         print(render_loads(results["loads"]))
     if "generators" in results:
         print("\nLoad generators against the floor; ratio is to dnsperf's rate in the same round.\n")

@@ -43,7 +43,8 @@ def compare_loads(
     rows: dict[str, dict] = {}
     for point, those in samples.items():
         figures = {figure: median(one[figure] for one in those) for figure in FIGURES}
-        row = figures | {"qps": point.qps, "lost": sum(one["lost"] for one in those), "samples": those}
+        row = figures | {"qps": point.qps, "samples": those}
+        row |= {total: sum(one[total] for one in those) for total in ("lost", "invalid")}
         rows.setdefault(point.server.name, {})[f"{point.share:.0%}"] = row
     return rows
 
@@ -61,17 +62,20 @@ def sample(point: Point, binary: Path, asking: Asking) -> dict:
     except ValueError as error:
         raise Fault(f"redbreast bench: {(done.stderr or done.stdout).strip()[-500:]}") from error
     response = report["response_us"]
-    return {figure: response[figure] for figure in FIGURES} | {"lost": report["totals"]["lost"]}
+    figures = {figure: response[figure] for figure in FIGURES}
+    # What the load says that it could not do itself, or could not take in, is not the server's.
+    return figures | {"lost": report["totals"]["lost"], "invalid": not report["verdict"]["valid"]}
 
 
 def render(rows: dict[str, dict]) -> str:
     """A line for each server and share."""
-    lines = [("server", "load", "queries/s", "p50", "p99", "p99.9", "max", "lost")]
+    lines = [("server", "load", "queries/s", "p50", "p99", "p99.9", "max", "lost", "invalid")]
     for share in (f"{share:.0%}" for share in SHARES):
         for name, row in rows.items():
             at = row[share]
             figures = (f"{at[figure]:,.1f}" for figure in FIGURES)
-            lines.append((name, share, f"{at['qps']:,}", *figures, f"{at['lost']:,}"))
+            invalid = f"{at['invalid']} of {len(at['samples'])}"
+            lines.append((name, share, f"{at['qps']:,}", *figures, f"{at['lost']:,}", invalid))
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(
         "  ".join([line[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(line[1:], widths[1:]))])
