@@ -220,6 +220,7 @@ impl Node {
     /// # Errors
     /// The same.
     pub fn start_with(settings: Settings, inbox: Inbox, inherited: Inherited) -> Result<Self, NodeError> {
+        let file_watch = watch_files(&settings, &inbox);
         let names = read_names(&settings)?;
         let secrets = read_secrets(&settings)?.unwrap_or_else(Secrets::random);
         let ring = read_ring(&settings)?;
@@ -266,7 +267,7 @@ impl Node {
             health: None,
             ages: Ages::new(),
             containers: Containers::default(),
-            file_watch: None,
+            file_watch: watch_or_tell(file_watch),
             supervisor: Supervisor::default(),
             watchers: Watchers::default(),
             found: HashMap::new(),
@@ -275,7 +276,6 @@ impl Node {
         node.register_name_servers();
         node.replace(names);
         node.watch_all();
-        node.watch_files();
         match node.start_threads(listeners) {
             Ok(()) => {
                 node.supervisor.tell_ready();
@@ -358,24 +358,6 @@ impl Node {
             seeds::look_up(&gossip.join, self.inbox.sender()).map_err(NodeError::Thread)?;
         }
         Ok(())
-    }
-
-    /// Has the files watched that are read again when they change.
-    fn watch_files(&mut self) {
-        let files: Vec<_> = self.settings.files().cloned().collect();
-        self.file_watch = None;
-        if files.is_empty() {
-            return;
-        }
-        let sender = self.inbox.sender();
-        let changed = move || {
-            // It can only fail when the control thread is gone, and the names with it.
-            sender.send(Control::Reload);
-        };
-        match watch::watch(&files, changed) {
-            Ok(watch) => self.file_watch = Some(watch),
-            Err(error) => warn!("cannot watch the files, send SIGHUP after a change: {error}"),
-        }
     }
 
     /// The CPU for a worker, if it is not to run on any.
@@ -477,6 +459,28 @@ impl Node {
         let total = |event: Event| counters.iter().map(|counters| counters.get(event)).sum();
         Event::ALL.iter().map(|&event| (event, total(event))).collect()
     }
+}
+
+/// Has the files watched that are read again when they change. Before they are read, or a change in between would not be seen.
+fn watch_files(settings: &Settings, inbox: &Inbox) -> notify::Result<Option<FileWatch>> {
+    let files: Vec<_> = settings.files().cloned().collect();
+    if files.is_empty() {
+        return Ok(None);
+    }
+    let sender = inbox.sender();
+    let changed = move || {
+        // It can only fail when the control thread is gone, and the names with it.
+        sender.send(Control::Reload);
+    };
+    watch::watch(&files, changed).map(Some)
+}
+
+/// The watch, if there is one; else says why not. After the files have been read: what is wrong with these is told first.
+fn watch_or_tell(watch: notify::Result<Option<FileWatch>>) -> Option<FileWatch> {
+    watch.unwrap_or_else(|error| {
+        warn!("cannot watch the files, send SIGHUP after a change: {error}");
+        None
+    })
 }
 
 /// Sees that workers will have the CPU, and the packets, that they are to have.

@@ -6,7 +6,10 @@ use std::time::{Duration, Instant};
 use rustix::time::{ClockId, clock_gettime};
 use tracing::{error, info, warn};
 
-use super::{Control, Node, NodeError, read_names, read_ring, read_secrets, read_zone_keys, upstreams};
+use super::{
+    Control, Node, NodeError, read_names, read_ring, read_secrets, read_zone_keys, upstreams, watch_files,
+    watch_or_tell,
+};
 use crate::config::Settings;
 use crate::gossip::engine::Faults;
 use crate::gossip::seal::Rejected;
@@ -123,15 +126,16 @@ impl Node {
         let before = self.settings.clone();
         self.settings.take_changeable(settings);
         self.supervisor.tell_reloading();
+        let file_watch = watch_files(&self.settings, &self.inbox);
         match self.reload() {
             Ok(()) => {
+                self.file_watch = watch_or_tell(file_watch);
                 if self.settings.policies != before.policies {
                     // Any name may be answered by another one now.
                     self.note_changed();
                     self.apply_policies();
                     self.publisher.publish_whole(self.cluster.engine().store(), 1);
                 }
-                self.watch_files();
                 info!("configuration read again: {} names", self.table().names());
             }
             Err(refused) => {
