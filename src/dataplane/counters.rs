@@ -177,6 +177,26 @@ mod tests {
     use super::*;
 
     #[test]
+    fn times_are_counted_by_how_long_they_are() {
+        let counters = Counters::default();
+        for us in [0, 1, 2, 3, 100_000, 10_000_000] {
+            counters.time(Duration::from_micros(us));
+        }
+        let (sum, buckets) = counters.times();
+        assert_eq!(sum, Duration::from_micros(10_100_006));
+        let buckets: Vec<_> = buckets.collect();
+        assert_eq!(
+            buckets[..3],
+            [
+                (Some(Duration::from_nanos(1024)), 2),
+                (Some(Duration::from_nanos(2048)), 1),
+                (Some(Duration::from_nanos(4096)), 1)
+            ]
+        );
+        assert_eq!(buckets.last(), Some(&(None, 2)));
+    }
+
+    #[test]
     fn counters_of_two_workers_share_no_cache_line() {
         // Processors fetch lines of 64 bytes in pairs.
         assert!(align_of::<Counters>() >= 128 && size_of::<Counters>().is_multiple_of(128));

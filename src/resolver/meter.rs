@@ -123,10 +123,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_is_timed_has_answered() {
+    fn times_are_counted_by_how_long_they_are() {
         let meter = Meter::default();
-        [1, 100].into_iter().for_each(|ms| meter.time(Duration::from_millis(ms)));
-        assert_eq!((meter.times().0, meter.get(Count::Answered)), (Duration::from_millis(101), 2));
+        for us in [0, 63, 64, 127, 128, 100_000_000] {
+            meter.time(Duration::from_micros(us));
+        }
+        let (sum, buckets) = meter.times();
+        let buckets: Vec<_> = buckets.collect();
+        assert_eq!((sum.as_micros(), meter.get(Count::Answered)), (100_000_382, 6));
+        let first = [64, 128, 256].map(|us| Some(Duration::from_micros(us)));
+        assert_eq!(buckets[..3], [(first[0], 2), (first[1], 2), (first[2], 1)]);
+        assert_eq!(buckets.last(), Some(&(None, 1)));
     }
 
     #[test]
