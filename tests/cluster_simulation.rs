@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use redbreast::gossip::engine::{Bulk, Engine, MAX_STREAM_DELTA_LEN, Output};
 use redbreast::gossip::peer::Peer;
-use redbreast::store::{Attributes, Delta, Key, NodeId, Reader, Store};
+use redbreast::store::{Attributes, Delta, Key, NodeId, Reader, SharedStore, Store};
 use redbreast::wire::name::Name;
 
 const NAMES: u8 = 6;
@@ -142,7 +142,7 @@ impl World {
             dns: None,
             name: format!("node-{at}").into(),
         };
-        place.engine = Some(Engine::new(me, store, &seeds, rng));
+        place.engine = Some(Engine::new(me, SharedStore::new(store), &seeds, rng));
         self.wake(at, self.now);
     }
 
@@ -226,8 +226,9 @@ impl World {
                 if lives != lives_now || !self.reaches(server, client) {
                     return;
                 }
-                let engine = self.places[server].engine.as_ref().expect("alive");
-                if let Some(delta) = bulk.next(engine.store(), MAX_STREAM_DELTA_LEN) {
+                let store = self.places[server].engine.as_ref().expect("alive").store().clone();
+                let next = bulk.next(&store.read(), MAX_STREAM_DELTA_LEN);
+                if let Some(delta) = next {
                     let mut bytes = Vec::new();
                     delta.encode(&mut bytes);
                     let arrives = now + self.latency();
@@ -282,10 +283,10 @@ impl World {
         let Some(engine) = place_ref.engine.as_mut() else { return };
         if place_ref.registered.remove(&name) {
             let gone = key(place, name);
-            engine.store_mut().remove(|record| record.to_key() == gone);
+            engine.store().write().remove(|record| record.to_key() == gone);
         } else {
             place_ref.registered.insert(name);
-            engine.store_mut().register(&key(place, name), &Attributes::default()).unwrap();
+            engine.store().write().register(&key(place, name), &Attributes::default()).unwrap();
         }
         self.wake(place, self.now);
     }
@@ -344,7 +345,7 @@ impl World {
     }
 
     fn answers(&self, place: usize) -> Option<BTreeMap<u8, BTreeSet<Vec<u8>>>> {
-        let store = self.places[place].engine.as_ref()?.store();
+        let store = self.places[place].engine.as_ref()?.store().read();
         let of = |name: u8| {
             let wire = key(0, name).name.as_wire().to_vec();
             let found: Vec<_> = store.answers(&wire).map(|answer| answer.rdata.to_vec()).collect();
@@ -511,7 +512,7 @@ fn many_nodes_hear_of_everything_soon_and_say_little() {
             world.places[place]
                 .engine
                 .as_ref()
-                .is_some_and(|engine| engine.store().answers(&wire).count() == expected)
+                .is_some_and(|engine| engine.store().read().answers(&wire).count() == expected)
         };
         let mut late: Vec<usize> = (0..nodes).collect();
         while !late.is_empty() {

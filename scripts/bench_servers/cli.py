@@ -30,7 +30,7 @@ from .servers import SERVERS, USUAL, Floor, Redbreast, Server, Setting
 from .updates import compare_updates
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-DEFAULT_BINARY = REPOSITORY / "target" / "release" / "redbreast"
+DEFAULT_BINARY = REPOSITORY / "target" / "dist" / "redbreast"
 # For this program and for all it starts: a server that goes wrong must not fill the disk or leave its memory there.
 LIMITS = {resource.RLIMIT_NOFILE: 4096, resource.RLIMIT_FSIZE: 2 << 30, resource.RLIMIT_CORE: 0}
 # (clients, outstanding queries) the load generators are compared with.
@@ -104,7 +104,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     option("--json", metavar="FILE", help="write the results with every sample; - writes them instead of the table")
     option("--html", metavar="FILE", help="write a page with the results as plots")
     option("--binary", type=Path, metavar="PATH",
-           help="the redbreast to use (default: target/release/redbreast, built if missing)")
+           help="the redbreast to use (default: target/dist/redbreast, built if missing)")
     option("--install", action="store_true",
            help="install what is missing with apt-get, as root (Debian then starts the servers' own services too)")
     return parser.parse_args(arguments)
@@ -206,9 +206,9 @@ def find_binary(given: Path | None) -> Path:
     """The redbreast to measure; the default one is built when it is missing."""
     binary = given or DEFAULT_BINARY
     if given is None and not binary.exists():
-        say("building target/release/redbreast")
-        if subprocess.run(["cargo", "build", "--release"], cwd=REPOSITORY).returncode:
-            raise Fault("cargo build --release failed; its errors stand above")
+        say("building target/dist/redbreast")
+        if subprocess.run(["cargo", "build", "--profile", "dist"], cwd=REPOSITORY).returncode:
+            raise Fault("cargo build --profile dist failed; its errors stand above")
     if not os.access(binary, os.X_OK) or binary.is_dir():
         raise Fault(f"--binary {binary}: expected an executable file", 2)
     return binary.resolve()

@@ -483,7 +483,7 @@ PARTS = ["answers", "hits", "misses", "flood", "loss", "memory"]
 
 def main(words: list[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--binary", type=Path, default=ROOT / "target/release/redbreast", help="the program to measure")
+    parser.add_argument("--binary", type=Path, default=ROOT / "target/dist/redbreast", help="the program to measure")
     parser.add_argument("--domains", type=Path, default=DOMAINS, help="the names, one a line, the most popular first")
     parser.add_argument("--only", action="append", choices=PARTS, help="this part alone; may be given again")
     parser.add_argument("--rounds", type=int, default=5)

@@ -14,7 +14,7 @@ use std::time::Duration;
 use super::membership::{Action, Membership};
 use super::message::{MAX_DELTA_LEN, MAX_SUMMARIES, Message};
 use super::peer::Peer;
-use crate::store::{Applied, Delta, NodeId, Store, Want};
+use crate::store::{Applied, Delta, NodeId, SharedStore, Store, Want};
 
 /// How often a node tells a random member what it knows.
 const SYNC_PERIOD: Duration = Duration::from_secs(1);
@@ -100,7 +100,8 @@ pub struct Down {
 
 /// A node.
 pub struct Engine {
-    store: Store,
+    store: SharedStore,
+    me: NodeId,
     membership: Membership,
     /// Our own changes up to this number have been sent out.
     sent: u64,
@@ -123,11 +124,14 @@ pub struct Engine {
 impl Engine {
     /// The node `me` with what is in its `store`, which tries to reach `seeds`.
     #[must_use]
-    pub fn new(me: Peer, store: Store, seeds: &[SocketAddr], mut rng: fastrand::Rng) -> Self {
+    pub fn new(me: Peer, store: SharedStore, seeds: &[SocketAddr], mut rng: fastrand::Rng) -> Self {
+        let node = me.node;
         let membership = Membership::new(me, seeds, rng.u64(..));
+        let sent = own_head(&store.read());
         Self {
-            sent: own_head(&store),
+            sent,
             store,
+            me: node,
             membership,
             next_sync: Duration::ZERO,
             asked: HashMap::new(),
@@ -142,15 +146,16 @@ impl Engine {
         }
     }
 
-    /// What it knows.
+    /// What it knows, shared with those who change and read it; [`handle_time`](Self::handle_time) sends out what is new.
     #[must_use]
-    pub fn store(&self) -> &Store {
+    pub fn store(&self) -> &SharedStore {
         &self.store
     }
 
-    /// What it knows, to be changed; [`handle_time`](Self::handle_time) then sends it out.
-    pub fn store_mut(&mut self) -> &mut Store {
-        &mut self.store
+    /// Which node it is.
+    #[must_use]
+    pub fn me(&self) -> NodeId {
+        self.me
     }
 
     /// Who is in the cluster.
@@ -234,29 +239,30 @@ impl Engine {
                 _ => {}
             },
             Message::Hash(hash) => {
-                if self.store.digest_hash() == hash {
+                if self.store.read().digest_hash() == hash {
                     self.synchronised = true;
                 } else {
-                    for digest in self.store.digest().parts(MAX_SUMMARIES) {
+                    let digest = self.store.read().digest();
+                    for digest in digest.parts(MAX_SUMMARIES) {
                         self.send(from, &Message::Digest { digest, is_answer: false });
                     }
                 }
             }
             Message::Digest { digest, is_answer } => {
                 // Whose records others answer with is a member, of whom the news did not come here.
-                let (me, members) = (self.store.me(), &self.membership);
+                let (me, members) = (self.me, &self.membership);
                 let strangers = digest.origins().filter(|&node| node != me && members.member(node).is_none());
                 let strangers: Vec<_> = strangers.collect();
                 for strangers in strangers.chunks(MAX_STRANGERS) {
                     self.send(from, &Message::Who(strangers.to_vec()));
                 }
-                let wants = self.store.known().wants(&digest);
+                let wants = self.store.read().known().wants(&digest);
                 if !wants.is_empty() {
                     self.ask(now, from, wants);
                 } else if digest.origins().count() < MAX_SUMMARIES {
                     self.synchronised = true; // that was all the sender knows
                 }
-                let beyond = self.store.digest().beyond(&digest).filter(|_| !is_answer);
+                let beyond = self.store.read().digest().beyond(&digest).filter(|_| !is_answer);
                 for digest in beyond.iter().flat_map(|beyond| beyond.parts(MAX_SUMMARIES)) {
                     self.send(from, &Message::Digest { digest, is_answer: true });
                 }
@@ -287,7 +293,7 @@ impl Engine {
 
     /// Takes over changes, however they came.
     pub fn handle_delta(&mut self, now: Duration, delta: &Delta) -> Applied {
-        let applied = self.store.apply(delta);
+        let applied = self.store.write().apply(delta);
         self.faults.impostor += u64::from(applied == Applied::Impostor);
         self.faults.full += u64::from(applied == Applied::Full);
         if let Some(asked) = self.asked.get_mut(&delta.origin) {
@@ -295,7 +301,7 @@ impl Engine {
         }
         // Of a node that is not a member (yet, or any more) it is good to know, but nothing to answer with.
         if applied == Applied::News && self.membership.member(delta.origin).is_none() {
-            self.store.set_up(delta.origin, false);
+            self.store.write().set_up(delta.origin, false);
             self.down.entry(delta.origin).or_insert(Down { since: now, peer: None });
         }
         applied
@@ -315,11 +321,11 @@ impl Engine {
 
     fn forget(&mut self, node: NodeId) {
         self.down.remove(&node);
-        self.store.forget(node);
+        self.store.write().forget(node);
     }
 
     fn send(&mut self, to: SocketAddr, message: &Message) {
-        let bytes = message.encode(self.store.me());
+        let bytes = message.encode(self.me);
         self.outputs.push_back(Output::Datagram { to, bytes });
     }
 
@@ -332,16 +338,16 @@ impl Engine {
                     self.down.remove(&peer.node);
                     self.left.remove(&peer.node);
                     self.news.push(News::Up(peer.clone()));
-                    self.store.set_up(peer.node, true);
+                    self.store.write().set_up(peer.node, true);
                     // It may have news for us, and we for it: in a small cluster there is no need to wait for the next second.
                     // In a large one so many come up at once that each would be told by all.
                     if self.membership.members().len() <= DIRECT_MEMBERS {
-                        let hash = self.store.digest_hash();
+                        let hash = self.store.read().digest_hash();
                         self.send(peer.address, &Message::Hash(hash));
                     }
                 }
                 Action::Down(peer) => {
-                    self.store.set_up(peer.node, false);
+                    self.store.write().set_up(peer.node, false);
                     if self.left.remove(&peer.node) {
                         self.forget(peer.node);
                         self.news.push(News::Left(peer));
@@ -356,11 +362,11 @@ impl Engine {
 
     /// Sends our own new changes to all, or to those who pass them on to all.
     fn send_changes(&mut self) {
-        let me = self.store.me();
-        let mut part = self.store.delta(me, self.sent, MAX_DELTA_LEN);
+        let me = self.me;
+        let mut part = self.store.read().delta(me, self.sent, MAX_DELTA_LEN);
         while let Some(delta) = part {
             self.sent = delta.to;
-            part = self.store.delta_after(&delta, MAX_DELTA_LEN);
+            part = self.store.read().delta_after(&delta, MAX_DELTA_LEN);
             let mut members: Vec<_> = self.membership.members().map(|member| member.address).collect();
             if members.len() <= DIRECT_MEMBERS {
                 let message = Message::Changes { delta, share: (0, 0) };
@@ -393,7 +399,7 @@ impl Engine {
         let count = self.membership.members().len();
         if count > 0 {
             let chosen = self.membership.members().nth(self.rng.usize(..count)).map(|member| member.address);
-            let hash = self.store.digest_hash();
+            let hash = self.store.read().digest_hash();
             chosen.into_iter().for_each(|to| self.send(to, &Message::Hash(hash)));
         }
     }
@@ -418,7 +424,7 @@ impl Engine {
     fn answer(&mut self, to: SocketAddr, wants: &[Want]) {
         let mut bulk = Bulk::new(wants.to_vec());
         for _ in 0..MAX_ANSWER_DATAGRAMS {
-            let Some(delta) = bulk.next(&self.store, MAX_DELTA_LEN) else { break };
+            let Some(delta) = bulk.next(&self.store.read(), MAX_DELTA_LEN) else { break };
             self.send(to, &Message::Changes { delta, share: (0, 0) });
         }
     }
@@ -432,13 +438,13 @@ impl Engine {
             .collect();
         gone.into_iter().for_each(|node| self.forget(node));
         if self.heads.back().is_none_or(|(then, _)| now >= *then + Duration::from_secs(60)) {
-            self.heads.push_back((now, own_head(&self.store)));
+            self.heads.push_back((now, own_head(&self.store.read())));
         }
         let mut floor = 0;
         while self.heads.front().is_some_and(|(then, _)| now >= *then + TOMBSTONE_AGE) {
             floor = self.heads.pop_front().map_or(floor, |(_, head)| head);
         }
-        self.store.compact(floor);
+        self.store.write().compact(floor);
     }
 }
 

@@ -126,13 +126,13 @@ impl Stream {
         self.flush(now)?;
         for _ in 0..FRAMES_PER_TURN {
             if let Job::Serve(Some(bulk)) = &mut self.job {
-                let Some(delta) = bulk.next(engine.store(), MAX_STREAM_DELTA_LEN) else {
+                let Some(delta) = bulk.next(&engine.store().read(), MAX_STREAM_DELTA_LEN) else {
                     let _ = self.socket.shutdown(Shutdown::Write);
                     return Ok(Turn::Ended);
                 };
                 let message = Message::Changes { delta, share: (0, 0) };
                 self.output.clear();
-                self.seal.seal(&message.encode(engine.store().me()), &mut self.output);
+                self.seal.seal(&message.encode(engine.me()), &mut self.output);
                 self.sent = 0;
                 self.flush(now)?;
             } else if let Some(end) = self.take_frame(now, engine)? {

@@ -170,7 +170,7 @@ impl Transport {
 
     /// Does what the engine wants to be done.
     pub fn send_all(&mut self, now: Duration, registry: &Registry, engine: &mut Engine) {
-        let me = engine.store().me();
+        let me = engine.me();
         while let Some(output) = engine.poll() {
             match output {
                 Output::Datagram { to, bytes } => self.send(to, &bytes),

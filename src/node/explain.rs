@@ -23,7 +23,7 @@ impl Node {
     /// Explains a name.
     pub(super) fn explain(&self, name: &Name) -> Explanation {
         let lower = name.to_lower_case();
-        let store = self.cluster.engine().store();
+        let store = self.cluster.engine().store().read();
         let policy = self.publisher.rules().of(lower.as_wire());
         let found: Vec<_> = store.named(lower.as_wire()).collect();
         let (verdicts, panic) = self.verdicts(lower.as_wire(), &found);
@@ -133,7 +133,8 @@ impl Node {
     /// What holds of each address of a name, as when its answers were laid out; and whether health and tier do not count.
     fn verdicts<'a>(&self, name: &[u8], found: &Found<'a>) -> (BTreeMap<(u16, &'a [u8]), Verdict>, bool) {
         let policy = self.publisher.rules().of(name);
-        let statements = self.cluster.engine().store().statements();
+        let store = self.cluster.engine().store().read();
+        let statements = store.statements();
         let addresses = found.iter().filter(|(_, up, record)| *up && record.address().is_some());
         let mut addresses: Vec<_> = addresses
             .map(|(origin, _, record)| ((record.rtype, record.rdata), statements.standing(*origin, record)))
@@ -149,7 +150,8 @@ impl Node {
     }
 
     fn drained_by(&self, origin: NodeId, record: &Record<'_>, otherwise: &str) -> String {
-        let statements = self.cluster.engine().store().statements();
+        let store = self.cluster.engine().store().read();
+        let statements = store.statements();
         let said = |target: &Target| statements.get(target).is_some();
         let by = match record.address().map(Target::Address) {
             Some(target) if said(&target) => "its address is drained",

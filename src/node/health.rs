@@ -16,7 +16,9 @@ use crate::store::{Record, State};
 impl Node {
     /// Has all that is registered checked, where that is asked for.
     pub(super) fn watch_all(&mut self) {
-        let own = self.cluster.engine().store().registrations();
+        let store = self.cluster.engine().store().clone();
+        let store = store.read();
+        let own = store.registrations();
         let watched: Vec<_> = own.filter_map(|record| Some((record.key.to_vec(), watch(&record)?))).collect();
         for (key, watch) in watched {
             self.watch(&key, watch, false);
@@ -60,7 +62,8 @@ impl Node {
     /// Takes what a check has found.
     pub(super) fn found(&mut self, found: Found) {
         let Found { key, state, told } = found;
-        let store = self.cluster.engine_mut().store_mut();
+        let store = self.cluster.engine().store().clone();
+        let mut store = store.write();
         let Some(record) = store.own(&key) else { return };
         let before = record.attributes().map(|attributes| attributes.state.health);
         let (name, address) = (record.to_key().name, record.address());
@@ -79,7 +82,8 @@ impl Node {
 
     /// Notes how the addresses of an instance are, by the word of whoever runs it. Those that are checked are left to that.
     pub(super) fn report(&mut self, instance: &str, health: Health) -> usize {
-        let store = self.cluster.engine_mut().store_mut();
+        let store = self.cluster.engine().store().clone();
+        let mut store = store.write();
         let meant = |record: &Record<'_>| {
             let checked = || record.attributes().is_ok_and(|attributes| attributes.check.is_some());
             record.instance() == instance && record.address().is_some() && !checked()

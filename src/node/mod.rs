@@ -392,7 +392,8 @@ impl Node {
 
     /// Publishes `names` in place of all that files gave before.
     pub fn replace(&mut self, names: Registrations) {
-        let store = self.cluster.engine_mut().store_mut();
+        let shared = self.cluster.engine().store().clone();
+        let mut store = shared.write();
         let before = Registrations::of(store.registrations());
         // At a start nothing has been published yet, also of what was on disk.
         let starting = self.workers.is_empty();
@@ -401,8 +402,9 @@ impl Node {
             let threads = if starting { threads_for(names.len()) } else { 1 };
             store.load(&names.all(), threads);
             drop((store.take_changed(), names));
+            drop(store);
             self.apply_policies();
-            self.publisher.publish_whole(self.cluster.engine().store(), threads);
+            self.publisher.publish_whole(&self.cluster.engine().store().read(), threads);
             return;
         }
         for gone in before.beyond(&names) {
@@ -411,7 +413,7 @@ impl Node {
         for new in names.beyond(&before) {
             store.register_encoded(new.bytes);
         }
-        drop((before, names));
+        drop((before, names, store));
         self.publish_all();
     }
 
@@ -421,7 +423,7 @@ impl Node {
         for name in self.settings.domains.iter().filter_map(name_server) {
             for ip in self.addresses.iter().map(SocketAddr::ip).filter(|ip| !ip.is_unspecified()) {
                 let bytes = encode(&Key::address(NODE_INSTANCE, &name, ip), &attributes);
-                self.cluster.engine_mut().store_mut().register_encoded(&bytes);
+                self.cluster.engine().store().write().register_encoded(&bytes);
             }
         }
     }
@@ -548,7 +550,7 @@ fn join(
         dns: addresses.iter().copied().find(|address| !address.ip().is_unspecified()),
         name: settings.node_name.as_str().into(),
     };
-    let engine = Engine::new(me, store, &[], fastrand::Rng::new());
+    let engine = Engine::new(me, crate::store::SharedStore::new(store), &[], fastrand::Rng::new());
     Driver::new(engine, transport, registry).map_err(NodeError::Thread)
 }
 

@@ -183,7 +183,7 @@ impl Node {
             if self.mutations.states_next() {
                 self.note_changed(); // so that what was said before is known
             }
-            let batch = self.mutations.next_batch(self.cluster.engine().store(), durable);
+            let batch = self.mutations.next_batch(&self.cluster.engine().store().read(), durable);
             let written = if batch.ops.is_empty() { Written::Now } else { self.journal.write(&batch.ops) };
             self.mutations.under_way = Some(batch);
             match written {
@@ -233,7 +233,8 @@ impl Node {
 
     /// Does to the registrations what is durable by now, or need not be.
     pub(super) fn apply(&mut self, op: &Op) {
-        let store = self.cluster.engine_mut().store_mut();
+        let store = self.cluster.engine().store().clone();
+        let mut store = store.write();
         match op {
             Op::Put { bytes, .. } => {
                 let record = Record::known(bytes);

@@ -50,7 +50,7 @@ impl Node {
     }
 
     pub(super) fn registrations(&self, sought: &Sought) -> Vec<Registration> {
-        let store = self.cluster.engine().store();
+        let store = self.cluster.engine().store().read();
         let names = self.node_names();
         let tell = |(origin, up, record): (NodeId, bool, Record<'_>)| Registration {
             name: record.to_key().name.to_string(),
@@ -97,7 +97,7 @@ impl Node {
 
     fn members(&self) -> Vec<Member> {
         let (engine, now) = (self.cluster.engine(), self.cluster.now());
-        let store = engine.store();
+        let store = engine.store().read();
         let tell = |peer: &Peer, state: &str| Member {
             name: peer.name.to_string(),
             id: peer.node.to_string(),
@@ -142,8 +142,8 @@ impl Node {
         Status {
             version: env!("CARGO_PKG_VERSION").into(),
             name: self.settings.node_name.clone(),
-            id: engine.store().me().to_string(),
-            incarnation: engine.store().incarnation(),
+            id: engine.me().to_string(),
+            incarnation: engine.store().read().incarnation(),
             uptime_s: self.cluster.now().as_secs_f64(),
             domains: self.settings.domains.iter().map(ToString::to_string).collect(),
             dns: self.addresses.clone(),
@@ -151,7 +151,7 @@ impl Node {
             data_dir: self.settings.data_dir.as_deref().map(journal::shown),
             workers: self.workers.len(),
             members: engine.membership().members().len() + 1,
-            registrations: engine.store().len(),
+            registrations: engine.store().read().len(),
             names: self.publisher.current().names(),
             table_bytes: self.publisher.current().heap_len() as u64,
             waits_for: self.waits_for(),

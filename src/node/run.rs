@@ -91,7 +91,7 @@ impl Node {
         self.publish_when_due();
         self.tell_rejected();
         self.supervisor.tell_alive();
-        self.ages.note(self.cluster.engine().store(), Instant::now());
+        self.ages.note(&self.cluster.engine().store().read(), Instant::now());
         true
     }
 
@@ -134,7 +134,7 @@ impl Node {
                     // Any name may be answered by another one now.
                     self.note_changed();
                     self.apply_policies();
-                    self.publisher.publish_whole(self.cluster.engine().store(), 1);
+                    self.publisher.publish_whole(&self.cluster.engine().store().read(), 1);
                 }
                 info!("configuration read again: {} names", self.table().names());
             }
@@ -176,20 +176,22 @@ impl Node {
     pub(super) fn publish_all(&mut self) {
         self.note_changed();
         if self.publisher.pending() > 0 {
-            self.publisher.publish(self.cluster.engine().store(), usize::MAX);
+            self.publisher.publish(&self.cluster.engine().store().read(), usize::MAX);
         }
     }
 
     /// Names that have changed since they were published; some may be counted twice.
     fn unpublished(&self) -> usize {
-        self.cluster.engine().store().changed() + self.publisher.pending()
+        self.cluster.engine().store().read().changed() + self.publisher.pending()
     }
 
     /// Takes the names that have changed, with what has been said of them.
     pub(super) fn note_changed(&mut self) {
-        let store = self.cluster.engine_mut().store_mut();
-        let said = store.has_new_statements();
-        let changed = store.take_changed();
+        let store = self.cluster.engine().store().clone();
+        let (said, changed) = {
+            let mut store = store.write();
+            (store.has_new_statements(), store.take_changed())
+        };
         if said {
             self.apply_policies();
         }
@@ -218,7 +220,7 @@ impl Node {
         }
         self.note_changed();
         let cpu_before = thread_cpu_time();
-        self.publisher.publish(self.cluster.engine().store(), MAX_PUBLISHED);
+        self.publisher.publish(&self.cluster.engine().store().read(), MAX_PUBLISHED);
         // What others did on this CPU meanwhile does not count.
         let took = thread_cpu_time().saturating_sub(cpu_before);
         let paid = begin.saturating_duration_since(self.published_at) / PUBLICATION_SHARE;

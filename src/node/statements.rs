@@ -23,7 +23,7 @@ impl Node {
         for (scope, policy) in &self.settings.policies {
             rules.set(scope, *policy);
         }
-        for (target, value) in self.cluster.engine().store().statements().iter() {
+        for (target, value) in self.cluster.engine().store().read().statements().iter() {
             let Target::Policy(scope) = target else { continue };
             match str::from_utf8(value).ok().and_then(|text| text.parse().ok()) {
                 Some(policy) => rules.set(scope, policy),
@@ -38,7 +38,7 @@ impl Node {
 
     /// What came of saying something about `target`, which is published.
     pub(super) fn stated(&self, target: &Target, changed: bool) -> Stated {
-        let store = self.cluster.engine().store();
+        let store = self.cluster.engine().store().read();
         let mut names = BTreeSet::new();
         let mut ttl_s = 0;
         for (origin, up, record) in store.all() {
@@ -81,6 +81,6 @@ impl Node {
             let policy = (kind == "policy").then(|| String::from_utf8_lossy(value).into_owned());
             Statement { kind: kind.into(), of, scope: scope.into(), policy }
         };
-        self.cluster.engine().store().statements().iter().map(tell).collect()
+        self.cluster.engine().store().read().statements().iter().map(tell).collect()
     }
 }

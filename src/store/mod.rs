@@ -17,6 +17,7 @@ mod merge;
 mod name_set;
 mod node_id;
 mod record;
+mod shared;
 mod statement;
 
 use std::collections::BTreeMap;
@@ -34,6 +35,7 @@ pub use record::{
     Attributes, Key, MAX_CHECK_LEN, MAX_INSTANCE_LEN, MAX_RDATA_LEN, Parts, Record, State, TooLong, encode,
     encode_to,
 };
+pub use shared::SharedStore;
 use statement::STATEMENT;
 pub use statement::{STATEMENT_INSTANCE, Statements, Target};
 
