@@ -17,8 +17,11 @@ mod merge;
 mod name_set;
 mod node_id;
 mod record;
+mod scan;
 mod shared;
 mod statement;
+mod sweep;
+mod work;
 
 use std::collections::BTreeMap;
 
@@ -35,12 +38,14 @@ pub use record::{
     Attributes, Key, MAX_CHECK_LEN, MAX_INSTANCE_LEN, MAX_RDATA_LEN, Parts, Record, State, TooLong, encode,
     encode_to,
 };
+pub use scan::Cursor;
 pub use shared::SharedStore;
 use statement::STATEMENT;
 pub use statement::{STATEMENT_INSTANCE, Statements, Target};
 
 use crate::policy::select::Standing;
 use crate::wire::record::rtype;
+use work::Work;
 
 /// Tombstones of our own that are kept at least, whatever the number of registrations.
 const MIN_TOMBSTONES: usize = 10_000;
@@ -111,6 +116,7 @@ pub struct Store {
     max_foreign_len: usize,
     /// The latest change of our own; kept for its room.
     change: Vec<u8>,
+    work: Work,
 }
 
 impl Store {
@@ -130,6 +136,7 @@ impl Store {
             statements: Statements::default(),
             max_foreign_len: MAX_FOREIGN_LEN,
             change: Vec::new(),
+            work: Work::default(),
         }
     }
 
