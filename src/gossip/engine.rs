@@ -37,6 +37,12 @@ const FORGET_AFTER: Duration = Duration::from_secs(30 * 60);
 /// How long our own tombstones are kept at most.
 const TOMBSTONE_AGE: Duration = Duration::from_secs(30 * 60);
 
+/// Units of the store's postponed work that are done at each turn: some 2 ms of them.
+const SWEEP_STEPS: usize = 1_000;
+
+/// How often it is looked whether there is room for the names that sweeps note.
+const ROOM_PERIOD: Duration = Duration::from_millis(2);
+
 /// Nodes that one message asks about.
 const MAX_STRANGERS: usize = 64;
 
@@ -106,6 +112,8 @@ pub struct Engine {
     /// Our own changes up to this number have been sent out.
     sent: u64,
     next_sync: Duration,
+    /// When the store's postponed work goes on, if there is any.
+    next_sweep: Duration,
     /// What has been asked for, so that each gap is asked for once.
     asked: HashMap<NodeId, Asked>,
     /// Nodes that have records here and are down.
@@ -134,6 +142,7 @@ impl Engine {
             me: node,
             membership,
             next_sync: Duration::ZERO,
+            next_sweep: Duration::ZERO,
             asked: HashMap::new(),
             down: BTreeMap::new(),
             left: BTreeSet::new(),
@@ -199,7 +208,8 @@ impl Engine {
     /// When [`handle_time`](Self::handle_time) should be called next.
     #[must_use]
     pub fn next_time(&self) -> Duration {
-        self.membership.next_time().map_or(self.next_sync, |time| time.min(self.next_sync))
+        let sweep = self.store.read().has_sweeps().then_some(self.next_sweep);
+        [self.membership.next_time(), sweep].into_iter().flatten().fold(self.next_sync, Duration::min)
     }
 
     /// Does what is due, and sends out our own changes.
@@ -212,6 +222,16 @@ impl Engine {
             self.asked.retain(|_, asked| now < asked.expires);
             self.sync_with_someone();
             self.forget_the_past(now);
+        }
+        self.sweep(now);
+    }
+
+    /// Does some of the store's postponed work.
+    fn sweep(&mut self, now: Duration) {
+        let mut store = self.store.write();
+        if store.has_sweeps() {
+            store.sweep(SWEEP_STEPS);
+            self.next_sweep = if store.has_room() { now } else { now + ROOM_PERIOD };
         }
     }
 
@@ -293,16 +313,20 @@ impl Engine {
 
     /// Takes over changes, however they came.
     pub fn handle_delta(&mut self, now: Duration, delta: &Delta) -> Applied {
-        let applied = self.store.write().apply(delta);
+        let applied = {
+            let mut store = self.store.write();
+            let applied = store.apply(delta);
+            // Of a node that is not a member (yet, or any more) it is good to know, but nothing to answer with.
+            if applied == Applied::News && self.membership.member(delta.origin).is_none() {
+                store.set_up(delta.origin, false);
+                self.down.entry(delta.origin).or_insert(Down { since: now, peer: None });
+            }
+            applied
+        };
         self.faults.impostor += u64::from(applied == Applied::Impostor);
         self.faults.full += u64::from(applied == Applied::Full);
         if let Some(asked) = self.asked.get_mut(&delta.origin) {
             asked.expires = now + SYNC_PERIOD;
-        }
-        // Of a node that is not a member (yet, or any more) it is good to know, but nothing to answer with.
-        if applied == Applied::News && self.membership.member(delta.origin).is_none() {
-            self.store.write().set_up(delta.origin, false);
-            self.down.entry(delta.origin).or_insert(Down { since: now, peer: None });
         }
         applied
     }

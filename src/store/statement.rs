@@ -10,8 +10,8 @@ use std::collections::{BTreeMap, HashSet};
 use std::net::IpAddr;
 
 use super::Store;
-use super::changes::Change;
 use super::codec::{Malformed, Reader, put_varint};
+use super::log::Role;
 use super::node_id::NodeId;
 use super::record::{Attributes, Key, MAX_INSTANCE_LEN, Record, encode};
 use crate::policy::rules::Scope;
@@ -219,29 +219,21 @@ impl Store {
         log.map_or_else(|| record.standing(), |log| self.statements.standing(log.origin, record))
     }
 
-    /// Finds what holds of all that has been said, and notes the names whose answers are others by that.
+    /// Finds what holds of all that has been said, and has the names noted whose answers are others by that.
     pub(super) fn refresh_statements(&mut self) {
         let root = [0];
         let places = self.index.by_name(&root);
+        let mut count = 0;
         let now = Statements::read(places.filter_map(|place| {
-            let log = self.logs[usize::from(place.log())].as_ref()?;
+            count += 1;
+            let log = self.logs[usize::from(place.log())].as_ref().filter(|log| log.role == Role::Current)?;
             let change = log.changes.get(place.number()).filter(|change| change.is_live())?;
             Some((log.origin, change.record()))
         }));
+        self.work.add(count);
         let before = std::mem::replace(&mut self.statements, now);
-        let targets: Vec<_> = before.difference(&self.statements).collect();
-        if targets.is_empty() {
-            return;
-        }
-        let mut changed = std::mem::take(&mut self.changed);
-        for log in self.logs.iter().flatten().filter(|log| log.up) {
-            for record in log.changes.live().map(Change::record) {
-                if targets.iter().any(|target| Statements::concerns(target, log.origin, &record)) {
-                    changed.insert(record.name);
-                }
-            }
-        }
-        self.changed = changed;
+        let targets: Vec<_> = before.difference(&self.statements).cloned().collect();
+        self.note_targets(&targets);
     }
 }
 
@@ -267,8 +259,10 @@ mod tests {
         let bytes = at.statements().say(target, value);
         at.register_encoded(&bytes);
         other.apply(&at.delta(at.me(), 0, usize::MAX).unwrap());
-        at.take_changed();
-        other.take_changed();
+        for store in [at, other] {
+            store.settle();
+            store.take_changed();
+        }
     }
 
     fn drained(store: &Store) -> Vec<bool> {
@@ -336,6 +330,9 @@ mod tests {
                 a.register_encoded(&bytes);
                 b.apply(&a.delta(a.me(), 0, usize::MAX).unwrap());
                 for store in [&mut a, &mut b] {
+                    assert!(!store.directives_settled());
+                    store.settle();
+                    assert!(store.directives_settled());
                     let changed = store.take_changed();
                     assert_eq!(changed.contains(web.as_wire()), concerned, "{target:?}");
                     assert_eq!(changed.len(), usize::from(concerned));
