@@ -81,6 +81,12 @@ impl Driver {
         next.saturating_sub(self.now())
     }
 
+    /// Bytes that wait to be sent and of the streams' buffers.
+    #[must_use]
+    pub fn buffered(&self) -> usize {
+        self.engine.buffered() + self.transport.as_ref().map_or(0, Transport::buffered)
+    }
+
     /// Takes note of what the event loop tells.
     pub fn note(&mut self, event: &Event) {
         let now = self.now();
@@ -113,7 +119,7 @@ impl Driver {
     fn send(&mut self) {
         let now = self.now();
         match &mut self.transport {
-            Some(transport) => transport.send_all(now, &self.registry, &mut self.engine),
+            Some(transport) => drop(transport.send_all(now, &self.registry, &mut self.engine)),
             None => while self.engine.poll().is_some() {},
         }
     }

@@ -179,6 +179,12 @@ impl Store {
         self.own_log().incarnation
     }
 
+    /// The number of this node's latest change.
+    #[must_use]
+    pub fn own_head(&self) -> u64 {
+        self.own_log().head
+    }
+
     fn own_log(&self) -> &Log {
         self.logs[0].as_ref().expect("a node does not forget itself")
     }
