@@ -95,10 +95,10 @@ mod tests {
         };
         assert_eq!(told(&mut burst, now, 6), 64);
         assert!(burst.is_behind() && burst.tells(now, true) && !burst.tells(now, true));
-        let tellings = (1..=300u32).filter(|i| burst.tells(now + i * MS, true)).count();
+        let tellings = (1..=300u32).filter(|i| burst.tells(now + *i * MS, true)).count();
         assert_eq!((tellings, burst.is_behind()), (3, true), "one each 100 ms");
         let quiet = now + 300 * MS;
-        let tellings: Vec<_> = (1..=300u32).filter(|i| burst.tells(quiet + i * MS, false)).collect();
+        let tellings: Vec<_> = (1..=300u32).filter(|i| burst.tells(quiet + *i * MS, false)).collect();
         assert_eq!(
             (tellings, burst.is_behind(), burst.next_time()),
             (vec![100], false, None),

@@ -20,14 +20,12 @@ impl SharedStore {
     }
 
     /// The store, to be read.
-    #[must_use]
     pub fn read(&self) -> RwLockReadGuard<'_, Store> {
         // A panic ends the process; in tests, what it left is as good as what there is.
         self.0.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The store, to be changed.
-    #[must_use]
     pub fn write(&self) -> RwLockWriteGuard<'_, Store> {
         self.0.write().unwrap_or_else(PoisonError::into_inner)
     }

@@ -494,7 +494,7 @@ impl Store {
                 done = lap.turn();
                 continue;
             };
-            let next_log = (u64::from(at.log()) + 1).checked_mul(Place::LOG).unwrap_or(u64::MAX);
+            let next_log = (u64::from(at.log()) + 1).saturating_mul(Place::LOG);
             lap.at = next_log;
             let Some(log) = log.as_ref().filter(|log| log.is_visible()) else { continue };
             for (number, change) in log.changes.range(at.number()..) {
