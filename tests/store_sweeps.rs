@@ -1,6 +1,9 @@
 //! Work that the store postpones: each step is short however much there is, and in the end it is as if it had been done at once.
 #![allow(missing_docs)]
 
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
 use redbreast::policy::rules::Scope;
 use redbreast::store::{Attributes, Cursor, Delta, Key, MAX_CHANGED, NodeId, Store, Target};
 use redbreast::wire::name::Name;
@@ -198,4 +201,114 @@ fn a_part_ends_between_two_names_where_it_can() {
     // One name that has more than fits is cut nevertheless.
     let delta = store.delta(ME, 0, 60).unwrap();
     assert_eq!((delta.len(), delta.to), (1, 2));
+}
+
+/// What happens to a store and to another node whose log it follows; numbers say which key, or how much.
+#[derive(Clone, Debug)]
+enum Step {
+    Register(u32, u32),
+    Remove(u32),
+    Restart,
+    Pull { parts: usize },
+    SetUp(bool),
+    Forget,
+    Say(bool),
+    Sweep(usize),
+    Publish,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        4 => (0..KEYS, 0..2u32).prop_map(|(i, ttl_s)| Step::Register(i, ttl_s)),
+        3 => (0..KEYS).prop_map(Step::Remove),
+        2 => Just(Step::Restart),
+        6 => (1..6usize).prop_map(|parts| Step::Pull { parts }),
+        3 => any::<bool>().prop_map(Step::SetUp),
+        1 => Just(Step::Forget),
+        1 => any::<bool>().prop_map(Step::Say),
+        4 => (1..4usize).prop_map(Step::Sweep),
+        2 => Just(Step::Publish),
+    ]
+}
+
+const KEYS: u32 = 5;
+
+type Published = BTreeMap<Vec<u8>, Vec<(Option<u32>, Vec<u8>, bool)>>;
+
+fn answers(store: &Store) -> Published {
+    let names = (0..KEYS).flat_map(|i| {
+        let reverse = Name::reverse(i.to_be_bytes().into());
+        [key(i).name.as_wire().to_vec(), reverse.as_wire().to_vec()]
+    });
+    let of = |name: &[u8]| {
+        let found = store.answers(name);
+        let mut found: Vec<_> = found.map(|it| (it.ttl_s, it.rdata.to_vec(), it.standing.drained)).collect();
+        found.sort();
+        found
+    };
+    names.map(|name| (name.clone(), of(&name))).collect()
+}
+
+fn publish(store: &mut Store, published: &mut Published) {
+    let changed = store.take_changed();
+    let now = answers(store);
+    published.extend(changed.iter().map(|name| (name.to_vec(), now.get(name).cloned().unwrap_or_default())));
+}
+
+fn register(store: &mut Store, i: u32, ttl_s: u32) {
+    store.register(&key(i), &Attributes::with_ttl_s(ttl_s)).unwrap();
+}
+
+/// Takes parts of one change each.
+fn pull_parts(store: &mut Store, other: &Store, parts: usize) {
+    let head = store.known().get(OTHER).filter(|there| there.incarnation == other.incarnation());
+    let mut part = other.delta(OTHER, head.map_or(0, |there| there.head), 0);
+    for _ in 0..parts {
+        let Some(delta) = part else { return };
+        store.apply(&delta);
+        part = other.delta_after(&delta, 0);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(
+        std::env::var("FUZZ_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(20_000)
+    ))]
+
+    /// A log is changed, replaced, withheld and forgotten while its names are being noted, in all orders.
+    #[test]
+    fn no_name_is_missed_whatever_happens_while_names_are_noted(steps in prop::collection::vec(step(), 1..80)) {
+        let (mut store, mut other) = (Store::new(ME, 1), Store::new(OTHER, 1));
+        let (mut published, mut registered) = (answers(&store), BTreeMap::new());
+        for step in &steps {
+            match *step {
+                Step::Register(i, ttl_s) => {
+                    registered.insert(i, ttl_s);
+                    register(&mut other, i, ttl_s);
+                }
+                Step::Remove(i) => {
+                    registered.remove(&i);
+                    other.remove(|record| record.rdata == i.to_be_bytes());
+                }
+                Step::Restart => {
+                    other = Store::new(OTHER, other.incarnation() + 1);
+                    registered.iter().for_each(|(&i, &ttl_s)| register(&mut other, i, ttl_s));
+                }
+                Step::Pull { parts } => pull_parts(&mut store, &other, parts),
+                Step::SetUp(up) => store.set_up(OTHER, up),
+                Step::Forget => store.forget(OTHER),
+                Step::Say(drained) => {
+                    let bytes = store.statements().say(&Target::Node(OTHER), drained.then_some(b"1"));
+                    store.register_encoded(&bytes);
+                }
+                Step::Sweep(steps) => drop(store.sweep(steps)),
+                Step::Publish => publish(&mut store, &mut published),
+            }
+        }
+        publish(&mut store, &mut published);
+        store.settle();
+        publish(&mut store, &mut published);
+        prop_assert_eq!(answers(&store), published);
+        prop_assert!(!store.has_sweeps());
+    }
 }
