@@ -203,6 +203,30 @@ fn a_part_ends_between_two_names_where_it_can() {
     assert_eq!((delta.len(), delta.to), (1, 2));
 }
 
+/// Of two directives the second comes while the names of the first are being noted, and then a record moves behind where they are
+/// looked for: with every number of steps in between.
+#[test]
+fn what_moves_while_directives_are_noted_is_noted() {
+    for (first, second) in (1..14).flat_map(|first| (1..14).map(move |second| (first, second))) {
+        let (mut store, mut other) = (Store::new(ME, 1), filled(OTHER, 1, 0..KEYS));
+        pull(&mut store, &other);
+        let mut published = answers(&store);
+        for (drained, steps) in [(true, first), (false, second)] {
+            let bytes = store.statements().say(&Target::Node(OTHER), drained.then_some(b"1"));
+            store.register_encoded(&bytes);
+            publish(&mut store, &mut published);
+            store.sweep(steps);
+            publish(&mut store, &mut published);
+        }
+        other.remove(|record| record.rdata == 0u32.to_be_bytes());
+        other.register(&key(0), &Attributes::default()).unwrap();
+        pull_parts(&mut store, &other, 1);
+        store.settle();
+        publish(&mut store, &mut published);
+        assert_eq!(answers(&store), published, "{first} steps, then {second}");
+    }
+}
+
 /// What happens to a store and to another node whose log it follows; numbers say which key, or how much.
 #[derive(Clone, Debug)]
 enum Step {

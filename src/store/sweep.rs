@@ -6,6 +6,7 @@
 //! **Why no name is missed.** A name has to be noted once at or after the moment at which its answers changed. A pass goes
 //! through a log by the numbers of its changes, up to the head that it began with. What changes meanwhile gets a higher number,
 //! which the pass does not see; so while a pass is under way, each change to its log notes its names, whatever it says.
+//! (Those that note what directives concern go to the end of each log, wherever that is by then, and so see what moves there.)
 //! Where a reason for a pass comes up during one, the pass goes on to its end and then over the part before, so that a log
 //! that comes and goes all the time still is gone through as a whole.
 
@@ -246,7 +247,7 @@ impl Store {
     /// Whether a change to the log at `place` has to note its names, though it may say what was said before.
     pub(super) fn is_noting(&self, place: u16) -> bool {
         let log = self.logs[usize::from(place)].as_ref();
-        log.is_some_and(|log| log.noting.is_some() || log.is_visible() && self.sweeps.directives.is_some())
+        log.is_some_and(|log| log.noting.is_some())
     }
 
     /// All names of the log at `place` are to be noted.
