@@ -26,6 +26,7 @@ pub mod dataplane;
 pub mod design;
 pub mod gossip;
 pub mod health;
+pub mod limits;
 pub mod mmsg;
 pub mod node;
 pub mod perf;

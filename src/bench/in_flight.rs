@@ -8,7 +8,7 @@
 //! the most time to recognise an answer that comes late or twice.
 
 /// Ids of one socket: all that the 16 bits of the header can tell apart.
-pub(crate) const IDS: usize = 1 << 16;
+pub(crate) const IDS: usize = crate::limits::MAX_IN_FLIGHT;
 
 /// What became of an id, kept in the two top bits of [`Slot::state_and_time`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -32,13 +32,13 @@ pub const DEFAULT_DOMAIN: &str = "redbreast.internal";
 pub const DEFAULT_TTL_S: u32 = 1;
 
 /// The highest TTL (RFC 2181 §8).
-pub const MAX_TTL_S: u32 = i32::MAX as u32;
+pub const MAX_TTL_S: u32 = crate::limits::MAX_TTL_S;
 
 /// Domains at most: a negative answer looks at each of them.
-pub const MAX_DOMAINS: usize = 64;
+pub const MAX_DOMAINS: usize = crate::limits::MAX_DOMAINS;
 
 /// Workers at most; the kernel spreads packets over no more sockets than this in practice, and each has its buffers.
-pub const MAX_WORKERS: usize = 1024;
+pub const MAX_WORKERS: usize = crate::limits::MAX_WORKERS;
 
 /// The port of the gossip where none is said.
 pub const GOSSIP_PORT: u16 = 6783;

@@ -35,7 +35,7 @@ const STREAMS: usize = 1 << 28;
 const _: () = assert!(SLOTS < STREAM as usize && SOCKETS + u16::MAX as usize * SLOTS < STREAMS);
 
 /// Queries sent to upstreams before clients get their turn.
-const QUERIES_PER_TURN: usize = 16;
+const QUERIES_PER_TURN: usize = crate::limits::QUERIES_PER_TURN;
 
 /// What a worker that forwards is given.
 pub struct Setup {

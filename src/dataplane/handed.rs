@@ -14,7 +14,7 @@ use super::waiting::Client;
 use crate::wire::response::Transport;
 
 /// Messages that wait for the other thread at most, of all workers; those after them are SERVFAIL.
-pub const MAX_WAITING: usize = 1_024;
+pub const MAX_WAITING: usize = crate::limits::MAX_HANDED_OVER;
 
 /// Messages of one transfer that wait for their client at most.
 const MAX_AHEAD: usize = 4;

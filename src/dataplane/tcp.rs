@@ -18,10 +18,10 @@ use super::connection::{Buffers, Connection, State};
 use super::counters::{Counters, Event};
 
 /// Connections of one worker at most. The one that has been idle for longest makes room for a new one.
-const MAX_CONNECTIONS: usize = 2_048;
+const MAX_CONNECTIONS: usize = crate::limits::MAX_TCP_CONNECTIONS;
 
 /// Connections of one worker to one client at most; an IPv6 client is a network of 64 bits.
-const MAX_CONNECTIONS_PER_CLIENT: u32 = 256;
+const MAX_CONNECTIONS_PER_CLIENT: u32 = crate::limits::MAX_TCP_CONNECTIONS_PER_CLIENT;
 
 /// Connections that the kernel holds ready for a worker to accept.
 const BACKLOG: i32 = 1_024;

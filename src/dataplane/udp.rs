@@ -20,7 +20,7 @@ use crate::wire::response::Transport;
 /// for a small datagram, 4 MiB hold some 5,000: more than a worker answers in ten milliseconds, so that it may lose its
 /// core for a scheduler's time slice without losing a query. The kernel silently grants less (`net.core.rmem_max`)
 /// where it is set to.
-const SOCKET_BUFFER_LEN: usize = 4 << 20;
+const SOCKET_BUFFER_LEN: usize = crate::limits::SOCKET_BUFFER_LEN;
 
 /// Binds one socket per worker to `address`; with port 0 all of them to the one free port that the kernel picks.
 ///

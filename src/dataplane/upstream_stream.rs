@@ -16,7 +16,7 @@ use super::upstream_tls::{decrypt, encrypt, take_leave};
 use crate::wire::header;
 
 /// Bytes of queries that wait for the stream to take them at most: about a thousand. TLS holds as many again, encrypted.
-const QUEUE_LEN: usize = 64 * 1024;
+const QUEUE_LEN: usize = crate::limits::UPSTREAM_QUEUE_LEN;
 
 /// Bytes of TLS taken from the network at once: some records of the longest kind.
 const NETWORK_LEN: usize = 64 * 1024;

@@ -30,10 +30,10 @@ use crate::snapshot::Reader;
 use crate::table::Table;
 
 /// Batches taken from one socket before the others, and a request to stop, get their turn.
-const BATCHES_PER_TURN: usize = 16;
+const BATCHES_PER_TURN: usize = crate::limits::BATCHES_PER_TURN;
 
 /// The same where upstreams have answered, or are to be asked; fewer if these are for the most part answered at once.
-const BATCHES_BESIDE_OUTCOMES: usize = 4;
+const BATCHES_BESIDE_OUTCOMES: usize = crate::limits::BATCHES_BESIDE_OUTCOMES;
 
 /// How a worker learns that a socket has something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,7 +50,7 @@ enum Watch {
 
 /// When a worker that is told to look for queries all the time glances at the poll: once in so many looks that found
 /// nothing. It delays connections and a request to stop by some ten microseconds.
-const LOOKS_PER_GLANCE: u32 = 32;
+const LOOKS_PER_GLANCE: u32 = crate::limits::LOOKS_PER_GLANCE;
 
 /// The turns of a worker that shares its CPU: enough for some batches.
 const LONGEST_TURN: Duration = Duration::from_micros(200);

@@ -10,10 +10,10 @@ use super::known::{Gathered, Known};
 use super::message::{answered, gather};
 
 /// Names in flight of one worker at most: four for each of a cache's, and far from running out of ids.
-const MAX_NAMES: usize = 16_384;
+const MAX_NAMES: usize = crate::limits::MAX_ASKED_NAMES;
 
 /// Queries of one worker that wait at most; with their bytes they take some tens of megabytes.
-const MAX_WAITERS: usize = 131_072;
+const MAX_WAITERS: usize = crate::limits::MAX_ASKING;
 
 const _: () = assert!(MAX_NAMES <= u16::MAX as usize / 2, "a free id is found by trying");
 

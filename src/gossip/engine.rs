@@ -29,13 +29,13 @@ const FEW_CHANGES: u64 = 64;
 const MAX_ANSWER_DATAGRAMS: usize = 32;
 
 /// Bytes of changes in one message of a stream.
-pub const MAX_STREAM_DELTA_LEN: usize = 60_000;
+pub const MAX_STREAM_DELTA_LEN: usize = crate::limits::MAX_STREAM_DELTA_LEN;
 
 /// How long the records of a node that is down are kept, withheld from answers: it may come back with the same ones.
-const FORGET_AFTER: Duration = Duration::from_secs(30 * 60);
+const FORGET_AFTER: Duration = crate::limits::TOMBSTONE_AGE;
 
 /// How long our own tombstones are kept at most.
-const TOMBSTONE_AGE: Duration = Duration::from_secs(30 * 60);
+const TOMBSTONE_AGE: Duration = crate::limits::TOMBSTONE_AGE;
 
 /// Nodes that one message asks about.
 const MAX_STRANGERS: usize = 64;

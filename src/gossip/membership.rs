@@ -41,7 +41,7 @@ const ANNOUNCE_PERIOD: Duration = Duration::from_secs(1);
 const MAX_SEED_BACKOFF: Duration = Duration::from_secs(16);
 
 /// Seeds at most; names may come to mean ever new addresses.
-const MAX_SEEDS: usize = 256;
+const MAX_SEEDS: usize = crate::limits::MAX_SEEDS;
 
 /// Members that are told at once of our new self.
 const MAX_ANNOUNCED: usize = 32;

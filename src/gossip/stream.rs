@@ -18,13 +18,13 @@ use super::stream_seal::{MAX_FRAME_LEN, StreamSeal};
 const FRAMES_PER_TURN: usize = 8;
 
 /// How long a stream may stand still.
-const STALL: Duration = Duration::from_secs(10);
+const STALL: Duration = crate::limits::STREAM_STALL;
 
 /// How long a node may take to say what it wants. Until then it may be anybody.
-const REQUEST_TIME: Duration = Duration::from_secs(2);
+const REQUEST_TIME: Duration = crate::limits::STREAM_REQUEST_TIME;
 
 /// Bytes of a request at most.
-const MAX_REQUEST_LEN: usize = MAX_FRAME_LEN / 2;
+const MAX_REQUEST_LEN: usize = crate::limits::MAX_REQUEST_LEN;
 
 /// How a turn of a stream ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

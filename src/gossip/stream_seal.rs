@@ -10,7 +10,7 @@ use super::seal::{
 };
 
 /// Bytes of a stream's frame at most, sealed.
-pub const MAX_FRAME_LEN: usize = 1 << 17;
+pub const MAX_FRAME_LEN: usize = crate::limits::MAX_FRAME_LEN;
 
 /// The two ends of a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

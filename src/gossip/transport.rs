@@ -22,19 +22,19 @@ use super::stream_seal::{MAX_FRAME_LEN, Side};
 use crate::store::{NodeId, Want};
 
 /// Datagrams that are taken before others get their turn.
-const DATAGRAMS_PER_TURN: usize = 256;
+const DATAGRAMS_PER_TURN: usize = crate::limits::GOSSIP_DATAGRAMS_PER_TURN;
 
 /// Bytes of a datagram at most: of one change that is as long as it may be, sealed.
-const MAX_DATAGRAM_LEN: usize = 8 * 1024;
+const MAX_DATAGRAM_LEN: usize = crate::limits::MAX_GOSSIP_DATAGRAM_LEN;
 
 /// Bytes asked of the kernel for datagrams that wait, each way.
 const SOCKET_BUFFER_LEN: usize = 4 * 1024 * 1024;
 
 /// Streams from others at a time; more are closed at once, and come again.
-const MAX_SERVED: usize = 32;
+const MAX_SERVED: usize = crate::limits::MAX_SERVED_STREAMS;
 
 /// Streams to others at a time.
-const MAX_FETCHED: usize = 4;
+const MAX_FETCHED: usize = crate::limits::MAX_FETCHED_STREAMS;
 
 /// How often another free port is tried when the kernel picked one for UDP that TCP has in use.
 const PORT_TRIES: usize = 16;

@@ -33,7 +33,7 @@ use crate::wire::message::write_query;
 use crate::wire::name::Name;
 
 /// Programs that run at the same time at most: each takes a process.
-const MAX_PROGRAMS: usize = 64;
+const MAX_PROGRAMS: usize = crate::limits::MAX_CHECK_PROGRAMS;
 
 /// Where a DNS response has its code, and the bits of it.
 const RCODE_AT: usize = 3;

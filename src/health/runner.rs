@@ -17,7 +17,7 @@ use super::probe::{Begun, Prober, begin_tcp};
 use super::spec::Probe;
 
 /// Checks under way at most: each takes a socket.
-const MAX_RUNNING: usize = 4_096;
+const MAX_RUNNING: usize = crate::limits::MAX_CHECKS;
 
 /// Checks that are due within so much time are begun together, the later ones of them early: to be woken for each costs more
 /// than some checks do.

@@ -14,7 +14,7 @@ use crate::registry::request::{Explained, Explanation};
 use crate::resolver::reserved::{Reserved, local_answer, reason};
 use crate::store::{NodeId, Record, Target};
 use crate::wire::name::{Name, QueryName};
-use crate::wire::record::rtype;
+use crate::wire::record::{FIXED_LEN, rtype};
 
 /// The registrations of one name, with their origins and whether these are up.
 type Found<'a> = [(NodeId, bool, Record<'a>)];
@@ -49,6 +49,9 @@ impl Node {
                 match verdict {
                     Some(Ok(_)) if own.drained => {
                         Some("drained; its address is registered once more".to_owned())
+                    }
+                    Some(Ok(_)) | None if self.is_left_out(lower.as_wire(), record) => {
+                        Some("its name has more records than an answer can".into())
                     }
                     Some(Ok(_)) | None => None,
                     Some(Err(why)) if own.drained => Some(self.drained_by(*origin, record, why.told())),
@@ -87,6 +90,16 @@ impl Node {
         };
         let records: Vec<_> = found.iter().map(explain).collect();
         Explanation { name: name.to_string(), policy: policy.to_string(), panic, records, outside: None }
+    }
+
+    /// Whether a record of a name is in no answer since there are too many.
+    fn is_left_out(&self, name: &[u8], record: &Record<'_>) -> bool {
+        if !self.publisher.crowded().has(name) {
+            return false;
+        }
+        let table = self.publisher.current();
+        let set = Name::from_wire(name).and_then(|name| Some(table.get(&name)?.get(record.rtype)?));
+        !set.is_some_and(|set| set.each().any(|it| it.get(FIXED_LEN..) == Some(record.rdata)))
     }
 
     /// The same of any name: of one that is in none of the domains, what is done about it.

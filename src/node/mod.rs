@@ -11,9 +11,11 @@ mod explain;
 mod health;
 mod inbox;
 mod journal;
+mod left_out;
 mod mutations;
 mod plan;
 mod requests;
+mod room;
 mod run;
 mod seeds;
 mod statements;
@@ -34,6 +36,7 @@ use ages::Ages;
 use containers::Containers;
 pub use inbox::{ControlSender, Inbox};
 use journal::Journal;
+use left_out::LeftOut;
 use mutations::Mutations;
 use supervisor::Supervisor;
 use tracing::warn;
@@ -178,6 +181,8 @@ pub struct Node {
     reload_at: Option<Instant>,
     /// What has been told about gossip that was rejected.
     told: run::Told,
+    /// What has been told about records that are in no answer.
+    left_out: LeftOut,
     secrets: Current<Secrets>,
     /// The keys of those who may update zones, or take copies of them.
     zone_keys: Current<Keys>,
@@ -257,6 +262,7 @@ impl Node {
             publication_debt: Duration::ZERO,
             reload_at: None,
             told: run::Told::default(),
+            left_out: LeftOut::default(),
             secrets,
             zone_keys,
             routes: Current::new(Routes::default()),

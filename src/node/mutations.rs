@@ -6,6 +6,7 @@ use std::collections::{BTreeSet, VecDeque};
 
 use super::journal::{Op, Written};
 use super::plan::Plan;
+use super::room::{self, Room};
 use super::{Node, updates};
 use crate::precedence::make_way;
 use crate::registry::request::{Change, Changed, Refused, Reply, Selector, Stated, ZoneUpdate, is_reserved};
@@ -87,7 +88,7 @@ impl Mutations {
 
     /// The next batch: requests of one kind, in the order in which they came, each computed on what is there by then.
     fn next_batch(&mut self, store: &Store, durable: bool) -> Batch {
-        let (mut plan, mut batch) = (Plan::default(), Batch::default());
+        let (mut plan, mut batch, mut room) = (Plan::default(), Batch::default(), Room::default());
         let Some(kind) = self.waiting.front().map(Mutation::kind) else { return batch };
         while plan.len() < MAX_OPS {
             let joins =
@@ -97,21 +98,21 @@ impl Mutations {
             }
             match self.waiting.pop_front() {
                 Some(Mutation::Change(changes, reply)) => {
-                    let mut told = Changed { durable, ..Changed::default() };
-                    let mut others = BTreeSet::new();
-                    for (i, change) in changes.into_iter().enumerate() {
-                        make_way(i);
-                        match change {
-                            Change::Put(key, attributes) => plan.put(store, &key, &attributes, &mut told),
-                            Change::Remove(which) => {
-                                self.plan_removal(store, &which, &mut plan, &mut told, &mut others);
-                            }
+                    match self.plan_changes(store, changes, kind, &mut plan, &mut room) {
+                        Ok((told, others)) => {
+                            batch.acks.push(Ack::Changed(Changed { durable, ..told }, others, reply));
                         }
+                        // Who asked may have gone: then nobody is told.
+                        Err(why) => drop(reply.send(Err(Refused::OverLimit(why)))),
                     }
-                    batch.acks.push(Ack::Changed(told, others, reply));
                 }
                 Some(Mutation::Update(update, reply)) => {
                     let planned = updates::plan(store, &update, &mut plan);
+                    let has_room = planned.map_or(Ok(()), |()| room::check(store, &plan, &update.changes));
+                    if let Err(why) = has_room {
+                        drop(reply.send(Err(Refused::OverLimit(why))));
+                        return Batch::default();
+                    }
                     let code = planned.as_ref().map_or_else(|code| *code, |()| rcode::NOERROR);
                     batch.ops = if planned.is_ok() { plan.into_ops() } else { Vec::new() };
                     batch.acks.push(Ack::Updated(code, reply));
@@ -132,6 +133,40 @@ impl Mutations {
         }
         batch.ops = plan.into_ops();
         batch
+    }
+
+    /// Plans what a request asks for. Returns what is to be told of it, and the nodes that have registered the names that are to go,
+    /// too.
+    ///
+    /// # Errors
+    /// What has no room; nothing of the request is planned then.
+    fn plan_changes(
+        &self,
+        store: &Store,
+        changes: Vec<Change>,
+        kind: Kind,
+        plan: &mut Plan,
+        room: &mut Room,
+    ) -> Result<(Changed, BTreeSet<NodeId>), String> {
+        if kind == Kind::Adds {
+            room.take(store, plan, &changes)?;
+        }
+        let (mut told, mut others) = (Changed::default(), BTreeSet::new());
+        for (i, change) in changes.iter().enumerate() {
+            make_way(i);
+            match change {
+                Change::Put(key, attributes) => plan.put(store, key, attributes, &mut told),
+                Change::Remove(which) => self.plan_removal(store, which, plan, &mut told, &mut others),
+            }
+        }
+        // What is removed makes room for what takes its place; and there is nothing else in the plan.
+        if kind == Kind::Alone
+            && let Err(why) = room::check(store, plan, &changes)
+        {
+            *plan = Plan::default();
+            return Err(why);
+        }
+        Ok((told, others))
     }
 
     /// Plans to remove what is meant by `which` of what was registered by request.
@@ -261,9 +296,9 @@ impl Node {
 impl Ack {
     fn refuse(self, why: &str) {
         match self {
-            Self::Changed(_, _, reply) => drop(reply.send(Err(Refused(why.into())))),
-            Self::Updated(_, reply) => drop(reply.send(Err(Refused(why.into())))),
-            Self::Stated(_, _, reply) => drop(reply.send(Err(Refused(why.into())))),
+            Self::Changed(_, _, reply) => drop(reply.send(Err(Refused::Unable(why.into())))),
+            Self::Updated(_, reply) => drop(reply.send(Err(Refused::Unable(why.into())))),
+            Self::Stated(_, _, reply) => drop(reply.send(Err(Refused::Unable(why.into())))),
         }
     }
 }

@@ -153,6 +153,7 @@ impl Node {
             members: engine.membership().members().len() + 1,
             registrations: engine.store().read().len(),
             names: self.publisher.current().names(),
+            records_left_out: self.publisher.crowded().records(),
             table_bytes: self.publisher.current().heap_len() as u64,
             waits_for: self.waits_for(),
             forwarding: self.forwarding(&counters),

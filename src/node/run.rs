@@ -13,7 +13,7 @@ use super::{
 use crate::config::Settings;
 use crate::gossip::engine::Faults;
 use crate::gossip::seal::Rejected;
-use crate::store::MAX_FOREIGN_LEN;
+use crate::store::{MAX_FOREIGN_LEN, MAX_ORIGINS};
 
 /// How long after the first sign of a change files are read, so that one change is one reading.
 const SETTLING: Duration = Duration::from_millis(5);
@@ -22,19 +22,19 @@ const SETTLING: Duration = Duration::from_millis(5);
 const COMMANDS_PER_TURN: usize = 1_000;
 
 /// The shortest time between two publications.
-const PUBLICATION_PERIOD: Duration = Duration::from_millis(1);
+const PUBLICATION_PERIOD: Duration = crate::limits::PUBLICATION_PERIOD;
 
 /// The longest time between two publications that is waited for to have more of them in one.
 const MAX_PUBLICATION_PERIOD: Duration = Duration::from_millis(100);
 
 /// Publications may take one part in so many of the time: under load, more names go into each.
-const PUBLICATION_SHARE: u32 = 80;
+const PUBLICATION_SHARE: u32 = crate::limits::PUBLICATION_SHARE;
 
 /// After so long without a change the table is brought in order: until then names that have changed may do so again.
 const QUIET: Duration = Duration::from_secs(1);
 
 /// CPU time that publications may be ahead of their share: what changes now and then is published at once.
-const PUBLICATION_CREDIT: Duration = Duration::from_millis(50);
+const PUBLICATION_CREDIT: Duration = crate::limits::PUBLICATION_CREDIT;
 
 /// Names in one publication, where many are waiting: more take several, so that the cluster is not kept waiting.
 const MAX_PUBLISHED: usize = 10_000;
@@ -90,6 +90,7 @@ impl Node {
         self.tell_news(news);
         self.publish_when_due();
         self.tell_rejected();
+        self.left_out.tell(self.publisher.crowded(), Instant::now());
         self.supervisor.tell_alive();
         self.ages.note(&self.cluster.engine().store().read(), Instant::now());
         true
@@ -259,7 +260,8 @@ impl Node {
         }
         if faults.full > self.told.faults.full {
             warn!(
-                "other nodes have registered more than {} GiB: what is over that is left out here, and answers differ",
+                "other nodes have registered more than {} GiB, or there are more than {MAX_ORIGINS}: what is over that is left out \
+                 here, and answers differ",
                 MAX_FOREIGN_LEN >> 30
             );
         }

@@ -10,51 +10,17 @@ use std::path::PathBuf;
 
 use foldhash::fast::FixedState;
 
+use super::conflict::{self, Conflict};
 use super::names_file::{self, Host};
 use super::zone_file::{self, ZoneRecord};
+use crate::limits::{MAX_RECORD_SETS, MAX_SET_LEN};
 use crate::store::{Attributes, Record, encode_to};
-use crate::table::MAX_SET_LEN;
 use crate::text_file::FileError;
 use crate::wire::name::Name;
 use crate::wire::record::{FIXED_LEN, rtype};
 
 /// The instance that what files say belongs to.
 pub const INSTANCE: &str = "files";
-
-/// Why names cannot be served together.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Conflict {
-    /// One name has more records of a type than a message over TCP can carry.
-    SetTooLarge {
-        /// The name.
-        name: String,
-        /// How many records it has.
-        records: usize,
-    },
-    /// A name is an alias (CNAME) and something else too, or an alias of two names (RFC 1034 §3.6.2).
-    AliasAndMore {
-        /// The name.
-        name: String,
-    },
-}
-
-impl fmt::Display for Conflict {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::SetTooLarge { name, records } => write!(
-                f,
-                "{name} has {records} records of one type, more than one answer can carry ({MAX_SET_LEN} bytes)"
-            ),
-            Self::AliasAndMore { name } => write!(
-                f,
-                "{name} has a CNAME record and others; an alias can have one CNAME and nothing else: remove it or the \
-                 others"
-            ),
-        }
-    }
-}
-
-impl std::error::Error for Conflict {}
 
 /// Why files are not served.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -90,7 +56,7 @@ struct Item {
     name_hash: u64,
     key_hash: u64,
     rtype: u16,
-    at: u32,
+    at: usize,
     len: u16,
     key_len: u16,
 }
@@ -110,7 +76,10 @@ impl Registrations {
             let records = zone_file::read(path, domains, ttl_s).map_err(Refused::File)?;
             records.iter().for_each(|record| registrations.add_record(record));
         }
-        registrations.settled().map_err(Refused::Conflict)
+        registrations.settled().map_err(|conflict| {
+            let place = conflict::find(&conflict, hosts, zones, domains, ttl_s);
+            place.map_or(Refused::Conflict(conflict), Refused::File)
+        })
     }
 
     /// Adds what a line of a hosts file says.
@@ -155,12 +124,14 @@ impl Registrations {
     fn note(&mut self, at: usize, name: (usize, usize), key_len: usize, rtype: u16) {
         // Files are the operator's own: nobody else chooses what is hashed here.
         let hash = |from: usize, to: usize| FixedState::default().hash_one(&self.arena[at + from..at + to]);
-        let short = |len: usize| u16::try_from(len).expect("the readers of files bound every part");
+        let short = |len: usize| {
+            u16::try_from(len).expect("at most MAX_RECORD_LEN: the readers of files bound every part")
+        };
         let item = Item {
             name_hash: hash(name.0, name.1),
             key_hash: hash(0, key_len),
             rtype,
-            at: u32::try_from(at).expect("files are below 4 GiB"),
+            at,
             len: short(self.arena.len() - at),
             key_len: short(key_len),
         };
@@ -168,7 +139,7 @@ impl Registrations {
     }
 
     fn bytes(&self, item: &Item) -> &[u8] {
-        &self.arena[item.at as usize..][..usize::from(item.len)]
+        &self.arena[item.at..][..usize::from(item.len)]
     }
 
     fn key(&self, item: &Item) -> &[u8] {
@@ -195,6 +166,9 @@ impl Registrations {
             // What a record takes is less than its registration and its fixed part.
             let bound: usize = name.iter().map(|item| usize::from(item.len) + FIXED_LEN).sum();
             let rtypes: BTreeSet<u16> = name.iter().map(|item| item.rtype).collect();
+            if rtypes.len() > MAX_RECORD_SETS {
+                return Err(Conflict::TooManyTypes { name: text(), types: rtypes.len() });
+            }
             for rtype in rtypes.into_iter().filter(|_| bound > MAX_SET_LEN) {
                 let set = || name.iter().filter(|item| item.rtype == rtype);
                 if set().map(|item| FIXED_LEN + self.record(item).rdata.len()).sum::<usize>() > MAX_SET_LEN {
@@ -222,7 +196,7 @@ impl Registrations {
     pub fn all(&self) -> Vec<&[u8]> {
         let mut places: Vec<_> = self.items.iter().map(|item| (item.at, item.len)).collect();
         places.sort_unstable();
-        places.into_iter().map(|(at, len)| &self.arena[at as usize..][..usize::from(len)]).collect()
+        places.into_iter().map(|(at, len)| &self.arena[at..][..usize::from(len)]).collect()
     }
 
     /// The encodings of those that are not, or not so, among `others`.
@@ -278,6 +252,20 @@ mod tests {
         let records: Vec<_> = addresses.iter().map(|rdata| ("many.example", rtype::A, &rdata[..])).collect();
         let error = registrations(&records).unwrap_err().to_string();
         assert!(error.contains("many.example. has 4100 records"), "{error}");
+    }
+
+    #[test]
+    fn a_name_has_as_many_types_as_a_table_holds_and_not_one_more() {
+        let types = |count: u16| {
+            let all: Vec<_> = (0..count).map(|i| ("many.example", 1_000 + i, &b"x"[..])).collect();
+            registrations(&all).map(|all| all.len())
+        };
+        let max = u16::try_from(MAX_RECORD_SETS).unwrap();
+        assert_eq!(types(max), Ok(MAX_RECORD_SETS));
+        for count in [max + 1, 256, 257, 300] {
+            let error = types(count).unwrap_err().to_string();
+            assert!(error.starts_with(&format!("many.example. has records of {count} types")), "{error}");
+        }
     }
 
     #[test]

@@ -5,6 +5,7 @@
 
 pub mod addition;
 pub mod client;
+pub mod conflict;
 pub mod control_address;
 pub mod docker;
 pub mod files;

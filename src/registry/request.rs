@@ -33,7 +33,7 @@ pub fn is_reserved(instance: &str) -> bool {
 }
 
 /// Registrations in one request at most.
-pub const MAX_ADDITIONS: usize = 1_000;
+pub const MAX_ADDITIONS: usize = crate::limits::MAX_ADDITIONS;
 
 /// Where an answer goes. Whoever asked may have gone meanwhile.
 pub type Reply<T> = oneshot::Sender<T>;
@@ -156,7 +156,12 @@ pub enum Prerequisite {
 
 /// Why nothing was changed, in the node's words.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refused(pub String);
+pub enum Refused {
+    /// The node cannot do it now.
+    Unable(String),
+    /// There would be more than there can be.
+    OverLimit(String),
+}
 
 /// Something to register, as it is asked for.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -387,6 +392,9 @@ pub struct Status {
     pub registrations: usize,
     /// Names with records that it answers, reverse ones included.
     pub names: usize,
+    /// Records that are in no answer, since their names have more than one can.
+    #[serde(default)]
+    pub records_left_out: usize,
     /// Bytes that the names take in the table that answers come from.
     #[serde(default)]
     pub table_bytes: u64,

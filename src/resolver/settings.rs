@@ -13,41 +13,41 @@ use rustls::pki_types::ServerName;
 use crate::wire::name::{Name, suffix_at};
 
 /// Upstreams at most, of one domain as for all the rest: each is measured by each worker, and when all are down each is tried.
-pub const MAX_UPSTREAMS: usize = 32;
+pub const MAX_UPSTREAMS: usize = crate::limits::MAX_UPSTREAMS;
 
 /// Domains with upstreams of their own at most: a question that is not in the cache is compared with each.
-pub const MAX_FORWARDS: usize = 256;
+pub const MAX_FORWARDS: usize = crate::limits::MAX_FORWARDS;
 
 /// Bytes of the cache, of all workers together, unless told otherwise; and the least and the most that can be told. Less would
 /// hold a few hundred answers a worker; more is more than there are names that anybody asks for.
-pub const DEFAULT_CACHE_BYTES: usize = 64 << 20;
+pub const DEFAULT_CACHE_BYTES: usize = crate::limits::DEFAULT_CACHE_BYTES;
 /// See [`DEFAULT_CACHE_BYTES`].
-pub const MIN_CACHE_BYTES: usize = 1 << 20;
+pub const MIN_CACHE_BYTES: usize = crate::limits::MIN_CACHE_BYTES;
 /// See [`DEFAULT_CACHE_BYTES`].
-pub const MAX_CACHE_BYTES: usize = 256 << 30;
+pub const MAX_CACHE_BYTES: usize = crate::limits::MAX_CACHE_BYTES;
 
 /// For how many seconds an answer is kept at most, whatever its TTL, unless told otherwise: a day. What can be told is up to
 /// the seven days that RFC 8767 §4 has for it.
-pub const DEFAULT_MAX_TTL_S: u32 = 86_400;
+pub const DEFAULT_MAX_TTL_S: u32 = crate::limits::DEFAULT_MAX_TTL_S;
 /// See [`DEFAULT_MAX_TTL_S`].
-pub const MAX_MAX_TTL_S: u32 = 7 * 86_400;
+pub const MAX_MAX_TTL_S: u32 = crate::limits::MAX_KEPT_S;
 
 /// The same of answers that there is nothing: RFC 2308 §5 has one to three hours for it.
-pub const DEFAULT_MAX_NEGATIVE_TTL_S: u32 = 3_600;
+pub const DEFAULT_MAX_NEGATIVE_TTL_S: u32 = crate::limits::DEFAULT_MAX_NEGATIVE_TTL_S;
 
 /// For how many seconds after its end an answer is still given where no upstream answers (RFC 8767 §5 has one to three days
 /// for it), and the most that can be told.
-pub const DEFAULT_MAX_STALE_S: u32 = 86_400;
+pub const DEFAULT_MAX_STALE_S: u32 = crate::limits::DEFAULT_MAX_STALE_S;
 /// See [`DEFAULT_MAX_STALE_S`].
-pub const MAX_MAX_STALE_S: u32 = 7 * 86_400;
+pub const MAX_MAX_STALE_S: u32 = crate::limits::MAX_KEPT_S;
 
 /// How long a question may take as a whole, in milliseconds, unless told otherwise: what stub resolvers wait for an answer. And
 /// the least and the most that can be told.
-pub const DEFAULT_TIMEOUT_MS: u64 = 5_000;
+pub const DEFAULT_TIMEOUT_MS: u64 = crate::limits::DEFAULT_TIMEOUT_MS;
 /// See [`DEFAULT_TIMEOUT_MS`].
-pub const MIN_TIMEOUT_MS: u64 = 100;
+pub const MIN_TIMEOUT_MS: u64 = crate::limits::MIN_TIMEOUT_MS;
 /// See [`DEFAULT_TIMEOUT_MS`].
-pub const MAX_TIMEOUT_MS: u64 = 60_000;
+pub const MAX_TIMEOUT_MS: u64 = crate::limits::MAX_TIMEOUT_MS;
 
 /// The port of DNS over UDP and TCP.
 pub const DNS_PORT: u16 = 53;

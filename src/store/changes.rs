@@ -14,6 +14,8 @@ use super::record::Record;
 const BLOCK: u64 = BLOCK_LEN as u64;
 const BLOCK_LEN: u8 = 16;
 
+const _: () = assert!(BLOCK <= u16::BITS as u64, "a block has a bit for each of its numbers");
+
 const LIVE: u8 = 1;
 const TOMBSTONE: u8 = 0;
 

@@ -131,6 +131,7 @@ impl Disk {
         }
         let mut found = read(&database, &path)?;
         let next = found.incarnation.checked_add(1);
+        let next = next.filter(|next| *next < crate::limits::MAX_INCARNATION);
         let next = next.ok_or_else(|| DiskError::Damaged(path.clone(), "no start can follow".into()))?;
         found.incarnation = next.max(unix_time_s);
         let mut disk = Self { database: Some(database), path };

@@ -10,17 +10,18 @@ use std::hash::BuildHasher;
 
 use super::record::Record;
 use super::statement::STATEMENT;
+use crate::limits::MAX_CHANGES;
 use crate::share_out::share_out;
 
 /// A change, by the place of its log and its number there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Place(u64);
 
-const NUMBER_BITS: u32 = 48;
+const NUMBER_BITS: u32 = MAX_CHANGES.ilog2();
 
 impl Place {
     pub(super) fn new(log: u16, number: u64) -> Self {
-        debug_assert!(number < 1 << NUMBER_BITS);
+        debug_assert!(number < MAX_CHANGES);
         Self(u64::from(log) << NUMBER_BITS | number)
     }
 

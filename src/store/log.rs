@@ -9,6 +9,7 @@ use super::codec::{Malformed, Reader, put_bytes, put_varint, varint_len};
 use super::digest::Summary;
 use super::node_id::NodeId;
 use super::record::MAX_RECORD_LEN;
+use crate::limits::{MAX_CHANGES, MAX_INCARNATION};
 
 /// One origin's changes, as far as they are known here.
 #[derive(Clone, Debug)]
@@ -155,8 +156,7 @@ impl Delta {
         let [incarnation, floor, from] = [reader.varint()?, reader.varint()?, reader.varint()?];
         let to = from.checked_add(reader.varint()?).ok_or(Malformed)?;
         let head = to.checked_add(reader.varint()?).ok_or(Malformed)?;
-        // Numbers have 48 bits in the indexes; at a million changes a second that is nine years of one start.
-        if head >= 1 << 48 || floor > head {
+        if head >= MAX_CHANGES || incarnation >= MAX_INCARNATION || floor > head {
             return Err(Malformed);
         }
         let count = reader.varint()?;

@@ -43,7 +43,7 @@ impl Store {
         if delta.from > 0 {
             return Applied::Gap(0);
         }
-        let Some(place) = self.new_place() else { return Applied::Known };
+        let Some(place) = self.new_place() else { return Applied::Full };
         let mut log = Log::new(delta.origin, delta.incarnation);
         log.floor = delta.floor;
         self.logs[usize::from(place)] = Some(log);
@@ -94,7 +94,7 @@ impl Store {
             return Applied::Staged;
         }
         let log = self.staged.remove(&delta.origin).expect("it was staged");
-        if self.replace(log) { Applied::News } else { Applied::Known }
+        if self.replace(log) { Applied::News } else { Applied::Full }
     }
 
     /// Puts a complete log in place of what there was of its origin. Returns whether there was room.

@@ -43,10 +43,10 @@ use crate::policy::select::Standing;
 use crate::wire::record::rtype;
 
 /// Tombstones of our own that are kept at least, whatever the number of registrations.
-const MIN_TOMBSTONES: usize = 10_000;
+const MIN_TOMBSTONES: usize = crate::limits::MIN_TOMBSTONES;
 
 /// Origins at most: their places in the indexes have 16 bits.
-pub const MAX_ORIGINS: usize = 1 << 16;
+pub const MAX_ORIGINS: usize = crate::limits::MAX_ORIGINS;
 
 /// What [`Store::apply`] did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,7 +62,7 @@ pub enum Applied {
     /// Nothing: it claims to come from this node, in a later incarnation than this one. Two nodes have the same id, or an
     /// old copy of our data was started.
     Impostor,
-    /// Nothing: other nodes have registered more than there may be.
+    /// Nothing: other nodes have registered more than there may be, or there are too many of them.
     Full,
 }
 
@@ -79,7 +79,7 @@ enum Put {
 
 /// Bytes of changes that are held for other nodes at most. With what the indexes and the table add that is some three times
 /// as much memory.
-pub const MAX_FOREIGN_LEN: usize = 4 << 30;
+pub const MAX_FOREIGN_LEN: usize = crate::limits::MAX_FOREIGN_LEN;
 
 /// A record for the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -14,6 +14,7 @@ use super::changes::Change;
 use super::codec::{Malformed, Reader, put_varint};
 use super::node_id::NodeId;
 use super::record::{Attributes, Key, MAX_INSTANCE_LEN, Record, encode};
+use crate::limits::MAX_STATEMENT_COUNT;
 use crate::policy::rules::Scope;
 use crate::policy::select::Standing;
 use crate::wire::name::Name;
@@ -107,7 +108,9 @@ impl Statements {
         for (origin, record) in records.filter(|(_, record)| record.rtype == STATEMENT) {
             let Ok(target) = Target::decode(record.rdata) else { continue };
             let Some(mut reader) = record.value().map(Reader) else { continue };
-            let Ok(count) = reader.varint() else { continue };
+            let Some(count) = reader.varint().ok().filter(|count| *count < MAX_STATEMENT_COUNT) else {
+                continue;
+            };
             let word = Word { count, origin, value: reader.0 };
             let before = words.get(&target);
             if before.is_none_or(|before| (before.count, before.origin) < (count, origin)) {
@@ -160,7 +163,8 @@ impl Statements {
     /// nothing does. As the bytes of a registration.
     #[must_use]
     pub fn say(&self, target: &Target, value: Option<&[u8]>) -> Box<[u8]> {
-        let count = self.counts.get(target).copied().unwrap_or_default() + 1;
+        // At the limit the higher node id has the last word, as of equal counts.
+        let count = (self.counts.get(target).copied().unwrap_or_default() + 1).min(MAX_STATEMENT_COUNT - 1);
         let mut said = Vec::new();
         put_varint(&mut said, count);
         said.extend_from_slice(value.unwrap_or_default());

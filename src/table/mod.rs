@@ -6,6 +6,7 @@
 //! A name lives in one of many shards, chosen by its hash. Shards that a new table has in common with the one
 //! before it are shared, not copied: a small change costs little to publish and leaves the workers' caches warm.
 
+mod crowded;
 mod publish;
 mod recent;
 mod root;
@@ -14,6 +15,7 @@ mod update;
 mod whole;
 mod zone;
 
+pub use crowded::Crowded;
 pub use publish::Publisher;
 pub use shard::{Entry, MAX_SET_LEN, MAX_TOGETHER, RecordSet};
 pub(crate) use shard::{append_set, limit_ttl};

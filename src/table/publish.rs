@@ -6,8 +6,9 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
+use super::crowded::Crowded;
 use super::update::{Below, NameRecord, Update, between};
-use super::whole::whole;
+use super::whole::{Whole, whole};
 use super::{Entry, MAX_TOGETHER, Table, ZoneSettings, name_server, shard_of};
 use crate::policy::Policy;
 use crate::policy::rules::Rules;
@@ -24,6 +25,8 @@ pub struct Publisher {
     settings: ZoneSettings,
     rules: Rules,
     below: Below,
+    /// Names with more records than a table holds.
+    crowded: Crowded,
     /// Names that have changed since they were published, as long as all of them fit one publication.
     fresh: NameSet,
     /// If they do not: by the part of the table that they are in.
@@ -70,6 +73,7 @@ impl Publisher {
             settings,
             rules: Rules::default(),
             below: Below::default(),
+            crowded: Crowded::default(),
             fresh: NameSet::default(),
             pending: std::array::from_fn(|_| NameSet::default()),
             next_part: 0,
@@ -111,6 +115,12 @@ impl Publisher {
     #[must_use]
     pub fn rules(&self) -> &Rules {
         &self.rules
+    }
+
+    /// The names of which some records are left out of answers, since there are more than a table holds.
+    #[must_use]
+    pub fn crowded(&self) -> &Crowded {
+        &self.crowded
     }
 
     /// Notes that the records of these names are others now.
@@ -183,8 +193,9 @@ impl Publisher {
         let count = |name: &[u8], below: &mut Below| {
             between(name, &old.zones).for_each(|above| *below.entry(above.into()).or_default() += 1);
         };
-        let (shards, names, below) = whole(store, old.seed, self.settings.ttl_s, &self.rules, count, threads);
-        self.below = below;
+        let Whole { shards, names, below, crowded } =
+            whole(store, old.seed, self.settings.ttl_s, &self.rules, count, threads);
+        (self.below, self.crowded) = (below, crowded);
         let zones = Table::without_names(&self.domains, self.settings, old.seed, old.serial);
         let table = Table { shards, names, entries: names, ..zones };
         // What is not in the store: the domains' name servers, and names that exist because others stand below them.
@@ -231,8 +242,10 @@ impl Publisher {
             }
             if has {
                 counts.entries += usize::from(before.is_none());
-                update.push(name, &mut records, &self.rules.of(name), true);
+                let left_out = update.push(name, &mut records, &self.rules.of(name), true);
+                self.crowded.note(name, left_out);
             } else {
+                self.crowded.note(name, 0);
                 bare.push(name);
             }
         }
@@ -248,7 +261,9 @@ impl Publisher {
             counts.entries = counts.entries + usize::from(exists) - usize::from(before.is_some());
             update.push(name, &mut SmallVec::new(), &Policy::default(), exists);
         }
-        update.build(old, counts, &self.domains, self.settings)
+        let (table, left_out) = update.build(old, counts, &self.domains, self.settings);
+        self.crowded.add_names(left_out);
+        table
     }
 
     /// Notes that there is one name with records more, or less, below those that `name` is below.

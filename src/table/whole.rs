@@ -8,6 +8,7 @@ use std::ops::Range;
 
 use smallvec::SmallVec;
 
+use super::crowded::Crowded;
 use super::root::Root;
 use super::shard::{Shard, ShardWriter};
 use super::shard_of;
@@ -30,9 +31,19 @@ struct Item<'a> {
     is_pointer: bool,
 }
 
+/// What a table is made of.
+pub(super) struct Whole {
+    pub(super) shards: Root,
+    /// How many names there are.
+    pub(super) names: usize,
+    /// What is above them.
+    pub(super) below: Below,
+    /// Those with more records than a table holds.
+    pub(super) crowded: Crowded,
+}
+
 /// Makes shards of all that `store` answers, records without a TTL having `ttl_s`, with up to so many threads. `count` is told the
-/// names, in wire form and lower case, each once, and counts what is above them. Returns the shards, how many names there are, and
-/// the counts.
+/// names, in wire form and lower case, each once, and counts what is above them.
 pub(super) fn whole(
     store: &Store,
     seed: HashSeed,
@@ -40,7 +51,7 @@ pub(super) fn whole(
     rules: &Rules,
     count: impl Fn(&[u8], &mut Below) + Sync,
     threads: usize,
-) -> (Root, usize, Below) {
+) -> Whole {
     // A power of two, as the shards are, so that each shard is in one range of hashes.
     let ranges = threads.next_power_of_two().min(*SHARDS.start());
     let found = share_out((0..ranges).collect(), |share| in_ranges(store, seed, share, ranges));
@@ -51,15 +62,19 @@ pub(super) fn whole(
     }
     let made = share_out(by_range.into_iter().enumerate().collect(), |(range, items)| {
         let here = shards / ranges;
-        let making = Making { store, ttl_s, rules, arena: Vec::new(), names: Vec::new() };
+        let crowded = Crowded::default();
+        let making = Making { store, ttl_s, rules, arena: Vec::new(), names: Vec::new(), crowded };
         making.shards(in_order(items), (range * here..(range + 1) * here, shards), &count)
     });
-    let (mut names, mut below) = (0, Below::default());
-    for (_, names_here, below_here) in &made {
-        names += names_here;
-        below_here.iter().for_each(|(name, count)| *below.entry(name.clone()).or_default() += count);
+    let (mut names, mut below, mut crowded) = (0, Below::default(), Crowded::default());
+    let mut shards = Vec::with_capacity(shards);
+    for made in made {
+        names += made.names;
+        made.below.into_iter().for_each(|(name, count)| *below.entry(name).or_default() += count);
+        crowded.extend(made.crowded);
+        shards.extend(made.shards);
     }
-    (made.into_iter().flat_map(|(shards, ..)| shards).collect(), names, below)
+    Whole { shards: shards.into_iter().collect(), names, below, crowded }
 }
 
 /// All records of the names in a share of the store, by the range that their names' hashes are in.
@@ -131,6 +146,15 @@ struct Making<'a> {
     /// The names, each before the record sets behind their count.
     arena: Vec<u8>,
     names: Vec<Made>,
+    crowded: Crowded,
+}
+
+/// The shards of a range, and what there is to tell of them.
+struct MadeRange {
+    shards: Vec<Shard>,
+    names: usize,
+    below: Below,
+    crowded: Crowded,
 }
 
 /// Where a name is in the arena.
@@ -142,14 +166,13 @@ struct Made {
 }
 
 impl Making<'_> {
-    /// Makes the shards with these numbers, of so many, from all items that are in them. Returns them, how many names they have, and what
-    /// is above these.
+    /// Makes the shards with these numbers, of so many, from all items that are in them.
     fn shards(
         mut self,
         items: Vec<Item<'_>>,
         (numbers, of): (Range<usize>, usize),
         count: impl Fn(&[u8], &mut Below),
-    ) -> (Vec<Shard>, usize, Below) {
+    ) -> MadeRange {
         let (mut rest, mut names, mut below) = (&items[..], 0, Below::default());
         let mut writer = ShardWriter::default();
         let shards = numbers.map(|number| {
@@ -160,7 +183,10 @@ impl Making<'_> {
             names += self.names.len();
             writer.finish_new()
         });
-        (shards.collect(), names, below)
+        let shards = shards.collect();
+        let mut crowded = self.crowded;
+        crowded.add_names(writer.left_out());
+        MadeRange { shards, names, below, crowded }
     }
 
     /// Writes the shard that has these records.
@@ -177,7 +203,8 @@ impl Making<'_> {
                 let begin = self.arena.len();
                 self.arena.extend_from_slice(name);
                 let mut records = of_name.iter().map(|(_, record)| *record).collect();
-                append_sets(&mut self.arena, &mut records, &self.rules.of(name));
+                let left_out = append_sets(&mut self.arena, &mut records, &self.rules.of(name));
+                self.crowded.note(name, left_out);
                 let (sets, end) = (begin + name.len(), self.arena.len());
                 self.names.push(Made { hash: same[0].hash, begin, sets, end });
                 of_each(name);

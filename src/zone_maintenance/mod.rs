@@ -36,7 +36,7 @@ use crate::wire::name::Name;
 use crate::wire::response::Transport;
 
 /// Transfers at the same time at most; who asks for one more is refused, and comes again.
-const MAX_TRANSFERS: usize = 8;
+const MAX_TRANSFERS: usize = crate::limits::MAX_TRANSFERS;
 
 /// Bytes that a message can have.
 const MESSAGE_LEN: usize = u16::MAX as usize;
@@ -147,9 +147,13 @@ impl Thread {
         }
         match answer.blocking_recv() {
             Ok(Ok(rcode)) => Rcode::masked_from_int(rcode),
-            Ok(Err(Refused(why))) => {
+            Ok(Err(Refused::Unable(why))) => {
                 warn!("an update was not made: {why}");
                 Rcode::SERVFAIL
+            }
+            Ok(Err(Refused::OverLimit(why))) => {
+                warn!("an update was refused: {why}");
+                Rcode::REFUSED
             }
             Err(_) => Rcode::SERVFAIL,
         }

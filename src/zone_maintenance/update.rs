@@ -18,7 +18,7 @@ use crate::wire::record::rtype;
 const INSTANCE: &str = "update";
 
 /// Records in one update at most.
-const MAX_RECORDS: usize = 1_000;
+const MAX_RECORDS: usize = crate::limits::MAX_UPDATE_RECORDS;
 
 /// Types that can be added.
 const TYPES: [u16; 7] = [rtype::A, rtype::AAAA, rtype::CNAME, rtype::PTR, rtype::MX, rtype::TXT, rtype::SRV];

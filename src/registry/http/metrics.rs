@@ -151,6 +151,11 @@ fn register_state(registry: &mut Registry, status: &Status, members: &[Member]) 
         ),
         ("names", "Names with records that it answers, reverse ones included", status.names),
         ("registrations", "Registrations of all nodes that are known here", status.registrations),
+        (
+            "records_left_out",
+            "Records that are in no answer, since their names have more than one can",
+            status.records_left_out,
+        ),
         ("members", "Members of the cluster that are up, this one among them", status.members),
         ("members_down", "Members of the cluster that are down", down),
     ];

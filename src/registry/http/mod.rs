@@ -38,7 +38,7 @@ use crate::precedence::stand_back;
 use crate::wire::name::Name;
 
 /// Bytes of a request's body at most: a thousand registrations have a few hundred thousand.
-const MAX_BODY_LEN: usize = 4 << 20;
+const MAX_BODY_LEN: usize = crate::limits::MAX_BODY_LEN;
 
 /// Why there is no control listener.
 #[derive(Debug)]

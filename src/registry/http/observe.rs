@@ -19,7 +19,7 @@ use super::{Shared, metrics};
 use crate::registry::request::{Event, Member, Request, Status};
 
 /// Events that wait for a slow reader at most; those after them are counted and left out.
-const EVENTS: usize = 4_096;
+const EVENTS: usize = crate::limits::MAX_WATCH_EVENTS;
 
 pub(super) fn router() -> Router<Arc<Shared>> {
     Router::new()

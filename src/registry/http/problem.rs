@@ -59,7 +59,11 @@ impl From<QueryRejection> for Problem {
 }
 
 impl From<Refused> for Problem {
-    fn from(Refused(why): Refused) -> Self {
-        Self::new(StatusCode::INTERNAL_SERVER_ERROR, format!("nothing was changed: {why}"))
+    fn from(refused: Refused) -> Self {
+        let (code, why) = match refused {
+            Refused::Unable(why) => (StatusCode::INTERNAL_SERVER_ERROR, why),
+            Refused::OverLimit(why) => (StatusCode::CONFLICT, why),
+        };
+        Self::new(code, format!("nothing was changed: {why}"))
     }
 }

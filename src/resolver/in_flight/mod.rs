@@ -30,10 +30,10 @@ use super::servers::{Server, choose, explore};
 use super::settings::Protocol;
 
 /// Questions of one worker in flight at most; for a new one the oldest is given up.
-pub const MAX_QUESTIONS: usize = 100_000;
+pub const MAX_QUESTIONS: usize = crate::limits::MAX_QUESTIONS;
 
 /// Queries of one worker that wait for them at most; the same holds.
-pub const MAX_WAITERS: usize = 131_072;
+pub const MAX_WAITERS: usize = crate::limits::MAX_WAITERS;
 
 /// Ids that are drawn for a message until one is free.
 const MAX_DRAWS: usize = 8;
