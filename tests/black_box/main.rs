@@ -20,6 +20,7 @@ mod health;
 mod hostile_packets;
 mod hostile_upstream;
 mod http;
+mod limits;
 mod nodes;
 mod perf_gate;
 mod query_tools;
