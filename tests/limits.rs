@@ -25,12 +25,24 @@ trait Value {
 macro_rules! numbers {
     ($($number:ty),*) => { $(impl Value for $number {
         fn value(&self) -> u64 {
-            u64::try_from(*self).unwrap()
+            u64::from(*self)
         }
     })* };
 }
 
-numbers!(u8, u16, u32, u64, usize);
+numbers!(u8, u16, u32);
+
+impl Value for u64 {
+    fn value(&self) -> u64 {
+        *self
+    }
+}
+
+impl Value for usize {
+    fn value(&self) -> u64 {
+        *self as u64
+    }
+}
 
 impl Value for Duration {
     fn value(&self) -> u64 {

@@ -18,8 +18,7 @@ use super::udp::buffered;
 pub(super) const SLOTS: usize = crate::limits::UPSTREAM_PORTS;
 
 /// How often one of them gets a new port. It has rested for as long before, so that nothing is awaited there any more.
-const RENEWAL: Duration =
-    Duration::from_millis(crate::limits::UPSTREAM_PORT_AGE.as_millis() as u64 / SLOTS as u64);
+const RENEWAL: Duration = Duration::from_secs(crate::limits::UPSTREAM_PORT_AGE.as_secs() / SLOTS as u64);
 
 /// The sockets. They are connected, so that the kernel lets through what comes from the upstream alone, and tells if nobody
 /// is there.

@@ -31,10 +31,7 @@ impl Room {
     pub(super) fn take(&mut self, store: &Store, plan: &Plan, changes: &[Change]) -> Result<(), String> {
         let mut over: Vec<&Name> = Vec::new();
         for key in puts(changes) {
-            if !self.names.contains_key(&key.name) {
-                self.names.insert(key.name.clone(), bound(store, &key.name));
-            }
-            let sets = self.names.entry(key.name.clone()).or_default();
+            let sets = self.names.entry(key.name.clone()).or_insert_with(|| bound(store, &key.name));
             *sets.entry(key.rtype).or_default() += FIXED_LEN + key.rdata.len();
             // So far what several nodes have registered, or was there before, counts as often.
             if (sets.len() > MAX_RECORD_SETS || sets[&key.rtype] > MAX_SET_LEN) && !over.contains(&&key.name)

@@ -17,7 +17,9 @@ use crate::share_out::share_out;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Place(u64);
 
-const NUMBER_BITS: u32 = MAX_CHANGES.ilog2();
+const NUMBER_BITS: u32 = 48;
+
+const _: () = assert!(MAX_CHANGES == 1 << NUMBER_BITS);
 
 impl Place {
     pub(super) fn new(log: u16, number: u64) -> Self {
