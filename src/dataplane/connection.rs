@@ -135,6 +135,16 @@ impl<S: Read + Write> Connection<S> {
         }
     }
 
+    /// What it reads from and writes to.
+    pub(super) fn stream_mut(&mut self) -> &mut S {
+        &mut self.stream
+    }
+
+    /// Queries that wait for others.
+    pub(super) fn outstanding(&self) -> usize {
+        self.outstanding
+    }
+
     /// Whether the client has taken all that there was for it.
     pub(super) fn takes(&self) -> bool {
         self.unsent.is_empty()

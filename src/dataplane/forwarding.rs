@@ -153,6 +153,21 @@ impl Forwarding {
         self.exchange.next_dropped()
     }
 
+    /// Gives up all questions, since the server stops: what comes of each, [`next_given_up`](Self::next_given_up) says.
+    pub(super) fn give_up_all(&mut self) {
+        self.exchange.give_up_all();
+    }
+
+    /// The next question that something has come of without anything that arrives. It is told before the next is looked for.
+    pub(super) fn next_given_up(&mut self) -> Option<Done<Waiter>> {
+        self.exchange.next_given_up()
+    }
+
+    /// Whether upstreams may have said something that was not looked at.
+    pub(super) fn has_arrivals(&self) -> bool {
+        self.links.is_busy()
+    }
+
     /// Sends the questions that are to be sent, as far as this turn goes: those for one server together.
     pub(super) fn flush(&mut self, registry: &Registry) {
         let mut staged_for = 0;

@@ -2,6 +2,8 @@
 //!
 //! Everything in this file but [`Worker::start`] and [`Handle`] runs on the worker's thread.
 
+mod stop;
+
 use std::io::{self, ErrorKind};
 use std::net::{TcpListener, UdpSocket};
 use std::os::fd::AsRawFd;
@@ -17,6 +19,8 @@ use rustix::thread::{CpuSet, sched_setaffinity};
 
 use super::answer::Answerer;
 use super::asking::{self, Asking};
+pub use stop::STOP_TIMEOUT;
+
 use super::counters::Counters;
 use super::forwarding::{self, Forwarding};
 use super::handed::{HandedOver, Handing};
@@ -46,6 +50,17 @@ enum Watch {
     /// free: for each response sent, as for each query received, the kernel calls the poll back and takes its lock,
     /// about 5% of all that a packet costs. Under load that buys nothing.
     Busy,
+}
+
+/// What came of a look at a socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Turn {
+    /// The poll watches it, or does so from now on.
+    None,
+    /// There was something.
+    Served,
+    /// There was nothing, and nobody but the worker will look again.
+    InVain,
 }
 
 /// When a worker that is told to look for queries all the time glances at the poll: once in so many looks that found
@@ -145,6 +160,8 @@ pub struct Listeners {
     pub udp: Vec<UdpSocket>,
     /// One per address.
     pub tcp: Vec<TcpListener>,
+    /// These sockets are not of this process alone: there may be another that goes on with them.
+    pub is_inherited: bool,
     /// How it asks other nodes, in the designs that do.
     pub asking: Option<asking::Setup>,
     /// How it asks upstreams, if there are any.
@@ -157,6 +174,7 @@ pub struct Listeners {
 pub struct Worker {
     poll: Poll,
     sockets: Vec<Watched>,
+    is_inherited: bool,
     tcp: Tcp,
     asking: Option<Asking>,
     forwarding: Option<Forwarding>,
@@ -217,6 +235,7 @@ impl Worker {
                 Self {
                     poll,
                     sockets,
+                    is_inherited: listeners.is_inherited,
                     tcp,
                     asking,
                     forwarding,
@@ -251,26 +270,7 @@ impl Worker {
                 self.look();
                 continue;
             }
-            let timeout = if self.is_busy() { Some(Duration::ZERO) } else { self.timeout() };
-            match self.poll.poll(&mut events, timeout) {
-                Ok(()) => {}
-                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-                // epoll_wait fails only for a bad descriptor or pointer: the program itself is broken.
-                Err(error) => panic!("the worker's event queue failed: {error}"),
-            }
-            for event in events.iter().filter(|event| event.token() != WAKE) {
-                match (self.sockets.get_mut(event.token().0), &mut self.asking) {
-                    (Some(socket), _) if socket.watch == Watch::Waiting => socket.watch = Watch::Ready,
-                    (Some(_), _) => {}
-                    (None, Some(asking)) if matches!(event.token(), asking::ANSWERS | asking::QUESTIONS) => {
-                        asking.ready(event.token());
-                    }
-                    (None, _) => match &mut self.forwarding {
-                        Some(forwarding) if Forwarding::has(event.token()) => forwarding.ready(event.token()),
-                        _ => self.tcp.ready(event),
-                    },
-                }
-            }
+            self.wait(&mut events, if self.is_busy() { Some(Duration::ZERO) } else { self.timeout() });
             self.begin_turn();
             self.look();
             self.take_tcp_turn();
@@ -278,13 +278,49 @@ impl Worker {
             self.take_forwarding_turn();
             self.take_handed_turn();
         }
-        self.finish();
+        self.finish(&mut events);
     }
 
-    /// Serves the sockets that may have something.
+    /// Waits until something is ready, for so long at most, and notes what.
+    fn wait(&mut self, events: &mut Events, timeout: Option<Duration>) {
+        match self.poll.poll(events, timeout) {
+            Ok(()) => {}
+            // Then nothing is ready; the loop comes round again.
+            Err(error) if error.kind() == ErrorKind::Interrupted => return,
+            // epoll_wait fails only for a bad descriptor or pointer: the program itself is broken.
+            Err(error) => panic!("the worker's event queue failed: {error}"),
+        }
+        for event in events.iter().filter(|event| event.token() != WAKE) {
+            match (self.sockets.get_mut(event.token().0), &mut self.asking) {
+                (Some(socket), _) if socket.watch == Watch::Waiting => socket.watch = Watch::Ready,
+                (Some(_), _) => {}
+                (None, Some(asking)) if matches!(event.token(), asking::ANSWERS | asking::QUESTIONS) => {
+                    asking.ready(event.token());
+                }
+                (None, _) => match &mut self.forwarding {
+                    Some(forwarding) if Forwarding::has(event.token()) => forwarding.ready(event.token()),
+                    _ => self.tcp.ready(event),
+                },
+            }
+        }
+    }
+
+    /// Serves the sockets that may have something. When none of those that it looks at by itself has had anything for long
+    /// enough, it has the poll watch all of them: the time is one for all sockets, not one for each.
     fn look(&mut self) {
+        let (mut found, mut in_vain) = (false, false);
         for i in 0..self.sockets.len() {
-            self.take_turn(i);
+            let turn = self.take_turn(i);
+            found |= turn == Turn::Served;
+            in_vain |= turn == Turn::InVain;
+        }
+        if in_vain && !found && !self.looks_again() {
+            (self.idle_since, self.idle_looks) = (None, 0);
+            for i in 0..self.sockets.len() {
+                if self.sockets[i].watch == Watch::Busy {
+                    self.watch(i);
+                }
+            }
         }
     }
 
@@ -350,10 +386,7 @@ impl Worker {
         if let Some(elsewhere) = answerer.elsewhere() {
             elsewhere.set_answer(None);
         }
-        for Watched { socket, batch, .. } in sockets {
-            udp::send(socket, batch, counters);
-            batch.clear();
-        }
+        send_completed(sockets, counters);
         asking.refresh(counters);
         asking.flush(counters);
     }
@@ -375,10 +408,7 @@ impl Worker {
             let waiters = done.tell(resolver);
             resume(waiters, sockets, tcp, answerer, table, now_s, counters);
         }
-        for Watched { socket, batch, .. } in sockets {
-            udp::send(socket, batch, counters);
-            batch.clear();
-        }
+        send_completed(sockets, counters);
         while let Some(waiters) = forwarding.next_dropped() {
             drop_queries(waiters, tcp, counters);
         }
@@ -418,7 +448,7 @@ impl Worker {
         let Self { poll, tcp, reader, answerer, counters, asking, forwarding, handing, .. } = self;
         let table = reader.load();
         let now_s = unix_time_s();
-        let (asking, forwarding, handing) = (asking.as_mut(), forwarding.as_mut(), handing.as_ref());
+        let (asking, forwarding, handing) = (asking.as_mut(), forwarding.as_mut(), handing.as_mut());
         let mut takers = Takers { asking, forwarding, handing };
         tcp.take_turn(poll.registry(), counters, |message, len, client| {
             answer_tcp(answerer, &mut takers, table, (message, len), client, now_s, counters)
@@ -426,11 +456,12 @@ impl Worker {
     }
 
     /// Serves one socket until it is empty, or the others are due.
-    fn take_turn(&mut self, i: usize) {
+    fn take_turn(&mut self, i: usize) -> Turn {
         let watch = self.sockets[i].watch;
         if watch == Watch::Waiting {
-            return;
+            return Turn::None;
         }
+        let mut turn = Turn::None;
         // What has come of other questions is not to wait for more and more new ones. Those that are passed on take little time: there are
         // more of them in a turn, as behind them there may be some for names of our own.
         let forwards = self.forwarding.as_ref().is_some_and(Forwarding::is_busy);
@@ -439,6 +470,7 @@ impl Worker {
             let served = self.serve_and_time(i);
             if served != Served::Empty {
                 (self.idle_since, self.idle_looks) = (None, 0);
+                turn = Turn::Served;
             }
             match (watch, served) {
                 // Whatever comes after the queue was seen empty is a new edge.
@@ -448,15 +480,14 @@ impl Worker {
                     } else {
                         self.stop_watching(i);
                     }
-                    return;
+                    return turn;
                 }
-                (Watch::Busy, Served::Empty) => {
-                    if !self.looks_again() {
-                        (self.idle_since, self.idle_looks) = (None, 0);
-                        self.watch(i);
-                    }
-                    return;
+                (Watch::Busy, Served::Empty) if self.busy_poll == BusyPoll::Never => {
+                    self.watch(i);
+                    return turn;
                 }
+                (Watch::Busy, Served::Empty) if turn == Turn::None => return Turn::InVain,
+                (Watch::Busy, Served::Empty) => return turn,
                 (_, Served::Full { responses }) if forwards && responses > BATCH_LEN / 2 => break,
                 _ => {}
             }
@@ -464,6 +495,7 @@ impl Worker {
         if watch == Watch::Ready {
             self.stop_watching(i);
         }
+        turn
     }
 
     /// Has the poll watch a socket again. It reports at once what has arrived meanwhile.
@@ -501,7 +533,7 @@ impl Worker {
     fn serve(&mut self, i: usize) -> Served {
         let Self { sockets, reader, answerer, counters, asking, forwarding, handing, .. } = self;
         let Watched { socket, batch, .. } = &mut sockets[i];
-        let (asking, forwarding, handing) = (asking.as_mut(), forwarding.as_mut(), handing.as_ref());
+        let (asking, forwarding, handing) = (asking.as_mut(), forwarding.as_mut(), handing.as_mut());
         let mut takers = Takers { asking, forwarding, handing };
         let pass_on = |answerer: &Answerer, batch: &mut Batch, datagram: usize, len: usize, verdict| {
             let ip = batch.peer(datagram)?.ip();
@@ -509,26 +541,17 @@ impl Worker {
             let buffer = batch.datagram(datagram).buffer;
             let client = Client::Udp { socket: i, ip, to };
             let taken = takers.take(verdict, answerer, &buffer[..len], client, counters);
-            (!taken).then(|| answerer.fail(buffer, len, |event| counters.count(event)))
+            taken.is_err().then(|| answerer.fail(buffer, len))
         };
         udp::serve_batch(socket, batch, reader, answerer, counters, unix_time_s, pass_on)
     }
+}
 
-    /// Answers what the sockets have received until now. New packets are kept out, so this comes to an end however
-    /// many there are.
-    fn finish(&mut self) {
-        for i in 0..self.sockets.len() {
-            if udp::refuse_more(&self.sockets[i].socket).is_ok() {
-                while self.serve(i) != Served::Empty {}
-            }
-        }
-        let Self { tcp, reader, answerer, counters, .. } = self;
-        let table = reader.load();
-        let now_s = unix_time_s();
-        let mut takers = Takers { asking: None, forwarding: None, handing: None };
-        tcp.finish(|message, len, client| {
-            answer_tcp(answerer, &mut takers, table, (message, len), client, now_s, counters)
-        });
+/// Sends the answers to queries that have waited, which are in the sockets' batches.
+fn send_completed(sockets: &mut [Watched], counters: &Counters) {
+    for Watched { socket, batch, .. } in sockets {
+        udp::send(socket, batch, counters);
+        batch.clear();
     }
 }
 

@@ -161,6 +161,18 @@ impl<W> InFlight<W> {
         Some(Answered { name: question.name, known, waiters: question.waiters, complete: true })
     }
 
+    /// Ends all questions now, with what is known of each so far.
+    pub fn take_all(&mut self) -> impl Iterator<Item = Answered<W>> {
+        self.names.clear();
+        self.ends.clear();
+        self.waiters = 0;
+        let negative_ttl_s = self.negative_ttl_s;
+        std::mem::take(&mut self.questions).into_values().map(move |mut question| {
+            let known = question.gathered.known(negative_ttl_s);
+            Answered { name: question.name, known, waiters: question.waiters, complete: false }
+        })
+    }
+
     /// When the next window ends.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {

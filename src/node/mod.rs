@@ -16,6 +16,7 @@ mod plan;
 mod requests;
 mod run;
 mod seeds;
+mod settle;
 mod statements;
 mod supervisor;
 mod updates;
@@ -451,8 +452,11 @@ impl Node {
         self.supervisor.tell_stopping();
         self.cluster.leave();
         drop(self.health.take());
-        self.containers.stop();
+        std::mem::take(&mut self.containers).stop();
         self.workers.iter().for_each(Handle::stop);
+        self.settle();
+        // Whoever asks for something from now on is told at once that nobody does it.
+        drop(self.inbox);
         let counters: Vec<_> = self.workers.into_iter().map(Handle::join).collect();
         if let Some(control) = self.control {
             control.stop();

@@ -80,6 +80,11 @@ impl Mutations {
         self.waiting.push_back(mutation);
     }
 
+    /// Whether changes are being made durable.
+    pub(super) fn are_under_way(&self) -> bool {
+        self.under_way.is_some()
+    }
+
     /// Whether what comes next depends on what has been said to the cluster.
     fn states_next(&self) -> bool {
         matches!(self.waiting.front(), Some(Mutation::State(..)))

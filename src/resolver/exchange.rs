@@ -302,6 +302,18 @@ impl<W> Exchange<W> {
         Some(Done { question, waiters, outcome: Outcome::Stale })
     }
 
+    /// Gives up all questions, since the server stops. What comes of each, [`next_given_up`](Self::next_given_up) says: what
+    /// is stale, or [`Failure::Stopping`].
+    pub fn give_up_all(&mut self) {
+        let open = self.in_flight.take_all();
+        self.done.extend(open.into_iter().map(|ended| Done::failed((ended, Failure::Stopping))));
+    }
+
+    /// The next question that something has come of, whatever may arrive. It is [told](Done::tell) before the next is looked for.
+    pub fn next_given_up(&mut self) -> Option<Done<W>> {
+        self.done.pop_front()
+    }
+
     /// What has come of a question by a `message` that came back to where it was sent from, if anything has.
     fn judge(
         &mut self,

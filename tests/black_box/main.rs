@@ -35,6 +35,7 @@ mod serve_lifecycle;
 mod server;
 mod spread;
 mod status_page;
+mod stop;
 mod stub_resolvers;
 mod tcp;
 mod upstreams;

@@ -57,6 +57,8 @@ pub enum Failure {
     Cached,
     /// There were too many questions.
     Overload,
+    /// The server stops, and there is no time to wait for an answer.
+    Stopping,
 }
 
 /// Where a question was sent from, and to whom: what an answer has to come back to.
@@ -491,10 +493,12 @@ impl<W> InFlight<W> {
         }
     }
 
-    /// All questions, to be asked of other servers.
+    /// All questions that nobody has been told of: to be asked of other servers, or given up.
     pub fn take_all(&mut self) -> Vec<Ended<W>> {
+        let mut all: Vec<_> = self.done.drain(..).map(|(ended, _)| ended).collect();
         let keys: Vec<_> = self.questions.iter().map(|(key, _)| key).collect();
-        keys.into_iter().map(|key| self.end(key)).collect()
+        all.extend(keys.into_iter().map(|key| self.end(key)));
+        all
     }
 
     /// Whether there is something to send or to tell at once.
