@@ -226,6 +226,41 @@ fn every_file_is_in_the_code_map_and_every_entry_of_the_map_is_there() {
     assert!(gone.is_empty(), "in ARCHITECTURE.md's code map but not in the tree: {gone:?}");
 }
 
+/// Whether `text` has a test of this name: the function, and the attribute before it.
+fn has_test(text: &str, test: &str) -> bool {
+    let lines: Vec<_> = text.lines().map(str::trim_start).collect();
+    let is_it =
+        |line: &str| line.strip_prefix("fn ").is_some_and(|rest| rest.starts_with(&format!("{test}(")));
+    let has_attribute = |at: usize| {
+        lines[..at].iter().rev().take_while(|line| line.starts_with("#[")).any(|line| *line == "#[test]")
+    };
+    lines.iter().enumerate().any(|(at, line)| is_it(line) && has_attribute(at))
+}
+
+#[test]
+fn each_invariant_names_tests_that_are_there() {
+    let text = fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap();
+    let invariants =
+        text.split("## Invariants\n").nth(1).and_then(|rest| rest.split("\n## ").next()).unwrap();
+    let invariants: Vec<_> = invariants.split("\n- ").skip(1).collect();
+    assert!(invariants.len() > 20, "{}", invariants.len());
+    for invariant in invariants {
+        let named: Vec<_> = invariant
+            .split('`')
+            .filter_map(|word| word.split_once("::"))
+            .filter(|(file, _)| file.ends_with(".rs"))
+            .collect();
+        assert!(!named.is_empty(), "no test is named as `file::test` by the invariant: {invariant}");
+        for (file, test) in named {
+            let text =
+                fs::read_to_string(root().join(file)).unwrap_or_else(|error| panic!("{file}: {error}"));
+            assert!(has_test(&text, test), "{file} has no test `{test}`, which shall hold: {invariant}");
+        }
+    }
+    let text = "#[test]\n#[allow(x)]\nfn one() {}\nfn two() {}\n";
+    assert!(has_test(text, "one") && !has_test(text, "two") && !has_test(text, "on"));
+}
+
 #[test]
 fn every_file_opens_with_its_job() {
     for (file, text) in rust_files("src").into_iter().chain(rust_files("tests")).chain(rust_files("benches"))

@@ -338,6 +338,42 @@ mod tests {
     }
 
     #[test]
+    fn a_table_that_was_published_stays_as_it_was_whatever_is_published_after_it() {
+        let all = |table: &Table| {
+            let mut all: Vec<_> = table.all().map(|(name, sets)| (name.to_vec(), sets.to_vec())).collect();
+            all.sort_unstable();
+            all
+        };
+        let mut world = World::new();
+        let mut rng = fastrand::Rng::with_seed(11);
+        // Large enough for changes to stand aside for a while.
+        many(&mut world, 10_000);
+        let mut held = Vec::new();
+        for round in 0..12 {
+            let gone: std::collections::HashSet<_> =
+                (0..40).map(|_| name(&format!("n{}.x.example", rng.u32(..10_000)))).collect();
+            let gone: std::collections::HashSet<_> = gone.iter().map(Name::as_wire).collect();
+            world.store.remove(|record| gone.contains(record.name));
+            for _ in 0..[1, 20, 2_000][round % 3] {
+                world.add(
+                    &format!("n{}.x.example", rng.u32(..12_000)),
+                    rtype::A,
+                    1,
+                    &rng.u32(..).to_be_bytes(),
+                );
+            }
+            let table = world.publish();
+            let told = all(&table);
+            held.push((table, told));
+        }
+        world.publisher.publish_whole(&world.store, 1);
+        assert!(held.windows(2).all(|pair| pair[0].1 != pair[1].1), "each of them is another");
+        for (round, (table, told)) in held.iter().enumerate() {
+            assert!(all(table) == *told, "the table of round {round} has changed");
+        }
+    }
+
+    #[test]
     fn what_has_changed_lately_is_found_first_and_goes_into_the_shards_in_the_end() {
         let mut world = World::new();
         let mut rng = fastrand::Rng::with_seed(7);
