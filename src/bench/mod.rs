@@ -52,7 +52,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 pub use series::Point;
 use series::{Collector, Part};
-pub use settings::{MAX_CLIENTS, Settings, SettingsError, Source, Transport, Waiting};
+pub use settings::{MAX_CLIENTS, MAX_SOURCES, Settings, SettingsError, Source, Transport, Waiting};
 pub use tally::{Tally, Totals};
 pub use tls::Tls;
 pub use usage::Usage;
@@ -77,6 +77,8 @@ pub enum End {
     EndOfFile,
     /// The time limit was reached.
     TimeLimit,
+    /// There was no connection any more, and none could be made for a whole timeout.
+    NoConnection,
     /// The stop flag was raised.
     Interrupted,
 }
@@ -358,7 +360,7 @@ fn supervise(
 fn add_up(outcomes: Vec<ThreadOutcome>, collector: Collector, settings: &Settings, drops: u64) -> Outcome {
     // The strongest reason of any thread: one that found the file at its end says nothing about the others.
     let ended_by = |end| outcomes.iter().any(|outcome| outcome.end == end);
-    let reasons = [End::Interrupted, End::TimeLimit];
+    let reasons = [End::Interrupted, End::NoConnection, End::TimeLimit];
     let end = reasons.into_iter().find(|&end| ended_by(end)).unwrap_or(End::EndOfFile);
     let mut run_time =
         Duration::from_nanos(outcomes.iter().map(|outcome| outcome.ended_ns).max().unwrap_or(0));
