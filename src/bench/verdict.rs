@@ -39,22 +39,8 @@ pub fn judge(settings: &Settings, outcome: &Outcome) -> Vec<Fault> {
     if let Some(fault) = no_connection(settings, outcome) {
         return vec![fault];
     }
-    let mut faults = Vec::new();
+    let mut faults: Vec<_> = errors_only(outcome).into_iter().collect();
     let mut fault = |name, text| faults.push(Fault { name, text });
-    let errors = totals.completed
-        - totals.rcodes[usize::from(rcode::NOERROR)]
-        - totals.rcodes[usize::from(rcode::NXDOMAIN)];
-    if totals.completed > 0 && errors == totals.completed {
-        let codes = (0u8..).zip(totals.rcodes).filter(|&(_, count)| count > 0);
-        let codes: Vec<_> = codes.map(|(code, _)| rcode::mnemonic(code)).collect();
-        fault(
-            "errors only",
-            format!(
-                "each answer was an error ({}): the server does not serve what was asked; ask for names that it has",
-                codes.join(", ")
-            ),
-        );
-    }
     let slip_us = outcome.tally.slip.quantile_us(0.99);
     let is_late = slip_us > MAX_SLIP_US;
     let due = totals.sent + totals.overdue;
@@ -115,6 +101,22 @@ pub fn judge(settings: &Settings, outcome: &Outcome) -> Vec<Fault> {
         );
     }
     faults
+}
+
+/// A server that does not serve what was asked is not measured by how fast it says so.
+fn errors_only(outcome: &Outcome) -> Option<Fault> {
+    let totals = &outcome.tally.totals;
+    let served = [rcode::NOERROR, rcode::NXDOMAIN].map(|code| totals.rcodes[usize::from(code)]);
+    if totals.completed == 0 || served != [0, 0] {
+        return None;
+    }
+    let codes = (0u8..).zip(totals.rcodes).filter(|&(_, count)| count > 0);
+    let codes: Vec<_> = codes.map(|(code, _)| rcode::mnemonic(code)).collect();
+    let text = format!(
+        "each answer was an error ({}): the server does not serve what was asked; ask for names that it has",
+        codes.join(", ")
+    );
+    Some(Fault { name: "errors only", text })
 }
 
 /// Without a connection, or when there is none any more, nothing else is worth saying.

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::comparison::{ContestRecord, SearchRecord};
 use super::machine::{Machine, UdpCounters};
 use super::neighbour::ServerProcess;
-use super::text::reason;
+use super::text::{reason, rfc3339};
 use crate::bench::latency::Latencies;
 use crate::bench::schedule::{Arrivals, Plan, Rate};
 use crate::bench::statistics::evenness;
@@ -491,12 +491,6 @@ impl VerificationRecord {
             first_p: first.map(|test| test.p),
         }
     }
-}
-
-/// A time in UTC, in whole seconds.
-fn rfc3339(time: SystemTime) -> String {
-    let time = jiff::Timestamp::try_from(time).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
-    time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
 /// Percentiles closer and closer to 100, and the latencies there.

@@ -270,6 +270,12 @@ fn seconds_of_us(value_us: f64) -> String {
     seconds(Duration::try_from_secs_f64(value_us / 1e6).unwrap_or(Duration::MAX))
 }
 
+/// A time in UTC, in whole seconds.
+pub(super) fn rfc3339(time: SystemTime) -> String {
+    let time = jiff::Timestamp::try_from(time).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
+    time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
 /// A time as ctime(3) prints it, in UTC: the standard library knows no time zones.
 fn calendar_time(time: SystemTime) -> String {
     let time = jiff::Timestamp::try_from(time).unwrap_or(jiff::Timestamp::UNIX_EPOCH);

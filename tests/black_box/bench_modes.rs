@@ -16,9 +16,9 @@ use serde_json::Value;
 use crate::harness::{Server, has, redbreast, wait_until};
 
 /// What a server thread does with a query and the client's address.
-type Behaviour = fn(&UdpSocket, &mut Vec<(Vec<u8>, SocketAddr)>, Vec<u8>, SocketAddr);
+pub(crate) type Behaviour = fn(&UdpSocket, &mut Vec<(Vec<u8>, SocketAddr)>, Vec<u8>, SocketAddr);
 
-fn start(behaviour: Behaviour) -> SocketAddr {
+pub(crate) fn start(behaviour: Behaviour) -> SocketAddr {
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     let address = socket.local_addr().unwrap();
     thread::spawn(move || {
@@ -32,11 +32,16 @@ fn start(behaviour: Behaviour) -> SocketAddr {
     address
 }
 
-fn honest(socket: &UdpSocket, _: &mut Vec<(Vec<u8>, SocketAddr)>, answer: Vec<u8>, peer: SocketAddr) {
+pub(crate) fn honest(
+    socket: &UdpSocket,
+    _: &mut Vec<(Vec<u8>, SocketAddr)>,
+    answer: Vec<u8>,
+    peer: SocketAddr,
+) {
     let _ = socket.send_to(&answer, peer);
 }
 
-fn bench(server: SocketAddr, options: &str) -> Command {
+pub(crate) fn bench(server: SocketAddr, options: &str) -> Command {
     let mut command = redbreast();
     let (address, port) = (server.ip().to_string(), server.port().to_string());
     command
@@ -46,7 +51,7 @@ fn bench(server: SocketAddr, options: &str) -> Command {
     command
 }
 
-fn queries(folder: &Path, text: &str) -> String {
+pub(crate) fn queries(folder: &Path, text: &str) -> String {
     let path = folder.join("queries");
     fs::write(&path, text).unwrap();
     path.to_str().unwrap().to_owned()
@@ -56,7 +61,7 @@ fn read_json(path: &Path) -> Value {
     serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
 }
 
-fn run(mut command: Command) -> (Output, String) {
+pub(crate) fn run(mut command: Command) -> (Output, String) {
     let output = command.output().unwrap();
     let text =
         format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
@@ -594,113 +599,4 @@ fn a_capture_is_sent_at_its_own_times_or_at_a_rate() {
     assert_eq!(measure("-Q 2000")["settings"]["schedule"], "constant");
     let (output, text) = run(bench(server, &format!("--pcap {} -e", file.display())));
     assert!(output.status.code() == Some(2) && text.contains("sent as they are"), "{text}");
-}
-
-/// The child's peak of resident memory, in MiB, as long as it runs.
-fn peak_mib(pid: u32) -> Option<u64> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    line.trim().trim_end_matches(" kB").parse::<u64>().ok().map(|kib| kib / 1_024)
-}
-
-#[test]
-fn standard_input_without_an_end_is_sent_while_it_is_read() {
-    let server = start(honest);
-    let mut yes = Command::new("yes").arg("name.example AAAA").stdout(Stdio::piped()).spawn().unwrap();
-    let mut child = bench(server, "-l 1 --accept-invalid")
-        .stdin(yes.stdout.take().unwrap())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut peak = 0;
-    while child.try_wait().unwrap().is_none() {
-        peak = peak.max(peak_mib(child.id()).unwrap_or(0));
-        thread::sleep(Duration::from_millis(10));
-    }
-    let _ = yes.kill();
-    let _ = yes.wait();
-    let output = child.wait_with_output().unwrap();
-    let text = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success() && text.contains("queries were read while the first"), "{text}");
-    // Beside the queries there are the ids and the counters of the run.
-    assert!(peak > 16 && peak < 64 + 16, "{peak} MiB");
-    let mut yes = Command::new("yes").arg("name.example AAAA").stdout(Stdio::piped()).spawn().unwrap();
-    let output = bench(server, "-n 2").stdin(yes.stdout.take().unwrap()).output().unwrap();
-    let _ = yes.kill();
-    let _ = yes.wait();
-    let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.code() == Some(2) && errors.contains("-n needs all queries at once"), "{errors}");
-}
-
-#[test]
-fn bad_lines_are_left_out_and_told_and_lines_are_shown_as_they_stand() {
-    let server = start(honest);
-    let folder = tempfile::tempdir().unwrap();
-    let file = queries(folder.path(), "WWW.Example.com  a ; first\nwww..com A\nhost.example NSAP-PTR\n");
-    let (output, text) = run(bench(server, &format!("-d {file} -v")));
-    assert!(output.status.success(), "{text}");
-    for part in [
-        "> NOERROR WWW.Example.com  a ; first 0.",
-        "> NOERROR host.example NSAP-PTR 0.",
-        ":2: `www..com` is not a domain name",
-        "1 lines are no queries and were left out",
-        "Queries sent:         2",
-    ] {
-        assert!(text.contains(part), "{part}: {text}");
-    }
-    let (output, text) = run(bench(server, &format!("-d {file} --strict")));
-    assert!(output.status.code() == Some(2) && text.contains(":2: `www..com`"), "{text}");
-}
-
-#[test]
-fn very_many_clients_are_addresses_of_a_prefix_and_all_are_answered() {
-    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-    let server = socket.local_addr().unwrap();
-    let seen = std::sync::Arc::new(std::sync::Mutex::new(std::collections::HashMap::new()));
-    let counts = std::sync::Arc::clone(&seen);
-    thread::spawn(move || {
-        let mut buffer = [0; 512];
-        while let Ok((len, peer)) = socket.recv_from(&mut buffer) {
-            *counts.lock().unwrap().entry(peer.ip()).or_insert(0) += 1;
-            buffer[2] |= 0x80;
-            let _ = socket.send_to(&buffer[..len], peer);
-        }
-    });
-    let folder = tempfile::tempdir().unwrap();
-    let file = queries(folder.path(), &"a.example A\n".repeat(2_000));
-    let options = format!("-d {file} -c 1000 -T 2 --sources 127.44.0.0/16 -q 50 --accept-invalid");
-    let (output, text) = run(bench(server, &options));
-    assert!(output.status.success() && text.contains("Queries completed:    2000 (100.00%)"), "{text}");
-    let seen = seen.lock().unwrap();
-    // Threads take turns in stretches, so not each address is used exactly twice.
-    assert!(
-        seen.len() > 900 && seen.values().all(|&count| count <= 8),
-        "{} {:?}",
-        seen.len(),
-        seen.values().max()
-    );
-    assert!(seen.keys().all(|ip| ip.to_string().starts_with("127.44.")));
-    let (output, text) = run(bench(server, &format!("-d {file} -c 300 --sources 127.44.0.0/24")));
-    assert!(output.status.code() == Some(2) && text.contains("expected 1 to 254"), "{text}");
-}
-
-#[test]
-fn signed_queries_are_taken_by_a_server_that_asks_for_signatures() {
-    let folder = tempfile::tempdir().unwrap();
-    let key = folder.path().join("update.key");
-    fs::write(&key, "key \"bench.\" { algorithm hmac-sha256; secret \"c2VjcmV0LXNlY3JldC1zZWNyZXQ=\"; };\n")
-        .unwrap();
-    #[cfg(unix)]
-    fs::set_permissions(&key, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
-    let server = Server::start(&["--update-key", key.to_str().unwrap()]);
-    let file = queries(folder.path(), "nobody.redbreast.internal A\n");
-    let codes = |key: &str| {
-        let (_, text) = run(bench(server.address, &format!("-d {file} -y {key} --accept-invalid")));
-        text.lines().find(|line| line.contains("Response codes:")).unwrap_or(&text).trim().to_owned()
-    };
-    let good = codes("bench:c2VjcmV0LXNlY3JldC1zZWNyZXQ=");
-    assert!(good.contains("NXDOMAIN 1 (100.00%)"), "{good}");
-    let bad = codes("bench:d3Jvbmc=");
-    assert!(bad.contains("NOTAUTH"), "{bad}");
 }

@@ -7,6 +7,7 @@
 mod balancing;
 mod bench_command;
 mod bench_dnsperf;
+mod bench_input;
 mod bench_modes;
 mod cluster;
 mod compare;

@@ -245,7 +245,7 @@ mod tests {
         };
         let mut skipped = Skipped::default();
         for (packet, linktype, why) in [
-            (ipv4(), Linktype::USER0, Skip::LinkType),
+            (ipv4(), Linktype(147), Skip::LinkType),
             (changed(0, 0x55), Linktype::RAW, Skip::NotIp),
             (changed(6, 0x20), Linktype::RAW, Skip::Fragment),
             (changed(9, TCP), Linktype::RAW, Skip::Tcp),
