@@ -13,7 +13,7 @@
 //! Around that: [`store`] holds the registrations that tables are made of, [`gossip`] keeps it the same on all nodes,
 //! [`registry`] is how names get in, and [`zone_maintenance`] the way that DNS itself has for that; [`health`] finds out what
 //! is well. [`node`] puts the parts together, [`config`] and [`cli`] are what a person meets, [`text_file`] what tells them
-//! where a file of theirs is wrong. [`mod@bench`] is the load generator, which knows nothing of the server but DNS; [`report`]
+//! where a file of theirs is wrong, [`tls_error`] why a server is not believed, which [`tls_trust`] decides. [`mod@bench`] is the load generator, which knows nothing of the server but DNS; [`report`]
 //! tells what it measured, [`perf`] has what to compare it with, [`spread`] counts who would get the traffic, and
 //! [`testbed`] runs whole clusters on this machine.
 
@@ -26,6 +26,7 @@ pub mod dataplane;
 pub mod design;
 pub mod gossip;
 pub mod health;
+pub mod limits;
 pub mod mmsg;
 pub mod node;
 pub mod perf;
@@ -42,5 +43,7 @@ pub mod store;
 pub mod table;
 pub mod testbed;
 pub mod text_file;
+pub mod tls_error;
+pub mod tls_trust;
 pub mod wire;
 pub mod zone_maintenance;

@@ -1,6 +1,6 @@
 //! One writer, many readers: a value that is replaced as a whole, and read at the price of one atomic load.
 //!
-//! The [`Current`] value belongs to the control thread, each [`Reader`] to a worker. A worker goes on with the value that
+//! The [`Current`] value belongs to the thread that writes it, each [`Reader`] to a worker. A worker goes on with the value that
 //! it has unless the pointer to the current one has changed.
 
 use std::sync::Arc;
@@ -18,6 +18,23 @@ pub struct Current<T> {
 
 /// A worker's view of the current value.
 pub struct Reader<T>(Cache<Arc<ArcSwap<T>>, Arc<T>>);
+
+/// The current value for those who look at it now and then, and may free one.
+pub struct View<T>(Arc<ArcSwap<T>>);
+
+impl<T> Clone for View<T> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<T> View<T> {
+    /// The current value.
+    #[must_use]
+    pub fn load(&self) -> Arc<T> {
+        self.0.load_full()
+    }
+}
 
 impl<T> Reader<T> {
     /// The current value. Call it once for a batch of packets.
@@ -43,6 +60,12 @@ impl<T> Current<T> {
     #[must_use]
     pub fn reader(&self) -> Reader<T> {
         Reader(Cache::new(Arc::clone(&self.current)))
+    }
+
+    /// A view for a thread that is no worker.
+    #[must_use]
+    pub fn view(&self) -> View<T> {
+        View(Arc::clone(&self.current))
     }
 
     /// The value that readers load from now on.

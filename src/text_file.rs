@@ -1,11 +1,14 @@
 //! Files that people write: reading them, and telling where they are wrong.
 //!
-//! Runs on the control thread.
+//! Runs on the thread `files`, and at a start on the main thread.
 
 use std::fmt;
-use std::fs;
+use std::fs::{self, File};
+use std::io::Read as _;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+
+use crate::limits::MAX_FILE_LEN;
 
 /// Why a file was refused: which file, where in it, and what was wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,12 +45,28 @@ impl FileError {
     }
 }
 
+/// Bytes of a file at most: more than forty million names of a hosts file.
+pub const MAX_LEN: u64 = 1 << 30;
+
 /// The bytes of the file at `path`, which is a `kind` of file.
 ///
 /// # Errors
-/// When it cannot be read.
+/// When it cannot be read, or has more than [`MAX_FILE_LEN`] bytes.
 pub fn read(path: &Path, kind: &str) -> Result<Vec<u8>, FileError> {
-    fs::read(path).map_err(|error| FileError::of(path, format_args!("cannot read the {kind}: {error}")))
+    let cannot = |error| FileError::of(path, format_args!("cannot read the {kind}: {error}"));
+    let too_long = || {
+        let what = format_args!("the {kind} has more than {} MiB: split it", MAX_FILE_LEN >> 20);
+        FileError::of(path, what)
+    };
+    let file = File::open(path).map_err(cannot)?;
+    let len = file.metadata().map_err(cannot)?.len();
+    if len > MAX_FILE_LEN {
+        return Err(too_long());
+    }
+    let mut bytes = Vec::with_capacity(usize::try_from(len).unwrap_or_default());
+    // It may grow meanwhile, or have no length of its own.
+    file.take(MAX_FILE_LEN + 1).read_to_end(&mut bytes).map_err(cannot)?;
+    if bytes.len() as u64 > MAX_FILE_LEN { Err(too_long()) } else { Ok(bytes) }
 }
 
 /// The same of a file with secrets, which nobody else may read.
@@ -64,4 +83,43 @@ pub fn read_secret(path: &Path, kind: &str) -> Result<Vec<u8>, FileError> {
         return Err(FileError::of(path, what));
     }
     Ok(bytes)
+}
+
+/// A value in a file as it is told to people: its front, if it is long.
+pub struct Excerpt<'a>(pub &'a str);
+
+/// Characters of a value that are told.
+const MAX_EXCERPT_LEN: usize = 80;
+
+impl fmt::Display for Excerpt<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.char_indices().nth(MAX_EXCERPT_LEN) {
+            None => f.write_str(self.0),
+            Some((end, _)) => write!(f, "{}... ({} bytes)", &self.0[..end], self.0.len()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_is_too_long_is_refused_before_it_is_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("names");
+        let file = File::create(&path).unwrap();
+        file.set_len(10 << 30).unwrap();
+        let told = read(&path, "names file").unwrap_err().to_string();
+        assert!(told.ends_with("names: the names file has more than 1024 MiB: split it"), "{told}");
+        fs::write(&path, b"a").unwrap();
+        assert_eq!(read(&path, "names file").unwrap(), b"a");
+    }
+
+    #[test]
+    fn of_a_long_value_the_front_is_told() {
+        let (short, long) = ("\u{fc}".repeat(80), "\u{fc}".repeat(81));
+        assert_eq!(Excerpt(&short).to_string(), short);
+        assert_eq!(Excerpt(&long).to_string(), format!("{short}... (162 bytes)"));
+    }
 }

@@ -64,6 +64,7 @@ impl World {
 
     fn publish(&mut self) {
         self.publisher.set_rules(self.rules.clone());
+        self.store.settle();
         self.publisher.note(self.store.take_changed());
         self.publisher.publish(&self.store, usize::MAX);
         // What is made at once is the same.

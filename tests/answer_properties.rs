@@ -330,6 +330,9 @@ fn check(packet: &[u8], transport: Transport, response: Option<&[u8]>) {
     };
     let tcp = transport == Transport::Tcp;
     assert!(tcp || response.len() <= 1232);
+    if matches!(response[3] & 15, 1 | 4) {
+        assert!(response.len() <= packet.len(), "a refusal of {} bytes for {}", response.len(), packet.len());
+    }
     let message = Message::from_vec(response)
         .unwrap_or_else(|error| panic!("hickory cannot read {response:?}: {error}"));
     read_by_domain(response, true).unwrap_or_else(|error| panic!("domain cannot read {response:?}: {error}"));

@@ -1,13 +1,14 @@
 //! The load generator against servers that behave and that misbehave, each a thread of this process.
 
-use std::net::{SocketAddr, UdpSocket};
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, UdpSocket};
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use redbreast::bench::{self, BenchError, End, Outcome, Progress, QueryFile, Settings};
+use redbreast::bench::{self, BenchError, End, Outcome, Progress, QueryFile, Settings, Tls, Transport};
 
 /// What a server does with its `n`-th query, whose answer would be `answer`: calls `send` with what it sends, when.
 type Behaviour = fn(n: u64, answer: &mut Vec<u8>, send: &mut dyn FnMut(&[u8], Duration));
@@ -353,4 +354,75 @@ fn ipv6_is_measured_as_ipv4_is() {
         }
     });
     assert_eq!(run(&settings, 300).unwrap().tally.totals.completed, 300);
+}
+
+/// A TCP server that answers the queries of one connection, up to a number of them, and then says that there are no more. It reads on:
+/// what is closed with queries unread would take back the answers before.
+fn serve_one_connection(most: u64) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        drop(listener);
+        let mut message = [0; 512];
+        for _ in 0..most {
+            let mut len = [0; 2];
+            if stream.read_exact(&mut len).is_err() {
+                return;
+            }
+            let answer = &mut message[..usize::from(u16::from_be_bytes(len))];
+            stream.read_exact(answer).unwrap();
+            answer[2] |= 0x80;
+            let framed = [&len[..], answer].concat();
+            if stream.write_all(&framed).is_err() {
+                return;
+            }
+        }
+        let _ = stream.shutdown(Shutdown::Write);
+        while stream.read(&mut message).is_ok_and(|len| len > 0) {}
+    });
+    address
+}
+
+#[test]
+fn a_schedule_is_kept_as_finely_over_connections_as_with_datagrams() {
+    // The machine may be busy: the best of some short runs tells what the generator does of itself.
+    let slip_us = |_| {
+        let time_limit = Some(Duration::from_millis(250));
+        let settings = Settings {
+            transport: Transport::Tcp,
+            time_limit,
+            ..Settings::new(serve_one_connection(u64::MAX)).at_rate(1_000.0)
+        };
+        run(&settings, 3).unwrap().tally.slip.quantile_us(0.5)
+    };
+    let best_us = (0..20).map(slip_us).fold(f64::INFINITY, f64::min);
+    assert!(best_us < 250.0, "half of the queries were sent {best_us} us late or more");
+}
+
+#[test]
+fn a_server_that_shakes_no_hands_ends_the_run() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let tls = Transport::Tls(Tls::new("localhost", None).unwrap());
+    let timeout = Duration::from_millis(200);
+    let settings = Settings { transport: tls, timeout, ..Settings::new(listener.local_addr().unwrap()) };
+    let error = run(&settings, 3).err().unwrap().to_string();
+    assert!(error.contains("no TLS connection could be made within 0.2 s"), "{error}");
+    // Before a connection is given up, the time may be up.
+    let settings = Settings { timeout: Duration::from_secs(60), time_limit: Some(timeout), ..settings };
+    let outcome = run(&settings, 3).unwrap();
+    assert_eq!((outcome.tally.totals.sent, outcome.end), (0, End::TimeLimit));
+    let faults = bench::verdict::judge(&settings, &outcome);
+    assert!(faults.len() == 1 && faults[0].text.contains("no TLS connection could be made"), "{faults:?}");
+}
+
+#[test]
+fn a_run_without_a_time_limit_ends_when_there_is_no_connection_any_more() {
+    let timeout = Duration::from_millis(300);
+    let base = Settings::new(serve_one_connection(40));
+    let settings = Settings { transport: Transport::Tcp, timeout, runs: NonZeroU32::new(100), ..base };
+    let outcome = run(&settings, 100).unwrap();
+    assert_eq!(outcome.end, End::NoConnection);
+    assert_eq!((outcome.tally.totals.completed, outcome.tally.totals.connections), (40, 1));
+    assert_eq!(bench::verdict::judge(&settings, &outcome)[0].name, "no connection");
 }

@@ -6,7 +6,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
-use redbreast::store::{Applied, Attributes, Delta, Key, NodeId, Reader, Store, encode};
+use redbreast::policy::rules::Scope;
+use redbreast::store::{Applied, Attributes, Delta, Key, NodeId, Reader, Store, Target, encode};
 use redbreast::wire::name::Name;
 
 const NODES: usize = 4;
@@ -67,6 +68,12 @@ enum Step {
         node: usize,
         origin: usize,
     },
+    /// Says, at `node`, of an address, a node, or all names whether it is drained, or how it is chosen.
+    Say {
+        node: usize,
+        target: u8,
+        value: bool,
+    },
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -85,6 +92,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (node(), 0..4u64).prop_map(|(node, back)| Step::Compact { node, back }),
         1 => (node(), node(), any::<bool>()).prop_map(|(node, origin, up)| Step::Withhold { node, origin, up }),
         1 => (node(), node()).prop_map(|(node, origin)| Step::Forget { node, origin }),
+        1 => (node(), 0..4u8, any::<bool>()).prop_map(|(node, target, value)| Step::Say { node, target, value }),
     ]
 }
 
@@ -118,6 +126,14 @@ impl World {
     }
 
     fn take(&mut self, step: &Step) {
+        self.take_unsettled(step);
+        if matches!(step, Step::Compact { .. }) {
+            self.stores.iter_mut().for_each(Store::settle);
+        }
+    }
+
+    /// Leaves what is postponed to others.
+    fn take_unsettled(&mut self, step: &Step) {
         match *step {
             Step::Register { node, key: i, ttl_s } => {
                 let before = self.model[node].insert(i, ttl_s);
@@ -161,6 +177,15 @@ impl World {
             }
             Step::Withhold { node, origin, up } if node != origin => self.stores[node].set_up(id(origin), up),
             Step::Forget { node, origin } => self.stores[node].forget(id(origin)),
+            Step::Say { node, target, value } => {
+                let target = match target {
+                    0 => Target::Node(id(1)),
+                    1 => Target::Policy(Scope::Default),
+                    i => Target::Address([10, 0, 0, i].into()),
+                };
+                let bytes = self.stores[node].statements().say(&target, value.then_some(b"1"));
+                self.stores[node].register_encoded(&bytes);
+            }
             Step::Withhold { .. } => {}
         }
     }
@@ -197,6 +222,7 @@ impl World {
                 (0..NODES).filter(|&from| from != to).for_each(|from| self.sync(to, from, usize::MAX, 100));
             }
         }
+        self.stores.iter_mut().for_each(Store::settle);
     }
 
     fn registered(&self) -> BTreeSet<(usize, u8, u32)> {
@@ -217,8 +243,8 @@ fn contents(store: &Store) -> BTreeSet<(usize, u8, u32)> {
     set
 }
 
-/// Type, TTL and data of each record, by name.
-type Answers = BTreeMap<Vec<u8>, Vec<(u16, Option<u32>, Vec<u8>)>>;
+/// Type, TTL and data of each record, and whether it is drained, by name.
+type Answers = BTreeMap<Vec<u8>, Vec<(u16, Option<u32>, Vec<u8>, bool)>>;
 
 /// What answers are made of, of each name.
 fn answers(store: &Store) -> Answers {
@@ -231,7 +257,7 @@ fn answers(store: &Store) -> Answers {
         .map(|name| {
             let mut found: Vec<_> = store
                 .answers(&name)
-                .map(|answer| (answer.rtype, answer.ttl_s, answer.rdata.to_vec()))
+                .map(|answer| (answer.rtype, answer.ttl_s, answer.rdata.to_vec(), answer.standing.drained))
                 .collect();
             found.sort();
             (name, found)
@@ -294,6 +320,7 @@ proptest! {
         let mut published: Vec<_> = world.stores.iter().map(answers).collect();
         for step in &steps {
             world.take(step);
+            world.stores.iter_mut().for_each(Store::settle);
             if let Step::Restart { node, .. } = step {
                 published[*node] = answers(&world.stores[*node]);
                 world.stores[*node].take_changed();
@@ -307,6 +334,42 @@ proptest! {
                 }
                 prop_assert_eq!(&now, &*published, "after {:?}", step);
             }
+        }
+    }
+
+    /// The same with work that is postponed for ever so long: once it is done nothing is left, and what was published by then
+    /// is what is answered.
+    #[test]
+    fn the_changed_names_are_all_in_the_end_however_late_work_is_done(
+        steps in prop::collection::vec((step(), 0..4usize, any::<bool>()), 1..100),
+    ) {
+        let mut world = World::new();
+        let mut published: Vec<_> = world.stores.iter().map(answers).collect();
+        for (step, sweeps, takes) in &steps {
+            world.take_unsettled(step);
+            for (node, (store, published)) in world.stores.iter_mut().zip(&mut published).enumerate() {
+                if matches!(step, Step::Restart { node: restarted, .. } if *restarted == node) {
+                    *published = answers(store);
+                    store.take_changed();
+                }
+                store.sweep(*sweeps);
+                if *takes {
+                    publish(store, published);
+                }
+            }
+        }
+        for (store, mut published) in world.stores.iter_mut().zip(published) {
+            publish(store, &mut published); // what was said holds from now on
+            store.settle();
+            publish(store, &mut published);
+            prop_assert_eq!(&answers(store), &published);
+            prop_assert!(!store.has_sweeps() && store.changed() == 0);
+            // And nothing is left of what has gone.
+            (0..NODES).for_each(|origin| store.forget(id(origin)));
+            store.settle();
+            publish(store, &mut published);
+            prop_assert_eq!(&answers(store), &published);
+            prop_assert_eq!((store.foreign_len(), store.heads().count()), (0, 1));
         }
     }
 
@@ -354,6 +417,15 @@ proptest! {
     }
 }
 
+/// Publishes the names that are told to have changed.
+fn publish(store: &mut Store, published: &mut Answers) {
+    let changed = store.take_changed();
+    let now = answers(store);
+    for name in changed.iter() {
+        published.insert(name.to_vec(), now.get(name).cloned().unwrap_or_default());
+    }
+}
+
 fn contents_do_not_panic(store: &Store) {
     for (_, _, record) in store.all() {
         assert!(store.answers(record.name).count() > 0);
@@ -383,6 +455,7 @@ fn a_new_incarnation_replaces_the_old_one_in_one_step_when_it_is_complete() {
         assert_eq!(known, usize::from(if complete { KEYS - 2 } else { KEYS }), "no gap, and no ghost");
         part = origin.delta_after(&delta, 0);
     }
+    follower.settle();
     let changed = follower.take_changed();
     assert!(changed.contains(key(0).name.as_wire()) && changed.len() == 3, "only what differs: {changed:?}");
 }
@@ -453,6 +526,8 @@ fn what_others_register_has_an_end() {
     // Its own are another matter, and those that are removed make room.
     assert!(store.register(&key(1), &attributes(1)).unwrap());
     store.forget(id(0));
+    store.settle();
+    assert_eq!(store.foreign_len(), 0);
     flooding.remove(|_| true);
     flooding.compact(u64::MAX);
     assert_ne!(store.apply(&flooding.delta(id(0), 0, usize::MAX).unwrap()), Applied::Full);

@@ -11,6 +11,7 @@ const MAX_FUNCTION_LINES: usize = 70;
 /// Which modules of this crate a module may import. The load generator stands on `wire` and `mmsg` alone, so that it
 /// stays an independent judge of the server; the wire code on nothing at all.
 const LAYERS: &[(&str, &[&str])] = &[
+    ("limits", &["mmsg", "wire"]),
     ("any_certificate", &[]),
     ("mmsg", &[]),
     ("precedence", &[]),
@@ -18,15 +19,31 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("single_writer", &[]),
     ("snapshot", &[]),
     ("text_file", &[]),
+    ("tls_error", &[]),
+    ("tls_trust", &["tls_error"]),
     ("wire", &[]),
     ("policy", &["wire"]),
-    ("resolver", &["single_writer", "snapshot", "wire"]),
+    ("resolver", &["single_writer", "snapshot", "tls_trust", "wire"]),
     ("store", &["policy", "share_out", "wire"]),
     ("gossip", &["store", "text_file", "wire"]),
-    ("health", &["any_certificate", "policy", "store", "wire"]),
+    ("health", &["any_certificate", "policy", "store", "tls_error", "wire"]),
     ("table", &["policy", "precedence", "share_out", "snapshot", "store", "wire"]),
     ("design", &["table", "wire"]),
-    ("dataplane", &["design", "mmsg", "policy", "resolver", "single_writer", "snapshot", "table", "wire"]),
+    (
+        "dataplane",
+        &[
+            "design",
+            "mmsg",
+            "policy",
+            "resolver",
+            "single_writer",
+            "snapshot",
+            "table",
+            "tls_error",
+            "tls_trust",
+            "wire",
+        ],
+    ),
     ("registry", &["health", "policy", "precedence", "store", "table", "text_file", "wire"]),
     ("zone_maintenance", &["dataplane", "registry", "snapshot", "store", "table", "text_file", "wire"]),
     (
@@ -56,15 +73,17 @@ const LAYERS: &[(&str, &[&str])] = &[
             "registry",
             "resolver",
             "share_out",
+            "single_writer",
             "snapshot",
             "store",
             "table",
             "text_file",
+            "tls_trust",
             "wire",
             "zone_maintenance",
         ],
     ),
-    ("bench", &["any_certificate", "mmsg", "wire"]),
+    ("bench", &["any_certificate", "mmsg", "tls_error", "tls_trust", "wire"]),
     ("testbed", &["registry"]),
     ("report", &["bench", "wire"]),
     (
@@ -102,6 +121,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "report",
             "resolver",
             "spread",
+            "store",
             "table",
             "testbed",
             "text_file",
@@ -112,6 +132,9 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("main", &["cli"]),
     ("lib", &[]),
 ];
+
+/// What every module may import: constants alone.
+const GROUND: &str = "limits";
 
 /// Files that run for every packet, where nothing may block, allocate, log, lock or read a clock.
 const HOT: &[&str] = &[
@@ -149,6 +172,7 @@ const BANNED_WHEN_HOT: &[&str] = &[
 
 /// The only files with `unsafe`.
 const UNSAFE: &[&str] = &[
+    "src/mmsg/gro.rs",
     "src/mmsg/groups.rs",
     "src/mmsg/mod.rs",
     "src/mmsg/options.rs",
@@ -203,7 +227,7 @@ fn imports_point_one_way() {
         for used in code(&text).split("crate::").skip(1) {
             let module = used.split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap_or_default();
             assert!(
-                module.is_empty() || module == here || allowed.contains(&module),
+                module.is_empty() || module == here || module == GROUND || allowed.contains(&module),
                 "{file}: `{here}` must not import `{module}`; see LAYERS in tests/tidy.rs"
             );
         }
@@ -224,6 +248,41 @@ fn every_file_is_in_the_code_map_and_every_entry_of_the_map_is_there() {
     let gone: Vec<_> = listed.difference(&there).collect();
     assert!(missing.is_empty(), "not in ARCHITECTURE.md's code map: {missing:?}");
     assert!(gone.is_empty(), "in ARCHITECTURE.md's code map but not in the tree: {gone:?}");
+}
+
+/// Whether `text` has a test of this name: the function, and the attribute before it.
+fn has_test(text: &str, test: &str) -> bool {
+    let lines: Vec<_> = text.lines().map(str::trim_start).collect();
+    let is_it =
+        |line: &str| line.strip_prefix("fn ").is_some_and(|rest| rest.starts_with(&format!("{test}(")));
+    let has_attribute = |at: usize| {
+        lines[..at].iter().rev().take_while(|line| line.starts_with("#[")).any(|line| *line == "#[test]")
+    };
+    lines.iter().enumerate().any(|(at, line)| is_it(line) && has_attribute(at))
+}
+
+#[test]
+fn each_invariant_names_tests_that_are_there() {
+    let text = fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap();
+    let invariants =
+        text.split("## Invariants\n").nth(1).and_then(|rest| rest.split("\n## ").next()).unwrap();
+    let invariants: Vec<_> = invariants.split("\n- ").skip(1).collect();
+    assert!(invariants.len() > 20, "{}", invariants.len());
+    for invariant in invariants {
+        let named: Vec<_> = invariant
+            .split('`')
+            .filter_map(|word| word.split_once("::"))
+            .filter(|(file, _)| file.ends_with(".rs"))
+            .collect();
+        assert!(!named.is_empty(), "no test is named as `file::test` by the invariant: {invariant}");
+        for (file, test) in named {
+            let text =
+                fs::read_to_string(root().join(file)).unwrap_or_else(|error| panic!("{file}: {error}"));
+            assert!(has_test(&text, test), "{file} has no test `{test}`, which shall hold: {invariant}");
+        }
+    }
+    let text = "#[test]\n#[allow(x)]\nfn one() {}\nfn two() {}\n";
+    assert!(has_test(text, "one") && !has_test(text, "two") && !has_test(text, "on"));
 }
 
 #[test]

@@ -14,6 +14,7 @@ use std::thread;
 use std::time::Duration;
 
 use redbreast::config::Settings;
+use redbreast::dataplane::Inherited;
 use redbreast::dataplane::access::Access;
 use redbreast::dataplane::counters::Event;
 use redbreast::mmsg::{Addressing, BATCH_LEN, Batch, Wait};
@@ -161,7 +162,6 @@ fn settings() -> Settings {
 
 #[test]
 fn a_million_mixed_packets_are_answered_without_an_allocation() {
-    let mut node = Node::start(settings(), Inbox::new().unwrap()).unwrap();
     let host = |last, host: &str| Host {
         address: [10, 0, 0, last].into(),
         names: smallvec::smallvec![name(&format!("{host}.redbreast.internal"))],
@@ -173,7 +173,8 @@ fn a_million_mixed_packets_are_answered_without_an_allocation() {
         (100..150).for_each(|last| names.add_host(&host(last, order.name())));
     }
     records().iter().for_each(|record| names.add_record(record));
-    node.replace(names.settled().unwrap());
+    let names = names.checked().unwrap();
+    let node = Node::start_with(settings(), names, None, Inbox::new(), Inherited::default()).unwrap();
 
     let client = UdpSocket::bind("127.0.0.1:0").unwrap();
     client.connect(node.addresses()[0]).unwrap();

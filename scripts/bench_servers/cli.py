@@ -87,8 +87,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
            help="how long each server is measured in each round (default: 3)")
     option("--names", type=partial(within, int, 1, COUNT_MAX), default=10_000, metavar="N",
            help="names served; as many more are asked for that do not exist (default: 10000)")
-    option("--clients", type=partial(within, int, 1, 1000), default=4, metavar="C",
-           help="sockets the load asks from (default: 4)")
+    option("--clients", type=partial(within, int, 1, 65_000), default=4, metavar="C",
+           help="sockets the load asks from (default: 4); more than 1000 are addresses of 127.16.0.0/16")
     option("--outstanding", type=partial(within, int, 1, 60_000), default=400, metavar="Q",
            help="queries the load keeps unanswered (default: 400)")
     option("--server-cpu", type=partial(within, int, 0, 4095), default=0, metavar="CPU", help="default: 0")

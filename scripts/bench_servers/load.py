@@ -32,6 +32,11 @@ class Load:
         return Load(completed / run_time_s, sent, completed, lost, run_time_s, self.cpu_s + later.cpu_s)
 
 
+# More clients than that are addresses of this prefix each, over a few sockets.
+SOCKETS_MAX = 1_000
+SOURCES = "127.16.0.0/16"
+
+
 @dataclass(frozen=True)
 class Asking:
     """How a load generator asks, whichever it is."""
@@ -66,6 +71,8 @@ class Generator:
         """Runs the generator; returns what it printed and the CPU time it used."""
         letters = {"-s": "127.0.0.1", "-p": port, "-d": asking.queries, "-l": asking.seconds}
         letters |= {"-c": asking.clients, "-q": asking.outstanding}
+        if asking.clients > SOCKETS_MAX:
+            letters |= {"--sources": SOURCES}
         command = [*self.command, *(str(word) for letter in letters.items() for word in letter), *self.extra()]
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         try:

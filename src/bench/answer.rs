@@ -27,7 +27,11 @@ pub(crate) fn account(
         return None;
     }
     let id = u16::from_be_bytes([message[0], message[1]]);
-    let Some(query) = table.asked(id).filter(|&query| answers(message, queries.question(query))) else {
+    let is_answered = |query: &u32| match table.remembered(id) {
+        None => answers(message, queries.question(*query)),
+        Some(sent) => answers_hash(message, sent.hash),
+    };
+    let Some(query) = table.asked(id).filter(is_answered) else {
         totals.mismatched += 1;
         return None;
     };
@@ -75,6 +79,28 @@ fn answers(answer: &[u8], question: &[u8]) -> bool {
         0 => !matches!(answer[3] & header::RCODE_MASK, rcode::NOERROR | rcode::NXDOMAIN),
         _ => false,
     }
+}
+
+/// The same where of the question nothing but its hash is there.
+fn answers_hash(answer: &[u8], hash: u64) -> bool {
+    match header::u16_at(answer, header::QDCOUNT) {
+        1 => {
+            let mut end = header::LEN;
+            while let Some(&len @ 1..64) = answer.get(end) {
+                end += 1 + usize::from(len);
+            }
+            answer.get(header::LEN..end + 5).is_some_and(|question| hash_of(question) == hash)
+        }
+        _ => answers(answer, &[]),
+    }
+}
+
+/// Of a question, its name's case aside (FNV-1a).
+pub(crate) fn hash_of(question: &[u8]) -> u64 {
+    let mix = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+    let (name, rest) = question.split_at(question.len().saturating_sub(4));
+    let hash = name.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| mix(hash, &byte.to_ascii_lowercase()));
+    rest.iter().fold(hash, mix)
 }
 
 #[cold]
@@ -169,6 +195,29 @@ mod tests {
     }
 
     #[test]
+    fn of_a_question_that_is_gone_the_hash_tells_the_same() {
+        let queries = queries();
+        let question = queries.question(0);
+        let hash = hash_of(question);
+        let query = queries.packet(0).to_vec();
+        assert!(answers_hash(&answer_to(&query, |answer| answer.make_ascii_uppercase()), hash));
+        let last = query.len() - 1;
+        for at in [13, last, last - 2] {
+            assert!(!answers_hash(&answer_to(&query, |answer| answer[at] ^= 1), hash), "{at}");
+        }
+        for len in header::LEN..query.len() {
+            assert!(!answers_hash(&answer_to(&query, |answer| answer.truncate(len)), hash), "{len}");
+        }
+        let formerr = |code| {
+            answer_to(&query[..header::LEN], |answer| {
+                answer[header::QDCOUNT + 1] = 0;
+                answer[3] |= code;
+            })
+        };
+        assert!(answers_hash(&formerr(rcode::FORMERR), hash) && !answers_hash(&formerr(0), hash));
+    }
+
+    #[test]
     fn a_second_answer_is_a_duplicate_and_one_after_the_timeout_is_late() {
         let (queries, mut table, mut tally) = (queries(), InFlight::new(IDS, false), Tally::default());
         table.begin(0, 10, 0);
@@ -180,7 +229,7 @@ mod tests {
             Some(Completed { query: 0, service_ns: 10 })
         );
         assert_eq!(account(&first, 21, &queries, &mut table, &mut tally), None);
-        table.expire(30, |_, _, _| ());
+        table.expire(30, |_, _, _, _| ());
         assert_eq!(account(&second, 40, &queries, &mut table, &mut tally), None);
         assert_eq!(account(&second, 41, &queries, &mut table, &mut tally), None);
         let totals = tally.totals;

@@ -8,7 +8,7 @@
 //! the most time to recognise an answer that comes late or twice.
 
 /// Ids of one socket: all that the 16 bits of the header can tell apart.
-pub(crate) const IDS: usize = 1 << 16;
+pub(crate) const IDS: usize = crate::limits::MAX_IN_FLIGHT;
 
 /// What became of an id, kept in the two top bits of [`Slot::state_and_time`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,9 +70,20 @@ pub(crate) enum Arrival {
     Unasked,
 }
 
+/// What is kept of a query that is not in memory any more when it is answered.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Sent {
+    /// Of its question.
+    pub(crate) hash: u64,
+    /// Its line, if lines are shown.
+    pub(crate) line: Box<str>,
+}
+
 /// The table of all ids of one socket.
 pub(crate) struct InFlight {
     slots: Box<[Slot]>,
+    /// What was sent, by id; empty where that stands in memory.
+    sent: Box<[Sent]>,
     /// When the queries were due, by id; empty without a schedule.
     due_ns: Box<[u64]>,
     /// Ring of the ids not in flight, from `free_head` on.
@@ -92,6 +103,7 @@ impl InFlight {
         let unused = Slot { state_and_time: 0, query: 0, older: 0, newer: 0 };
         Self {
             slots: vec![unused; ids].into(),
+            sent: Box::default(),
             // Not of zeros, whose memory the kernel would give page by page while the run goes on.
             due_ns: vec![u64::MAX; if scheduled { ids } else { 0 }].into(),
             free: (0..ids).map(|id| id as u16).collect(),
@@ -100,6 +112,25 @@ impl InFlight {
             newest: 0,
             len: 0,
         }
+    }
+
+    /// With a place for what is sent.
+    pub(crate) fn remembering(mut self, sent: bool) -> Self {
+        self.sent = vec![Sent::default(); if sent { self.ids() } else { 0 }].into();
+        self
+    }
+
+    /// Keeps what the next [`begin`](Self::begin) is of.
+    pub(crate) fn remember(&mut self, sent: Sent) {
+        let id = usize::from(self.upcoming(0));
+        if let Some(place) = self.sent.get_mut(id) {
+            *place = sent;
+        }
+    }
+
+    /// What was last sent with `id`, if that is kept.
+    pub(crate) fn remembered(&self, id: u16) -> Option<&Sent> {
+        self.sent.get(usize::from(id))
     }
 
     /// How many ids there are.
@@ -166,16 +197,20 @@ impl InFlight {
         }
     }
 
-    /// Gives up the queries sent at or before `sent_ns`, and calls `lost` with each, and the times when it was sent and
-    /// due.
-    pub(crate) fn expire(&mut self, sent_ns: u64, mut lost: impl FnMut(u32, u64, Option<u64>)) {
+    /// Gives up the queries sent at or before `sent_ns`, and calls `lost` with each, what is kept of it, and the times when
+    /// it was sent and due.
+    pub(crate) fn expire(
+        &mut self,
+        sent_ns: u64,
+        mut lost: impl FnMut(u32, Option<&Sent>, u64, Option<u64>),
+    ) {
         while self.oldest_sent_ns().is_some_and(|oldest_ns| oldest_ns <= sent_ns) {
             let id = self.oldest;
             let slot = &mut self.slots[usize::from(id)];
             let (query, sent_ns) = (slot.query, slot.sent_ns());
             slot.set(State::Expired, sent_ns);
             self.release(id);
-            lost(query, sent_ns, self.due_ns.get(usize::from(id)).copied());
+            lost(query, self.remembered(id), sent_ns, self.due_ns.get(usize::from(id)).copied());
         }
     }
 
@@ -233,11 +268,11 @@ mod tests {
         }
         assert_eq!(table.len(), IDS);
         let mut lost = Vec::new();
-        table.expire(9, |_, sent_ns, due_ns| lost.push((sent_ns, due_ns)));
+        table.expire(9, |_, _, sent_ns, due_ns| lost.push((sent_ns, due_ns)));
         assert!(lost.into_iter().eq((0..10).map(|i| (i, Some(i / 2)))));
         assert_eq!(table.upcoming(9), 9);
         let mut rest = 0;
-        table.expire(u64::MAX, |_, _, _| rest += 1);
+        table.expire(u64::MAX, |_, _, _, _| rest += 1);
         assert_eq!(rest, IDS - 10);
         assert_eq!(table.oldest_sent_ns(), None);
         assert_eq!(table.answer(3), Arrival::Late);
@@ -329,7 +364,7 @@ mod tests {
                     }
                     Step::Expire(age) => {
                         let mut expired = 0;
-                        table.expire(now_ns - age, |_, _, _| expired += 1);
+                        table.expire(now_ns - age, |_, _, _, _| expired += 1);
                         prop_assert_eq!(expired, model.expire(now_ns - age));
                     }
                 }

@@ -1,14 +1,14 @@
 //! What a sending thread keeps whatever it sends over: the clock, the schedule, the supply of queries, what is in flight
 //! in all, and the counts. Owned by that thread.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::io::{self, Write};
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
-use super::answer::account;
-use super::in_flight::InFlight;
-use super::message::question_text;
+use super::answer::{account, hash_of};
+use super::in_flight::{InFlight, Sent};
 use super::schedule::Schedule;
 use super::series::Part;
 use super::settings::Waiting;
@@ -16,12 +16,16 @@ use super::supply::Supply;
 use super::tally::Tally;
 use super::usage::ThreadUsage;
 use super::verify::Verifier;
+use super::workload::QueryFile;
 use super::{BenchError, End, Job, ThreadOutcome, share};
 use crate::mmsg::BATCH_LEN;
 use crate::wire::header::{self, rcode};
 
 /// Longest sleep: how soon a raised stop flag is noticed.
 const MAX_SLEEP_NS: u64 = 50_000_000;
+
+/// Sleep where the next queries have not come yet.
+const STARVED_SLEEP_NS: u64 = 500_000;
 
 /// On a schedule the thread does not sleep into the last bit before a query is due: the kernel wakes it some 50 us late
 /// (its timer slack), and a core that has gone to rest takes as long again.
@@ -70,7 +74,7 @@ impl<'a> Load<'a> {
             job,
             thread,
             start: Instant::now(),
-            supply: Supply::new(&job.position, job.queries.count(), runs),
+            supply: Supply::new(&job.position, job.queries, runs),
             schedule: settings
                 .plan
                 .as_ref()
@@ -139,7 +143,8 @@ impl<'a> Load<'a> {
         if self.job.settings.verbose {
             let code = rcode::mnemonic(message[3] & header::RCODE_MASK);
             let seconds = done.service_ns as f64 / 1e9;
-            tell(format_args!("> {code} {} {seconds:.6}", question_text(queries.question(done.query))));
+            let sent = table.remembered(header::u16_at(message, 0));
+            tell(format_args!("> {code} {} {seconds:.6}", line(queries, done.query, sent)));
         }
         true
     }
@@ -164,9 +169,9 @@ impl<'a> Load<'a> {
     /// Gives up what was sent at or before `sent_ns`.
     pub(super) fn lose(&mut self, table: &mut InFlight, sent_ns: u64) {
         let (now_ns, tally, job, mut lost) = (self.now_ns, &mut self.tally, self.job, 0);
-        table.expire(sent_ns, |query, sent_ns, due_ns| {
+        table.expire(sent_ns, |query, sent, sent_ns, due_ns| {
             if job.settings.verbose {
-                tell(format_args!("> T {}", question_text(job.queries.question(query))));
+                tell(format_args!("> T {}", line(job.queries, query, sent)));
             }
             tally.censor(now_ns - sent_ns, due_ns.map(|due_ns| now_ns - due_ns));
             lost += 1;
@@ -198,8 +203,13 @@ impl<'a> Load<'a> {
     /// The `k`-th of the allowed queries is taken up, with this id table; it was sent when the clock was last read.
     #[inline]
     pub(super) fn begin(&mut self, k: usize, query: u32, table: &mut InFlight) {
+        let section = self.supply.section();
+        if self.job.queries.feed().is_some() {
+            let line = if self.job.settings.verbose { section.text(query).into() } else { Box::default() };
+            table.remember(Sent { hash: hash_of(section.question(query)), line });
+        }
         table.begin(query, self.now_ns, self.due_ns[k]);
-        self.tally.totals.request_bytes += self.job.queries.packet(query).len() as u64;
+        self.tally.totals.request_bytes += section.packet(query).len() as u64;
     }
 
     /// The first `count` of the allowed queries have been sent.
@@ -232,6 +242,11 @@ impl<'a> Load<'a> {
         self.end.is_none()
     }
 
+    /// There has been no connection for a whole timeout: nothing more is sent.
+    pub(super) fn end_without_connection(&mut self) {
+        self.end.get_or_insert(End::NoConnection);
+    }
+
     /// Whether the run is over for this thread; notes that it was interrupted.
     pub(super) fn is_over(&mut self) -> bool {
         if self.job.should_stop() {
@@ -249,6 +264,9 @@ impl<'a> Load<'a> {
             wake_ns = wake_ns.min(next_expiry_ns);
         }
         if self.end.is_none() {
+            if self.supply.is_starved() {
+                wake_ns = self.now_ns + STARVED_SLEEP_NS;
+            }
             wake_ns = wake_ns.min(self.end_ns);
             if let Some(schedule) = self.schedule.as_ref().filter(|_| self.outstanding < self.limit) {
                 wake_ns = wake_ns.min(schedule.next_due_ns().saturating_sub(early_ns));
@@ -307,6 +325,11 @@ impl<'a> Load<'a> {
         self.tally.totals.refused += 1;
         Ok(())
     }
+}
+
+/// The line of a query: what is kept of it, or what stands in memory.
+fn line<'a>(queries: &'a QueryFile, query: u32, sent: Option<&'a Sent>) -> Cow<'a, str> {
+    sent.map_or_else(|| queries.text(query), |sent| Cow::Borrowed(&*sent.line))
 }
 
 /// Prints the line of one query, as asked for with -v. That it cannot be printed is told with the result.

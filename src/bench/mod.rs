@@ -46,13 +46,13 @@ use std::sync::{Barrier, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, unbounded};
+use crossbeam_channel::{Receiver, Sender, bounded};
 use crossbeam_utils::CachePadded;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 pub use series::Point;
 use series::{Collector, Part};
-pub use settings::{MAX_CLIENTS, Settings, SettingsError, Source, Transport, Waiting};
+pub use settings::{MAX_CLIENTS, MAX_SOURCES, Settings, SettingsError, Source, Transport, Waiting};
 pub use tally::{Tally, Totals};
 pub use tls::Tls;
 pub use usage::Usage;
@@ -77,6 +77,8 @@ pub enum End {
     EndOfFile,
     /// The time limit was reached.
     TimeLimit,
+    /// There was no connection any more, and none could be made for a whole timeout.
+    NoConnection,
     /// The stop flag was raised.
     Interrupted,
 }
@@ -165,6 +167,10 @@ impl fmt::Display for BenchError {
 }
 
 impl std::error::Error for BenchError {}
+
+/// Parts of its result that wait for the main thread to take them, of each thread, one an interval: a terminal that stands still for that
+/// long holds up the load.
+const MAX_PARTS: usize = 1_024;
 
 /// What the sending threads share.
 struct Job<'a> {
@@ -257,8 +263,8 @@ pub fn run(
     let threads = settings.effective_threads();
     raise_file_limit();
     let means = open(settings, queries, threads)?;
-    let (news, told) = unbounded();
-    let (give_back, spare) = unbounded();
+    let (news, told) = bounded(threads as usize * MAX_PARTS);
+    let (give_back, spare) = bounded(threads as usize * MAX_PARTS);
     let job = Job {
         settings,
         queries,
@@ -349,7 +355,8 @@ fn supervise(
         }
         for mut tally in done {
             tally.clear();
-            let _ = give_back.send(tally);
+            // One too many is let go.
+            let _ = give_back.try_send(tally);
         }
     }
     results.into_iter().collect()
@@ -358,7 +365,7 @@ fn supervise(
 fn add_up(outcomes: Vec<ThreadOutcome>, collector: Collector, settings: &Settings, drops: u64) -> Outcome {
     // The strongest reason of any thread: one that found the file at its end says nothing about the others.
     let ended_by = |end| outcomes.iter().any(|outcome| outcome.end == end);
-    let reasons = [End::Interrupted, End::TimeLimit];
+    let reasons = [End::Interrupted, End::NoConnection, End::TimeLimit];
     let end = reasons.into_iter().find(|&end| ended_by(end)).unwrap_or(End::EndOfFile);
     let mut run_time =
         Duration::from_nanos(outcomes.iter().map(|outcome| outcome.ended_ns).max().unwrap_or(0));

@@ -10,13 +10,14 @@ use std::io::{self, ErrorKind};
 use std::os::fd::AsFd;
 use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::{PollFd, PollFlags, poll};
 
 use super::in_flight::InFlight;
 use super::load::Load;
-use super::socket::Client as Sockets;
+use super::settings::Source;
+use super::socket::{Client as Sockets, timespec};
 use super::{BenchError, Job, ThreadOutcome};
-use crate::mmsg::{Addressing, BATCH_LEN, Batch, Wait, ask_for_short_turns};
+use crate::mmsg::{Addressing, BATCH_LEN, Batch, GroupReceiver, ReturnAddress, Wait, ask_for_short_turns};
 
 /// The turns of a sending thread that shares its CPU.
 const LONGEST_TURN: std::time::Duration = std::time::Duration::from_micros(200);
@@ -32,6 +33,12 @@ const STRAY_PERIOD_NS: u64 = 50_000_000;
 /// of 0; more would only burn what a thread in a closed loop does not need.
 const IDLE_TURNS_BEFORE_SLEEP: u32 = 8;
 
+/// Queries sent before what has come is received.
+const SENT_PER_TURN: usize = 4 * BATCH_LEN;
+
+/// Batches that one client receives in a turn where each was full.
+const BATCHES_PER_TURN: usize = 8;
+
 /// One client: a socket, and its ids.
 struct Client<'a> {
     sockets: &'a Sockets,
@@ -44,6 +51,8 @@ struct Sender<'a> {
     /// For `poll`, by client.
     polled: Vec<PollFd<'a>>,
     batch: Batch,
+    /// What comes on connected sockets.
+    groups: GroupReceiver,
     /// Queries that one client sends in its turn, so that all are used alike.
     chunk: usize,
     next_client: usize,
@@ -52,6 +61,28 @@ struct Sender<'a> {
     next_stray_ns: u64,
     /// The kernel had no room for the last batch.
     congested: bool,
+    /// Clients that are addresses alone.
+    crowd: Option<Crowd>,
+}
+
+/// Clients that are addresses alone: each query is from the next of this thread's.
+struct Crowd {
+    sources: Source,
+    count: u32,
+    step: u32,
+    next: u32,
+    server: ReturnAddress,
+}
+
+impl Crowd {
+    fn next(&mut self) -> ReturnAddress {
+        let to = self.server.from_source(self.sources.address(self.next));
+        self.next += self.step;
+        if self.next >= self.count {
+            self.next %= self.step;
+        }
+        to
+    }
 }
 
 /// Sends thread number `thread`'s share of `job` from its `clients` until it is done or told to stop.
@@ -64,13 +95,23 @@ pub(super) fn run(
     let load = Load::new(job, thread, threads);
     let fair = usize::try_from(load.limit).unwrap_or(BATCH_LEN) / clients.len();
     let (ids, scheduled) = (job.settings.ids_per_client(), load.is_scheduled());
+    let streamed = job.queries.feed().is_some();
+    let crowd = job.settings.sources.map(|sources| Crowd {
+        sources,
+        count: job.settings.clients,
+        step: threads,
+        next: thread,
+        server: ReturnAddress::to(job.settings.server),
+    });
     let mut sender = Sender {
         clients: clients
             .iter()
-            .map(|sockets| Client { sockets, table: InFlight::new(ids, scheduled) })
+            .map(|sockets| Client { sockets, table: InFlight::new(ids, scheduled).remembering(streamed) })
             .collect(),
         polled: clients.iter().map(|client| PollFd::new(&client.socket, PollFlags::IN)).collect(),
-        batch: Batch::new(Addressing::Connected),
+        batch: Batch::new(if crowd.is_some() { Addressing::PerDatagram } else { Addressing::Connected }),
+        crowd,
+        groups: GroupReceiver::new(),
         chunk: fair.clamp(1, BATCH_LEN),
         next_client: 0,
         next_expiry_ns: load.timeout_ns,
@@ -114,12 +155,7 @@ impl Sender<'_> {
         if self.clients.len() == 1 && sleep_ns == 0 {
             return self.receive(0, false); // an empty receive costs no more than asking whether there is something
         }
-        let sleep = Duration::from_nanos(sleep_ns);
-        let timeout = Timespec {
-            tv_sec: sleep.as_secs().try_into().unwrap_or(i64::MAX),
-            tv_nsec: sleep.subsec_nanos().into(),
-        };
-        let ready = match poll(&mut self.polled, Some(&timeout)) {
+        let ready = match poll(&mut self.polled, Some(&timespec(Duration::from_nanos(sleep_ns)))) {
             Ok(ready) => ready,
             Err(rustix::io::Errno::INTR) => 0,
             Err(error) => return Err(BenchError::Failed(error.into())),
@@ -135,9 +171,50 @@ impl Sender<'_> {
         Ok(received)
     }
 
-    /// Receives a batch on one client and books it. An error that the network reported counts as something received.
+    /// Receives what one client has, and books it. An error that the network reported counts as something received.
     /// `woken` says that this client's first datagram ended a sleep, after which the clock was read.
     fn receive(&mut self, client: usize, woken: bool) -> Result<usize, BenchError> {
+        let mut all = 0;
+        for _ in 0..BATCHES_PER_TURN {
+            let (received, may_be_more) = match &self.crowd {
+                Some(_) => self.receive_batch(client, woken && all == 0)?,
+                None => self.receive_groups(client, woken && all == 0)?,
+            };
+            all += received;
+            // In a closed loop the answers of one batch let the next go out.
+            if !may_be_more || !self.load.is_scheduled() {
+                break;
+            }
+        }
+        Ok(all)
+    }
+
+    /// Receives once on a connected socket. Tells how much, and whether there may be more.
+    fn receive_groups(&mut self, client: usize, woken: bool) -> Result<(usize, bool), BenchError> {
+        let Client { sockets, table } = &mut self.clients[client];
+        let result = self.groups.receive(sockets.socket.as_fd());
+        let count = if result.is_ok() { self.groups.datagrams().take(2).count() } else { 0 };
+        // Only the first is known to have been there by then.
+        if !woken || count != 1 {
+            self.load.tick(result.is_err());
+        }
+        let may_be_more = match result {
+            Ok(may_be_more) => may_be_more,
+            Err(error) => return Ok((self.survive(error)?, false)),
+        };
+        // What is in flight too long is lost, even if its answer is in this batch.
+        self.load.expire(table);
+        let (mut received, mut completed) = (0, 0);
+        for bytes in self.groups.datagrams() {
+            received += 1;
+            completed += u64::from(self.load.book(bytes, table));
+        }
+        self.load.complete(completed);
+        Ok((received, may_be_more))
+    }
+
+    /// Receives once on a socket to which anybody may send. Tells how much, and whether there may be more.
+    fn receive_batch(&mut self, client: usize, woken: bool) -> Result<(usize, bool), BenchError> {
         let Client { sockets, table } = &mut self.clients[client];
         let result = self.batch.receive(sockets.socket.as_fd(), Wait::Never);
         // Only the first is known to have been there by then.
@@ -146,18 +223,22 @@ impl Sender<'_> {
         }
         let count = match result {
             Ok(count) => count,
-            Err(error) => return self.survive(error),
+            Err(error) => return Ok((self.survive(error)?, false)),
         };
         // What is in flight too long is lost, even if its answer is in this batch.
         self.load.expire(table);
         let mut completed = 0;
         for i in 0..count {
+            if self.crowd.is_some() && self.batch.peer(i) != Some(self.load.job.settings.server) {
+                self.load.tally.totals.wrong_source += 1;
+                continue;
+            }
             let datagram = self.batch.datagram(i);
             let bytes = &datagram.buffer[..datagram.len];
             completed += u64::from(self.load.book(bytes, table));
         }
         self.load.complete(completed);
-        Ok(count)
+        Ok((count, count == BATCH_LEN))
     }
 
     /// Gives up what has been in flight too long, on all clients, when there can be such.
@@ -184,11 +265,15 @@ impl Sender<'_> {
         self.load.tally.totals.wrong_source += strays;
     }
 
-    /// Sends what may be sent now, one chunk after the other, each from the next client.
+    /// Sends what may be sent now, one chunk after the other, each from the next client. When much is due at once, as after
+    /// a pause, what has come meanwhile is received before all of it is sent: the sockets have no room for it.
     fn send_all(&mut self) -> Result<usize, BenchError> {
         let mut sent = 0;
         let mut full = 0;
         while full < self.clients.len() {
+            if sent >= SENT_PER_TURN {
+                return Ok(sent);
+            }
             let client = self.next_client;
             self.next_client = if client + 1 == self.clients.len() { 0 } else { client + 1 };
             let table = &self.clients[client].table;
@@ -215,14 +300,17 @@ impl Sender<'_> {
     /// Sends the next `count` queries from one client and returns how many the kernel took.
     fn send(&mut self, client: usize, count: usize) -> Result<usize, BenchError> {
         let Client { sockets, table } = &mut self.clients[client];
-        let queries = self.load.job.queries;
+        let queries = self.load.supply.section();
         let mut numbers = [0; BATCH_LEN];
         self.batch.clear();
         for (k, number) in numbers[..count].iter_mut().enumerate() {
             *number = self.load.supply.query(k);
-            let buffer = self.batch.datagram(k).buffer;
+            let Some(buffer) = self.batch.compose() else { break };
             let len = sockets.cookie.write(queries.packet(*number), table.upcoming(k), &mut buffer[..]);
-            self.batch.stage(k, len);
+            match &mut self.crowd {
+                None => self.batch.stage(k, len),
+                Some(crowd) => self.batch.stage_to(len, &crowd.next()),
+            }
         }
         // What writing them took is not the server's: after a sleep that is microseconds.
         self.load.tick(false);

@@ -27,12 +27,12 @@ pub struct Point {
     /// What was sent and answered in it. A lost query is counted where it was given up, a timeout after it was sent.
     pub totals: Totals,
     /// Response times, in microseconds: the median, the 99th percentile, the greatest. Where neighbours became one,
-    /// the percentiles are the greater of theirs.
-    pub p50_us: f64,
+    /// the percentiles are the greater of theirs. None where nothing was answered.
+    pub p50_us: Option<f64>,
     /// The 99th percentile.
-    pub p99_us: f64,
+    pub p99_us: Option<f64>,
     /// The greatest.
-    pub max_us: f64,
+    pub max_us: Option<f64>,
 }
 
 impl Point {
@@ -44,23 +44,38 @@ impl Point {
 
     fn new(start: Duration, length: Duration, tally: &Tally) -> Self {
         let responses = tally.responses();
+        let quantile_us = |quantile| (tally.totals.completed > 0).then(|| responses.quantile_us(quantile));
         Self {
             start,
             length,
             totals: tally.totals.clone(),
-            p50_us: responses.quantile_us(0.5),
-            p99_us: responses.quantile_us(0.99),
-            max_us: responses.quantile_us(1.0),
+            p50_us: quantile_us(0.5),
+            p99_us: quantile_us(0.99),
+            max_us: quantile_us(1.0),
         }
     }
 
     fn join(mut self, next: &Self) -> Self {
         self.length = next.start + next.length - self.start;
         self.totals.merge(&next.totals);
-        self.p50_us = self.p50_us.max(next.p50_us);
-        self.p99_us = self.p99_us.max(next.p99_us);
-        self.max_us = self.max_us.max(next.max_us);
+        self.p50_us = greater(self.p50_us, next.p50_us);
+        self.p99_us = greater(self.p99_us, next.p99_us);
+        self.max_us = greater(self.max_us, next.max_us);
         self
+    }
+}
+
+fn greater(one: Option<f64>, other: Option<f64>) -> Option<f64> {
+    one.zip(other).map(|(one, other)| one.max(other)).or(one).or(other)
+}
+
+/// The points of a run without the last one if that is a part of an interval: answers to what was sent before come in it,
+/// and as a rate it would mislead. The only one of a run stays.
+#[must_use]
+pub fn whole<T>(points: &[T], length_s: impl Fn(&T) -> f64) -> &[T] {
+    match points {
+        [first, .., last] if length_s(last) < 0.99 * length_s(first) => &points[..points.len() - 1],
+        _ => points,
     }
 }
 
@@ -176,13 +191,29 @@ mod tests {
         let first = collector.complete(end).unwrap().0;
         assert_eq!((first.start, first.totals.completed, first.qps()), (Duration::ZERO, 5, 5.0));
         let second = collector.complete(end).unwrap().0;
-        assert_eq!((second.start, second.totals.completed, second.max_us), (SECOND, 8, 2.0));
+        assert_eq!((second.start, second.totals.completed, second.max_us), (SECOND, 8, Some(2.0)));
         collector.take(part(0, 2, 3));
         assert!(collector.complete(end).is_none());
         collector.ended(1);
         assert_eq!(collector.complete(SECOND * 5 / 2).unwrap().0.length, SECOND / 2);
         let (total, points) = collector.finish();
         assert_eq!((total.totals.completed, points.len()), (16, 3));
+    }
+
+    #[test]
+    fn an_interval_without_an_answer_has_no_latency_and_the_last_part_of_one_no_rate() {
+        let mut collector = Collector::new(SECOND, 1);
+        for (interval, completed) in [(0, 0), (1, 5), (2, 5)] {
+            collector.take(part(0, interval, completed));
+        }
+        while collector.complete(SECOND * 9 / 4).is_some() {}
+        let points = collector.finish().1;
+        let p50s: Vec<_> = points.iter().map(|point| point.p50_us).collect();
+        assert_eq!(p50s, [None, Some(2.0), Some(3.0)]);
+        assert_eq!(points[0].clone().join(&points[1]).p50_us, Some(2.0));
+        let rates: Vec<_> = whole(&points, |it| it.length.as_secs_f64()).iter().map(Point::qps).collect();
+        assert_eq!(rates, [0.0, 5.0], "and not 20 a second at the end");
+        assert_eq!(whole(&points[..1], |it| it.length.as_secs_f64()).len(), 1);
     }
 
     #[test]

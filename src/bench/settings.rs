@@ -5,12 +5,21 @@ use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
 use std::time::Duration;
 
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
+
 use super::in_flight::IDS;
 use super::schedule::{Arrivals, Plan, Rate};
 use super::tls::Tls;
 
 /// Clients of a run at most: sockets, two for each, or connections.
 pub const MAX_CLIENTS: u32 = 1_024;
+
+/// Clients at most where each is an address alone.
+pub const MAX_SOURCES: u32 = 1 << 24;
+
+/// Sockets of each thread that has clients which are addresses alone.
+const SOCKETS_OF_THREAD: u32 = 4;
 
 /// Ids of all clients together at most, some 26 bytes each.
 const MAX_IDS: usize = 1 << 22;
@@ -38,6 +47,16 @@ impl Transport {
             Self::Udp => "udp",
             Self::Tcp => "tcp",
             Self::Tls(_) => "dot",
+        }
+    }
+
+    /// Its name for people.
+    #[must_use]
+    pub fn title(&self) -> &'static str {
+        match self {
+            Self::Udp => "UDP",
+            Self::Tcp => "TCP",
+            Self::Tls(_) => "TLS",
         }
     }
 
@@ -98,6 +117,13 @@ impl Source {
     }
 }
 
+impl<'de> Deserialize<'de> for Source {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        Self::parse(&text).map_err(D::Error::custom)
+    }
+}
+
 /// How a sending thread waits for an answer, or for when the next query is due.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Waiting {
@@ -133,6 +159,11 @@ pub struct Settings {
     pub transport: Transport,
     /// Addresses to send from, instead of the one that the kernel chooses.
     pub source: Option<Source>,
+    /// Addresses of the clients, each query from the next: they share a few sockets. A server sees as many clients as there
+    /// are, whatever their number costs here.
+    pub sources: Option<Source>,
+    /// The port to send from, and those after it of other clients; 0 has the kernel choose.
+    pub local_port: u16,
     /// Queries that one connection carries before another takes its place.
     pub queries_per_connection: Option<NonZeroU32>,
     /// Queries carry DNS cookies (RFC 7873); they have to have an OPT record.
@@ -185,6 +216,8 @@ impl Settings {
             server,
             transport: Transport::Udp,
             source: None,
+            sources: None,
+            local_port: 0,
             queries_per_connection: None,
             cookies: false,
             clients: 1,
@@ -237,17 +270,25 @@ impl Settings {
     #[must_use]
     pub fn effective_threads(&self) -> u32 {
         let outstanding = u32::try_from(self.effective_outstanding()).unwrap_or(u32::MAX);
-        self.threads.min(self.clients).min(outstanding)
+        self.threads.min(self.sockets()).min(outstanding)
+    }
+
+    /// Sockets, or connections, that queries are sent from.
+    pub(super) fn sockets(&self) -> u32 {
+        match self.sources {
+            Some(_) => self.clients.min(SOCKETS_OF_THREAD.saturating_mul(self.threads)),
+            None => self.clients,
+        }
     }
 
     fn ids(&self) -> u64 {
-        u64::from(self.clients) * self.ids_per_client() as u64
+        u64::from(self.sockets()) * self.ids_per_client() as u64
     }
 
     /// Ids of each client: all that there are, or, where there are very many clients, as many as keep their tables within
     /// [`MAX_IDS`] together.
     pub(super) fn ids_per_client(&self) -> usize {
-        let fair = MAX_IDS / self.clients.max(1) as usize;
+        let fair = MAX_IDS / self.sockets().max(1) as usize;
         if fair >= IDS { IDS } else { 1 << fair.ilog2() }
     }
 
@@ -256,8 +297,24 @@ impl Settings {
     /// # Errors
     /// The first that does not.
     pub fn check(&self) -> Result<(), SettingsError> {
-        let error = if self.clients == 0 || self.clients > MAX_CLIENTS {
-            format!("{} clients; expected 1 to {MAX_CLIENTS}", self.clients)
+        let most = self.sources.map_or(MAX_CLIENTS, |sources| sources.count.min(MAX_SOURCES));
+        let error = if self.clients == 0 || self.clients > most {
+            let why = if self.sources.is_some() {
+                "as many as --sources has addresses"
+            } else {
+                "or more with --sources, where each is an address alone"
+            };
+            format!("{} clients; expected 1 to {most}, {why}", self.clients)
+        } else if self.sources.is_some()
+            && (!self.transport.is_udp() || self.cookies || self.source.is_some())
+        {
+            "--sources with connections, cookies or -a; expected UDP alone, where an address is all of a client".into()
+        } else if u32::from(self.local_port) + self.sockets() > 65_536 && self.local_port > 0 {
+            format!(
+                "ports from {} on for {} sockets; expected ports up to 65535",
+                self.local_port,
+                self.sockets()
+            )
         } else if self.threads == 0 {
             "0 threads; expected at least 1".into()
         } else if self.effective_outstanding() > self.ids() {
@@ -269,7 +326,11 @@ impl Settings {
             )
         } else if self.threads > 1 && matches!(self.plan, Some(Plan::Recorded { .. })) {
             format!("{} threads; expected 1 where queries are sent at the times of a capture", self.threads)
-        } else if self.source.is_some_and(|source| source.first.is_ipv4() != self.server.is_ipv4()) {
+        } else if self
+            .source
+            .or(self.sources)
+            .is_some_and(|source| source.first.is_ipv4() != self.server.is_ipv4())
+        {
             "addresses to send from of another family than the server's; expected the same".into()
         } else if self.queries_per_connection.is_some() && self.transport.is_udp() {
             "queries per connection, over UDP; expected TCP or TLS, where there are connections".into()
@@ -346,11 +407,26 @@ mod tests {
         assert_eq!(settings.effective_threads(), 3);
     }
 
+    fn many_sources() -> Settings {
+        Settings { sources: Some(Source::parse("127.9.9.0/24").unwrap()), clients: 200, ..sensible() }
+    }
+
+    #[test]
+    fn clients_that_are_addresses_share_a_few_sockets() {
+        let settings = Settings { threads: 2, ..many_sources() };
+        settings.check().unwrap();
+        assert_eq!((settings.sockets(), settings.effective_threads()), (8, 2));
+        assert_eq!(settings.at_rate(1.0).effective_outstanding(), 8 * 65_536);
+    }
+
     #[test]
     fn absurd_settings_are_refused_with_their_value() {
         for (settings, value) in [
             (Settings { clients: 0, ..sensible() }, "0 clients"),
             (Settings { clients: 5_000, ..sensible() }, "5000 clients"),
+            (Settings { clients: 255, ..many_sources() }, "255 clients; expected 1 to 254"),
+            (Settings { transport: Transport::Tcp, ..many_sources() }, "UDP alone"),
+            (Settings { local_port: 65_500, clients: 100, ..sensible() }, "65500"),
             (Settings { threads: 0, ..sensible() }, "0 threads"),
             (Settings { outstanding: NonZeroU32::new(65_537), ..sensible() }, "65537 queries outstanding"),
             (Settings { timeout: Duration::ZERO, ..sensible() }, "timeout of 0"),

@@ -6,7 +6,9 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::fd::AsFd;
+use std::time::Duration;
 
+use rustix::event::Timespec;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::settings::Settings;
@@ -20,16 +22,18 @@ const SOCKET_BUFFER_LEN: usize = 4 << 20;
 /// A client's sockets.
 pub(super) struct Client {
     pub(super) socket: UdpSocket,
-    strays: UdpSocket,
+    /// None where the socket is not connected, and gets all.
+    strays: Option<UdpSocket>,
     pub(super) cookie: CookieJar,
 }
 
 impl Client {
     /// How many datagrams have come from elsewhere than the server since this was last asked.
     pub(super) fn count_strays(&self) -> u64 {
+        let Some(strays) = &self.strays else { return 0 };
         let mut buffer = [0; 1];
         let mut count = 0;
-        while self.strays.recv_from(&mut buffer).is_ok() {
+        while strays.recv_from(&mut buffer).is_ok() {
             count += 1;
         }
         count
@@ -46,12 +50,12 @@ pub(super) fn open_all(settings: &Settings, threads: u32) -> Result<Vec<Vec<Clie
     let failed = |error| BenchError::Open { server: settings.server, error };
     let mut number = 0;
     let mut open = || {
-        let source = source(settings, number);
+        let source = SocketAddr::new(source(settings, number), local_port(settings, number));
         number += 1;
-        open(settings, source)
+        if settings.sources.is_some() { open_for_all(settings, source) } else { open(settings, source) }
     };
     (0..threads)
-        .map(|thread| (0..share(settings.clients, threads, thread)).map(|_| open()).collect())
+        .map(|thread| (0..share(settings.sockets(), threads, thread)).map(|_| open()).collect())
         .collect::<io::Result<_>>()
         .map_err(failed)
 }
@@ -65,17 +69,37 @@ pub(super) fn source(settings: &Settings, number: u32) -> IpAddr {
     settings.source.map_or(any, |source| source.address(number))
 }
 
-fn open(settings: &Settings, source: IpAddr) -> io::Result<Client> {
+/// The port that socket number `number` sends from; 0 for any.
+pub(super) fn local_port(settings: &Settings, number: u32) -> u16 {
+    let offset = u16::try_from(number).unwrap_or(u16::MAX);
+    if settings.local_port == 0 { 0 } else { settings.local_port.saturating_add(offset) }
+}
+
+/// A socket that sends from any address, and receives what comes to any.
+fn open_for_all(settings: &Settings, source: SocketAddr) -> io::Result<Client> {
+    let socket = new_socket(settings)?;
+    socket.bind(&source.into())?;
+    Ok(Client { socket: socket.into(), strays: None, cookie: CookieJar::default() })
+}
+
+fn open(settings: &Settings, source: SocketAddr) -> io::Result<Client> {
     // Only a socket that would share no port gets one that no other client has; the second one then shares it. What the
     // server sends goes to the connected one, as the closer match.
     let strays = new_socket(settings)?;
-    strays.bind(&SocketAddr::new(source, 0).into())?;
+    strays.bind(&source.into())?;
     strays.set_reuse_port(true)?;
     let socket = new_socket(settings)?;
     socket.set_reuse_port(true)?;
     socket.bind(&strays.local_addr()?)?;
     socket.connect(&settings.server.into())?;
-    Ok(Client { socket: socket.into(), strays: strays.into(), cookie: CookieJar::default() })
+    // An older kernel hands over each alone.
+    let _ = mmsg::hand_over_groups(socket.as_fd());
+    Ok(Client { socket: socket.into(), strays: Some(strays.into()), cookie: CookieJar::default() })
+}
+
+/// A time to sleep, as poll(2) is told it.
+pub(super) fn timespec(time: Duration) -> Timespec {
+    Timespec { tv_sec: time.as_secs().try_into().unwrap_or(i64::MAX), tv_nsec: time.subsec_nanos().into() }
 }
 
 fn new_socket(settings: &Settings) -> io::Result<Socket> {

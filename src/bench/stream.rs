@@ -10,15 +10,17 @@ use std::time::Duration;
 
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
+use rustix::event::{PollFd, PollFlags, poll};
 use rustls::ClientConnection;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::in_flight::{IDS, InFlight};
 use super::load::Load;
 use super::settings::Transport;
-use super::socket::source;
+use super::socket::{local_port, source, timespec};
 use super::{BenchError, Job, ThreadOutcome};
 use crate::mmsg::BATCH_LEN;
+use crate::tls_error;
 
 /// How long after a failure a connection is tried again.
 const RETRY_NS: u64 = 10_000_000;
@@ -36,6 +38,8 @@ struct Connection {
     tls: Option<Box<ClientConnection>>,
     /// It is made: queries can go out.
     open: bool,
+    /// It is given up if it is not made by then.
+    made_by_ns: u64,
     retry_ns: u64,
     table: InFlight,
     /// Queries that it has carried.
@@ -57,6 +61,8 @@ struct Streams<'a> {
     next: usize,
     next_expiry_ns: u64,
     next_retry_ns: u64,
+    /// When there was a connection last.
+    last_open_ns: u64,
     buffer: Box<[u8]>,
 }
 
@@ -66,13 +72,14 @@ pub(super) fn run(job: &Job<'_>, thread: u32, threads: u32, count: u32) -> Resul
     let share = usize::try_from(load.limit.div_ceil(u64::from(count))).unwrap_or(IDS).min(IDS);
     // Twice as many ids as can be in flight, so that an answer that is late or comes twice is known as such.
     let ids = (2 * share).next_power_of_two().clamp(256, IDS);
-    let scheduled = load.is_scheduled();
+    let (scheduled, streamed) = (load.is_scheduled(), job.queries.feed().is_some());
     let place = || Connection {
         stream: None,
         tls: None,
         open: false,
+        made_by_ns: 0,
         retry_ns: 0,
-        table: InFlight::new(ids, scheduled),
+        table: InFlight::new(ids, scheduled).remembering(streamed),
         carried: 0,
         out: Vec::new(),
         written: 0,
@@ -88,6 +95,7 @@ pub(super) fn run(job: &Job<'_>, thread: u32, threads: u32, count: u32) -> Resul
         next: 0,
         next_expiry_ns: load.timeout_ns,
         next_retry_ns: 0,
+        last_open_ns: 0,
         buffer: vec![0; READ_LEN].into(),
         load,
     };
@@ -101,14 +109,20 @@ impl Streams<'_> {
         loop {
             let sleep_ns = if idle_turns > patience {
                 let retry_ns = self.next_retry_ns.saturating_sub(self.load.now_ns).max(1_000);
-                self.load.sleep_ns(self.next_expiry_ns).min(retry_ns)
+                let is_open = self.last_open_ns == self.load.now_ns;
+                // Without a connection the schedule has nothing to be in time for.
+                let sleep_ns = self.load.sleep_ns(self.next_expiry_ns);
+                if is_open { sleep_ns } else { sleep_ns.max(1_000_000) }.min(retry_ns)
             } else {
                 0
             };
             let received = self.receive(sleep_ns)?;
-            self.expire();
+            self.expire()?;
             if self.load.is_over() {
                 break;
+            }
+            if self.load.now_ns >= self.last_open_ns.saturating_add(self.load.timeout_ns) {
+                self.load.end_without_connection();
             }
             let mut sent = 0;
             if self.load.may_send() {
@@ -142,6 +156,8 @@ impl Streams<'_> {
             let connection = &mut self.connections[number];
             (connection.stream, connection.tls) = (Some(stream), tls);
             (connection.open, connection.carried, connection.written) = (false, 0, 0);
+            connection.made_by_ns = self.load.now_ns.saturating_add(self.load.timeout_ns);
+            self.next_expiry_ns = self.next_expiry_ns.min(connection.made_by_ns);
             connection.out.clear();
             connection.input.clear();
         }
@@ -157,9 +173,10 @@ impl Streams<'_> {
             socket.set_recv_buffer_size(buffer_len)?;
             socket.set_send_buffer_size(buffer_len)?;
         }
-        if settings.source.is_some() {
+        if settings.source.is_some() || settings.local_port > 0 {
             let number = u32::try_from(number).unwrap_or(u32::MAX);
-            socket.bind(&SocketAddr::new(source(settings, number), 0).into())?;
+            socket.set_reuse_address(true)?;
+            socket.bind(&SocketAddr::new(source(settings, number), local_port(settings, number)).into())?;
         }
         match socket.connect(&settings.server.into()) {
             Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => return Err(error),
@@ -176,7 +193,15 @@ impl Streams<'_> {
 
     /// Takes what has arrived on any connection, after sleeping up to `sleep_ns` until something has.
     fn receive(&mut self, sleep_ns: u64) -> Result<usize, BenchError> {
-        match self.poll.poll(&mut self.events, Some(Duration::from_nanos(sleep_ns))) {
+        if sleep_ns > 0 {
+            // `mio` sleeps for whole milliseconds, which is later than queries are due.
+            let mut events = [PollFd::new(self.poll.registry(), PollFlags::IN)];
+            match poll(&mut events, Some(&timespec(Duration::from_nanos(sleep_ns)))) {
+                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(BenchError::Failed(error.into())),
+            }
+        }
+        match self.poll.poll(&mut self.events, Some(Duration::ZERO)) {
             Err(error) if error.kind() != ErrorKind::Interrupted => return Err(BenchError::Failed(error)),
             _ => {}
         }
@@ -288,20 +313,38 @@ impl Streams<'_> {
         Ok(())
     }
 
-    /// Gives up what has been in flight too long, on all connections, when there can be such.
-    fn expire(&mut self) {
+    /// Gives up what has been in flight too long, and connections that are not made in time, when there can be such.
+    fn expire(&mut self) -> Result<(), BenchError> {
         let now_ns = self.load.now_ns;
+        if self.connections.iter().any(|connection| connection.open && connection.stream.is_some()) {
+            self.last_open_ns = now_ns;
+        }
         if now_ns < self.next_expiry_ns {
-            return;
+            return Ok(());
         }
-        let mut oldest_ns = now_ns;
-        for connection in &mut self.connections {
+        let mut next_ns = now_ns.saturating_add(self.load.timeout_ns);
+        for number in 0..self.connections.len() {
+            let connection = &mut self.connections[number];
             self.load.expire(&mut connection.table);
-            oldest_ns = oldest_ns.min(connection.table.oldest_sent_ns().unwrap_or(oldest_ns));
+            if let Some(oldest_ns) = connection.table.oldest_sent_ns() {
+                next_ns = next_ns.min(oldest_ns.saturating_add(self.load.timeout_ns));
+            }
+            if connection.stream.is_none() || connection.open {
+                continue;
+            }
+            if connection.made_by_ns > now_ns {
+                next_ns = next_ns.min(connection.made_by_ns);
+                continue;
+            }
+            let settings = self.load.job.settings;
+            let (transport, patience) = (settings.transport.title(), settings.timeout.as_secs_f64());
+            let text = format!("no {transport} connection could be made within {patience} s (-t)");
+            self.broke(number, io::Error::new(ErrorKind::TimedOut, text))?;
         }
-        self.next_expiry_ns = oldest_ns.saturating_add(self.load.timeout_ns);
+        self.next_expiry_ns = next_ns;
         // One that waited for its last answers in vain has nothing left to wait for.
         (0..self.connections.len()).for_each(|number| self.retire(number));
+        Ok(())
     }
 
     /// Sends what may be sent now, each connection in its turn.
@@ -334,7 +377,7 @@ impl Streams<'_> {
     /// Sends the next `count` queries over one connection.
     fn send(&mut self, number: usize, count: usize) -> io::Result<()> {
         let connection = &mut self.connections[number];
-        let queries = self.load.job.queries;
+        let queries = self.load.supply.section().clone();
         for k in 0..count {
             let query = self.load.supply.query(k);
             let packet = queries.packet(query);
@@ -359,7 +402,8 @@ fn read_tls(
     input: &mut Vec<u8>,
 ) -> io::Result<usize> {
     let len = tls.read_tls(stream)?;
-    tls.process_new_packets().map_err(|error| io::Error::new(ErrorKind::InvalidData, error))?;
+    tls.process_new_packets()
+        .map_err(|error| io::Error::new(ErrorKind::InvalidData, tls_error::text(&error)))?;
     loop {
         match tls.reader().read(buffer) {
             // The other side has said that it ends; what follows on the network tells that as well.

@@ -3,12 +3,11 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use rustls::crypto::ring;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, RootCertStore};
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ClientConnection};
 
-use crate::any_certificate;
+use crate::tls_trust::Trust;
+use crate::{any_certificate, tls_error};
 
 /// How connections are encrypted.
 #[derive(Clone, Debug)]
@@ -29,14 +28,14 @@ impl Tls {
             .map_err(|_| format!("`{name}` is no name or address that a certificate can be for"))?;
         let mut config = match authorities {
             Some(path) => {
-                let roots = read_authorities(path)?;
-                let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-                    .with_safe_default_protocol_versions();
-                config.map(|config| config.with_root_certificates(roots).with_no_client_auth())
+                let trust = Trust::of_file(path).map_err(|error| {
+                    format!("{}: cannot be read as certificates in PEM form: {error}", path.display())
+                })?;
+                trust.client_config(&[], true)
             }
             None => any_certificate::client_config(),
         }
-        .map_err(|error| error.to_string())?;
+        .map_err(|error| tls_error::text(&error))?;
         config.alpn_protocols = vec![b"dot".to_vec()];
         Ok(Self { config: Arc::new(config), name, verified: authorities.is_some() })
     }
@@ -50,16 +49,4 @@ impl Tls {
     pub(super) fn connection(&self) -> Result<ClientConnection, rustls::Error> {
         ClientConnection::new(Arc::clone(&self.config), self.name.clone())
     }
-}
-
-fn read_authorities(path: &Path) -> Result<RootCertStore, String> {
-    let file = path.display();
-    let bad = |error: &dyn std::fmt::Display| {
-        format!("{file}: cannot be read as certificates in PEM form: {error}")
-    };
-    let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_file_iter(path).map_err(|error| bad(&error))? {
-        roots.add(certificate.map_err(|error| bad(&error))?).map_err(|error| bad(&error))?;
-    }
-    if roots.is_empty() { Err(bad(&"there is none in it")) } else { Ok(roots) }
 }

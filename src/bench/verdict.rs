@@ -3,6 +3,7 @@
 //! Pure: judged by the main thread, after a run, from what was measured.
 
 use super::{End, Outcome, Settings};
+use crate::wire::header::rcode;
 
 /// Queries may be sent this much later than they were due, all but one in a hundred.
 pub const MAX_SLIP_US: f64 = 1_000.0;
@@ -34,9 +35,12 @@ pub struct Fault {
 /// Judges a run. No fault: the result is valid.
 #[must_use]
 pub fn judge(settings: &Settings, outcome: &Outcome) -> Vec<Fault> {
-    let mut faults = Vec::new();
-    let mut fault = |name, text| faults.push(Fault { name, text });
     let totals = &outcome.tally.totals;
+    if let Some(fault) = no_connection(settings, outcome) {
+        return vec![fault];
+    }
+    let mut faults: Vec<_> = errors_only(outcome).into_iter().collect();
+    let mut fault = |name, text| faults.push(Fault { name, text });
     let slip_us = outcome.tally.slip.quantile_us(0.99);
     let is_late = slip_us > MAX_SLIP_US;
     let due = totals.sent + totals.overdue;
@@ -99,10 +103,43 @@ pub fn judge(settings: &Settings, outcome: &Outcome) -> Vec<Fault> {
     faults
 }
 
+/// A server that does not serve what was asked is not measured by how fast it says so.
+fn errors_only(outcome: &Outcome) -> Option<Fault> {
+    let totals = &outcome.tally.totals;
+    let served = [rcode::NOERROR, rcode::NXDOMAIN].map(|code| totals.rcodes[usize::from(code)]);
+    if totals.completed == 0 || served != [0, 0] {
+        return None;
+    }
+    let codes = (0u8..).zip(totals.rcodes).filter(|&(_, count)| count > 0);
+    let codes: Vec<_> = codes.map(|(code, _)| rcode::mnemonic(code)).collect();
+    let text = format!(
+        "each answer was an error ({}): the server does not serve what was asked; ask for names that it has",
+        codes.join(", ")
+    );
+    Some(Fault { name: "errors only", text })
+}
+
+/// Without a connection, or when there is none any more, nothing else is worth saying.
+fn no_connection(settings: &Settings, outcome: &Outcome) -> Option<Fault> {
+    let transport = settings.transport.title();
+    let connections = outcome.tally.totals.connections;
+    let text = if outcome.end == End::NoConnection {
+        let patience_s = settings.timeout.as_secs_f64();
+        format!(
+            "after {connections} {transport} connections none could be made any more for {patience_s} s (-t)"
+        )
+    } else if connections == 0 && !settings.transport.is_udp() && outcome.end != End::Interrupted {
+        format!("no {transport} connection could be made, and so no query was sent")
+    } else {
+        return None;
+    };
+    Some(Fault { name: "no connection", text })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bench::{Tally, Usage};
+    use crate::bench::{Tally, Transport, Usage};
     use std::num::NonZeroU32;
     use std::time::Duration;
 
@@ -115,6 +152,7 @@ mod tests {
         let mut tally = Tally::default();
         tally.totals.sent = 1_000;
         tally.totals.completed = 1_000;
+        tally.totals.rcodes[0] = 1_000;
         (0..1_000).for_each(|_| tally.slip.record(20_000));
         let usage = Usage {
             elapsed_ns: 1_000_000_000,
@@ -139,6 +177,29 @@ mod tests {
     fn a_run_in_time_is_valid() {
         assert_eq!(names(&settings(), &outcome()), [""; 0]);
         assert_eq!(names(&settings().at_rate(1_000.0), &outcome()), [""; 0]);
+    }
+
+    #[test]
+    fn errors_alone_and_no_connection_are_faults() {
+        let mut refused = outcome();
+        refused.tally.totals.rcodes = [0; 16];
+        refused.tally.totals.rcodes[5] = 1_000;
+        let fault = &judge(&settings(), &refused)[0];
+        assert!(fault.name == "errors only" && fault.text.contains("(REFUSED)"), "{fault:?}");
+        refused.tally.totals.rcodes[3] = 1;
+        refused.tally.totals.completed += 1;
+        assert_eq!(names(&settings(), &refused), [""; 0]);
+        let tcp = Settings { transport: Transport::Tcp, ..settings() };
+        let mut none = Outcome { end: End::TimeLimit, ..Outcome::nothing() };
+        none.tally.totals.overdue = 5_000;
+        let fault = judge(&tcp.clone().at_rate(5.0), &none);
+        assert!(
+            fault.len() == 1 && fault[0].text.starts_with("no TCP connection could be made"),
+            "{fault:?}"
+        );
+        none = Outcome { end: End::NoConnection, ..outcome() };
+        none.tally.totals.connections = 3;
+        assert_eq!(names(&tcp, &none), ["no connection"]);
     }
 
     #[test]

@@ -14,7 +14,7 @@ use super::{ControlArgs, Failure};
 
 use crate::registry::client::escape;
 use crate::registry::forwarding::Outside;
-use crate::registry::request::{Explained, Explanation, PolicyBody, Stated, Statement};
+use crate::registry::request::{Directed, Directive, Explained, Explanation, PolicyBody};
 
 /// Arguments of `redbreast drain`.
 #[derive(clap::Args)]
@@ -84,37 +84,41 @@ pub(crate) fn drain(args: &DrainArgs) -> Result<(), Failure> {
         (None, None) => return tell_statements(control, "drain"),
     };
     let method = if *undo { Method::DELETE } else { Method::PUT };
-    let stated: Stated = control.client()?.request(method, &format!("/v1/drains/{path}"), None::<&()>)?;
-    tell(control, &stated, |out| {
-        let Stated { changed, names, ttl_s, .. } = stated;
+    let directed: Directed = control.client()?.request(method, &format!("/v1/drains/{path}"), None::<&()>)?;
+    tell(control, &directed, |out| {
+        let Directed { changed, names, ttl_s, .. } = directed;
         let names = format!("answers of {names} {}", if names == 1 { "name" } else { "names" });
         match (undo, changed) {
             (true, false) => writeln!(out, "{what} was not drained"),
             (true, true) => writeln!(out, "{what} is back in the {names}"),
             (false, false) => writeln!(out, "{what} was drained already; it is out of the {names}"),
             (false, true) => {
-                let lost = if stated.durable {
+                let lost = if directed.durable {
                     ""
                 } else {
-                    "; the node has no --data-dir and forgets it when it ends"
+                    "; the node keeps nothing on disk and forgets it when it ends"
                 };
                 writeln!(out, "{what} is out of the {names}, at all nodes{lost}")
             }
         }?;
-        if !undo && !stated.emptied.is_empty() {
-            writeln!(out, "without any address now: {}", stated.emptied.join(", "))?;
+        if !undo && !directed.emptied.is_empty() {
+            writeln!(out, "without any address now: {}", directed.emptied.join(", "))?;
         }
-        if !undo && stated.names > 0 {
+        if !undo && directed.names > 0 {
             writeln!(out, "clients may use answers of before for {ttl_s} s more")?;
         }
         Ok(())
     })?;
-    if *undo || *no_wait || stated.names == 0 || control.json {
+    if *undo || *no_wait || directed.names == 0 || control.json {
         return Ok(());
     }
-    thread::sleep(Duration::from_secs(stated.ttl_s.into()));
+    thread::sleep(Duration::from_secs(directed.ttl_s.into()));
     tell(control, &(), |out| {
-        writeln!(out, "its TTL of {} s has passed: no client that keeps to it uses it any more", stated.ttl_s)
+        writeln!(
+            out,
+            "its TTL of {} s has passed: no client that keeps to it uses it any more",
+            directed.ttl_s
+        )
     })
 }
 
@@ -123,7 +127,7 @@ pub(crate) fn policy(args: &PolicyArgs) -> Result<(), Failure> {
     let PolicyArgs { scope, policy, remove, control } = args;
     let Some(scope) = scope else { return tell_statements(control, "policy") };
     let path = format!("/v1/policies/{}", escape(scope));
-    let stated: Stated = match policy {
+    let directed: Directed = match policy {
         Some(policy) => {
             let body = PolicyBody { policy: policy.clone() };
             control.client()?.request(Method::PUT, &path, Some(&body))?
@@ -135,21 +139,21 @@ pub(crate) fn policy(args: &PolicyArgs) -> Result<(), Failure> {
             )));
         }
     };
-    tell(control, &stated, |out| match (stated.changed, stated.names) {
+    tell(control, &directed, |out| match (directed.changed, directed.names) {
         (false, _) => writeln!(out, "nothing new: that was so already"),
         (true, names) => writeln!(out, "said, at all nodes, of {names} names with addresses"),
     })
 }
 
 fn tell_statements(control: &ControlArgs, kind: &str) -> Result<(), Failure> {
-    let all: Vec<Statement> = control.client()?.request(Method::GET, "/v1/statements", None::<&()>)?;
+    let all: Vec<Directive> = control.client()?.request(Method::GET, "/v1/statements", None::<&()>)?;
     let all: Vec<_> = all.into_iter().filter(|statement| statement.kind == kind).collect();
     tell(control, &all, |out| {
         if all.is_empty() {
             let none = if kind == "drain" { "nothing is drained" } else { "no policy is said" };
             return writeln!(out, "{none}");
         }
-        for Statement { of, scope, policy, .. } in &all {
+        for Directive { of, scope, policy, .. } in &all {
             writeln!(out, "{scope:<8} {of} {}", policy.as_deref().unwrap_or_default())?;
         }
         Ok(())

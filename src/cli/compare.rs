@@ -16,9 +16,6 @@ use super::bench::stop_on_signals;
 use crate::compare::{self, Design, Experiment, External, Layout, Results, Sweep, Task};
 use crate::report::machine::Machine;
 
-/// Where the page goes unless told otherwise.
-const PAGE: &str = "redbreast-compare.html";
-
 /// Arguments of `redbreast compare`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -84,9 +81,9 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE")]
     write_names: Option<PathBuf>,
 
-    /// Where the page with everything goes
-    #[arg(long, value_name = "FILE", default_value = PAGE)]
-    html: PathBuf,
+    /// Write a page with everything to this file
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
 
     /// Write the results to this file as JSON, too; `-` for standard output, instead of the tables
     #[arg(long, value_name = "FILE")]
@@ -119,7 +116,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let most = if args.scale.contains(&Sweep::Nodes) { args.nodes.max(Sweep::MAX_NODES) } else { args.nodes };
     compare::check_descriptors(most).map_err(Failure::usage)?;
     // Before the minutes of measuring, not after them.
-    let outputs = [Some(&args.html), args.json.as_ref().filter(|path| path.as_path() != Path::new("-"))];
+    let outputs = [args.html.as_ref(), args.json.as_ref().filter(|path| path.as_path() != Path::new("-"))];
     outputs.into_iter().flatten().try_for_each(|path| {
         let opened = fs::OpenOptions::new().append(true).create(true).open(path);
         opened
@@ -159,7 +156,9 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
 /// Writes the page and the JSON, and shows the tables.
 fn tell(args: &Args, results: &Results) -> Result<(), Failure> {
     let command: Vec<_> = std::env::args().skip(1).collect();
-    write(&args.html, &compare::page(results, &format!("redbreast {}", command.join(" "))))?;
+    if let Some(path) = &args.html {
+        write(path, &compare::page(results, &format!("redbreast {}", command.join(" "))))?;
+    }
     let json = serde_json::to_string_pretty(results).map_err(Failure::failed)? + "\n";
     let out = &mut io::stdout();
     if args.json.as_deref() == Some(Path::new("-")) {
@@ -169,7 +168,11 @@ fn tell(args: &Args, results: &Results) -> Result<(), Failure> {
         write(path, &json)?;
     }
     write!(out, "{}", compare::text(results)).map_err(Failure::failed)?;
-    writeln!(out, "The page with everything is {}.", args.html.display()).map_err(Failure::failed)
+    match &args.html {
+        Some(path) => writeln!(out, "The page with everything is {}.", path.display()),
+        None => writeln!(out, "--html FILE makes a page with plots of this."),
+    }
+    .map_err(Failure::failed)
 }
 
 fn write(path: &Path, text: &str) -> Result<(), Failure> {

@@ -4,8 +4,10 @@
 //! others, kills one and starts it again, then puts a node under load for a few seconds, and tells what was measured.
 
 use std::fs;
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::Ordering;
+use std::thread;
 use std::time::Duration;
 
 use clap::builder::RangedU64ValueParser;
@@ -32,6 +34,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "SECONDS", default_value_t = 5, allow_negative_numbers = true,
           value_parser = RangedU64ValueParser::<u64>::new().range(1..=86_400))]
     seconds: u64,
+
+    /// Leave the cluster running at the end, until Ctrl-C
+    #[arg(long)]
+    stay: bool,
 }
 
 /// The nodes, each with the address that it registers `web` with.
@@ -46,9 +52,12 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let failed = |error: io::Error| Failure::failed(error);
     let out = &mut io::stdout();
     let directory = TempDir::with_prefix("redbreast-demo-").map_err(failed)?;
-    let mut nodes = begin(out, &directory)?;
+    let progress = spinner();
+    progress.set_message("starting three nodes");
+    let mut nodes = begin(out, &directory, &progress)?;
     show_lookups(out, &nodes)?;
-    kill_and_restart(out, &mut nodes)?;
+    kill_and_restart(out, &mut nodes, &progress)?;
+    progress.finish_and_clear();
     let time = Duration::from_secs(args.seconds);
     writeln!(
         out,
@@ -60,12 +69,63 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let outcome = load(nodes[1].dns(), time)?;
     writeln!(out, "{}\n", measured(&outcome)).map_err(failed)?;
     judge(&outcome)?;
-    writeln!(out, "Next: serve names of your own with `redbreast serve`; the README shows how.")
-        .map_err(failed)
+    if args.stay {
+        return stay(out, &nodes[0]);
+    }
+    let me = own_name();
+    writeln!(
+        out,
+        "Try next:\n  {me} demo --stay                                   # the same, and leaves the cluster running for you\n  \
+         {me} serve --names /etc/hosts --listen 127.0.0.1:5300   # serves names of your own\n  \
+         {me} bench --self-test                              # measures what one thread can answer here"
+    )
+    .map_err(failed)
+}
+
+/// Tells what can be tried on the running cluster, and waits until that has been done.
+fn stay(out: &mut dyn Write, node: &Node) -> Result<(), Failure> {
+    let stop =
+        stop_on_signals().map_err(|error| Failure::failed(format!("cannot catch signals: {error}")))?;
+    let (me, port, control) = (own_name(), node.dns().port(), node.control());
+    writeln!(
+        out,
+        "The cluster runs until Ctrl-C. Try next, in another terminal:\n  \
+         dig @127.0.0.1 -p {port} web.{DEFAULT_DOMAIN}\n  \
+         {me} add shop 10.0.0.9 --control {control}\n  \
+         {me} bench -p {port} -Q 20k -l 5 --pattern 'host-{{1..4000}}.{DEFAULT_DOMAIN}'"
+    )
+    .and_then(|()| out.flush())
+    .map_err(Failure::failed)?;
+    while !stop.load(Ordering::Relaxed) {
+        thread::sleep(Duration::from_millis(50));
+    }
+    Ok(())
+}
+
+/// This program as it was called.
+fn own_name() -> String {
+    std::env::args().next().unwrap_or_else(|| "redbreast".into())
+}
+
+/// What is under way, on a terminal alone.
+fn spinner() -> ProgressBar {
+    let spinner = ProgressBar::new_spinner();
+    if let Ok(style) = ProgressStyle::with_template("  {spinner} [{elapsed}] {msg}") {
+        spinner.set_style(style);
+    }
+    if io::stderr().is_terminal() {
+        spinner.enable_steady_tick(Duration::from_millis(100));
+    }
+    spinner
+}
+
+/// Writes a text, for which what is drawn makes way.
+fn say(out: &mut dyn Write, progress: &ProgressBar, text: &str) -> Result<(), Failure> {
+    progress.suspend(|| writeln!(out, "{text}").and_then(|()| out.flush())).map_err(Failure::failed)
 }
 
 /// Starts the nodes; the first has names from a file, and each registers one address of a common name.
-fn begin(out: &mut dyn Write, directory: &TempDir) -> Result<Vec<Node>, Failure> {
+fn begin(out: &mut dyn Write, directory: &TempDir, progress: &ProgressBar) -> Result<Vec<Node>, Failure> {
     let names = directory.path().join("names");
     fs::write(&names, sample::names_file()).map_err(Failure::failed)?;
     let plan = |(i, (name, _)): (usize, &(&str, [u8; 4]))| Plan {
@@ -79,18 +139,16 @@ fn begin(out: &mut dyn Write, directory: &TempDir) -> Result<Vec<Node>, Failure>
     for node in &nodes {
         table.add_row([node.name().to_owned(), format!("answers at {} over UDP and TCP", node.dns())]);
     }
-    let told = writeln!(
-        out,
-        "Three nodes, each a process of its own, in one cluster; {} has {} names from a file:\n{table}\n",
-        nodes[0].name(),
-        sample::NAMES
+    let (first, count) = (nodes[0].name(), sample::NAMES);
+    let told = format!(
+        "Three nodes, each a process of its own, in one cluster; {first} has {count} names from a file:\n{table}\n"
     );
-    told.map_err(Failure::failed)?;
+    say(out, progress, &told)?;
     for (node, (_, address)) in nodes.iter().zip(NODES) {
         let addition = Addition { name: WEB.into(), addresses: vec![address.into()], ..Addition::default() };
         node.add(&[addition])?;
         let address = IpAddr::from(address);
-        writeln!(out, "  {}$ redbreast add {WEB} {address}", node.name()).map_err(Failure::failed)?;
+        say(out, progress, &format!("  {}$ redbreast add {WEB} {address}", node.name()))?;
     }
     wait_until_all_have(&nodes, NODES.len())?;
     Ok(nodes)
@@ -148,33 +206,32 @@ fn show_lookups(out: &mut dyn Write, nodes: &[Node]) -> Result<(), Failure> {
 }
 
 /// Shows that a node's addresses go and come with it.
-fn kill_and_restart(out: &mut dyn Write, nodes: &mut [Node]) -> Result<(), Failure> {
+fn kill_and_restart(out: &mut dyn Write, nodes: &mut [Node], progress: &ProgressBar) -> Result<(), Failure> {
     let [first, .., last] = nodes else { return Err(Failure::failed("a cluster has several nodes")) };
     let seeds: Vec<_> = first.gossip().into_iter().collect();
     last.kill();
     let name = last.name().to_owned();
+    progress.set_message(format!("{name} is killed; waiting until its address is gone everywhere"));
     let gone = wait_until_all_have(nodes, NODES.len() - 1)?;
     let left = ask(nodes[0].dns(), &in_domain(WEB), rtype::A).map_err(Failure::failed)?;
-    writeln!(
+    let (gone_s, left) = (gone.as_secs_f64(), left.told());
+    say(
         out,
-        "\n{name} is killed: after {:.1} s its address is gone everywhere: {}",
-        gone.as_secs_f64(),
-        left.told()
-    )
-    .map_err(Failure::failed)?;
+        progress,
+        &format!("\n{name} is killed: after {gone_s:.1} s its address is gone everywhere: {left}"),
+    )?;
+    progress.set_message(format!("{name} is started again"));
     let begin = std::time::Instant::now();
     if let [.., last] = nodes {
         last.restart(&seeds).map_err(Failure::failed)?;
     }
     wait_until_all_have(nodes, NODES.len())?;
     let back = ask(nodes[0].dns(), &in_domain(WEB), rtype::A).map_err(Failure::failed)?;
-    writeln!(
-        out,
-        "{name} is started again: after {:.1} s it is back everywhere, from its own disk: {}",
-        begin.elapsed().as_secs_f64(),
-        back.told()
-    )
-    .map_err(Failure::failed)
+    let (back_s, back) = (begin.elapsed().as_secs_f64(), back.told());
+    let told = format!(
+        "{name} is started again: after {back_s:.1} s it is back everywhere, from its own disk: {back}"
+    );
+    say(out, progress, &told)
 }
 
 /// Runs the load with a bar on a terminal, and nothing in a pipe.

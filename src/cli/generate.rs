@@ -20,8 +20,9 @@ pub(crate) struct CompletionsArgs {
 /// Arguments of `redbreast man`.
 #[derive(clap::Args)]
 pub(crate) struct ManArgs {
-    /// Directory for the pages, one for each command; it has to be there
-    directory: PathBuf,
+    /// Directory for the pages, one for each command; it has to be there [default: the page of the program alone, to standard
+    /// output]
+    directory: Option<PathBuf>,
 }
 
 /// Writes what a shell reads to complete commands.
@@ -33,7 +34,12 @@ pub(crate) fn completions(args: &CompletionsArgs) -> Result<(), Failure> {
 
 /// Writes manual pages.
 pub(crate) fn man(args: &ManArgs) -> Result<(), Failure> {
-    let directory = &args.directory;
+    let Some(directory) = &args.directory else {
+        let page = clap_mangen::Man::new(Cli::command());
+        return page
+            .render(&mut io::stdout().lock())
+            .map_err(|error| Failure::failed(format!("cannot write: {error}")));
+    };
     clap_mangen::generate_to(Cli::command(), directory)
         .map_err(|error| Failure::usage(format!("cannot write to {}: {error}", directory.display())))
 }

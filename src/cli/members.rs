@@ -61,7 +61,7 @@ pub(crate) fn status(args: &StatusArgs) -> Result<(), Failure> {
             ("domains", list(&status.domains)),
             ("DNS", format!("{}, {} workers", list(&dns), status.workers)),
             ("gossip", status.gossip.map_or_else(|| "none".into(), |address| address.to_string())),
-            ("data", status.data_dir.clone().unwrap_or_else(|| "in memory alone".into())),
+            ("data", kept(&status)),
             ("members up", status.members.to_string()),
             ("registrations", status.registrations.to_string()),
             ("names", format!("{}, reverse ones included", status.names)),
@@ -76,6 +76,16 @@ pub(crate) fn status(args: &StatusArgs) -> Result<(), Failure> {
         }
         status.forwarding.as_ref().map_or(Ok(()), |forwarding| tell_forwarding(out, forwarding))
     })
+}
+
+/// Where a node keeps what is registered at it, and what is wrong with that.
+fn kept(status: &Status) -> String {
+    match (&status.data_dir, &status.data_fault) {
+        (None, None) => "in memory alone".into(),
+        (None, Some(fault)) => format!("in memory alone: {fault}"),
+        (Some(directory), None) => directory.clone(),
+        (Some(directory), Some(fault)) => format!("{directory}; the last change was refused: {fault}"),
+    }
 }
 
 /// Tells who is asked for names in other domains, and what comes of it.

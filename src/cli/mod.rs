@@ -16,6 +16,7 @@ mod ask;
 mod balancing;
 mod bench;
 mod cache;
+mod check_data;
 mod compare;
 mod config;
 mod demo;
@@ -77,6 +78,9 @@ enum Command {
     Demo(demo::Args),
     /// Measure what this machine and this build can do
     Perf(perf::Args),
+    /// Look at a data directory where a crash does no harm: `serve` starts this before it opens the file itself
+    #[command(hide = true)]
+    CheckData(check_data::Args),
     /// Write what a shell reads to complete these commands
     Completions(generate::CompletionsArgs),
     /// Write manual pages of these commands
@@ -167,6 +171,7 @@ pub fn main() -> ExitCode {
         Command::Compare(args) => compare::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Perf(args) => perf::run(&args),
+        Command::CheckData(args) => check_data::run(&args),
         Command::Completions(args) => generate::completions(&args),
         Command::Man(args) => generate::man(&args),
     };

@@ -96,7 +96,7 @@ pub(crate) fn add(args: AddArgs) -> Result<(), Failure> {
         Addition { name, addresses, instance, ttl_s, port, service, weight, tier, check, slow_start_s };
     let added: Changed = control.client()?.request(Method::POST, "/v1/names", Some(&addition))?;
     tell(&control, &added, |out| {
-        let lost = if added.durable { "" } else { "; it ends with the node, which has no --data-dir" };
+        let lost = if added.durable { "" } else { "; it ends with the node, which keeps nothing on disk" };
         match added {
             Changed { added: 0, unchanged, .. } => {
                 writeln!(out, "nothing new: {unchanged} were there already")

@@ -10,6 +10,7 @@ use smallvec::smallvec;
 
 use super::Failure;
 use crate::config::{DEFAULT_DOMAIN, Settings};
+use crate::dataplane::Inherited;
 use crate::node::{Inbox, Node};
 use crate::registry::files::Registrations;
 use crate::registry::names_file::Host;
@@ -32,11 +33,10 @@ pub(super) fn start() -> Result<Sample, Failure> {
         ..Settings::default()
     };
     let domain = settings.domains[0].clone();
-    let inbox = Inbox::new().map_err(|error| Failure::failed(format!("cannot start: {error}")))?;
-    let mut node = Node::start(settings, inbox).map_err(Failure::failed)?;
     let mut names = Registrations::default();
     hosts(&domain).for_each(|host| names.add_host(&host));
-    node.replace(names.settled().map_err(Failure::failed)?);
+    let node = Node::start_with(settings, names, None, Inbox::new(), Inherited::default())
+        .map_err(Failure::failed)?;
     Ok(Sample { address: node.addresses()[0], node: Some(node) })
 }
 

@@ -149,8 +149,11 @@ impl Cluster {
         let all = experiment.nodes * experiment.names_per_node as usize;
         testbed::wait_until("all nodes have all names", || {
             let knows = |node: &Node| {
-                node.status()
-                    .is_ok_and(|status| status.members == self.nodes.len() && status.registrations >= all)
+                node.status().is_ok_and(|status| {
+                    status.members == self.nodes.len()
+                        && status.registrations >= all
+                        && status.unpublished == 0
+                })
             };
             self.nodes.iter().all(knows)
         })

@@ -1,6 +1,6 @@
 //! The file with the secrets that server cookies are made with, which servers behind one address share (RFC 9018 §5).
 //!
-//! Runs on the control thread. A line has a secret as 32 hexadecimal digits. The first makes cookies; a second, the one
+//! Runs on the thread `files`. A line has a secret as 32 hexadecimal digits. The first makes cookies; a second, the one
 //! that was there before it or the one that comes next, is accepted too; `#` begins a comment.
 
 use std::path::Path;

@@ -32,13 +32,13 @@ pub const DEFAULT_DOMAIN: &str = "redbreast.internal";
 pub const DEFAULT_TTL_S: u32 = 1;
 
 /// The highest TTL (RFC 2181 §8).
-pub const MAX_TTL_S: u32 = i32::MAX as u32;
+pub const MAX_TTL_S: u32 = crate::limits::MAX_TTL_S;
 
 /// Domains at most: a negative answer looks at each of them.
-pub const MAX_DOMAINS: usize = 64;
+pub const MAX_DOMAINS: usize = crate::limits::MAX_DOMAINS;
 
 /// Workers at most; the kernel spreads packets over no more sockets than this in practice, and each has its buffers.
-pub const MAX_WORKERS: usize = 1024;
+pub const MAX_WORKERS: usize = crate::limits::MAX_WORKERS;
 
 /// The port of the gossip where none is said.
 pub const GOSSIP_PORT: u16 = 6783;
@@ -128,6 +128,8 @@ pub struct Settings {
     pub resolver: Option<resolver::settings::Settings>,
     /// Where it keeps what it is told to register; `None` if that ends with it.
     pub data_dir: Option<PathBuf>,
+    /// Where it cannot write there at a start, it goes on without.
+    pub data_dir_optional: bool,
     /// Who may update zones, or take copies of them; nobody, and nothing is there for it, if it is not said.
     pub zone_maintenance: Option<ZoneMaintenance>,
     /// Whose containers are registered, if anybody's.
@@ -167,6 +169,7 @@ impl Default for Settings {
             asking: None,
             resolver: None,
             data_dir: None,
+            data_dir_optional: false,
             zone_maintenance: None,
             docker: None,
             control: None,
@@ -228,6 +231,7 @@ impl Settings {
                 self.resolver.is_some() != new.resolver.is_some(),
             ),
             ("data-dir", self.data_dir != new.data_dir),
+            ("data-dir-optional", self.data_dir_optional != new.data_dir_optional),
             ("docker", self.docker != new.docker),
             (
                 "the use of update-key and transfer-key, or allow-unsigned-updates",

@@ -1,6 +1,6 @@
 //! Whom to ask for names that are not ours: what the flags say, and the file that they name.
 //!
-//! Runs on the main thread, and on the control thread when the file is read again.
+//! Runs on the main thread, and on the thread `files` when the file is read again.
 
 use std::fs;
 use std::net::{IpAddr, SocketAddr, UdpSocket};

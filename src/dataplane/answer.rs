@@ -11,7 +11,7 @@ use super::counters::Event;
 use super::forwarded::{self, Outside, Wanted};
 use super::handicap::handicap;
 use super::identity::{Identity, ShownCookie};
-use super::no_lookup::{bad_version, cookie_alone, handed_over, no_lookup, over_limit, prohibited, reject};
+use super::no_lookup::{bad_version, cookie_alone, no_lookup, over_limit, prohibited, reject};
 use super::rate_limit::{Allowance, RateLimiter};
 use super::records::{add_additional, copy_answers, follow_alias};
 use crate::design::{Elsewhere, Finding};
@@ -189,10 +189,10 @@ impl Answerer {
     }
 
     /// Turns the query in the first `len` bytes of `buffer` into a response that says that it cannot be answered now;
-    /// returns its length.
+    /// returns its length. Which event that is, its caller knows and counts.
     #[cold]
-    pub fn fail(&self, buffer: &mut [u8], len: usize, mut count: impl FnMut(Event)) -> usize {
-        count(Event::AskingFull);
+    #[must_use]
+    pub fn fail(&self, buffer: &mut [u8], len: usize) -> usize {
         refusal(buffer, len, rcode::SERVFAIL, self.service.udp_len)
     }
 
@@ -258,7 +258,7 @@ impl Answerer {
             return reject(fault, service, limiter, origin, buffer, len, count);
         }
         if query.signed && service.hands_over {
-            return handed_over(count);
+            return Verdict::HandOver;
         }
         if let Some(edns) = &query.edns {
             (options, shown) = service.identity.options(edns, secrets.load(), origin);

@@ -223,6 +223,11 @@ impl Asking {
         Some(ended)
     }
 
+    /// All names that are being asked for, each with what is known of it so far.
+    pub(super) fn take_all(&mut self) -> impl Iterator<Item = Answered<Waiter>> {
+        self.in_flight.take_all()
+    }
+
     /// Puts what is known into the cache, if there is one, and sees to it that it is asked for again before it expires.
     fn keep(&mut self, name: &[u8], known: &Known, complete: bool) {
         let now_ms = self.now_ms();

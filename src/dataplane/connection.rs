@@ -19,16 +19,16 @@ pub(super) const INPUT_LEN: usize = PREFIX_LEN + MESSAGE_LEN;
 
 /// Bytes of answers gathered before they are written. A connection whose client does not take them holds at most this
 /// and one more message; its queries are not even read then.
-const OUTPUT_LEN: usize = 64 * 1024;
+const OUTPUT_LEN: usize = crate::limits::TCP_OUTPUT_LEN;
 
 /// Queries of a connection that wait for other nodes at most: its next ones are not read before one of them is answered.
-const MAX_OUTSTANDING: usize = 1_024;
+const MAX_OUTSTANDING: usize = crate::limits::MAX_OUTSTANDING;
 
 /// How long a client may say nothing between two queries (RFC 7766 §6.2.3 wants seconds; gdnsd and Knot have 10).
-pub(super) const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
+pub(super) const IDLE_TIMEOUT: Duration = crate::limits::TCP_IDLE_TIMEOUT;
 
 /// How long a client may take to finish a query that it has begun, or to take its answers.
-pub(super) const SLOW_TIMEOUT: Duration = Duration::from_secs(5);
+pub(super) const SLOW_TIMEOUT: Duration = crate::limits::TCP_SLOW_TIMEOUT;
 
 /// Room to work in, shared by all connections of a worker: idle ones need none of it.
 pub struct Buffers {
@@ -133,6 +133,16 @@ impl<S: Read + Write> Connection<S> {
             self.unsent.extend_from_slice(&prefix.to_be_bytes());
             self.unsent.extend_from_slice(answer);
         }
+    }
+
+    /// What it reads from and writes to.
+    pub(super) fn stream_mut(&mut self) -> &mut S {
+        &mut self.stream
+    }
+
+    /// Queries that wait for others.
+    pub(super) fn outstanding(&self) -> usize {
+        self.outstanding
     }
 
     /// Whether the client has taken all that there was for it.

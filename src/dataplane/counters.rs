@@ -12,7 +12,7 @@ macro_rules! events {
     ($($(#[$doc:meta])* $variant:ident => $name:literal,)*) => {
         /// Something that happened to a packet. Each received packet is exactly one of those up to
         /// [`Event::BadVersion`]; the rest come on top. A query that waits for others is one of them when it is answered:
-        /// if its connection is gone by then, or the server stops, it is none.
+        /// if its connection is gone by then, it is none.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
         #[repr(usize)]
         pub enum Event {
@@ -83,8 +83,14 @@ events! {
     ForwardLoop => "forward_loop",
     /// Answered with a cookie, which was all that was asked for.
     CookieAlone => "cookie_alone",
-    /// SERVFAIL: too many queries wait for other nodes.
-    AskingFull => "asking_full",
+    /// SERVFAIL: as many names are being asked of other nodes, or as many queries wait for these, as may be.
+    PeerQueriesFull => "peer_queries_full",
+    /// SERVFAIL: as many updates, transfers and signed messages wait for the thread that has them as may be.
+    OffloadFull => "offload_full",
+    /// SERVFAIL: it has waited, and would have to wait again, since names have changed meanwhile.
+    ChangedMeanwhile => "changed_meanwhile",
+    /// SERVFAIL: the server stops, and there is no time to wait for others.
+    Stopping => "stopping",
     /// Left to another thread: an update, a transfer, or something signed.
     HandedOver => "handed_over",
     /// BADVERS: an EDNS version we do not know.
@@ -121,6 +127,8 @@ events! {
     TcpTimedOut => "tcp_timed_out",
     /// The kernel had no descriptor or memory for a TCP connection.
     TcpAcceptFailed => "tcp_accept_failed",
+    /// The server stopped, and the time that it has for that was over before this query was answered.
+    StopTimedOut => "stop_timed_out",
 }
 
 /// One worker's counters. They are plain stores of a single writer, not atomic additions, and share no cache line with

@@ -177,14 +177,14 @@ fn may_be_asked(query: &Query) -> bool {
 /// Says that there is no answer, and why.
 #[cold]
 fn fail(failure: Failure, mut response: Response<'_>, mut count: impl FnMut(Event)) -> Verdict {
-    count(Event::ForwardFailed);
+    count(if failure == Failure::Stopping { Event::Stopping } else { Event::ForwardFailed });
     response.explain(match failure {
         Failure::Answered(_, Some(code)) => ExtendedError::Told(code),
         Failure::Answered(..) | Failure::NobodyThere | Failure::NoAnswer => {
             ExtendedError::NoReachableAuthority
         }
         Failure::Cached => ExtendedError::CachedError,
-        Failure::Overload => ExtendedError::NotReady,
+        Failure::Overload | Failure::Stopping => ExtendedError::NotReady,
     });
     reply(response, rcode::SERVFAIL, false)
 }

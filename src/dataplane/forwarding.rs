@@ -35,7 +35,7 @@ const STREAMS: usize = 1 << 28;
 const _: () = assert!(SLOTS < STREAM as usize && SOCKETS + u16::MAX as usize * SLOTS < STREAMS);
 
 /// Queries sent to upstreams before clients get their turn.
-const QUERIES_PER_TURN: usize = 16;
+const QUERIES_PER_TURN: usize = crate::limits::QUERIES_PER_TURN;
 
 /// What a worker that forwards is given.
 pub struct Setup {
@@ -151,6 +151,21 @@ impl Forwarding {
     /// Those who have waited for a question that there is no time to say anything of.
     pub(super) fn next_dropped(&mut self) -> Option<impl IntoIterator<Item = Waiter>> {
         self.exchange.next_dropped()
+    }
+
+    /// Gives up all questions, since the server stops: what comes of each, [`next_given_up`](Self::next_given_up) says.
+    pub(super) fn give_up_all(&mut self) {
+        self.exchange.give_up_all();
+    }
+
+    /// The next question that something has come of without anything that arrives. It is told before the next is looked for.
+    pub(super) fn next_given_up(&mut self) -> Option<Done<Waiter>> {
+        self.exchange.next_given_up()
+    }
+
+    /// Whether upstreams may have said something that was not looked at.
+    pub(super) fn has_arrivals(&self) -> bool {
+        self.links.is_busy()
     }
 
     /// Sends the questions that are to be sent, as far as this turn goes: those for one server together.

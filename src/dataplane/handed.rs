@@ -6,20 +6,22 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use crossbeam_channel::{Receiver, Sender, bounded};
 use mio::Waker;
 
 use super::tcp::{Tcp, TcpClient};
 use super::waiting::Client;
-use crate::wire::response::Transport;
+use crate::wire::header::{self, rcode};
+use crate::wire::response::{DEFAULT_UDP_LEN, OPT_LEN, Transport, refusal};
 
 /// Messages that wait for the other thread at most, of all workers; those after them are SERVFAIL.
-pub const MAX_WAITING: usize = 1_024;
+pub const MAX_WAITING: usize = crate::limits::MAX_HANDED_OVER;
 
 /// Messages of one transfer that wait for their client at most.
 const MAX_AHEAD: usize = 4;
 
-/// A message that a worker has handed over.
+/// A message that a worker has handed over. One that goes out of scope without an answer is answered SERVFAIL, unsigned:
+/// whatever becomes of the thread that has it, its client does not wait in vain.
 pub struct HandedOver {
     /// The message.
     pub message: Box<[u8]>,
@@ -27,7 +29,8 @@ pub struct HandedOver {
     pub client: IpAddr,
     /// How it came.
     pub transport: Transport,
-    reply_to: Client,
+    /// Until it is answered.
+    reply_to: Option<Client>,
     replies: Sender<Reply>,
     waker: Arc<Waker>,
 }
@@ -42,20 +45,39 @@ pub(super) enum Reply {
 
 impl HandedOver {
     /// Answers it with one message, or not at all.
-    pub fn answer(self, message: Option<Vec<u8>>) {
-        // A worker that has ended has no clients any more.
-        let _ = self.replies.send(Reply::One(self.reply_to, message));
-        let _ = self.waker.wake();
+    pub fn answer(mut self, message: Option<Vec<u8>>) {
+        self.reply(|client| Reply::One(client, message));
     }
 
     /// Answers it with several messages, if it came over TCP; otherwise not at all.
     #[must_use]
-    pub fn answer_several(self) -> Option<Messages> {
-        let Client::Tcp(client) = self.reply_to else { return None };
+    pub fn answer_several(mut self) -> Option<Messages> {
+        let Some(Client::Tcp(client)) = self.reply_to else { return None };
         let (sender, receiver) = bounded(MAX_AHEAD);
-        let _ = self.replies.send(Reply::Several(client, receiver));
-        let _ = self.waker.wake();
-        Some(Messages { sender: Some(sender), waker: self.waker })
+        self.reply(|_| Reply::Several(client, receiver));
+        Some(Messages { sender: Some(sender), waker: Arc::clone(&self.waker) })
+    }
+
+    fn reply(&mut self, reply: impl FnOnce(Client) -> Reply) {
+        if let Some(client) = self.reply_to.take() {
+            // A worker that has ended has no clients any more.
+            let _ = self.replies.send(reply(client));
+            let _ = self.waker.wake();
+        }
+    }
+}
+
+impl Drop for HandedOver {
+    fn drop(&mut self) {
+        if self.reply_to.is_some() {
+            let mut message = self.message.to_vec();
+            let len = message.len();
+            message.resize(len + OPT_LEN, 0);
+            let refused =
+                (len >= header::LEN).then(|| refusal(&mut message, len, rcode::SERVFAIL, DEFAULT_UDP_LEN));
+            message.truncate(refused.unwrap_or(0));
+            self.reply(|client| Reply::One(client, refused.map(|_| message)));
+        }
     }
 }
 
@@ -91,32 +113,54 @@ pub(super) struct Handing {
     waker: Arc<Waker>,
     /// Answers of several messages that are on their way.
     several: Vec<(TcpClient, Receiver<Vec<u8>>)>,
+    /// Messages that have been handed over and not been answered to the end.
+    open: usize,
 }
 
 impl Handing {
     pub(super) fn new(handed: Sender<HandedOver>, waker: Arc<Waker>) -> Self {
-        let (replies_sender, replies) = unbounded();
-        Self { handed, replies, replies_sender, waker, several: Vec::new() }
+        // The zone thread waits while a worker has so many to take; the worker never waits for it.
+        let (replies_sender, replies) = bounded(MAX_WAITING);
+        Self { handed, replies, replies_sender, waker, several: Vec::new(), open: 0 }
+    }
+
+    /// Messages that have been handed over and not been answered to the end.
+    pub(super) fn open(&self) -> usize {
+        self.open
     }
 
     /// Hands a message over; returns whether it was taken.
     pub(super) fn hand_over(
-        &self,
+        &mut self,
         message: &[u8],
         client: IpAddr,
         transport: Transport,
         reply_to: Client,
     ) -> bool {
         let (replies, waker) = (self.replies_sender.clone(), Arc::clone(&self.waker));
+        let reply_to = Some(reply_to);
         let handed = HandedOver { message: message.into(), client, transport, reply_to, replies, waker };
-        self.handed.try_send(handed).is_ok()
+        match self.handed.try_send(handed) {
+            Ok(()) => {
+                self.open += 1;
+                true
+            }
+            Err(error) => {
+                // Its worker answers it.
+                error.into_inner().reply_to = None;
+                false
+            }
+        }
     }
 
     /// The next answer of one message.
     pub(super) fn next_reply(&mut self) -> Option<(Client, Option<Vec<u8>>)> {
         loop {
             match self.replies.try_recv().ok()? {
-                Reply::One(client, message) => return Some((client, message)),
+                Reply::One(client, message) => {
+                    self.open -= 1;
+                    return Some((client, message));
+                }
                 Reply::Several(client, messages) => self.several.push((client, messages)),
             }
         }
@@ -124,6 +168,7 @@ impl Handing {
 
     /// Gives connections the next messages of answers that have several, as fast as their clients take them.
     pub(super) fn deliver_several(&mut self, tcp: &mut Tcp) {
+        let before = self.several.len();
         self.several.retain(|(client, messages)| match tcp.takes(*client) {
             None => false,
             Some(false) => true,
@@ -139,5 +184,42 @@ impl Handing {
                 }
             },
         });
+        self.open -= before - self.several.len();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use mio::{Poll, Token};
+
+    use super::*;
+    use crate::mmsg::ReturnAddress;
+
+    #[test]
+    fn what_goes_out_of_scope_unanswered_is_answered_servfail_and_what_is_not_taken_is_not() {
+        let poll = Poll::new().unwrap();
+        let waker = Arc::new(Waker::new(poll.registry(), Token(0)).unwrap());
+        let (sender, receiver) = bounded(2);
+        let mut handing = Handing::new(sender, waker);
+        let update = [&[1, 2, 5 << 3, 0, 0, 1, 0, 0, 0, 0, 0, 0][..], b"\x01a\0\0\x06\0\x01"].concat();
+        let ip = IpAddr::V4(Ipv4Addr::LOCALHOST);
+        let hand_over = |handing: &mut Handing| {
+            let to = ReturnAddress::to((ip, 9).into());
+            handing.hand_over(&update, ip, Transport::Udp, Client::Udp { socket: 0, ip, to })
+        };
+        assert!(hand_over(&mut handing) && hand_over(&mut handing));
+        assert!(!hand_over(&mut handing), "there is room for two");
+        assert!(handing.open() == 2 && handing.next_reply().is_none(), "the third is answered by its worker");
+        receiver.recv().unwrap().answer(None);
+        assert!(handing.next_reply().unwrap().1.is_none());
+        drop(receiver.recv().unwrap()); // the thread has ended in the middle of it
+        drop(receiver);
+        let message = handing.next_reply().unwrap().1.unwrap();
+        assert_eq!(message[..4], [1, 2, header::QR | (5 << 3), rcode::SERVFAIL]);
+        assert_eq!(message[header::LEN..], update[header::LEN..], "the zone comes back");
+        assert!(handing.open() == 0 && handing.next_reply().is_none());
+        assert!(!hand_over(&mut handing) && handing.open() == 0, "nobody is there");
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! A cache belongs to its worker and has no lock. Who wants to look at it, or have something forgotten, leaves a job, wakes the
 //! worker and goes on; the job does it between two of the worker's turns and sends what has come of it wherever it likes.
-//! Asked by the control thread; jobs run on the workers.
+//! Asked by the thread `http`; jobs run on the workers.
 
 use crossbeam_channel::Receiver;
 

@@ -101,6 +101,7 @@ impl Inherited {
 /// [`ListenError`].
 pub fn adopt(inherited: Inherited, workers: &mut [Listeners]) -> Result<Vec<SocketAddr>, ListenError> {
     let unspecified = SocketAddr::from(([0; 4], 0));
+    workers.iter_mut().for_each(|worker| worker.is_inherited = true);
     let mut addresses = Vec::new();
     for socket in inherited.udp {
         let address = socket.local_addr().unwrap_or(unspecified);

@@ -97,12 +97,6 @@ pub(super) fn no_lookup(
     reply(response, rcode::REFUSED, false)
 }
 
-#[cold]
-pub(super) fn handed_over(mut count: impl FnMut(Event)) -> Verdict {
-    count(Event::HandedOver);
-    Verdict::HandOver
-}
-
 /// Answers the first `len` bytes of `buffer`, which are no query, by what can be said to them if the `limiter` allows that,
 /// or not at all.
 #[cold]
@@ -116,7 +110,7 @@ pub(super) fn reject(
     mut count: impl FnMut(Event),
 ) -> Verdict {
     if fault == Fault::Opcode && service.takes_update(buffer, origin.client) {
-        return handed_over(count);
+        return Verdict::HandOver;
     }
     let (event, code) = match fault {
         Fault::Short => (Event::Short, None),

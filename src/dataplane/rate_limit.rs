@@ -8,7 +8,7 @@ use std::net::IpAddr;
 
 /// Buckets in a worker's table. Two networks that fall into one bucket push each other out, which gives both a fresh
 /// start: with a million networks at once the limit is loose, and memory is still no more than this.
-const BUCKETS: usize = 1 << 16;
+const BUCKETS: usize = crate::limits::RATE_LIMIT_NETWORKS;
 
 /// Of the responses over the limit, every so many-th goes out truncated; the others are dropped.
 const SLIP: u32 = 2;

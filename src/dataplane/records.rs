@@ -15,10 +15,10 @@ use crate::wire::record::{FIXED_LEN, rtype};
 use crate::wire::response::{Response, Suffix};
 
 /// Aliases followed for one query. Nobody needs as many; BIND follows as many.
-pub(super) const MAX_ALIASES: usize = 16;
+pub(super) const MAX_ALIASES: usize = crate::limits::MAX_ALIASES;
 
 /// Targets of an SRV answer whose addresses are added to it.
-const MAX_ADDITIONAL: usize = 16;
+const MAX_ADDITIONAL: usize = crate::limits::MAX_ADDITIONAL;
 
 /// Bytes of SRV data before its target: priority, weight, port (RFC 2782).
 const SRV_TARGET_AT: usize = 6;

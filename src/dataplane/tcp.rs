@@ -3,7 +3,9 @@
 //! Binding runs on the main thread before the workers start; the rest on the workers, in turns with UDP.
 
 use std::collections::HashMap;
-use std::io::{self, ErrorKind};
+mod stop;
+
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener as StdListener};
 use std::time::{Duration, Instant};
 
@@ -18,10 +20,10 @@ use super::connection::{Buffers, Connection, State};
 use super::counters::{Counters, Event};
 
 /// Connections of one worker at most. The one that has been idle for longest makes room for a new one.
-const MAX_CONNECTIONS: usize = 2_048;
+const MAX_CONNECTIONS: usize = crate::limits::MAX_TCP_CONNECTIONS;
 
 /// Connections of one worker to one client at most; an IPv6 client is a network of 64 bits.
-const MAX_CONNECTIONS_PER_CLIENT: u32 = 256;
+const MAX_CONNECTIONS_PER_CLIENT: u32 = crate::limits::MAX_TCP_CONNECTIONS_PER_CLIENT;
 
 /// Connections that the kernel holds ready for a worker to accept.
 const BACKLOG: i32 = 1_024;
@@ -74,12 +76,42 @@ pub(super) struct TcpClient {
 
 /// A connection with what its worker knows about it.
 struct Entry {
-    connection: Connection<TcpStream>,
+    connection: Connection<ClientStream>,
     client: IpAddr,
     /// Its number among all that there have been.
     serial: u64,
     /// It is in the queue of those that have something to do.
     queued: bool,
+}
+
+/// A client's stream, of which no more is read than may be: from a stop on what has come until then. For the connection it
+/// ends there, as if its client had said that it asks no more, and so is closed once all is answered.
+struct ClientStream {
+    stream: TcpStream,
+    /// Bytes that may still be read.
+    unread: usize,
+}
+
+impl Read for ClientStream {
+    fn read(&mut self, room: &mut [u8]) -> io::Result<usize> {
+        let len = room.len().min(self.unread);
+        if len == 0 {
+            return Ok(0);
+        }
+        let read = self.stream.read(&mut room[..len])?;
+        self.unread -= read;
+        Ok(read)
+    }
+}
+
+impl Write for ClientStream {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.stream.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.stream.flush()
+    }
 }
 
 /// All of a worker's TCP.
@@ -156,10 +188,16 @@ impl Tcp {
         &mut self,
         registry: &Registry,
         counters: &Counters,
-        mut answer: impl FnMut(&mut [u8], usize, TcpClient) -> Verdict,
+        answer: impl FnMut(&mut [u8], usize, TcpClient) -> Verdict,
     ) {
         let now = Instant::now();
         self.accept(registry, now, counters);
+        self.serve(now, answer);
+        self.sweep(now, counters);
+    }
+
+    /// Gives each connection that has something to do its turn.
+    fn serve(&mut self, now: Instant, mut answer: impl FnMut(&mut [u8], usize, TcpClient) -> Verdict) {
         // What is queued meanwhile has its turn next time. The two queues change places, so that neither is allocated anew.
         let mut due = std::mem::replace(&mut self.queue, std::mem::take(&mut self.spare_queue));
         for key in due.drain(..) {
@@ -174,7 +212,6 @@ impl Tcp {
             }
         }
         self.spare_queue = due;
-        self.sweep(now, counters);
     }
 
     /// Sends the answer to a query that has waited, which `answer` writes to the front of a buffer, or none. The connection
@@ -213,17 +250,6 @@ impl Tcp {
             buffer.get_mut(..message.len())?.copy_from_slice(message);
             Some(message.len())
         });
-    }
-
-    /// Answers what all connections have sent so far, without taking new ones.
-    pub(super) fn finish(&mut self, mut answer: impl FnMut(&mut [u8], usize, TcpClient) -> Verdict) {
-        let now = Instant::now();
-        for (key, Entry { connection, client, serial, .. }) in &mut self.connections {
-            let client = TcpClient { ip: *client, key, serial: *serial };
-            let mut answer = |message: &mut [u8], len: usize| answer(message, len, client);
-            while connection.take_turn(&mut self.buffers, now, &mut answer) == State::More {}
-        }
-        self.connections.clear();
     }
 
     fn enqueue(&mut self, key: usize) {
@@ -282,7 +308,8 @@ impl Tcp {
         }
         let serial = self.next_serial;
         self.next_serial += 1;
-        entry.insert(Entry { connection: Connection::new(stream, now), client, serial, queued: false });
+        let connection = Connection::new(ClientStream { stream, unread: usize::MAX }, now);
+        entry.insert(Entry { connection, client, serial, queued: false });
         *self.clients.entry(client_of(client)).or_insert(0) += 1;
         counters.count(Event::TcpAccepted);
         self.next_sweep.get_or_insert(now + SWEEP_INTERVAL);

@@ -20,7 +20,7 @@ use crate::wire::response::Transport;
 /// for a small datagram, 4 MiB hold some 5,000: more than a worker answers in ten milliseconds, so that it may lose its
 /// core for a scheduler's time slice without losing a query. The kernel silently grants less (`net.core.rmem_max`)
 /// where it is set to.
-const SOCKET_BUFFER_LEN: usize = 4 << 20;
+const SOCKET_BUFFER_LEN: usize = crate::limits::SOCKET_BUFFER_LEN;
 
 /// Binds one socket per worker to `address`; with port 0 all of them to the one free port that the kernel picks.
 ///
@@ -99,8 +99,9 @@ pub(super) fn addressing(socket: &UdpSocket) -> Addressing {
     if bound_to_all { Addressing::PerDatagramAndLocal } else { Addressing::PerDatagram }
 }
 
-/// Lets nothing more into the socket's queue; what is already there can still be received.
-pub(super) fn refuse_more(socket: &UdpSocket) -> io::Result<()> {
+/// Lets nothing more into the socket's queue, or no more connections be made to it; what is already there can still be received,
+/// or accepted. It holds for as long as anybody has the socket, which may be another process.
+pub(super) fn refuse_more(socket: &impl AsFd) -> io::Result<()> {
     const RETURN_CONSTANT: u16 = 0x06; // BPF_RET | BPF_K: keep 0 bytes of the packet, that is, drop it
     SockRef::from(socket).attach_filter(&[SockFilter::new(RETURN_CONSTANT, 0, 0, 0)])
 }
@@ -194,5 +195,68 @@ pub(super) fn send(socket: &UdpSocket, batch: &mut Batch, counters: &Counters) {
                 next += 1;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+    use std::sync::Arc;
+
+    use super::super::access::Access;
+    use super::super::answer::Service;
+    use super::super::identity::Identity;
+    use super::*;
+    use crate::snapshot::Current;
+    use crate::store::{Attributes, Key, NodeId, Store};
+    use crate::table::{Publisher, ZoneSettings};
+    use crate::wire::cookie::Secrets;
+    use crate::wire::name::Name;
+    use crate::wire::record::rtype;
+
+    #[test]
+    fn a_batch_is_answered_from_one_table() {
+        // More than are looked up together, so that the table could be loaded again between two of them.
+        const QUERIES: usize = 2 * MAX_TOGETHER + 1;
+        let (domain, web) = (Name::from_text("example").unwrap(), Name::from_text("web.example").unwrap());
+        let mut store = Store::new(NodeId([1; 16]), 1);
+        let rdata = (&[10u8, 0, 0, 1][..]).into();
+        let key = Key { instance: "".into(), name: web.clone(), rtype: rtype::A, rdata };
+        store.register(&key, &Attributes::with_ttl_s(1)).unwrap();
+        let mut publisher = Publisher::new(&[domain], ZoneSettings { ttl_s: 1, negative_ttl_s: 1 });
+        publisher.publish_whole(&store, 1);
+        let service = Service {
+            access: Access::default(),
+            forwarders: None,
+            identity: Identity::new(None),
+            rate_limit: 0,
+            udp_len: 1_232,
+            hands_over: false,
+        };
+        let secrets = Current::new(Secrets::random());
+        let mut answerer = Answerer::new(Arc::new(service), secrets.reader(), fastrand::Rng::new());
+        let mut reader = publisher.reader();
+        let server = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let client = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        client.connect(server.local_addr().unwrap()).unwrap();
+        let head = [0, 9, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+        let query = [&head[..], web.as_wire(), &[0, 1, 0, 1]].concat();
+        (0..QUERIES).for_each(|_| _ = client.send(&query).unwrap());
+        let mut batch = Batch::new(addressing(&server));
+        let counters = Counters::default();
+        let mut serve = |reader: &mut Reader<Table>, clock: &mut dyn FnMut() -> u32| {
+            serve_batch(&server, &mut batch, reader, &mut answerer, &counters, clock, |_, _, _, _, _| None)
+        };
+        // The clock is read when the batch has its table: what is published then is for the next one.
+        let remove = &mut || {
+            store.remove(|_| true);
+            publisher.publish_whole(&store, 1);
+            7
+        };
+        assert_eq!(serve(&mut reader, remove), Served::Partial);
+        assert_eq!(counters.get(Event::Positive), QUERIES as u64);
+        client.send(&query).unwrap();
+        assert_eq!(serve(&mut reader, &mut || 8), Served::Partial);
+        assert_eq!((counters.get(Event::Positive), counters.get(Event::NxDomain)), (QUERIES as u64, 1));
     }
 }

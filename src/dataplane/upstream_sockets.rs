@@ -15,10 +15,10 @@ use super::udp::buffered;
 
 /// Sockets for each upstream, each with a port of its own: who forges an answer has to guess which of them it is for, too
 /// (RFC 5452 §9.2).
-pub(super) const SLOTS: usize = 16;
+pub(super) const SLOTS: usize = crate::limits::UPSTREAM_PORTS;
 
 /// How often one of them gets a new port. It has rested for as long before, so that nothing is awaited there any more.
-const RENEWAL: Duration = Duration::from_secs(10);
+const RENEWAL: Duration = Duration::from_secs(crate::limits::UPSTREAM_PORT_AGE.as_secs() / SLOTS as u64);
 
 /// The sockets. They are connected, so that the kernel lets through what comes from the upstream alone, and tells if nobody
 /// is there.

@@ -13,10 +13,11 @@ use rustls::ClientConnection;
 
 use super::connection::{INPUT_LEN, PREFIX_LEN, first_message, write};
 use super::upstream_tls::{decrypt, encrypt, take_leave};
+use crate::tls_error;
 use crate::wire::header;
 
 /// Bytes of queries that wait for the stream to take them at most: about a thousand. TLS holds as many again, encrypted.
-const QUEUE_LEN: usize = 64 * 1024;
+const QUEUE_LEN: usize = crate::limits::UPSTREAM_QUEUE_LEN;
 
 /// Bytes of TLS taken from the network at once: some records of the longest kind.
 const NETWORK_LEN: usize = 64 * 1024;
@@ -89,7 +90,7 @@ impl fmt::Display for End {
             Self::Silent => write!(f, "no answer for {ANSWER_TIMEOUT:?}"),
             Self::NoMessage => f.write_str("the upstream has sent what is no DNS message"),
             Self::Unasked => f.write_str("the upstream has answered without being asked"),
-            Self::Tls(error) => write!(f, "TLS: {error}"),
+            Self::Tls(error) => write!(f, "TLS: {}", tls_error::text(error)),
             Self::Io(error) => error.fmt(f),
         }
     }

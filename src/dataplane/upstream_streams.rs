@@ -14,6 +14,7 @@ use super::upstream_stream::{Buffers, End, Standing, UpstreamStream, connect};
 use super::upstream_tls::TlsClient;
 use crate::resolver::meter::Meter;
 use crate::resolver::settings::{Protocol, Upstream};
+use crate::tls_error;
 
 /// Is told, of an upstream, why a connection to it has failed, when that is news. Called on a worker.
 pub type TellFault = Arc<dyn Fn(&Upstream, &str) + Send + Sync>;
@@ -182,7 +183,9 @@ fn open(
 ) -> io::Result<UpstreamStream> {
     let session = match (&upstream.protocol, tls) {
         (Protocol::Dns, _) => None,
-        (Protocol::Tls { name }, Some(tls)) => Some(tls.session(name).map_err(io::Error::other)?),
+        (Protocol::Tls { identity }, Some(tls)) => {
+            Some(tls.session(identity).map_err(|error| io::Error::other(tls_error::text(&error)))?)
+        }
         (Protocol::Tls { .. }, None) => return Err(io::Error::other("TLS has not been set up")),
     };
     let mut stream = connect(upstream.address)?;

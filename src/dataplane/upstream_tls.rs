@@ -1,22 +1,24 @@
-//! TLS to upstreams (RFC 7858): the authorities that may say who an upstream is, and what goes through a session.
+//! TLS to upstreams (RFC 7858): a client's side of sessions, and what goes through one.
 //!
-//! [`TlsClient`] is made by the main thread at the start and shared by all workers, on which the rest runs. There is no way round the check of a certificate: this is the
-//! strict profile of RFC 8310, in which an upstream that cannot show who it is is not asked.
+//! [`TlsClient`] is made by the main thread at the start and shared by all workers, on which the rest runs. Who an upstream has
+//! to be, and how it shows that, is in [`crate::tls_trust`].
 
 use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use rustls::crypto::ring;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, RootCertStore};
+use rustls::{ClientConfig, ClientConnection};
 
 use super::upstream_stream::End;
+use crate::tls_error;
+use crate::tls_trust::{KeyPin, ServerIdentity, Trust};
 
 /// What the client says that it will speak (RFC 7858 §3.1 by way of the ALPN registry).
 const ALPN: &[u8] = b"dot";
+
+/// Sets of rules that are kept at most: more than an operator gives pins.
+const MAX_CONFIGS: usize = 64;
 
 /// Why upstreams cannot be asked over TLS.
 #[derive(Debug)]
@@ -45,68 +47,78 @@ impl fmt::Display for TrustError {
                 "this system trusts no certificate authority, so that no upstream could prove over TLS who it is{what}; \
                  the package `ca-certificates` brings the usual ones"
             ),
-            Self::Tls(error) => write!(f, "cannot set up TLS: {error}"),
+            Self::Tls(error) => write!(f, "cannot set up TLS: {}", tls_error::text(error)),
         }
     }
 }
 
 impl std::error::Error for TrustError {}
 
+/// How upstreams with these keys are connected to, whose certificates count or not.
+type Configured = (Vec<KeyPin>, bool, Arc<ClientConfig>);
+
 /// Makes the client's side of TLS sessions.
 #[derive(Clone, Debug)]
 pub struct TlsClient {
-    config: Arc<ClientConfig>,
+    trust: Arc<Trust>,
+    /// By the keys that an upstream may have, and whether its certificate counts. There are as many as there are upstreams of their
+    /// own kind, and connections are made seldom.
+    configs: Arc<Mutex<Vec<Configured>>>,
 }
 
 impl TlsClient {
-    /// One that trusts the authorities in the file at `authorities`, in PEM form, and no others; without a file, those that
-    /// this system trusts.
+    /// One that trusts what is in the file at `authorities`, in PEM form, and nobody else; without a file, those that this system
+    /// trusts. It may trust nobody only where no server is to be `certified`.
     ///
     /// # Errors
     /// When there are none.
-    pub fn new(authorities: Option<&Path>) -> Result<Self, TrustError> {
-        let roots = match authorities {
-            Some(path) => authorities_in(path)
-                .map_err(|error| TrustError::File { path: path.to_owned(), what: error.to_string() })?,
-            None => authorities_of_system()?,
+    pub fn new(authorities: Option<&Path>, certified: bool) -> Result<Self, TrustError> {
+        let trust = match authorities {
+            Some(path) => {
+                Trust::of_file(path).map_err(|what| TrustError::File { path: path.to_owned(), what })?
+            }
+            None => match Trust::of_system() {
+                (trust, what) if trust.is_empty() && certified => {
+                    let what = what.map(|what| format!(" ({what})")).unwrap_or_default();
+                    return Err(TrustError::System(what));
+                }
+                (trust, _) => trust,
+            },
         };
-        let mut config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .map_err(TrustError::Tls)?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        config.alpn_protocols = vec![ALPN.to_vec()];
-        Ok(Self { config: Arc::new(config) })
+        let client = Self { trust: Arc::new(trust), configs: Arc::default() };
+        if certified {
+            client.config(&[], true).map_err(TrustError::Tls)?;
+        }
+        Ok(client)
     }
 
-    /// A session with the upstream that can prove to be `name`: a DNS name, or its address. It is resumed where there has been
-    /// one before, on any worker, and the upstream still knows of it.
+    /// A session with the upstream that can prove to be this. It is resumed where there has been one before, on any worker, and the
+    /// upstream still knows of it.
     ///
     /// # Errors
     /// When the system gives no random numbers.
-    pub fn session(&self, name: &ServerName<'static>) -> Result<ClientConnection, rustls::Error> {
-        ClientConnection::new(Arc::clone(&self.config), name.clone())
+    pub fn session(&self, identity: &ServerIdentity) -> Result<ClientConnection, rustls::Error> {
+        let config = self.config(&identity.pins, identity.certified)?;
+        ClientConnection::new(config, identity.name.clone())
     }
-}
 
-fn authorities_in(path: &Path) -> Result<RootCertStore, Box<dyn std::error::Error>> {
-    let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_file_iter(path)? {
-        roots.add(certificate?)?;
+    fn config(&self, pins: &[KeyPin], certified: bool) -> Result<Arc<ClientConfig>, rustls::Error> {
+        let mut configs = self.configs.lock().unwrap_or_else(PoisonError::into_inner);
+        let known =
+            configs.iter().find(|(of_pins, is_certified, _)| of_pins == pins && *is_certified == certified);
+        if let Some((_, _, config)) = known {
+            return Ok(Arc::clone(config));
+        }
+        let mut config = self.trust.client_config(pins, certified)?;
+        config.alpn_protocols = vec![ALPN.to_vec()];
+        let config = Arc::new(config);
+        // Those of upstreams that there were before a reload go.
+        if configs.len() == MAX_CONFIGS {
+            configs.clear();
+        }
+        configs.push((pins.to_owned(), certified, Arc::clone(&config)));
+        Ok(config)
     }
-    if roots.is_empty() { Err("there is none in it".into()) } else { Ok(roots) }
-}
-
-/// Of a system's many authorities some may be unreadable or of a kind that is no longer used; the others will do.
-fn authorities_of_system() -> Result<RootCertStore, TrustError> {
-    let found = rustls_native_certs::load_native_certs();
-    let mut roots = RootCertStore::empty();
-    roots.add_parsable_certificates(found.certs);
-    if roots.is_empty() {
-        let what = found.errors.first().map(|error| format!(" ({error})")).unwrap_or_default();
-        return Err(TrustError::System(what));
-    }
-    Ok(roots)
 }
 
 /// Encrypts `unsent`, once the handshake is done, and writes as much as `stream` takes; what TLS itself has to say goes first.
@@ -181,7 +193,8 @@ mod tests {
         BasicConstraints, Certificate, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair,
         KeyUsagePurpose,
     };
-    use rustls::pki_types::PrivateKeyDer;
+    use rustls::crypto::ring;
+    use rustls::pki_types::{PrivateKeyDer, ServerName};
     use rustls::{AlertDescription, CertificateError, HandshakeKind, ServerConfig, ServerConnection};
 
     const QUERY: &[u8] = b"a query that is long enough";
@@ -216,7 +229,12 @@ mod tests {
     fn client(authority: &CertifiedIssuer<'_, KeyPair>) -> TlsClient {
         let file = tempfile::NamedTempFile::new().unwrap();
         fs::write(file.path(), authority.pem()).unwrap();
-        TlsClient::new(Some(file.path())).unwrap()
+        TlsClient::new(Some(file.path()), true).unwrap()
+    }
+
+    fn named(name: &str) -> ServerIdentity {
+        let name = ServerName::try_from(name.to_owned()).unwrap();
+        ServerIdentity { name, pins: Vec::new(), certified: true }
     }
 
     /// The server's side of a connection, which sends back what it gets; as a stream, the client's way to it.
@@ -276,8 +294,7 @@ mod tests {
     ) -> (Echo, usize, Standing) {
         let now = Instant::now();
         let echo = Echo::new(config);
-        let name = ServerName::try_from(name.to_owned()).unwrap();
-        let mut stream = UpstreamStream::new(echo.clone(), Some(client.session(&name).unwrap()), now);
+        let mut stream = UpstreamStream::new(echo.clone(), Some(client.session(&named(name)).unwrap()), now);
         (0..queries).for_each(|_| assert!(stream.send(QUERY, now)));
         let (mut buffers, mut answers) = (Buffers::default(), 0);
         let mut take = |message: &[u8]| answers += usize::from(message == QUERY);
@@ -356,7 +373,7 @@ mod tests {
                 Ok(())
             }
         }
-        let session = client(&authority("ours")).session(&"dns.test".try_into().unwrap()).unwrap();
+        let session = client(&authority("ours")).session(&named("dns.test")).unwrap();
         let mut stream = UpstreamStream::new(Plain(0), Some(session), Instant::now());
         assert!(stream.send(QUERY, Instant::now()));
         let mut take = |_: &[u8]| panic!("that was no answer");
@@ -378,10 +395,10 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         for (bytes, what) in [("", "there is none in it"), ("-----BEGIN CERTIFICATE-----\n", "")] {
             fs::write(file.path(), bytes).unwrap();
-            let error = TlsClient::new(Some(file.path())).unwrap_err().to_string();
+            let error = TlsClient::new(Some(file.path()), true).unwrap_err().to_string();
             assert!(error.starts_with(&*file.path().to_string_lossy()) && error.ends_with(what), "{error}");
         }
-        let error = TlsClient::new(Some(Path::new("/nowhere/ca.pem"))).unwrap_err().to_string();
+        let error = TlsClient::new(Some(Path::new("/nowhere/ca.pem")), true).unwrap_err().to_string();
         assert!(error.starts_with("/nowhere/ca.pem: ") && error.contains("No such file"), "{error}");
     }
 }

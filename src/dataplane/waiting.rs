@@ -49,6 +49,9 @@ impl Client {
     }
 }
 
+/// A query that nobody takes: it is to be answered SERVFAIL. Why, is counted.
+pub(super) struct NotTaken;
+
 /// Those who take what a worker cannot answer at once.
 pub(super) struct Takers<'a> {
     /// Who asks the other nodes, in the designs that do.
@@ -56,11 +59,14 @@ pub(super) struct Takers<'a> {
     /// Who asks upstreams, if there are any.
     pub(super) forwarding: Option<&'a mut Forwarding>,
     /// The thread for updates and what is signed, if there is one.
-    pub(super) handing: Option<&'a Handing>,
+    pub(super) handing: Option<&'a mut Handing>,
 }
 
 impl Takers<'_> {
-    /// Has the one that the `verdict` is for take a query. Returns whether it was taken.
+    /// Has the one that the `verdict` is for take a query.
+    ///
+    /// # Errors
+    /// [`NotTaken`]. Each kind of verdict has its taker, who is gone only when the worker stops.
     pub(super) fn take(
         &mut self,
         verdict: Verdict,
@@ -68,21 +74,36 @@ impl Takers<'_> {
         query: &[u8],
         client: Client,
         counters: &Counters,
-    ) -> bool {
+    ) -> Result<(), NotTaken> {
         let wait = |client| Waiter { query: query.into(), client };
-        match verdict {
-            Verdict::Reply { .. } | Verdict::Drop => false,
-            Verdict::HandOver => self
-                .handing
-                .is_some_and(|handing| handing.hand_over(query, client.ip(), client.transport(), client)),
-            Verdict::Ask => {
-                self.asking.as_mut().is_some_and(|asking| asking.ask(answerer.name(), wait(client), counters))
+        let (taken, full) = match verdict {
+            Verdict::Reply { .. } | Verdict::Drop => return Ok(()),
+            Verdict::HandOver => {
+                let hand_over = |handing: &mut &mut Handing| {
+                    handing.hand_over(query, client.ip(), client.transport(), client)
+                };
+                (self.handing.as_mut().map(hand_over), Event::OffloadFull)
             }
-            Verdict::Forward => self.forwarding.as_mut().is_some_and(|forwarding| {
-                forwarding.ask(answerer.wanted(), wait(client), counters);
-                true
-            }),
+            Verdict::Ask => {
+                let ask = |asking: &mut &mut Asking| asking.ask(answerer.name(), wait(client), counters);
+                (self.asking.as_mut().map(ask), Event::PeerQueriesFull)
+            }
+            Verdict::Forward => {
+                // It takes all: what is too much it answers itself.
+                let ask = |forwarding: &mut &mut Forwarding| {
+                    forwarding.ask(answerer.wanted(), wait(client), counters);
+                    true
+                };
+                (self.forwarding.as_mut().map(ask), Event::ForwardFailed)
+            }
+        };
+        match taken {
+            Some(true) if verdict == Verdict::HandOver => counters.count(Event::HandedOver),
+            Some(true) => {}
+            Some(false) => counters.count(full),
+            None => counters.count(Event::Stopping),
         }
+        if taken == Some(true) { Ok(()) } else { Err(NotTaken) }
     }
 }
 
@@ -98,12 +119,10 @@ pub(super) fn answer_tcp(
 ) -> Verdict {
     let origin = Origin { transport: Transport::Tcp, client: client.ip, now_s, waited: false };
     let verdict = answerer.answer(table, message, len, origin, |event| counters.count(event));
-    if matches!(verdict, Verdict::Reply { .. } | Verdict::Drop)
-        || takers.take(verdict, answerer, &message[..len], Client::Tcp(client), counters)
-    {
-        return verdict;
+    match takers.take(verdict, answerer, &message[..len], Client::Tcp(client), counters) {
+        Ok(()) => verdict,
+        Err(_) => Verdict::Reply { len: answerer.fail(message, len) },
     }
-    Verdict::Reply { len: answerer.fail(message, len, |event| counters.count(event)) }
 }
 
 /// Answers the queries that have waited, over UDP into their sockets' batches.
@@ -116,26 +135,54 @@ pub(super) fn resume(
     now_s: u32,
     counters: &Counters,
 ) {
-    let mut answer = |buffer: &mut [u8], query: &[u8], transport, client| {
-        buffer[..query.len()].copy_from_slice(query);
+    complete(waiters, sockets, tcp, counters, |buffer, len, transport, client| {
         let origin = Origin { transport, client, now_s, waited: true };
         // What is found only now is no hit.
         let count = |event| counters.count(if event == Event::Cached { Event::Fetched } else { event });
-        match answerer.answer(table, buffer, query.len(), origin, count) {
+        match answerer.answer(table, buffer, len, origin, count) {
             Verdict::Reply { len } => Some(len),
             Verdict::Drop => None,
             // It is known by now; only a name that the table has got and lost meanwhile is not.
             Verdict::Ask | Verdict::Forward | Verdict::HandOver => {
-                Some(answerer.fail(buffer, query.len(), |event| counters.count(event)))
+                counters.count(Event::ChangedMeanwhile);
+                Some(answerer.fail(buffer, len))
             }
         }
-    };
+    });
+}
+
+/// Answers queries that have waited, and shall not any longer, SERVFAIL: the server stops.
+pub(super) fn give_up(
+    waiters: impl IntoIterator<Item = Waiter>,
+    sockets: &mut [Watched],
+    tcp: &mut Tcp,
+    answerer: &Answerer,
+    counters: &Counters,
+) {
+    complete(waiters, sockets, tcp, counters, |buffer, len, _, _| {
+        counters.count(Event::Stopping);
+        Some(answerer.fail(buffer, len))
+    });
+}
+
+/// Has `answer` turn each query that has waited, in the first bytes of a buffer, into its response.
+fn complete(
+    waiters: impl IntoIterator<Item = Waiter>,
+    sockets: &mut [Watched],
+    tcp: &mut Tcp,
+    counters: &Counters,
+    mut answer: impl FnMut(&mut [u8], usize, Transport, IpAddr) -> Option<usize>,
+) {
     for Waiter { query, client } in waiters {
+        let mut answer = |buffer: &mut [u8], transport, client| {
+            buffer[..query.len()].copy_from_slice(&query);
+            answer(buffer, query.len(), transport, client)
+        };
         match client {
             Client::Udp { socket, ip, to } => {
                 let Watched { socket, batch, .. } = &mut sockets[socket];
                 let Some(buffer) = batch.compose() else { continue };
-                if let Some(len) = answer(buffer, &query, Transport::Udp, ip) {
+                if let Some(len) = answer(buffer, Transport::Udp, ip) {
                     batch.stage_to(len, &to);
                 }
                 if batch.staged() == BATCH_LEN {
@@ -144,13 +191,13 @@ pub(super) fn resume(
                 }
             }
             Client::Tcp(client) => {
-                tcp.deliver_with(client, |buffer| answer(buffer, &query, Transport::Tcp, client.ip));
+                tcp.deliver_with(client, |buffer| answer(buffer, Transport::Tcp, client.ip));
             }
         }
     }
 }
 
-/// Gives up queries that have waited, without an answer.
+/// Drops queries that have waited, without an answer.
 pub(super) fn drop_queries(waiters: impl IntoIterator<Item = Waiter>, tcp: &mut Tcp, counters: &Counters) {
     for Waiter { client, .. } in waiters {
         counters.count(Event::ForwardDropped);

@@ -2,21 +2,26 @@
 //!
 //! Everything in this file but [`Worker::start`] and [`Handle`] runs on the worker's thread.
 
+mod handle;
+mod stop;
+
 use std::io::{self, ErrorKind};
 use std::net::{TcpListener, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::{self, JoinHandle};
+use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
-use crossbeam_channel::{Receiver, Sender, unbounded};
+use crossbeam_channel::{Receiver, Sender, bounded};
+pub use handle::{Handle, Link};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token, Waker};
 use rustix::thread::{CpuSet, sched_setaffinity};
 
 use super::answer::Answerer;
 use super::asking::{self, Asking};
+
 use super::counters::Counters;
 use super::forwarding::{self, Forwarding};
 use super::handed::{HandedOver, Handing};
@@ -30,10 +35,10 @@ use crate::snapshot::Reader;
 use crate::table::Table;
 
 /// Batches taken from one socket before the others, and a request to stop, get their turn.
-const BATCHES_PER_TURN: usize = 16;
+const BATCHES_PER_TURN: usize = crate::limits::BATCHES_PER_TURN;
 
 /// The same where upstreams have answered, or are to be asked; fewer if these are for the most part answered at once.
-const BATCHES_BESIDE_OUTCOMES: usize = 4;
+const BATCHES_BESIDE_OUTCOMES: usize = crate::limits::BATCHES_BESIDE_OUTCOMES;
 
 /// How a worker learns that a socket has something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,9 +53,20 @@ enum Watch {
     Busy,
 }
 
+/// What came of a look at a socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Turn {
+    /// The poll watches it, or does so from now on.
+    None,
+    /// There was something.
+    Served,
+    /// There was nothing, and nobody but the worker will look again.
+    InVain,
+}
+
 /// When a worker that is told to look for queries all the time glances at the poll: once in so many looks that found
 /// nothing. It delays connections and a request to stop by some ten microseconds.
-const LOOKS_PER_GLANCE: u32 = 32;
+const LOOKS_PER_GLANCE: u32 = crate::limits::LOOKS_PER_GLANCE;
 
 /// The turns of a worker that shares its CPU: enough for some batches.
 const LONGEST_TURN: Duration = Duration::from_micros(200);
@@ -88,49 +104,6 @@ pub enum BusyPoll {
     Always,
 }
 
-/// A running worker, as the thread that started it sees it.
-pub struct Handle {
-    thread: JoinHandle<()>,
-    waker: Arc<Waker>,
-    stop: Arc<AtomicBool>,
-    counters: Arc<Counters>,
-    jobs: Sender<Job>,
-}
-
-impl Handle {
-    /// Has the worker do something with its cache, if it forwards and so has one; else the job waits for ever.
-    pub fn ask(&self, job: Job) {
-        // Either can only fail if the worker is gone already.
-        let _ = self.jobs.send(job);
-        let _ = self.waker.wake();
-    }
-
-    /// What the worker has counted so far.
-    #[must_use]
-    pub fn counters(&self) -> &Arc<Counters> {
-        &self.counters
-    }
-
-    /// Asks the worker to answer what it has received and then to end.
-    pub fn stop(&self) {
-        self.stop.store(true, Ordering::Release);
-        // It can only fail if the worker is gone already.
-        let _ = self.waker.wake();
-    }
-
-    /// Waits for the worker to end, and returns what it has counted.
-    ///
-    /// # Panics
-    /// If the worker panicked: then the panic goes on here.
-    #[must_use]
-    pub fn join(self) -> Arc<Counters> {
-        if let Err(panic) = self.thread.join() {
-            std::panic::resume_unwind(panic);
-        }
-        self.counters
-    }
-}
-
 /// A UDP socket with the room for what goes through it.
 pub(super) struct Watched {
     pub(super) socket: UdpSocket,
@@ -145,6 +118,8 @@ pub struct Listeners {
     pub udp: Vec<UdpSocket>,
     /// One per address.
     pub tcp: Vec<TcpListener>,
+    /// These sockets are not of this process alone: there may be another that goes on with them.
+    pub is_inherited: bool,
     /// How it asks other nodes, in the designs that do.
     pub asking: Option<asking::Setup>,
     /// How it asks upstreams, if there are any.
@@ -157,6 +132,7 @@ pub struct Listeners {
 pub struct Worker {
     poll: Poll,
     sockets: Vec<Watched>,
+    is_inherited: bool,
     tcp: Tcp,
     asking: Option<Asking>,
     forwarding: Option<Forwarding>,
@@ -195,7 +171,7 @@ impl Worker {
         listeners.asking.as_ref().map_or(Ok(()), |setup| Asking::register(setup, poll.registry()))?;
         let counters = Arc::new(Counters::default());
         let stop = Arc::new(AtomicBool::new(false));
-        let (jobs_sender, jobs) = unbounded();
+        let (jobs_sender, jobs) = bounded(handle::MAX_JOBS);
         let thread = thread::Builder::new().name(format!("worker-{index}")).spawn({
             let (counters, stop) = (Arc::clone(&counters), Arc::clone(&stop));
             let handing = listeners.handed.map(|handed| Handing::new(handed, Arc::clone(&waker)));
@@ -217,6 +193,7 @@ impl Worker {
                 Self {
                     poll,
                     sockets,
+                    is_inherited: listeners.is_inherited,
                     tcp,
                     asking,
                     forwarding,
@@ -251,26 +228,7 @@ impl Worker {
                 self.look();
                 continue;
             }
-            let timeout = if self.is_busy() { Some(Duration::ZERO) } else { self.timeout() };
-            match self.poll.poll(&mut events, timeout) {
-                Ok(()) => {}
-                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-                // epoll_wait fails only for a bad descriptor or pointer: the program itself is broken.
-                Err(error) => panic!("the worker's event queue failed: {error}"),
-            }
-            for event in events.iter().filter(|event| event.token() != WAKE) {
-                match (self.sockets.get_mut(event.token().0), &mut self.asking) {
-                    (Some(socket), _) if socket.watch == Watch::Waiting => socket.watch = Watch::Ready,
-                    (Some(_), _) => {}
-                    (None, Some(asking)) if matches!(event.token(), asking::ANSWERS | asking::QUESTIONS) => {
-                        asking.ready(event.token());
-                    }
-                    (None, _) => match &mut self.forwarding {
-                        Some(forwarding) if Forwarding::has(event.token()) => forwarding.ready(event.token()),
-                        _ => self.tcp.ready(event),
-                    },
-                }
-            }
+            self.wait(&mut events, if self.is_busy() { Some(Duration::ZERO) } else { self.timeout() });
             self.begin_turn();
             self.look();
             self.take_tcp_turn();
@@ -278,13 +236,49 @@ impl Worker {
             self.take_forwarding_turn();
             self.take_handed_turn();
         }
-        self.finish();
+        self.finish(&mut events);
     }
 
-    /// Serves the sockets that may have something.
+    /// Waits until something is ready, for so long at most, and notes what.
+    fn wait(&mut self, events: &mut Events, timeout: Option<Duration>) {
+        match self.poll.poll(events, timeout) {
+            Ok(()) => {}
+            // Then nothing is ready; the loop comes round again.
+            Err(error) if error.kind() == ErrorKind::Interrupted => return,
+            // epoll_wait fails only for a bad descriptor or pointer: the program itself is broken.
+            Err(error) => panic!("the worker's event queue failed: {error}"),
+        }
+        for event in events.iter().filter(|event| event.token() != WAKE) {
+            match (self.sockets.get_mut(event.token().0), &mut self.asking) {
+                (Some(socket), _) if socket.watch == Watch::Waiting => socket.watch = Watch::Ready,
+                (Some(_), _) => {}
+                (None, Some(asking)) if matches!(event.token(), asking::ANSWERS | asking::QUESTIONS) => {
+                    asking.ready(event.token());
+                }
+                (None, _) => match &mut self.forwarding {
+                    Some(forwarding) if Forwarding::has(event.token()) => forwarding.ready(event.token()),
+                    _ => self.tcp.ready(event),
+                },
+            }
+        }
+    }
+
+    /// Serves the sockets that may have something. When none of those that it looks at by itself has had anything for long
+    /// enough, it has the poll watch all of them: the time is one for all sockets, not one for each.
     fn look(&mut self) {
+        let (mut found, mut in_vain) = (false, false);
         for i in 0..self.sockets.len() {
-            self.take_turn(i);
+            let turn = self.take_turn(i);
+            found |= turn == Turn::Served;
+            in_vain |= turn == Turn::InVain;
+        }
+        if in_vain && !found && !self.looks_again() {
+            (self.idle_since, self.idle_looks) = (None, 0);
+            for i in 0..self.sockets.len() {
+                if self.sockets[i].watch == Watch::Busy {
+                    self.watch(i);
+                }
+            }
         }
     }
 
@@ -350,10 +344,7 @@ impl Worker {
         if let Some(elsewhere) = answerer.elsewhere() {
             elsewhere.set_answer(None);
         }
-        for Watched { socket, batch, .. } in sockets {
-            udp::send(socket, batch, counters);
-            batch.clear();
-        }
+        send_completed(sockets, counters);
         asking.refresh(counters);
         asking.flush(counters);
     }
@@ -375,10 +366,7 @@ impl Worker {
             let waiters = done.tell(resolver);
             resume(waiters, sockets, tcp, answerer, table, now_s, counters);
         }
-        for Watched { socket, batch, .. } in sockets {
-            udp::send(socket, batch, counters);
-            batch.clear();
-        }
+        send_completed(sockets, counters);
         while let Some(waiters) = forwarding.next_dropped() {
             drop_queries(waiters, tcp, counters);
         }
@@ -418,7 +406,7 @@ impl Worker {
         let Self { poll, tcp, reader, answerer, counters, asking, forwarding, handing, .. } = self;
         let table = reader.load();
         let now_s = unix_time_s();
-        let (asking, forwarding, handing) = (asking.as_mut(), forwarding.as_mut(), handing.as_ref());
+        let (asking, forwarding, handing) = (asking.as_mut(), forwarding.as_mut(), handing.as_mut());
         let mut takers = Takers { asking, forwarding, handing };
         tcp.take_turn(poll.registry(), counters, |message, len, client| {
             answer_tcp(answerer, &mut takers, table, (message, len), client, now_s, counters)
@@ -426,11 +414,12 @@ impl Worker {
     }
 
     /// Serves one socket until it is empty, or the others are due.
-    fn take_turn(&mut self, i: usize) {
+    fn take_turn(&mut self, i: usize) -> Turn {
         let watch = self.sockets[i].watch;
         if watch == Watch::Waiting {
-            return;
+            return Turn::None;
         }
+        let mut turn = Turn::None;
         // What has come of other questions is not to wait for more and more new ones. Those that are passed on take little time: there are
         // more of them in a turn, as behind them there may be some for names of our own.
         let forwards = self.forwarding.as_ref().is_some_and(Forwarding::is_busy);
@@ -439,6 +428,7 @@ impl Worker {
             let served = self.serve_and_time(i);
             if served != Served::Empty {
                 (self.idle_since, self.idle_looks) = (None, 0);
+                turn = Turn::Served;
             }
             match (watch, served) {
                 // Whatever comes after the queue was seen empty is a new edge.
@@ -448,15 +438,14 @@ impl Worker {
                     } else {
                         self.stop_watching(i);
                     }
-                    return;
+                    return turn;
                 }
-                (Watch::Busy, Served::Empty) => {
-                    if !self.looks_again() {
-                        (self.idle_since, self.idle_looks) = (None, 0);
-                        self.watch(i);
-                    }
-                    return;
+                (Watch::Busy, Served::Empty) if self.busy_poll == BusyPoll::Never => {
+                    self.watch(i);
+                    return turn;
                 }
+                (Watch::Busy, Served::Empty) if turn == Turn::None => return Turn::InVain,
+                (Watch::Busy, Served::Empty) => return turn,
                 (_, Served::Full { responses }) if forwards && responses > BATCH_LEN / 2 => break,
                 _ => {}
             }
@@ -464,6 +453,7 @@ impl Worker {
         if watch == Watch::Ready {
             self.stop_watching(i);
         }
+        turn
     }
 
     /// Has the poll watch a socket again. It reports at once what has arrived meanwhile.
@@ -501,7 +491,7 @@ impl Worker {
     fn serve(&mut self, i: usize) -> Served {
         let Self { sockets, reader, answerer, counters, asking, forwarding, handing, .. } = self;
         let Watched { socket, batch, .. } = &mut sockets[i];
-        let (asking, forwarding, handing) = (asking.as_mut(), forwarding.as_mut(), handing.as_ref());
+        let (asking, forwarding, handing) = (asking.as_mut(), forwarding.as_mut(), handing.as_mut());
         let mut takers = Takers { asking, forwarding, handing };
         let pass_on = |answerer: &Answerer, batch: &mut Batch, datagram: usize, len: usize, verdict| {
             let ip = batch.peer(datagram)?.ip();
@@ -509,26 +499,17 @@ impl Worker {
             let buffer = batch.datagram(datagram).buffer;
             let client = Client::Udp { socket: i, ip, to };
             let taken = takers.take(verdict, answerer, &buffer[..len], client, counters);
-            (!taken).then(|| answerer.fail(buffer, len, |event| counters.count(event)))
+            taken.is_err().then(|| answerer.fail(buffer, len))
         };
         udp::serve_batch(socket, batch, reader, answerer, counters, unix_time_s, pass_on)
     }
+}
 
-    /// Answers what the sockets have received until now. New packets are kept out, so this comes to an end however
-    /// many there are.
-    fn finish(&mut self) {
-        for i in 0..self.sockets.len() {
-            if udp::refuse_more(&self.sockets[i].socket).is_ok() {
-                while self.serve(i) != Served::Empty {}
-            }
-        }
-        let Self { tcp, reader, answerer, counters, .. } = self;
-        let table = reader.load();
-        let now_s = unix_time_s();
-        let mut takers = Takers { asking: None, forwarding: None, handing: None };
-        tcp.finish(|message, len, client| {
-            answer_tcp(answerer, &mut takers, table, (message, len), client, now_s, counters)
-        });
+/// Sends the answers to queries that have waited, which are in the sockets' batches.
+fn send_completed(sockets: &mut [Watched], counters: &Counters) {
+    for Watched { socket, batch, .. } in sockets {
+        udp::send(socket, batch, counters);
+        batch.clear();
     }
 }
 

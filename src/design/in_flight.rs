@@ -10,10 +10,10 @@ use super::known::{Gathered, Known};
 use super::message::{answered, gather};
 
 /// Names in flight of one worker at most: four for each of a cache's, and far from running out of ids.
-const MAX_NAMES: usize = 16_384;
+const MAX_NAMES: usize = crate::limits::MAX_ASKED_NAMES;
 
 /// Queries of one worker that wait at most; with their bytes they take some tens of megabytes.
-const MAX_WAITERS: usize = 131_072;
+const MAX_WAITERS: usize = crate::limits::MAX_ASKING;
 
 const _: () = assert!(MAX_NAMES <= u16::MAX as usize / 2, "a free id is found by trying");
 
@@ -159,6 +159,18 @@ impl<W> InFlight<W> {
         self.waiters -= question.waiters.len();
         let known = question.gathered.known(self.negative_ttl_s);
         Some(Answered { name: question.name, known, waiters: question.waiters, complete: true })
+    }
+
+    /// Ends all questions now, with what is known of each so far.
+    pub fn take_all(&mut self) -> impl Iterator<Item = Answered<W>> {
+        self.names.clear();
+        self.ends.clear();
+        self.waiters = 0;
+        let negative_ttl_s = self.negative_ttl_s;
+        std::mem::take(&mut self.questions).into_values().map(move |mut question| {
+            let known = question.gathered.known(negative_ttl_s);
+            Answered { name: question.name, known, waiters: question.waiters, complete: false }
+        })
     }
 
     /// When the next window ends.

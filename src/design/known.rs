@@ -2,11 +2,12 @@
 //!
 //! Made by the worker that asked; kept by the cache.
 
+use crate::limits::MAX_RECORD_SETS;
 use crate::table::{Entry, append_set, limit_ttl};
 use crate::wire::record::rtype;
 
 /// Records of one name at most that are taken from others: far more than fit in their messages.
-const MAX_RECORDS: usize = 1_024;
+const MAX_RECORDS: usize = crate::limits::MAX_GATHERED;
 
 /// What is known of a name: its records, or that nobody has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -91,7 +92,7 @@ impl Gathered {
             self.records.truncate(1);
         }
         let mut sets = vec![0];
-        for set in self.records.chunk_by(|a, b| a.0 == b.0).take(u8::MAX.into()) {
+        for set in self.records.chunk_by(|a, b| a.0 == b.0).take(MAX_RECORD_SETS) {
             let ttl_s = set.iter().map(|(.., ttl_s)| *ttl_s).min().unwrap_or_default();
             let data = set.chunk_by(|a, b| a.1 == b.1).map(|equal| &*equal[0].1);
             append_set(&mut sets, set[0].0, ttl_s, data);

@@ -26,13 +26,13 @@ pub const DEFAULT_GROUP: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(224, 0, 
 pub const DEFAULT_WINDOW_MS: u64 = 500;
 
 /// Names in the cache at most unless told otherwise: as in weaveDNS 1.0.
-pub const DEFAULT_CACHE_ENTRIES: usize = 8_192;
+pub const DEFAULT_CACHE_ENTRIES: usize = crate::limits::DEFAULT_CACHE_ENTRIES;
 
 /// Seconds for which answers may be kept unless told otherwise, where names are asked for: as in weaveDNS 1.0.
 pub const DEFAULT_TTL_S: u32 = 30;
 
 /// Other nodes that are asked one by one, at most: each question is sent to every one of them.
-pub const MAX_PEERS: usize = 256;
+pub const MAX_PEERS: usize = crate::limits::MAX_PEERS;
 
 /// How all other nodes are asked.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,6 +1,6 @@
 //! The cluster over real sockets, with a real clock.
 //!
-//! Runs on the control thread, whose event loop it is told by. Without an address to gossip at there are no sockets, and
+//! Runs on the thread `cluster`, whose event loop it is told by. Without an address to gossip at there are no sockets, and
 //! the node is a cluster of itself.
 
 use std::io;
@@ -9,11 +9,13 @@ use std::time::{Duration, Instant};
 
 use mio::Registry;
 use mio::event::Event;
-use tracing::info;
 
 use super::engine::{Engine, News};
 use super::key_ring::KeyRing;
 use super::transport::{Traffic, Transport};
+
+/// How often a node that gossips with nobody looks whether something is to be forgotten.
+const ALONE_PERIOD: Duration = Duration::from_secs(60);
 
 /// An engine with its sockets and its clock.
 pub struct Driver {
@@ -68,17 +70,31 @@ impl Driver {
         self.begin.elapsed()
     }
 
+    /// When that time began.
+    #[must_use]
+    pub fn begin(&self) -> Instant {
+        self.begin
+    }
+
     /// How long the event loop may wait.
     #[must_use]
-    pub fn patience(&self) -> Duration {
+    pub fn timeout(&self) -> Duration {
         let Some(transport) = &self.transport else {
-            return self.engine.next_time().saturating_sub(self.now());
+            // Nobody is to be told anything: only what is postponed is to be done.
+            let has_work = self.engine.store().read().has_sweeps();
+            return if has_work { Duration::ZERO } else { ALONE_PERIOD };
         };
         if transport.is_busy() {
             return Duration::ZERO;
         }
         let next = transport.next_time().into_iter().fold(self.engine.next_time(), Duration::min);
         next.saturating_sub(self.now())
+    }
+
+    /// Bytes that wait to be sent and of the streams' buffers.
+    #[must_use]
+    pub fn buffered(&self) -> usize {
+        self.engine.buffered() + self.transport.as_ref().map_or(0, Transport::buffered)
     }
 
     /// Takes note of what the event loop tells.
@@ -97,23 +113,13 @@ impl Driver {
         }
         self.engine.handle_time(now);
         self.send();
-        let all = self.engine.take_news();
-        for news in &all {
-            match news {
-                News::Up(peer) => info!("{} at {} is up", peer.name, peer.address),
-                News::Down(peer) => {
-                    info!("{} at {} is down: its records are withheld", peer.name, peer.address)
-                }
-                News::Left(peer) => info!("{} at {} has left", peer.name, peer.address),
-            }
-        }
-        all
+        self.engine.take_news()
     }
 
     fn send(&mut self) {
         let now = self.now();
         match &mut self.transport {
-            Some(transport) => transport.send_all(now, &self.registry, &mut self.engine),
+            Some(transport) => drop(transport.send_all(now, &self.registry, &mut self.engine)),
             None => while self.engine.poll().is_some() {},
         }
     }

@@ -1,20 +1,24 @@
 //! One node of the cluster: its members and its store, and what it says to the others to keep all stores the same.
 //!
-//! Sans-I/O: it takes the time and bytes, and returns what to do. Runs on the control thread.
+//! Sans-I/O: it takes the time and bytes, and returns what to do. Runs on the thread `cluster`.
 //!
 //! Changes of this node's own go out at once: to every member of a small cluster; in a large one to some, which pass them on
 //! to a share of the members each, so that two hops reach everybody. Whatever is lost is found by anti-entropy: each second
 //! a node tells a random member the hash of what it knows, and only where that differs do digests follow, and then what is
 //! missing: in datagrams if it is little, else over a stream.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
+pub use super::bulk::{Bulk, MAX_STREAM_DELTA_LEN};
+use super::burst::Burst;
 use super::membership::{Action, Membership};
 use super::message::{MAX_DELTA_LEN, MAX_SUMMARIES, Message};
 use super::peer::Peer;
-use crate::store::{Applied, Delta, NodeId, SharedStore, Store, Want};
+use super::requests::{Requests, Way};
+use crate::store::{Applied, Delta, NodeId, SharedStore, Want};
 
 /// How often a node tells a random member what it knows.
 const SYNC_PERIOD: Duration = Duration::from_secs(1);
@@ -22,20 +26,20 @@ const SYNC_PERIOD: Duration = Duration::from_secs(1);
 /// Members up to which each gets changes from their origin itself.
 const DIRECT_MEMBERS: usize = 32;
 
-/// Changes up to which what is missing comes in datagrams.
-const FEW_CHANGES: u64 = 64;
-
 /// Datagrams with changes that one request is answered with at most.
 const MAX_ANSWER_DATAGRAMS: usize = 32;
 
-/// Bytes of changes in one message of a stream.
-pub const MAX_STREAM_DELTA_LEN: usize = 60_000;
-
 /// How long the records of a node that is down are kept, withheld from answers: it may come back with the same ones.
-const FORGET_AFTER: Duration = Duration::from_secs(30 * 60);
+const FORGET_AFTER: Duration = crate::limits::TOMBSTONE_AGE;
 
 /// How long our own tombstones are kept at most.
-const TOMBSTONE_AGE: Duration = Duration::from_secs(30 * 60);
+const TOMBSTONE_AGE: Duration = crate::limits::TOMBSTONE_AGE;
+
+/// Units of the store's postponed work that are done at each turn: some 2 ms of them.
+const SWEEP_STEPS: usize = crate::limits::SWEEP_STEPS;
+
+/// How often it is looked whether there is room for the names that sweeps note.
+const ROOM_PERIOD: Duration = Duration::from_millis(2);
 
 /// Nodes that one message asks about.
 const MAX_STRANGERS: usize = 64;
@@ -47,10 +51,11 @@ pub enum Output {
     Datagram {
         /// Where to.
         to: SocketAddr,
-        /// What.
-        bytes: Vec<u8>,
+        /// What. If several get the same, they share it.
+        bytes: Arc<[u8]>,
     },
-    /// Ask a node for much, over a stream: each delta that comes is for [`Engine::handle_delta`].
+    /// Ask a node for much, over a stream: each delta that comes is for [`Engine::handle_delta`], and the end of the stream, or that
+    /// there can be none, for [`Engine::handle_fetch_end`]. There is one to a node at a time.
     Fetch {
         /// Which node.
         to: SocketAddr,
@@ -68,14 +73,6 @@ pub struct Faults {
     pub impostor: u64,
     /// Changes for which there is no room.
     pub full: u64,
-}
-
-/// A request that is under way.
-struct Asked {
-    /// The highest change that it asks for.
-    until: u64,
-    /// When it is given up, unless something comes.
-    expires: Duration,
 }
 
 /// What people may want to know of.
@@ -103,11 +100,14 @@ pub struct Engine {
     store: SharedStore,
     me: NodeId,
     membership: Membership,
-    /// Our own changes up to this number have been sent out.
+    /// Our own changes up to this number have been sent out, or are pulled.
     sent: u64,
+    burst: Burst,
     next_sync: Duration,
+    /// When the store's postponed work goes on, if there is any.
+    next_sweep: Duration,
     /// What has been asked for, so that each gap is asked for once.
-    asked: HashMap<NodeId, Asked>,
+    requests: Requests,
     /// Nodes that have records here and are down.
     down: BTreeMap<NodeId, Down>,
     /// Members that have said that they go for good.
@@ -127,14 +127,16 @@ impl Engine {
     pub fn new(me: Peer, store: SharedStore, seeds: &[SocketAddr], mut rng: fastrand::Rng) -> Self {
         let node = me.node;
         let membership = Membership::new(me, seeds, rng.u64(..));
-        let sent = own_head(&store.read());
+        let sent = store.read().own_head();
         Self {
             sent,
+            burst: Burst::default(),
             store,
             me: node,
             membership,
             next_sync: Duration::ZERO,
-            asked: HashMap::new(),
+            next_sweep: Duration::ZERO,
+            requests: Requests::default(),
             down: BTreeMap::new(),
             left: BTreeSet::new(),
             heads: VecDeque::new(),
@@ -191,6 +193,21 @@ impl Engine {
         std::mem::take(&mut self.news)
     }
 
+    /// Bytes that are to be sent, each message once.
+    #[must_use]
+    pub fn buffered(&self) -> usize {
+        let mut last = None;
+        let lens = self.outputs.iter().map(|output| match output {
+            Output::Datagram { bytes, .. }
+                if last.replace(Arc::as_ptr(bytes)) != Some(Arc::as_ptr(bytes)) =>
+            {
+                bytes.len()
+            }
+            _ => 0,
+        });
+        lens.sum::<usize>() + self.outputs.capacity() * size_of::<Output>()
+    }
+
     /// The next thing to do.
     pub fn poll(&mut self) -> Option<Output> {
         self.outputs.pop_front()
@@ -199,19 +216,38 @@ impl Engine {
     /// When [`handle_time`](Self::handle_time) should be called next.
     #[must_use]
     pub fn next_time(&self) -> Duration {
-        self.membership.next_time().map_or(self.next_sync, |time| time.min(self.next_sync))
+        let sweep = self.store.read().has_sweeps().then_some(self.next_sweep);
+        [self.membership.next_time(), sweep, self.burst.next_time()]
+            .into_iter()
+            .flatten()
+            .fold(self.next_sync, Duration::min)
     }
 
     /// Does what is due, and sends out our own changes.
     pub fn handle_time(&mut self, now: Duration) {
         self.membership.handle_time(now);
         self.note_members(now);
-        self.send_changes();
+        self.send_changes(now);
         if now >= self.next_sync {
             self.next_sync = now + SYNC_PERIOD;
-            self.asked.retain(|_, asked| now < asked.expires);
+            self.requests.expire(now);
             self.sync_with_someone();
             self.forget_the_past(now);
+        }
+        self.sweep(now);
+    }
+
+    /// Does some of the store's postponed work.
+    fn sweep(&mut self, now: Duration) {
+        let mut store = self.store.write();
+        if store.has_sweeps() {
+            store.sweep(SWEEP_STEPS);
+        }
+        // What is left in the sockets meanwhile is not late.
+        let has_room = store.has_room();
+        self.next_sweep = if has_room { now } else { now + ROOM_PERIOD };
+        if !has_room {
+            self.requests.rest(now);
         }
     }
 
@@ -230,7 +266,7 @@ impl Engine {
                 self.faults.malformed += u64::from(!self.membership.handle_message(now, &bytes));
                 self.note_members(now);
             }
-            Message::Changes { delta, share } => match self.handle_delta(now, &delta) {
+            Message::Changes { delta, share } => match self.take_delta(now, &delta, false) {
                 Applied::News | Applied::Staged if share.1 > 0 => self.pass_on(&delta, share, sender),
                 Applied::Gap(after) => {
                     let want = Want { origin: delta.origin, from: after, changes: delta.to - after };
@@ -291,19 +327,40 @@ impl Engine {
         }
     }
 
-    /// Takes over changes, however they came.
+    /// Whether changes of streams may come. If not, so many names wait to be published that they are to be left in the socket.
+    #[must_use]
+    pub fn takes_bulk(&self) -> bool {
+        self.store.read().has_room()
+    }
+
+    /// Takes over changes that have come over a stream.
     pub fn handle_delta(&mut self, now: Duration, delta: &Delta) -> Applied {
-        let applied = self.store.write().apply(delta);
+        self.take_delta(now, delta, true)
+    }
+
+    /// The stream to `from` is over: if `whole`, all has come that was there.
+    pub fn handle_fetch_end(&mut self, from: SocketAddr, whole: bool) {
+        let more = self.requests.end_stream(from);
+        if whole && more {
+            let hash = self.store.read().digest_hash();
+            self.send(from, &Message::Hash(hash));
+        }
+    }
+
+    fn take_delta(&mut self, now: Duration, delta: &Delta, of_stream: bool) -> Applied {
+        let applied = {
+            let mut store = self.store.write();
+            let applied = store.apply(delta);
+            // Of a node that is not a member (yet, or any more) it is good to know, but nothing to answer with.
+            if applied == Applied::News && self.membership.member(delta.origin).is_none() {
+                store.set_up(delta.origin, false);
+                self.down.entry(delta.origin).or_insert(Down { since: now, peer: None });
+            }
+            applied
+        };
         self.faults.impostor += u64::from(applied == Applied::Impostor);
         self.faults.full += u64::from(applied == Applied::Full);
-        if let Some(asked) = self.asked.get_mut(&delta.origin) {
-            asked.expires = now + SYNC_PERIOD;
-        }
-        // Of a node that is not a member (yet, or any more) it is good to know, but nothing to answer with.
-        if applied == Applied::News && self.membership.member(delta.origin).is_none() {
-            self.store.write().set_up(delta.origin, false);
-            self.down.entry(delta.origin).or_insert(Down { since: now, peer: None });
-        }
+        self.requests.note(now, delta.origin, of_stream);
         applied
     }
 
@@ -313,8 +370,10 @@ impl Engine {
         self.rng.shuffle(&mut members);
         // It is said twice: there is no later time to make up for what is lost. And before the membership protocol says
         // that this node is down, so that nobody takes that for an accident.
-        let told = members.iter().take(DIRECT_MEMBERS);
-        told.clone().chain(told).for_each(|&to| self.send(to, &Message::Leave));
+        members.truncate(DIRECT_MEMBERS);
+        for _ in 0..2 {
+            self.send_to_all(&members, &Message::Leave);
+        }
         self.membership.leave(now);
         self.note_members(now);
     }
@@ -325,8 +384,12 @@ impl Engine {
     }
 
     fn send(&mut self, to: SocketAddr, message: &Message) {
-        let bytes = message.encode(self.me);
-        self.outputs.push_back(Output::Datagram { to, bytes });
+        self.send_to_all(&[to], message);
+    }
+
+    fn send_to_all(&mut self, to: &[SocketAddr], message: &Message) {
+        let bytes: Arc<[u8]> = message.encode(self.me).into();
+        self.outputs.extend(to.iter().map(|&to| Output::Datagram { to, bytes: bytes.clone() }));
     }
 
     /// Passes on what the membership protocol wants to be sent, and takes over who is up and down.
@@ -360,24 +423,54 @@ impl Engine {
         }
     }
 
-    /// Sends our own new changes to all, or to those who pass them on to all.
-    fn send_changes(&mut self) {
-        let me = self.me;
-        let mut part = self.store.read().delta(me, self.sent, MAX_DELTA_LEN);
-        while let Some(delta) = part {
+    /// Sends our own new changes to all, or to those who pass them on to all; or, if they are too many, says that there are some.
+    fn send_changes(&mut self, now: Duration) {
+        let head = self.store.read().own_head();
+        let is_new = head > self.sent;
+        if !is_new && !self.burst.is_behind() {
+            return;
+        }
+        let mut members: Vec<_> = self.membership.members().map(|member| member.address).collect();
+        if members.is_empty() {
+            self.sent = head;
+            return;
+        }
+        let is_direct = members.len() <= DIRECT_MEMBERS;
+        let receivers = if is_direct { members.len() } else { members.len().isqrt() };
+        let mut part = None;
+        while self.sent < head && !self.burst.is_behind() {
+            let next = {
+                let store = self.store.read();
+                match &part {
+                    Some(part) => store.delta_after(part, MAX_DELTA_LEN),
+                    None => store.delta(self.me, self.sent, MAX_DELTA_LEN),
+                }
+            };
+            let Some(delta) = next else { break };
+            if !self.burst.take(now, receivers) {
+                break;
+            }
             self.sent = delta.to;
-            part = self.store.read().delta_after(&delta, MAX_DELTA_LEN);
-            let mut members: Vec<_> = self.membership.members().map(|member| member.address).collect();
-            if members.len() <= DIRECT_MEMBERS {
-                let message = Message::Changes { delta, share: (0, 0) };
-                members.into_iter().for_each(|to| self.send(to, &message));
+            part = Some(delta.without_changes());
+            if is_direct {
+                self.send_to_all(&members, &Message::Changes { delta, share: (0, 0) });
                 continue;
             }
-            let shares = u16::try_from(members.len().isqrt()).unwrap_or(u16::MAX);
+            let shares = u16::try_from(receivers).unwrap_or(u16::MAX);
             self.rng.shuffle(&mut members);
-            for (number, to) in (0..shares).zip(members) {
+            for number in 0..shares {
+                let to = members[usize::from(number)];
                 self.send(to, &Message::Changes { delta: delta.clone(), share: (number, shares) });
             }
+        }
+        if self.burst.is_behind() {
+            self.sent = self.store.read().own_head();
+        }
+        if self.burst.tells(now, is_new) {
+            self.rng.shuffle(&mut members);
+            members.truncate(DIRECT_MEMBERS);
+            let hash = self.store.read().digest_hash();
+            self.send_to_all(&members, &Message::Hash(hash));
         }
     }
 
@@ -392,7 +485,7 @@ impl Engine {
             .filter(|member| ours.contains(&share_of(member.node)))
             .map(|member| member.address)
             .collect();
-        to.into_iter().for_each(|to| self.send(to, &message));
+        self.send_to_all(&to, &message);
     }
 
     fn sync_with_someone(&mut self) {
@@ -405,19 +498,11 @@ impl Engine {
     }
 
     /// Asks for what is missing, unless that has been done and is still being answered.
-    fn ask(&mut self, now: Duration, to: SocketAddr, mut wants: Vec<Want>) {
-        let until = |want: &Want| want.from.saturating_add(want.changes);
-        wants.retain(|want| self.asked.get(&want.origin).is_none_or(|asked| asked.until < until(want)));
-        if wants.is_empty() {
-            return;
-        }
-        for want in &wants {
-            self.asked.insert(want.origin, Asked { until: until(want), expires: now + SYNC_PERIOD });
-        }
-        if wants.iter().map(|want| want.changes).sum::<u64>() <= FEW_CHANGES && wants.len() <= MAX_SUMMARIES {
-            self.send(to, &Message::Want(wants));
-        } else {
-            self.outputs.push_back(Output::Fetch { to, wants });
+    fn ask(&mut self, now: Duration, to: SocketAddr, wants: Vec<Want>) {
+        match self.requests.begin(now, to, wants) {
+            Some((Way::Datagram, wants)) => self.send(to, &Message::Want(wants)),
+            Some((Way::Stream, wants)) => self.outputs.push_back(Output::Fetch { to, wants }),
+            None => {}
         }
     }
 
@@ -438,7 +523,7 @@ impl Engine {
             .collect();
         gone.into_iter().for_each(|node| self.forget(node));
         if self.heads.back().is_none_or(|(then, _)| now >= *then + Duration::from_secs(60)) {
-            self.heads.push_back((now, own_head(&self.store.read())));
+            self.heads.push_back((now, self.store.read().own_head()));
         }
         let mut floor = 0;
         while self.heads.front().is_some_and(|(then, _)| now >= *then + TOMBSTONE_AGE) {
@@ -446,35 +531,4 @@ impl Engine {
         }
         self.store.write().compact(floor);
     }
-}
-
-/// The answer to a request over a stream, part by part: so that who is slow to read holds nothing up and no memory.
-#[derive(Clone, Debug)]
-pub struct Bulk {
-    wants: VecDeque<Want>,
-    last: Option<Delta>,
-}
-
-impl Bulk {
-    /// The answer to `wants`.
-    #[must_use]
-    pub fn new(wants: Vec<Want>) -> Self {
-        Self { wants: wants.into(), last: None }
-    }
-
-    /// The next part of it.
-    pub fn next(&mut self, store: &Store, max_len: usize) -> Option<Delta> {
-        let follows = self.last.take().and_then(|last| store.delta_after(&last, max_len));
-        let next = follows.or_else(|| {
-            std::iter::from_fn(|| self.wants.pop_front())
-                .find_map(|want| store.delta(want.origin, want.from, max_len))
-        })?;
-        // The changes themselves are not needed to go on after them.
-        self.last = Some(next.without_changes());
-        Some(next)
-    }
-}
-
-fn own_head(store: &Store) -> u64 {
-    store.digest().get(store.me()).map_or(0, |summary| summary.head)
 }

@@ -1,6 +1,6 @@
 //! Who is in the cluster: SWIM by the `foca` crate, with a clock of our own and the joining that it leaves to its user.
 //!
-//! Sans-I/O: it takes the time and bytes, and returns what to send and what has changed. Runs on the control thread.
+//! Sans-I/O: it takes the time and bytes, and returns what to send and what has changed. Runs on the thread `cluster`.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap, VecDeque};
@@ -41,7 +41,7 @@ const ANNOUNCE_PERIOD: Duration = Duration::from_secs(1);
 const MAX_SEED_BACKOFF: Duration = Duration::from_secs(16);
 
 /// Seeds at most; names may come to mean ever new addresses.
-const MAX_SEEDS: usize = 256;
+const MAX_SEEDS: usize = crate::limits::MAX_SEEDS;
 
 /// Members that are told at once of our new self.
 const MAX_ANNOUNCED: usize = 32;

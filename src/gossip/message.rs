@@ -1,8 +1,9 @@
 //! What nodes say to each other in datagrams, and its bytes.
 //!
-//! Pure. Runs on the control thread. A message has a version, its sender and a kind before its body. A node passes over
+//! Pure. Runs on the thread `cluster`. A message has a version, its sender and a kind before its body. A node passes over
 //! kinds that it does not know and what stands behind the body that it does: two releases can run side by side.
 
+use crate::limits::{MAX_CHANGES, MAX_INCARNATION};
 use crate::store::{Delta, Digest, Malformed, NodeId, Reader, Want, put_bytes, put_varint};
 
 /// The version of the protocol that this release speaks, the only one there has been.
@@ -13,13 +14,21 @@ const HEADER_LEN: usize = 1 + 16 + 1;
 
 /// Bytes of a message at most: a datagram that crosses today's networks whole, with what seals it and the headers of IPv6
 /// and UDP around it (1,280 bytes).
-pub const MAX_LEN: usize = 1_160;
+pub const MAX_LEN: usize = crate::limits::MAX_MESSAGE_LEN;
 
 /// Bytes of a delta in a message at most; one change may be longer, and then travels in a fragmented datagram.
 pub const MAX_DELTA_LEN: usize = MAX_LEN - HEADER_LEN - 8;
 
-/// Origins in a part of a digest at most: each takes up to 16 + 9 + 7 bytes.
-pub const MAX_SUMMARIES: usize = (MAX_LEN - HEADER_LEN - 40) / 32;
+/// Origins in a part of a digest at most.
+pub const MAX_SUMMARIES: usize = (MAX_LEN - HEADER_LEN - 40) / MAX_SUMMARY_LEN;
+
+/// Bytes of an origin in a digest at most: its id, its incarnation and its head.
+const MAX_SUMMARY_LEN: usize = 32;
+
+const _: () = assert!(
+    MAX_SUMMARY_LEN > 16 + (MAX_INCARNATION.ilog2() + MAX_CHANGES.ilog2()).div_ceil(7) as usize,
+    "both numbers have seven bits a byte"
+);
 
 /// What is said.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -129,6 +138,10 @@ impl Message {
             kind::CHANGES => {
                 let mut number = || u16::try_from(reader.varint()?).map_err(|_| Malformed);
                 let share = (number()?, number()?);
+                // A share is one of those there are, or there are none.
+                if share.0 >= share.1.max(1) {
+                    return Err(Malformed);
+                }
                 Self::Changes { delta: Delta::decode(&mut reader)?, share }
             }
             kind::HASH => Self::Hash(u64::from_be_bytes(reader.array()?)),

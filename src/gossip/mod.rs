@@ -1,8 +1,10 @@
 //! The cluster: who is in it, and how registrations come to all of them.
 //!
 //! Sans-I/O but for the driver: protocols take the time and bytes and return what to do, so that a simulator can run a
-//! thousand nodes in one process. Everything in here runs on the control thread.
+//! thousand nodes in one process. Everything in here runs on the thread `cluster`.
 
+mod bulk;
+mod burst;
 pub mod driver;
 pub mod engine;
 pub mod key_ring;
@@ -10,6 +12,7 @@ pub mod membership;
 pub mod message;
 pub mod peer;
 mod replay;
+mod requests;
 pub mod seal;
 mod stream;
 pub mod stream_seal;

@@ -1,6 +1,6 @@
 //! A member of the cluster as the others know it, and its bytes in membership messages.
 //!
-//! Pure. Runs on the control thread.
+//! Pure. Runs on the thread `cluster`.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -10,7 +10,7 @@ use foca::{Codec, Header, Identity, Member, Message, State};
 use crate::store::{Malformed, NodeId, Reader, put_bytes, put_varint};
 
 /// Bytes of a node's name at most.
-pub const MAX_NODE_NAME_LEN: usize = 64;
+pub const MAX_NODE_NAME_LEN: usize = crate::limits::MAX_NODE_NAME_LEN;
 
 /// Bytes of a peer at most, so that a message has room for several.
 const MAX_PEER_LEN: usize = 255;
@@ -90,7 +90,7 @@ impl Identity for Peer {
 
     /// Who was declared down comes back as a later one of itself.
     fn renew(&self) -> Option<Self> {
-        Some(Self { generation: self.generation + 1, ..self.clone() })
+        Some(Self { generation: self.generation.checked_add(1)?, ..self.clone() })
     }
 
     fn addr(&self) -> SocketAddr {

@@ -1,6 +1,6 @@
 //! Which datagrams have been there before: a sliding window for each sender (RFC 4303 §3.4.3).
 //!
-//! Pure, and bounded. Runs on the control thread.
+//! Pure, and bounded. Runs on the thread `cluster`.
 
 use std::collections::{BTreeMap, HashMap};
 

@@ -1,6 +1,6 @@
 //! What nodes say to each other, sealed: encrypted and authenticated with a key that the cluster shares.
 //!
-//! Sans-I/O: no clock and no sockets. Runs on the control thread.
+//! Sans-I/O: no clock and no sockets. Runs on the thread `cluster`.
 //!
 //! XChaCha20-Poly1305, whose nonces of 24 bytes have room for a random number that a node draws at each start, or for each
 //! stream, and a counter. So nonces never repeat, whoever seals, and no node needs to know of others.

@@ -1,6 +1,6 @@
 //! One stream between two nodes: what is wanted goes one way in one frame, the changes the other way in many.
 //!
-//! Runs on the control thread and never waits. The side that answers has one frame of its answer in memory at a time, and
+//! Runs on the thread `cluster` and never waits. The side that answers has one frame of its answer in memory at a time, and
 //! makes the next only when the socket has taken that one: who reads slowly gets it slowly, at no cost to others.
 
 use std::io::{self, ErrorKind, Read, Write};
@@ -13,18 +13,20 @@ use super::engine::{Bulk, Engine, MAX_STREAM_DELTA_LEN};
 use super::message::Message;
 use super::seal::Rejected;
 use super::stream_seal::{MAX_FRAME_LEN, StreamSeal};
-
-/// Frames that a stream takes or gives before others get their turn.
-const FRAMES_PER_TURN: usize = 8;
+use crate::store::NodeId;
 
 /// How long a stream may stand still.
-const STALL: Duration = Duration::from_secs(10);
+const STALL: Duration = crate::limits::STREAM_STALL;
 
 /// How long a node may take to say what it wants. Until then it may be anybody.
-const REQUEST_TIME: Duration = Duration::from_secs(2);
+const REQUEST_TIME: Duration = crate::limits::STREAM_REQUEST_TIME;
+
+/// Bytes that are read at a time: of an answer, and of a request.
+const ANSWER_READ: usize = 32 * 1024;
+const REQUEST_READ: usize = 4 * 1024;
 
 /// Bytes of a request at most.
-const MAX_REQUEST_LEN: usize = MAX_FRAME_LEN / 2;
+const MAX_REQUEST_LEN: usize = crate::limits::MAX_REQUEST_LEN;
 
 /// How a turn of a stream ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +41,13 @@ pub(super) enum Turn {
     Broken,
     /// What it said could not be opened.
     Rejected(Rejected),
+}
+
+/// Bytes that a stream has taken and given in one turn.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Work {
+    pub(super) taken: usize,
+    pub(super) sent: usize,
 }
 
 /// What a stream is for.
@@ -62,6 +71,11 @@ pub(super) struct Stream {
     sent: usize,
     /// When something last came or went.
     moved: Duration,
+    /// Who has asked, once that is known.
+    sender: Option<NodeId>,
+    /// Something of the answer has come.
+    answered: bool,
+    work: Work,
 }
 
 impl Stream {
@@ -86,7 +100,19 @@ impl Stream {
     fn new(now: Duration, socket: TcpStream, peer: SocketAddr, seal: StreamSeal, job: Job) -> Self {
         // It is sent in large pieces; a failure costs a little time.
         let _ = socket.set_nodelay(true);
-        Self { socket, peer, seal, job, input: Vec::new(), output: Vec::new(), sent: 0, moved: now }
+        Self {
+            socket,
+            peer,
+            seal,
+            job,
+            input: Vec::new(),
+            output: Vec::new(),
+            sent: 0,
+            moved: now,
+            sender: None,
+            answered: false,
+            work: Work::default(),
+        }
     }
 
     pub(super) fn socket(&mut self) -> &mut TcpStream {
@@ -112,33 +138,46 @@ impl Stream {
         self.moved + if self.is_unknown() { REQUEST_TIME } else { STALL }
     }
 
-    /// Does what can be done now.
-    pub(super) fn work(&mut self, now: Duration, engine: &mut Engine) -> Turn {
-        match self.try_work(now, engine) {
+    /// The node that has asked, if it is another one and known.
+    pub(super) fn sender(&self) -> Option<NodeId> {
+        self.sender
+    }
+
+    /// Bytes of its buffers.
+    pub(super) fn buffered(&self) -> usize {
+        self.input.capacity() + self.output.capacity()
+    }
+
+    /// It is left alone for now, which is not the other end's fault.
+    pub(super) fn rest(&mut self, now: Duration) {
+        self.moved = now;
+    }
+
+    /// Does what can be done now: one frame.
+    pub(super) fn work(&mut self, now: Duration, engine: &mut Engine) -> (Turn, Work) {
+        let turn = match self.try_work(now, engine) {
             Ok(turn) => turn,
             Err(error) if error.kind() == ErrorKind::WouldBlock => Turn::Waits,
             Err(_) => Turn::Broken,
-        }
+        };
+        (turn, std::mem::take(&mut self.work))
     }
 
     fn try_work(&mut self, now: Duration, engine: &mut Engine) -> io::Result<Turn> {
         // A connection that is still being made says so when it is written to.
         self.flush(now)?;
-        for _ in 0..FRAMES_PER_TURN {
-            if let Job::Serve(Some(bulk)) = &mut self.job {
-                let Some(delta) = bulk.next(&engine.store().read(), MAX_STREAM_DELTA_LEN) else {
-                    let _ = self.socket.shutdown(Shutdown::Write);
-                    return Ok(Turn::Ended);
-                };
-                let message = Message::Changes { delta, share: (0, 0) };
-                self.output.clear();
-                self.seal.seal(&message.encode(engine.me()), &mut self.output);
-                self.sent = 0;
-                self.flush(now)?;
-            } else if let Some(end) = self.take_frame(now, engine)? {
-                return Ok(end);
-            }
-        }
+        let Job::Serve(Some(bulk)) = &mut self.job else {
+            return Ok(self.take_frame(now, engine)?.unwrap_or(Turn::HasMore));
+        };
+        let Some(delta) = bulk.next(&engine.store().read(), MAX_STREAM_DELTA_LEN) else {
+            let _ = self.socket.shutdown(Shutdown::Write);
+            return Ok(Turn::Ended);
+        };
+        let message = Message::Changes { delta, share: (0, 0) };
+        self.output.clear();
+        self.seal.seal(&message.encode(engine.me()), &mut self.output);
+        self.sent = 0;
+        self.flush(now)?;
         Ok(Turn::HasMore)
     }
 
@@ -148,6 +187,7 @@ impl Stream {
                 Ok(0) => return Err(ErrorKind::WriteZero.into()),
                 Ok(len) => {
                     self.sent += len;
+                    self.work.sent += len;
                     // Before it is known who it is, only what it says in time counts.
                     self.moved = if self.is_unknown() { self.moved } else { now };
                 }
@@ -168,6 +208,7 @@ impl Stream {
                 Err(rejected) => return Ok(Some(Turn::Rejected(rejected))),
                 Ok(Some((frame, taken))) => {
                     self.input.drain(..taken);
+                    self.work.taken += taken;
                     return Ok(self.take_message(now, engine, &frame));
                 }
                 Ok(None) => {}
@@ -177,12 +218,15 @@ impl Stream {
             if len >= limit {
                 return Ok(Some(Turn::Broken));
             }
-            self.input.resize(limit, 0);
+            let room = if self.is_fetch() { ANSWER_READ } else { REQUEST_READ };
+            self.input.resize(limit.min(len + room), 0);
             let read = self.socket.read(&mut self.input[len..]);
             self.input.truncate(len + read.as_ref().map_or(0, |&read| read));
             match read {
                 Ok(0) => {
-                    return Ok(Some(if len == 0 && self.is_fetch() { Turn::Ended } else { Turn::Broken }));
+                    // A node that has too many streams closes one without a word.
+                    let whole = len == 0 && self.is_fetch() && self.answered;
+                    return Ok(Some(if whole { Turn::Ended } else { Turn::Broken }));
                 }
                 Ok(_) if self.is_unknown() => {}
                 Ok(_) => self.moved = now,
@@ -195,12 +239,14 @@ impl Stream {
     fn take_message(&mut self, now: Duration, engine: &mut Engine, frame: &[u8]) -> Option<Turn> {
         match (&mut self.job, Message::decode(frame)) {
             (Job::Fetch, Ok((_, Some(Message::Changes { delta, .. })))) => {
+                self.answered = true;
                 engine.handle_delta(now, &delta);
                 None
             }
-            (Job::Serve(bulk), Ok((_, Some(Message::Want(wants))))) => {
+            (Job::Serve(bulk), Ok((sender, Some(Message::Want(wants))))) => {
                 *bulk = Some(Bulk::new(wants));
-                self.moved = now;
+                (self.moved, self.sender) = (now, Some(sender));
+                self.input = Vec::new(); // nothing more comes
                 None
             }
             // What a later release says besides.

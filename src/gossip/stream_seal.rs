@@ -1,6 +1,6 @@
 //! The frames of a stream, sealed: each is taken once, in order, and on the stream that it was made for.
 //!
-//! Sans-I/O. Runs on the control thread. The first frame of each direction names its key and a number that its sender has
+//! Sans-I/O. Runs on the thread `cluster`. The first frame of each direction names its key and a number that its sender has
 //! drawn; further ones are counted and bring nothing along. What the server says is bound to the client's number.
 
 use super::key_ring::{KEY_ID_LEN, Key, KeyRing};
@@ -10,7 +10,7 @@ use super::seal::{
 };
 
 /// Bytes of a stream's frame at most, sealed.
-pub const MAX_FRAME_LEN: usize = 1 << 17;
+pub const MAX_FRAME_LEN: usize = crate::limits::MAX_FRAME_LEN;
 
 /// The two ends of a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,11 +1,13 @@
 //! The gossip's sockets: datagrams for what is small and now, streams for what is much.
 //!
-//! Runs on the control thread, in its event loop; nothing in here waits. All that goes out is sealed, and only what could
+//! Runs on the thread `cluster`, in its event loop; nothing in here waits. All that goes out is sealed, and only what could
 //! be opened comes in. What a socket does not take is dropped: anti-entropy makes up for it.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use mio::event::Event;
@@ -21,20 +23,29 @@ use super::stream::{Stream, Turn};
 use super::stream_seal::{MAX_FRAME_LEN, Side};
 use crate::store::{NodeId, Want};
 
-/// Datagrams that are taken before others get their turn.
-const DATAGRAMS_PER_TURN: usize = 256;
+/// Bytes of datagrams that are taken in one turn, with what is said to them.
+const DATAGRAM_BYTES_PER_TURN: usize = crate::limits::GOSSIP_BYTES_PER_TURN;
+
+/// What a datagram counts for at least, in bytes: a system call takes as long, however short it is.
+const DATAGRAM_COST: usize = 256;
+
+/// Bytes of streams that are taken and given in one turn, of all together.
+const STREAM_BYTES_PER_TURN: usize = crate::limits::STREAM_BYTES_PER_TURN;
+
+/// How often it is looked whether streams that were not read for want of room can be.
+const RESUME_PERIOD: Duration = Duration::from_millis(2);
 
 /// Bytes of a datagram at most: of one change that is as long as it may be, sealed.
-const MAX_DATAGRAM_LEN: usize = 8 * 1024;
+const MAX_DATAGRAM_LEN: usize = crate::limits::MAX_GOSSIP_DATAGRAM_LEN;
 
 /// Bytes asked of the kernel for datagrams that wait, each way.
 const SOCKET_BUFFER_LEN: usize = 4 * 1024 * 1024;
 
 /// Streams from others at a time; more are closed at once, and come again.
-const MAX_SERVED: usize = 32;
+const MAX_SERVED: usize = crate::limits::MAX_SERVED_STREAMS;
 
-/// Streams to others at a time.
-const MAX_FETCHED: usize = 4;
+/// Streams of one node among them.
+const MAX_SERVED_OF_ONE: usize = crate::limits::MAX_SERVED_OF_ONE;
 
 /// How often another free port is tried when the kernel picked one for UDP that TCP has in use.
 const PORT_TRIES: usize = 16;
@@ -56,6 +67,10 @@ pub struct Traffic {
     pub datagrams_out: u64,
     /// Bytes of these.
     pub bytes_out: u64,
+    /// Bytes of streams that came.
+    pub stream_bytes_in: u64,
+    /// Bytes of streams that were sent.
+    pub stream_bytes_out: u64,
     /// Datagrams that the kernel did not take.
     pub datagrams_unsent: u64,
     /// Streams opened to other nodes.
@@ -106,8 +121,14 @@ pub struct Transport {
     sealed: Vec<u8>,
     /// There may be datagrams that the event loop has told of already.
     udp_has_more: bool,
-    /// The same of streams.
-    busy: Vec<usize>,
+    /// The same of streams, in the order of their turns.
+    busy: VecDeque<usize>,
+    /// Streams that are not read since too many names wait to be published.
+    paused: Vec<usize>,
+    /// When it is looked for room for them.
+    resume: Duration,
+    /// What `sealed` has, if others get the same.
+    last: Option<Arc<[u8]>>,
 }
 
 impl Transport {
@@ -135,7 +156,10 @@ impl Transport {
             buffer: vec![0; MAX_DATAGRAM_LEN],
             sealed: Vec::with_capacity(MAX_DATAGRAM_LEN),
             udp_has_more: false,
-            busy: Vec::new(),
+            busy: VecDeque::new(),
+            paused: Vec::new(),
+            resume: Duration::ZERO,
+            last: None,
         })
     }
 
@@ -153,6 +177,7 @@ impl Transport {
 
     /// Other keys from now on; streams that are under way go on with theirs.
     pub fn set_ring(&mut self, ring: Option<KeyRing>) {
+        self.last = None;
         self.seal.set_ring(ring);
     }
 
@@ -168,20 +193,40 @@ impl Transport {
         self.streams.len()
     }
 
-    /// Does what the engine wants to be done.
-    pub fn send_all(&mut self, now: Duration, registry: &Registry, engine: &mut Engine) {
-        let me = engine.me();
-        while let Some(output) = engine.poll() {
-            match output {
-                Output::Datagram { to, bytes } => self.send(to, &bytes),
-                Output::Fetch { to, wants } => self.fetch(now, registry, me, to, wants),
-            }
-        }
+    /// Bytes of the streams' buffers.
+    #[must_use]
+    pub fn buffered(&self) -> usize {
+        self.streams.iter().map(|(_, stream)| stream.buffered()).sum()
     }
 
-    fn send(&mut self, to: SocketAddr, bytes: &[u8]) {
-        self.sealed.clear();
-        self.seal.seal(bytes, &mut self.sealed);
+    /// Does what the engine wants to be done. Returns how many bytes were sent, short datagrams counted as longer ones.
+    pub fn send_all(&mut self, now: Duration, registry: &Registry, engine: &mut Engine) -> usize {
+        let me = engine.me();
+        let mut cost = 0;
+        while let Some(output) = engine.poll() {
+            match output {
+                Output::Datagram { to, bytes } => {
+                    cost += bytes.len().max(DATAGRAM_COST);
+                    self.send(to, bytes);
+                }
+                Output::Fetch { to, wants } => {
+                    if !self.fetch(now, registry, me, to, wants) {
+                        engine.handle_fetch_end(to, false);
+                    }
+                }
+            }
+        }
+        self.last = None;
+        cost
+    }
+
+    fn send(&mut self, to: SocketAddr, bytes: Arc<[u8]>) {
+        // What goes to several is sealed once: it is one message, whoever gets it.
+        if !self.last.as_ref().is_some_and(|last| Arc::ptr_eq(last, &bytes)) {
+            self.sealed.clear();
+            self.seal.seal(&bytes, &mut self.sealed);
+            self.last = Some(bytes);
+        }
         match self.udp.send_to(&self.sealed, to) {
             Ok(len) => {
                 self.traffic.datagrams_out += 1;
@@ -191,19 +236,23 @@ impl Transport {
         }
     }
 
-    /// Begins to ask a node for much, unless as much is under way already.
-    fn fetch(&mut self, now: Duration, registry: &Registry, me: NodeId, to: SocketAddr, wants: Vec<Want>) {
-        let mut fetched = self.streams.iter().filter(|(_, stream)| stream.is_fetch());
-        if fetched.clone().count() >= MAX_FETCHED || fetched.any(|(_, stream)| stream.peer() == to) {
-            return;
-        }
+    /// Begins to ask a node for much. Returns whether that was possible.
+    fn fetch(
+        &mut self,
+        now: Duration,
+        registry: &Registry,
+        me: NodeId,
+        to: SocketAddr,
+        wants: Vec<Want>,
+    ) -> bool {
         let request = Message::Want(wants).encode(me);
         if request.len() > MAX_FRAME_LEN / 2 {
-            return; // thousands of origins at once: the next digests tell of fewer
+            return false; // thousands of origins at once: the next digests tell of fewer
         }
-        if let Ok(stream) = Stream::fetch(now, to, self.seal.stream(Side::Client), &request) {
-            self.traffic.streams_out += u64::from(self.insert(registry, stream));
-        }
+        let stream = Stream::fetch(now, to, self.seal.stream(Side::Client), &request);
+        let opened = stream.is_ok_and(|stream| self.insert(registry, stream));
+        self.traffic.streams_out += u64::from(opened);
+        opened
     }
 
     fn insert(&mut self, registry: &Registry, mut stream: Stream) -> bool {
@@ -212,7 +261,7 @@ impl Transport {
         let registered = registry.register(stream.socket(), Token(FIRST_STREAM + key), interest).is_ok();
         if registered {
             entry.insert(stream);
-            self.busy.push(key);
+            self.busy.push_back(key);
         }
         registered
     }
@@ -224,8 +273,9 @@ impl Transport {
             LISTENER => self.accept(now, registry),
             Token(token) => {
                 let key = token.saturating_sub(FIRST_STREAM);
-                if self.streams.contains(key) && !self.busy.contains(&key) {
-                    self.busy.push(key);
+                let known = self.busy.contains(&key) || self.paused.contains(&key);
+                if self.streams.contains(key) && !known {
+                    self.busy.push_back(key);
                 }
             }
         }
@@ -251,39 +301,69 @@ impl Transport {
             let _ = registry.deregister(stream.socket());
         }
         self.busy.retain(|&busy| busy != key);
+        self.paused.retain(|&paused| paused != key);
     }
 
-    /// Takes what has come and does what streams have to do, as much as is one turn's.
+    /// Takes what has come and does what streams have to do, as much as is one turn's: datagrams first, then each stream a frame
+    /// after the other.
     pub fn work(&mut self, now: Duration, registry: &Registry, engine: &mut Engine) {
-        self.receive(now, engine);
-        for key in std::mem::take(&mut self.busy) {
+        self.receive(now, registry, engine);
+        if engine.takes_bulk() {
+            self.busy.extend(self.paused.drain(..));
+        }
+        let mut left = STREAM_BYTES_PER_TURN;
+        while left > 0 {
+            let Some(key) = self.busy.pop_front() else { break };
             let Some(stream) = self.streams.get_mut(key) else { continue };
-            match stream.work(now, engine) {
+            if stream.is_fetch() && !engine.takes_bulk() {
+                stream.rest(now);
+                self.paused.push(key);
+                self.resume = now + RESUME_PERIOD;
+                continue;
+            }
+            let (turn, work) = stream.work(now, engine);
+            self.traffic.stream_bytes_in += work.taken as u64;
+            self.traffic.stream_bytes_out += work.sent as u64;
+            left = left.saturating_sub((work.taken + work.sent).max(DATAGRAM_COST));
+            match turn {
                 Turn::Waits => {}
-                Turn::HasMore => self.busy.push(key),
-                Turn::Ended => self.close(registry, key),
-                Turn::Broken => {
-                    self.traffic.streams_broken += 1;
-                    self.close(registry, key);
-                }
-                Turn::Rejected(rejected) => {
-                    self.traffic.rejected[rejected.index()] += 1;
-                    self.close(registry, key);
-                }
+                Turn::HasMore if self.asks_too_often(key) => self.end(registry, engine, key, Turn::Broken),
+                Turn::HasMore => self.busy.push_back(key),
+                end => self.end(registry, engine, key, end),
             }
         }
         let late = self.streams.iter().filter(|(_, stream)| now >= stream.deadline());
         for key in late.map(|(key, _)| key).collect::<Vec<_>>() {
-            self.traffic.streams_broken += 1;
-            self.close(registry, key);
+            self.end(registry, engine, key, Turn::Broken);
         }
     }
 
-    fn receive(&mut self, now: Duration, engine: &mut Engine) {
+    /// Whether the node that has opened this stream has opened too many.
+    fn asks_too_often(&self, key: usize) -> bool {
+        let sender = self.streams.get(key).and_then(Stream::sender);
+        let same = self.streams.iter().filter(|(_, stream)| stream.sender() == sender);
+        sender.is_some() && same.count() > MAX_SERVED_OF_ONE
+    }
+
+    /// Closes a stream that has ended so.
+    fn end(&mut self, registry: &Registry, engine: &mut Engine, key: usize, turn: Turn) {
+        match turn {
+            Turn::Rejected(rejected) => self.traffic.rejected[rejected.index()] += 1,
+            Turn::Broken => self.traffic.streams_broken += 1,
+            _ => {}
+        }
+        if let Some(stream) = self.streams.get(key).filter(|stream| stream.is_fetch()) {
+            engine.handle_fetch_end(stream.peer(), turn == Turn::Ended);
+        }
+        self.close(registry, key);
+    }
+
+    fn receive(&mut self, now: Duration, registry: &Registry, engine: &mut Engine) {
         if !std::mem::take(&mut self.udp_has_more) {
             return;
         }
-        for _ in 0..DATAGRAMS_PER_TURN {
+        let mut left = DATAGRAM_BYTES_PER_TURN;
+        while left > 0 {
             match self.udp.recv_from(&mut self.buffer) {
                 Ok((len, from)) => {
                     self.traffic.bytes_in += len as u64;
@@ -294,10 +374,12 @@ impl Transport {
                         }
                         Err(rejected) => self.traffic.rejected[rejected.index()] += 1,
                     }
+                    let said = self.send_all(now, registry, engine);
+                    left = left.saturating_sub(len.max(DATAGRAM_COST) + said);
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return,
                 // What a peer's host says of an earlier datagram of ours, for example that nobody listens there.
-                Err(_) => {}
+                Err(_) => left -= DATAGRAM_COST.min(left),
             }
         }
         self.udp_has_more = true;
@@ -306,7 +388,8 @@ impl Transport {
     /// When [`work`](Self::work) should be called next, if nothing comes.
     #[must_use]
     pub fn next_time(&self) -> Option<Duration> {
-        self.streams.iter().map(|(_, stream)| stream.deadline()).min()
+        let resume = (!self.paused.is_empty()).then_some(self.resume);
+        self.streams.iter().map(|(_, stream)| stream.deadline()).chain(resume).min()
     }
 }
 

@@ -28,12 +28,13 @@ use tokio_rustls::TlsConnector;
 use super::monitor::Outcome;
 use super::spec::{Check, Probe};
 use crate::any_certificate;
+use crate::tls_error;
 use crate::wire::header as dns_header;
 use crate::wire::message::write_query;
 use crate::wire::name::Name;
 
 /// Programs that run at the same time at most: each takes a process.
-const MAX_PROGRAMS: usize = 64;
+const MAX_PROGRAMS: usize = crate::limits::MAX_CHECK_PROGRAMS;
 
 /// Where a DNS response has its code, and the bits of it.
 const RCODE_AT: usize = 3;
@@ -123,7 +124,8 @@ impl Prober {
         let status = if tls {
             let name = host.rsplit_once(':').map_or(&*host, |(name, _)| name).to_owned();
             let name = ServerName::try_from(name).unwrap_or_else(|_| ServerName::from(at.ip()));
-            let stream = self.tls.connect(name, stream).await.map_err(|error| failed(&error))?;
+            let stream = self.tls.connect(name, stream).await;
+            let stream = stream.map_err(|error| Fault::Failed(tls_error::text_of_io(&error)))?;
             exchange(stream, request).await
         } else {
             exchange(stream, request).await

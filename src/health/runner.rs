@@ -1,15 +1,17 @@
 //! The thread that checks.
 //!
-//! Runs on `health`, a thread of its own, asynchronously: what is checked may be slow, and the control thread must not wait for
-//! it. It is told what to watch through a channel, and tells what it has found.
+//! Runs on `health`, a thread of its own, asynchronously: what is checked may be slow, and the owner of the registrations must not wait
+//! for it. What to watch is left in a map by key, where the latest word replaces those before it: so it is bounded by what is
+//! registered, and nobody ever waits for room in it, while this thread waits for the owner to take what was found.
 
+use std::collections::HashMap;
 use std::io;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::{sleep, sleep_until};
 
 use super::monitor::{Found, Job, Key, Monitor, Outcome, Watch};
@@ -17,20 +19,46 @@ use super::probe::{Begun, Prober, begin_tcp};
 use super::spec::Probe;
 
 /// Checks under way at most: each takes a socket.
-const MAX_RUNNING: usize = 4_096;
+const MAX_RUNNING: usize = crate::limits::MAX_CHECKS;
 
 /// Checks that are due within so much time are begun together, the later ones of them early: to be woken for each costs more
 /// than some checks do.
 const TICK: Duration = Duration::from_millis(40);
 
 enum Order {
-    Watch { key: Key, watch: Watch, new: bool },
-    Forget(Key),
+    Watch { watch: Watch, new: bool },
+    Forget,
+}
+
+/// What the thread is to do, by the keys of what is registered.
+#[derive(Default)]
+struct Orders {
+    all: Mutex<HashMap<Key, Order>>,
+    changed: Notify,
+}
+
+impl Orders {
+    /// The latest order for a key is the one that counts; that it is of something new is not forgotten by it.
+    fn put(&self, key: &[u8], order: Order) {
+        let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
+        let was_new = matches!(all.get(key), Some(Order::Watch { new: true, .. }));
+        let order = match order {
+            Order::Watch { watch, new } => Order::Watch { watch, new: new || was_new },
+            Order::Forget => Order::Forget,
+        };
+        all.insert(key.into(), order);
+        self.changed.notify_one();
+    }
+
+    fn take(&self) -> HashMap<Key, Order> {
+        std::mem::take(&mut self.all.lock().unwrap_or_else(PoisonError::into_inner))
+    }
 }
 
 /// The thread, as others see it. It ends when this is dropped.
 pub struct Runner {
-    orders: Option<UnboundedSender<Order>>,
+    orders: Arc<Orders>,
+    stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -40,48 +68,49 @@ impl Runner {
     /// # Errors
     /// When the kernel refuses a thread or an event queue.
     pub fn start(programs: Option<PathBuf>, tell: impl Fn(Found) + Send + 'static) -> io::Result<Self> {
-        let (orders, receiver) = unbounded_channel();
+        let (stop, stopped) = oneshot::channel();
+        let orders = Arc::<Orders>::default();
+        let taken = Arc::clone(&orders);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let prober = Arc::new(Prober::new(programs).map_err(io::Error::other)?);
         let work = move || {
-            runtime.block_on(run(receiver, prober, tell));
+            runtime.block_on(async {
+                tokio::select! {
+                    () = run(&taken, prober, tell) => {}
+                    _ = stopped => {}
+                }
+            });
             // Checks that are under way are given up.
             runtime.shutdown_background();
         };
         let thread = thread::Builder::new().name("health".into()).spawn(work)?;
-        Ok(Self { orders: Some(orders), thread: Some(thread) })
+        Ok(Self { orders, stop: Some(stop), thread: Some(thread) })
     }
 
     /// Watches an address; `new` says that it has just been registered.
     pub fn watch(&self, key: &[u8], watch: Watch, new: bool) {
-        self.order(Order::Watch { key: key.into(), watch, new });
+        self.orders.put(key, Order::Watch { watch, new });
     }
 
     /// Watches it no longer.
     pub fn forget(&self, key: &[u8]) {
-        self.order(Order::Forget(key.into()));
-    }
-
-    fn order(&self, order: Order) {
-        if let Some(orders) = &self.orders {
-            // It can only fail when the thread has ended, and with it all checks.
-            let _ = orders.send(order);
-        }
+        self.orders.put(key, Order::Forget);
     }
 }
 
 impl Drop for Runner {
     fn drop(&mut self) {
-        drop(self.orders.take());
+        drop(self.stop.take());
         // A panic there has been told by the panic itself.
         drop(self.thread.take().map(JoinHandle::join));
     }
 }
 
-async fn run(mut orders: UnboundedReceiver<Order>, prober: Arc<Prober>, tell: impl Fn(Found)) {
+async fn run(orders: &Orders, prober: Arc<Prober>, tell: impl Fn(Found)) {
     let begin = Instant::now();
     let mut monitor = Monitor::new(fastrand::Rng::new());
-    let (done, mut outcomes) = unbounded_channel::<(usize, u64, Outcome)>();
+    // Each check that is under way has room for its outcome.
+    let (done, mut outcomes) = mpsc::channel::<(usize, u64, Outcome)>(MAX_RUNNING);
     let mut running = 0usize;
     loop {
         // With as many under way as may be, none is begun before one has ended; all end with their time.
@@ -93,13 +122,16 @@ async fn run(mut orders: UnboundedReceiver<Order>, prober: Arc<Prober>, tell: im
             }
         };
         tokio::select! {
-            order = orders.recv() => match order {
-                Some(Order::Watch { key, watch, new }) => {
-                    monitor.watch(begin.elapsed(), key, watch, new).into_iter().for_each(&tell);
+            () = orders.changed.notified() => {
+                for (key, order) in orders.take() {
+                    match order {
+                        Order::Watch { watch, new } => {
+                            monitor.watch(begin.elapsed(), key, watch, new).into_iter().for_each(&tell);
+                        }
+                        Order::Forget => monitor.forget(&key),
+                    }
                 }
-                Some(Order::Forget(key)) => monitor.forget(&key),
-                None => return,
-            },
+            }
             Some((target, generation, outcome)) = outcomes.recv() => {
                 running -= 1;
                 monitor.done(begin.elapsed(), target, generation, outcome).into_iter().for_each(&tell);
@@ -120,7 +152,7 @@ async fn run(mut orders: UnboundedReceiver<Order>, prober: Arc<Prober>, tell: im
                     tokio::spawn(async move {
                         let outcome = prober.probe(job.address, &job.check, begun).await;
                         // Nobody waits for it if the thread is ending.
-                        let _ = done.send((job.target, job.generation, outcome));
+                        let _ = done.try_send((job.target, job.generation, outcome));
                     });
                 };
                 monitor.advance(now + TICK, most, begin_check, &tell);

@@ -11,11 +11,12 @@ use crate::wire::name::Name;
 use crate::wire::record::rtype;
 
 /// How often may be checked.
-const INTERVALS: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(3_600);
+const INTERVALS: RangeInclusive<Duration> =
+    crate::limits::MIN_CHECK_INTERVAL..=crate::limits::MAX_CHECK_INTERVAL;
 /// A check may not take less than this.
-const MIN_TIMEOUT: Duration = Duration::from_millis(10);
+const MIN_TIMEOUT: Duration = crate::limits::MIN_CHECK_TIMEOUT;
 /// Checks in a row that may be asked for.
-const MAX_STREAK: u32 = 100;
+const MAX_STREAK: u32 = crate::limits::MAX_STREAK;
 
 const DEFAULT_INTERVAL: Duration = Duration::from_secs(10);
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(2);

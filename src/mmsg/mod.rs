@@ -6,6 +6,7 @@
 #![allow(unsafe_code)]
 
 mod address;
+mod gro;
 mod groups;
 mod options;
 mod turns;
@@ -14,11 +15,12 @@ use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::io;
 use std::marker::PhantomData;
 use std::mem::size_of;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr::{self, NonNull};
 
 use address::{decode, encode};
+pub use gro::{GroupReceiver, hand_over_groups};
 pub use options::{receive_drops, report_local_address};
 pub use turns::{ask_for_short_turns, go_first};
 
@@ -116,6 +118,13 @@ impl ReturnAddress {
     pub fn to(peer: SocketAddr) -> Self {
         let (peer, peer_len) = encode(peer);
         Self { peer, peer_len, control: Control([0; CONTROL_LEN]), control_len: 0 }
+    }
+
+    /// The same from `source`, an address of this machine of the peer's family.
+    #[must_use]
+    pub fn from_source(mut self, source: IpAddr) -> Self {
+        self.control_len = options::write_source(&mut self.control.0, source);
+        self
     }
 }
 
@@ -531,6 +540,36 @@ mod tests {
             for (i, client) in clients.iter().enumerate() {
                 assert_eq!(client.recv_from(&mut reply).unwrap(), (1, target));
                 assert_eq!(usize::from(reply[0]), i);
+            }
+        }
+    }
+
+    #[test]
+    fn datagrams_leave_from_the_address_that_is_said() {
+        for (all, server, sources) in
+            [("0.0.0.0:0", "127.0.0.1:0", &["127.1.2.3", "127.250.0.9"][..]), ("[::]:0", "[::1]:0", &["::1"])]
+        {
+            let server = UdpSocket::bind(server).unwrap();
+            let client = UdpSocket::bind(all).unwrap();
+            let port = client.local_addr().unwrap().port();
+            let mut batch = Batch::new(Addressing::PerDatagram);
+            let to = ReturnAddress::to(server.local_addr().unwrap());
+            for source in sources {
+                batch.compose().unwrap()[0] = 7;
+                batch.stage_to(1, &to.from_source(source.parse().unwrap()));
+            }
+            assert_eq!(batch.send_from(client.as_fd(), 0).unwrap(), sources.len());
+            for source in sources {
+                let from = server.recv_from(&mut [0; 2]).unwrap().1;
+                assert_eq!(from, SocketAddr::new(source.parse().unwrap(), port));
+                server.send_to(&[8], from).unwrap();
+            }
+            // What is sent back comes to the one socket.
+            let mut received = 0;
+            while received < sources.len() {
+                let now = batch.receive(client.as_fd(), Wait::ForOne).unwrap();
+                (0..now).for_each(|i| assert_eq!(batch.peer(i), Some(server.local_addr().unwrap())));
+                received += now;
             }
         }
     }

@@ -1,20 +1,23 @@
 //! What runs in containers, as the thread `docker` tells it.
 //!
-//! Runs on the control thread. It is not kept on disk: the Engine is asked anew after each start.
+//! Runs on the owner of the registrations. It is not kept on disk: the Engine is asked anew after each start.
 
 use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
 
-use super::journal::Op;
-use super::{Control, Node, NodeError};
+use super::NodeError;
+use super::inbox::{ControlSender, Outcome};
+use super::persist::Op;
+use super::writes::Writes;
+use crate::config::Settings;
 use crate::registry::docker::{Rules, Update, Watcher};
 
 /// Characters of an id that have to be said at least for it to be meant.
 const MIN_ID_LEN: usize = 12;
 
-/// The containers that run, and who tells of them.
+/// The containers that run.
 #[derive(Default)]
 pub(super) struct Containers {
-    watcher: Option<Watcher>,
     /// Their names by their ids.
     running: BTreeMap<Box<str>, Box<str>>,
     /// These are all: the Engine is there, and has told.
@@ -23,53 +26,48 @@ pub(super) struct Containers {
 
 impl Containers {
     /// Whether one runs, said by its id, the beginning of it, or its name; nobody knows while there is no Engine.
-    pub(super) fn is_running(&self, said: &str) -> Option<bool> {
-        let is_meant =
-            |id: &str, name: &str| name == said || said.len() >= MIN_ID_LEN && id.starts_with(said);
+    pub(super) fn is_running(&self, container: &str) -> Option<bool> {
+        let is_meant = |id: &str, name: &str| {
+            name == container || container.len() >= MIN_ID_LEN && id.starts_with(container)
+        };
         self.complete.then(|| self.running.iter().any(|(id, name)| is_meant(id, name)))
     }
 
-    pub(super) fn stop(self) {
-        if let Some(watcher) = self.watcher {
-            watcher.stop();
+    fn note(&mut self, container: Option<(Box<str>, Option<Box<str>>)>, complete: Option<bool>) {
+        self.complete = complete.unwrap_or(self.complete);
+        match container {
+            Some((id, Some(name))) => drop(self.running.insert(id, name)),
+            Some((id, None)) => drop(self.running.remove(&id)),
+            None => {}
         }
     }
 }
 
-impl Node {
-    /// Watches the Engine, if that is asked for.
-    pub(super) fn watch_containers(&mut self) -> Result<(), NodeError> {
-        let Some(docker) = &self.settings.docker else { return Ok(()) };
-        let rules = Rules {
-            socket: docker.socket.clone(),
-            networks: docker.networks.clone(),
-            domains: self.settings.domains.clone(),
-            check_dir: self.settings.check_dir.clone(),
-        };
-        let sender = self.inbox.sender();
-        let watcher = Watcher::start(rules, move |update| sender.send(Control::Docker(update)));
-        let failed = |source| NodeError::Docker(docker.socket.clone(), source);
-        self.containers.watcher = Some(watcher.map_err(failed)?);
-        Ok(())
-    }
+/// Watches the Engine, if that is asked for.
+pub(super) fn watch(settings: &Settings, sender: ControlSender) -> Result<Option<Watcher>, NodeError> {
+    let Some(docker) = &settings.docker else { return Ok(None) };
+    let rules = Rules {
+        socket: docker.socket.clone(),
+        networks: docker.networks.clone(),
+        domains: settings.domains.clone(),
+        check_dir: settings.check_dir.clone(),
+    };
+    let watcher = Watcher::start(rules, move |update| sender.outcome(Outcome::Docker(update)));
+    watcher.map(Some).map_err(|source| NodeError::Docker(docker.socket.clone(), source))
+}
 
+impl Writes {
     /// Takes what has changed of a container.
-    pub(super) fn take_container(&mut self, update: Update) {
+    pub(super) fn take_container(&mut self, update: Update, containers: &Mutex<Containers>) {
         let Update { remove, put, health, container, complete } = update;
-        self.containers.complete = complete.unwrap_or(self.containers.complete);
-        for key in remove {
-            self.apply(&Op::remove(&key));
-        }
-        for (key, attributes) in put {
-            self.apply(&Op::put(&key, &attributes));
-        }
+        let gone = remove.iter().map(Op::remove);
+        let new = put.iter().map(|(key, attributes)| Op::put(key, attributes));
+        let mut ops: Vec<_> = gone.chain(new).collect();
+        ops.sort_by(|a, b| a.name().cmp(b.name()));
+        self.apply(&ops);
         if let Some((instance, health)) = health {
             self.report(&instance, health);
         }
-        match container {
-            Some((id, Some(name))) => drop(self.containers.running.insert(id, name)),
-            Some((id, None)) => drop(self.containers.running.remove(&id)),
-            None => {}
-        }
+        containers.lock().unwrap_or_else(PoisonError::into_inner).note(container, complete);
     }
 }

@@ -1,32 +1,31 @@
 //! Why a name has the answers that it has.
 //!
-//! Runs on the control thread, on request.
+//! Runs on the thread that asks.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use super::Node;
-use crate::policy::Order;
+use super::views::Views;
 use crate::policy::select::{Health, RAMP_STEPS, Verdict, select};
+use crate::policy::{Order, Policy};
 use crate::registry::forwarding::Outside;
 use crate::registry::rdata_text;
 use crate::registry::request::{Explained, Explanation};
 use crate::resolver::reserved::{Reserved, local_answer, reason};
-use crate::store::{NodeId, Record, Target};
+use crate::store::{NodeId, Record, Store, Target};
 use crate::wire::name::{Name, QueryName};
-use crate::wire::record::rtype;
+use crate::wire::record::{FIXED_LEN, rtype};
 
 /// The registrations of one name, with their origins and whether these are up.
 type Found<'a> = [(NodeId, bool, Record<'a>)];
 
-impl Node {
-    /// Explains a name.
-    pub(super) fn explain(&self, name: &Name) -> Explanation {
+impl Views {
+    fn explain_own(&self, name: &Name) -> Explanation {
         let lower = name.to_lower_case();
-        let store = self.cluster.engine().store().read();
-        let policy = self.publisher.rules().of(lower.as_wire());
+        let store = self.store.read();
+        let policy = self.rules.load().of(lower.as_wire());
         let found: Vec<_> = store.named(lower.as_wire()).collect();
-        let (verdicts, panic) = self.verdicts(lower.as_wire(), &found);
+        let (verdicts, panic) = verdicts(&policy, &store, &found);
         // Other orders depend on who asks, or on no weight at all.
         let sum = |rtype: u16| {
             let of_type = verdicts.iter().filter(|((it, _), _)| *it == rtype);
@@ -40,7 +39,7 @@ impl Node {
             Order::Shuffle | Order::Rotate => Some(1.0 / count(rtype) as f64),
             Order::Fixed | Order::Near => None,
         };
-        let (names, now) = (self.node_names(), Instant::now());
+        let (names, ages, now) = (self.node_names(), self.ages(), Instant::now());
         let explain = |(origin, up, record): &(NodeId, bool, Record<'_>)| {
             let attributes = record.attributes().unwrap_or_default();
             let verdict = verdicts.get(&(record.rtype, record.rdata));
@@ -50,8 +49,11 @@ impl Node {
                     Some(Ok(_)) if own.drained => {
                         Some("drained; its address is registered once more".to_owned())
                     }
+                    Some(Ok(_)) | None if self.is_left_out(lower.as_wire(), record) => {
+                        Some("its name has more records than an answer can".into())
+                    }
                     Some(Ok(_)) | None => None,
-                    Some(Err(why)) if own.drained => Some(self.drained_by(*origin, record, why.told())),
+                    Some(Err(why)) if own.drained => Some(drained_by(&store, *origin, record, why.told())),
                     Some(Err(why)) => Some(why.told().to_owned()),
                 }
             } else {
@@ -78,21 +80,31 @@ impl Node {
                 }
                 .into(),
                 check: attributes.check.map(Into::into),
-                found: self.found.get(record.key).filter(|told| !told.is_empty()).cloned(),
+                found: self.check_result(record.key),
                 ttl_s: attributes.ttl_s,
                 age_s: store
                     .change_number(*origin, record)
-                    .map(|number| self.ages.of(*origin, number, now).as_secs_f64()),
+                    .map(|number| ages.of(*origin, number, now).as_secs_f64()),
             }
         };
         let records: Vec<_> = found.iter().map(explain).collect();
         Explanation { name: name.to_string(), policy: policy.to_string(), panic, records, outside: None }
     }
 
-    /// The same of any name: of one that is in none of the domains, what is done about it.
+    /// Whether a record of a name is in no answer since there are too many.
+    fn is_left_out(&self, name: &[u8], record: &Record<'_>) -> bool {
+        if !self.crowded.load().has(name) {
+            return false;
+        }
+        let table = self.table.load();
+        let set = Name::from_wire(name).and_then(|name| table.get(&name)?.get(record.rtype));
+        !set.is_some_and(|set| set.each().any(|it| it.get(FIXED_LEN..) == Some(record.rdata)))
+    }
+
+    /// Explains a name; of one that is in none of the domains, what is done about it.
     pub(super) fn explain_any(&self, name: &Name) -> Explanation {
-        if self.settings.domains.iter().any(|domain| name.is_within(domain)) {
-            return self.explain(name);
+        if self.is_authoritative(name) {
+            return self.explain_own(name);
         }
         let outside = Some(self.outside(&name.to_lower_case()));
         Explanation { name: name.to_string(), outside, ..Explanation::default() }
@@ -103,12 +115,12 @@ impl Node {
     fn outside(&self, name: &Name) -> Outside {
         let by = |by: &str| Outside { by: by.into(), ..Outside::default() };
         let wire = name.as_wire();
-        let table = self.publisher.current();
+        let table = self.table.load();
         let mut queried = QueryName::default();
         if queried.fold_wire(wire, table.seed()).is_ok() && table.lookup(&queried).is_some() {
             return by("memory");
         }
-        let is_forwarding = self.settings.resolver.is_some();
+        let is_forwarding = self.settings.load().resolver.is_some();
         let reserved = || Outside { document: reason(wire).map(Into::into), ..by("reserved") };
         if queried.is_single_label() {
             let is_localhost =
@@ -129,36 +141,37 @@ impl Node {
             },
         }
     }
+}
 
-    /// What holds of each address of a name, as when its answers were laid out; and whether health and tier do not count.
-    fn verdicts<'a>(&self, name: &[u8], found: &Found<'a>) -> (BTreeMap<(u16, &'a [u8]), Verdict>, bool) {
-        let policy = self.publisher.rules().of(name);
-        let store = self.cluster.engine().store().read();
-        let statements = store.statements();
-        let addresses = found.iter().filter(|(_, up, record)| *up && record.address().is_some());
-        let mut addresses: Vec<_> = addresses
-            .map(|(origin, _, record)| ((record.rtype, record.rdata), statements.standing(*origin, record)))
-            .collect();
-        addresses.sort_unstable_by_key(|(key, _)| *key);
-        let (mut verdicts, mut panic) = (BTreeMap::new(), false);
-        for family in addresses.chunk_by(|((a, _), _), ((b, _), _)| a == b) {
-            panic |= select(&policy, family.iter().copied(), |key, verdict| {
-                verdicts.insert(key, verdict);
-            });
-        }
-        (verdicts, panic)
+/// What holds of each address of a name, as when its answers were laid out; and whether health and tier do not count.
+fn verdicts<'a>(
+    policy: &Policy,
+    store: &Store,
+    found: &Found<'a>,
+) -> (BTreeMap<(u16, &'a [u8]), Verdict>, bool) {
+    let statements = store.statements();
+    let addresses = found.iter().filter(|(_, up, record)| *up && record.address().is_some());
+    let mut addresses: Vec<_> = addresses
+        .map(|(origin, _, record)| ((record.rtype, record.rdata), statements.standing(*origin, record)))
+        .collect();
+    addresses.sort_unstable_by_key(|(key, _)| *key);
+    let (mut verdicts, mut panic) = (BTreeMap::new(), false);
+    for family in addresses.chunk_by(|((a, _), _), ((b, _), _)| a == b) {
+        panic |= select(policy, family.iter().copied(), |key, verdict| {
+            verdicts.insert(key, verdict);
+        });
     }
+    (verdicts, panic)
+}
 
-    fn drained_by(&self, origin: NodeId, record: &Record<'_>, otherwise: &str) -> String {
-        let store = self.cluster.engine().store().read();
-        let statements = store.statements();
-        let said = |target: &Target| statements.get(target).is_some();
-        let by = match record.address().map(Target::Address) {
-            Some(target) if said(&target) => "its address is drained",
-            _ if said(&Target::Instance(record.instance().into())) => "its instance is drained",
-            _ if said(&Target::Node(origin)) => "its node is drained",
-            _ => otherwise,
-        };
-        by.into()
-    }
+fn drained_by(store: &Store, origin: NodeId, record: &Record<'_>, otherwise: &str) -> String {
+    let statements = store.statements();
+    let is_drained = |target: &Target| statements.get(target).is_some();
+    let by = match record.address().map(Target::Address) {
+        Some(target) if is_drained(&target) => "its address is drained",
+        _ if is_drained(&Target::Instance(record.instance().into())) => "its instance is drained",
+        _ if is_drained(&Target::Node(origin)) => "its node is drained",
+        _ => otherwise,
+    };
+    by.into()
 }

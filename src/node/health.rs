@@ -1,98 +1,128 @@
 //! What of this node's own registrations is checked, and what is found.
 //!
-//! Runs on the control thread; the checks themselves are made by the `health` thread, which is there when there is one to make.
+//! Runs on the owner of the registrations; the checks themselves are made by the `health` thread, which is there when there is one to
+//! make.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use dashmap::DashMap;
 use tracing::{error, info};
 
-use super::{Control, Node};
+use super::inbox::{ControlSender, Outcome};
+use super::writes::{Writes, each_own};
 use crate::health::monitor::{Found, Watch};
 use crate::health::runner::Runner;
 use crate::policy::select::Health;
 use crate::store::{Record, State};
 
-impl Node {
-    /// Has all that is registered checked, where that is asked for.
-    pub(super) fn watch_all(&mut self) {
-        let store = self.cluster.engine().store().clone();
-        let store = store.read();
-        let own = store.registrations();
-        let watched: Vec<_> = own.filter_map(|record| Some((record.key.to_vec(), watch(&record)?))).collect();
-        for (key, watch) in watched {
-            self.watch(&key, watch, false);
-        }
+/// Who checks this node's registrations.
+pub(super) struct Checks {
+    /// If there is anything to check.
+    runner: Option<Runner>,
+    check_dir: Option<PathBuf>,
+    sender: ControlSender,
+    /// What was found out last of each, for people, by their keys.
+    results: Arc<DashMap<Box<[u8]>, String>>,
+}
+
+impl Checks {
+    pub(super) fn new(check_dir: Option<PathBuf>, sender: ControlSender) -> Self {
+        Self { runner: None, check_dir, sender, results: Arc::default() }
+    }
+
+    /// What was found out last, for whoever wants to read it.
+    pub(super) fn results(&self) -> Arc<DashMap<Box<[u8]>, String>> {
+        Arc::clone(&self.results)
     }
 
     /// Has what was registered with these bytes checked, if that is asked for, and otherwise no longer.
-    pub(super) fn watch_registered(&mut self, bytes: &[u8], new: bool) {
+    pub(super) fn registered(&mut self, bytes: &[u8], new: bool) {
         let Ok(record) = Record::read(bytes) else { return };
         match watch(&record) {
             Some(watch) => self.watch(record.key, watch, new),
-            None => self.unwatch(record.key),
+            None => self.removed(record.key),
         }
     }
 
     fn watch(&mut self, key: &[u8], watch: Watch, new: bool) {
-        if self.health.is_none() {
-            let sender = self.inbox.sender();
-            let tell = move |found| {
-                // It can only fail when this thread is gone, and the registrations with it.
-                sender.send(Control::Found(found));
+        if self.runner.is_none() {
+            let sender = self.sender.clone();
+            let found = move |found| {
+                // It can only fail when the owner is gone, and the registrations with it.
+                sender.outcome(Outcome::Health(found));
             };
-            match Runner::start(self.settings.check_dir.clone(), tell) {
-                Ok(runner) => self.health = Some(runner),
+            match Runner::start(self.check_dir.clone(), found) {
+                Ok(runner) => self.runner = Some(runner),
                 Err(why) => return error!("health checks are not made: {why}"),
             }
         }
-        if let Some(runner) = &self.health {
+        if let Some(runner) = &self.runner {
             runner.watch(key, watch, new);
         }
     }
 
     /// What has this key is gone, and so is what was known of it.
-    pub(super) fn unwatch(&mut self, key: &[u8]) {
-        self.found.remove(key);
-        if let Some(runner) = &self.health {
+    pub(super) fn removed(&mut self, key: &[u8]) {
+        if let Some(runner) = &self.runner {
+            self.results.remove(key);
             runner.forget(key);
         }
     }
+}
+
+impl Writes {
+    /// Has all that is registered checked, where that is asked for.
+    pub(super) fn check_all(&mut self) {
+        let mut checked = Vec::new();
+        each_own(&self.store, |record| {
+            if watch(record).is_some() {
+                checked.push(record.bytes.to_vec());
+            }
+        });
+        checked.iter().for_each(|bytes| self.checks.registered(bytes, false));
+    }
 
     /// Takes what a check has found.
-    pub(super) fn found(&mut self, found: Found) {
+    pub(super) fn take_check_result(&mut self, found: Found) {
         let Found { key, state, told } = found;
-        let store = self.cluster.engine().store().clone();
-        let mut store = store.write();
-        let Some(record) = store.own(&key) else { return };
-        let before = record.attributes().map(|attributes| attributes.state.health);
-        let (name, address) = (record.to_key().name, record.address());
-        if before != Ok(state.health)
-            && let Some(address) = address
-        {
+        let change = {
+            let mut store = self.store.write();
+            let Some(record) = store.own(&key) else { return };
+            let before = record.attributes().map(|attributes| attributes.state.health);
+            let change = record.address().filter(|_| before != Ok(state.health));
+            let change = change.map(|address| (address, record.to_key().name));
+            store.set_state(&key, state);
+            change
+        };
+        if let Some((address, name)) = change {
             match state.health {
                 Health::Down => info!("{address} of {name} is down: {told}"),
                 Health::Up => info!("{address} of {name} is up"),
                 Health::Unknown => {}
             }
         }
-        store.set_state(&key, state);
-        self.found.insert(key, told);
+        self.checks.results.insert(key, told);
+        self.has_changed();
     }
 
-    /// Notes how the addresses of an instance are, by the word of whoever runs it. Those that are checked are left to that.
+    /// Notes how the addresses of an instance are, by the word of whoever runs it. Those that are checked are left to that. Returns
+    /// how many they are.
     pub(super) fn report(&mut self, instance: &str, health: Health) -> usize {
-        let store = self.cluster.engine().store().clone();
-        let mut store = store.write();
-        let meant = |record: &Record<'_>| {
+        let mut keys = Vec::new();
+        each_own(&self.store, |record| {
             let checked = || record.attributes().is_ok_and(|attributes| attributes.check.is_some());
-            record.instance() == instance && record.address().is_some() && !checked()
-        };
-        let keys: Vec<_> = store.registrations().filter(meant).map(|record| record.key.to_vec()).collect();
+            if record.instance() == instance && record.address().is_some() && !checked() {
+                keys.push(record.key.to_vec());
+            }
+        });
         for key in &keys {
+            let mut store = self.store.write();
             let ramp = store.own(key).and_then(|record| record.attributes().ok()?.state.ramp);
             store.set_state(key, State { health, ramp });
         }
+        self.has_changed();
         keys.len()
     }
 }

@@ -10,19 +10,18 @@ use std::time::Duration;
 
 use tracing::warn;
 
-use super::Control;
-use super::inbox::ControlSender;
+use super::cluster::ClusterSender;
 
 /// The first and the longest time between two look-ups.
 const PERIODS: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(60)];
 
 /// Tells of the addresses of `seeds`: at once of those that are addresses already, then of those that names stand for, as
-/// long as there is a control thread to tell.
-pub(super) fn look_up(seeds: &[String], sender: ControlSender) -> io::Result<()> {
+/// long as there is somebody to tell.
+pub(super) fn look_up(seeds: &[String], sender: ClusterSender) -> io::Result<()> {
     let mut names = Vec::new();
     for seed in seeds {
         match seed.parse() {
-            Ok(address) => drop(sender.send(Control::Seed(address))),
+            Ok(address) => drop(sender.seed(address)),
             Err(_) => names.push(seed.clone()),
         }
     }
@@ -32,7 +31,7 @@ pub(super) fn look_up(seeds: &[String], sender: ControlSender) -> io::Result<()>
     Ok(())
 }
 
-fn look_up_forever(names: &[String], sender: &ControlSender) {
+fn look_up_forever(names: &[String], sender: &ClusterSender) {
     let [mut period, longest] = PERIODS;
     let mut failed = vec![false; names.len()];
     loop {
@@ -41,7 +40,7 @@ fn look_up_forever(names: &[String], sender: &ControlSender) {
                 Ok(addresses) => {
                     *failed = false;
                     for address in addresses {
-                        if !sender.send(Control::Seed(address)) {
+                        if !sender.seed(address) {
                             return;
                         }
                     }

@@ -1,8 +1,8 @@
 //! Updates of zones (RFC 2136), planned against what is registered at all nodes.
 //!
-//! Pure. Runs on the control thread, while nothing else is being changed.
+//! Pure. Runs on the owner of the registrations.
 
-use super::plan::Plan;
+use super::write_plan::Plan;
 use crate::registry::request::{Change, Changed, Prerequisite, Selector, ZoneUpdate, is_reserved};
 use crate::store::{NodeId, Record, Store};
 use crate::wire::header::rcode;

@@ -1,15 +1,14 @@
 //! Whom the workers ask for names that are not ours, and what each of them is given for that.
 //!
-//! Runs on the main thread at the start, and on the control thread when files are read again.
+//! Runs on the main thread at the start and when files have been read again; what is counted is read by the thread that asks.
 
 use std::collections::BTreeMap;
-use std::collections::hash_map::Entry;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tracing::{info, warn};
 
-use super::requests::timing;
+use super::views::timing;
 use super::{Control, Node, NodeError};
 use crate::config::{Settings, upstreams};
 use crate::dataplane::forwarding::Setup;
@@ -22,9 +21,8 @@ use crate::resolver::cache::Limits;
 use crate::resolver::meter::{BUCKETS, Count, Meter};
 use crate::resolver::routes::{Measured, Routes};
 use crate::resolver::settings::{Protocol, Upstreams};
-
-/// How often the same is told of an upstream whose connections fail.
-const TELLING_PERIOD: Duration = Duration::from_secs(60);
+use crate::tls_trust::ServerIdentity;
+use crate::wire::name::HashSeed;
 
 /// Whom to ask for names that are not ours, for a server that listens at `listen`, if anybody; and what of the files that say so
 /// a person should know.
@@ -39,13 +37,19 @@ pub(super) fn read(
 /// What is needed to ask upstreams over TLS, if any is asked so, or could be: there is a file for it.
 pub(super) fn tls(settings: &Settings, upstreams: &Upstreams) -> Result<Option<TlsClient>, NodeError> {
     let Some(resolver) = &settings.resolver else { return Ok(None) };
-    let is_used = resolver.tls_ca.is_some() || uses_tls(upstreams);
-    is_used.then(|| TlsClient::new(resolver.tls_ca.as_deref())).transpose().map_err(NodeError::Trust)
+    let is_used = resolver.tls_ca.is_some() || identities(upstreams).next().is_some();
+    let certified = identities(upstreams).any(|identity| identity.certified);
+    let client = || TlsClient::new(resolver.tls_ca.as_deref(), certified);
+    is_used.then(client).transpose().map_err(NodeError::Trust)
 }
 
-fn uses_tls(upstreams: &Upstreams) -> bool {
+/// Who the upstreams over TLS have to be.
+fn identities(upstreams: &Upstreams) -> impl Iterator<Item = &ServerIdentity> {
     let forwards = upstreams.forwards().iter().flat_map(|forward| &forward.upstreams);
-    upstreams.general().iter().chain(forwards).any(|it| matches!(it.protocol, Protocol::Tls { .. }))
+    upstreams.general().iter().chain(forwards).filter_map(|upstream| match &upstream.protocol {
+        Protocol::Tls { identity } => Some(identity),
+        Protocol::Dns => None,
+    })
 }
 
 impl Node {
@@ -53,13 +57,15 @@ impl Node {
     pub(super) fn start_forwarding(
         &mut self,
         listeners: &mut [Listeners],
+        seed: HashSeed,
     ) -> Result<Vec<Option<Resolver>>, NodeError> {
-        let Some((upstreams, told)) = read(&self.settings, &self.addresses)? else {
+        let settings = self.settings.load();
+        let Some((upstreams, told)) = read(&settings, &self.addresses)? else {
             return Ok(listeners.iter().map(|_| None).collect());
         };
         told.iter().for_each(|line| warn!("{line}"));
-        let Some(settings) = &self.settings.resolver else { return Ok(Vec::new()) };
-        let tls = tls(&self.settings, &upstreams)?;
+        let tls = tls(&settings, &upstreams)?;
+        let Some(settings) = &settings.resolver else { return Ok(Vec::new()) };
         self.speaks_tls = tls.is_some();
         self.routes.replace(Routes::new(upstreams, listeners.len(), &self.routes.load()));
         let limits = Limits {
@@ -72,9 +78,9 @@ impl Node {
         let sender = self.inbox.sender();
         let tell_fault: TellFault = Arc::new(move |upstream, why| {
             let what = format!("the connection to the upstream {upstream} has failed: {why}");
-            sender.send(Control::UpstreamFault(what));
+            // A worker does not wait for a log.
+            sender.try_send(Control::UpstreamFault(what));
         });
-        let seed = self.publisher.current().seed();
         let mut resolvers = Vec::new();
         for (worker, listeners) in listeners.iter_mut().enumerate() {
             let tell_fault = Arc::clone(&tell_fault);
@@ -92,7 +98,7 @@ impl Node {
             return;
         }
         told.iter().for_each(|line| warn!("{line}"));
-        if !self.speaks_tls && uses_tls(&upstreams) {
+        if !self.speaks_tls && identities(&upstreams).next().is_some() {
             warn!(
                 "upstreams over TLS take a restart where there were none before; they are not asked until then"
             );
@@ -104,36 +110,29 @@ impl Node {
         );
         self.routes.replace(Routes::new(upstreams, self.workers.len(), &before));
     }
+}
 
-    /// Tells a person what a worker has found: all workers find the same, and some find it again and again.
-    pub(super) fn tell_fault(&mut self, what: String) {
-        let now = Instant::now();
-        self.told_faults.retain(|_, told| now.saturating_duration_since(*told) < TELLING_PERIOD);
-        if let Entry::Vacant(untold) = self.told_faults.entry(what) {
-            warn!("{}", untold.key());
-            untold.insert(now);
-        }
-    }
-
-    /// What is done about names that are not ours, if they are asked for; `counters` are those of all workers.
-    pub(super) fn forwarding(&self, counters: &BTreeMap<String, u64>) -> Option<Forwarding> {
-        let settings = self.settings.resolver.as_ref()?;
-        let routes = self.routes.load();
-        let tell = |(number, measured): (usize, &Measured)| UpstreamStatus {
-            domains: domains_of(&routes, number),
-            ..tell(measured)
-        };
-        Some(Forwarding {
-            hit_ratio: hit_ratio(counters),
-            upstreams: routes.servers.iter().enumerate().map(tell).collect(),
-            cache_limits: CacheLimits {
-                max_bytes: settings.cache_bytes,
-                max_ttl_s: settings.max_ttl_s,
-                max_negative_ttl_s: settings.max_negative_ttl_s,
-                max_stale_s: settings.max_stale_s,
-            },
-        })
-    }
+/// What is done about names out of the node's zones, if they are asked for; `counters` are those of all workers.
+pub(super) fn forwarding(
+    settings: &Settings,
+    routes: &Routes,
+    counters: &BTreeMap<String, u64>,
+) -> Option<Forwarding> {
+    let settings = settings.resolver.as_ref()?;
+    let status = |(number, measured): (usize, &Measured)| UpstreamStatus {
+        domains: domains_of(routes, number),
+        ..tell(measured)
+    };
+    Some(Forwarding {
+        hit_ratio: hit_ratio(counters),
+        upstreams: routes.servers.iter().enumerate().map(status).collect(),
+        cache_limits: CacheLimits {
+            max_bytes: settings.cache_bytes,
+            max_ttl_s: settings.max_ttl_s,
+            max_negative_ttl_s: settings.max_negative_ttl_s,
+            max_stale_s: settings.max_stale_s,
+        },
+    })
 }
 
 /// The domains that the server of this number is asked for.

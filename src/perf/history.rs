@@ -34,13 +34,19 @@ pub fn runs(directory: &Path) -> Result<Vec<Run>, Fault> {
             stem.starts_with(FILE) && path.extension().is_some_and(|extension| extension == "json")
         })
         .collect();
-    paths.sort();
+    paths.sort_by_key(|path| (path.parent().map(Path::to_owned), number_of(path)));
     if paths.is_empty() {
         return Err(fault(directory, "there are no recorded runs; `redbreast perf record` makes one"));
     }
     let mut runs = paths.iter().map(|path| Run::read(path)).collect::<Result<Vec<_>, _>>()?;
-    runs.sort_by(|a, b| a.date.cmp(&b.date));
+    runs.sort_by(|a, b| (&a.date, &a.time).cmp(&(&b.date, &b.time)));
     Ok(runs)
+}
+
+/// The number behind a record's name, as in `gate-10.json`: records without a time were counted on within their day.
+fn number_of(path: &Path) -> u64 {
+    let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+    stem.rsplit_once('-').and_then(|(_, number)| number.parse().ok()).unwrap_or(1)
 }
 
 /// Scenarios and metrics of all runs.
@@ -106,6 +112,24 @@ pub fn page(runs: &[Run]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn runs_of_a_day_are_told_in_the_order_of_their_times_or_else_of_their_numbers() {
+        let directory = tempfile::tempdir().unwrap();
+        let record = |name: &str, time: &str| {
+            let mut run = Run { date: "2026-01-01".into(), time: time.into(), ..Run::default() };
+            run.revision = name.into();
+            run.scenarios.entry("answer".into()).or_default().insert("instructions".into(), 1.0);
+            run.write(&directory.path().join("2026-01-01").join(name)).unwrap();
+        };
+        record("gate-10.json", "");
+        record("gate.json", "");
+        record("gate-2.json", "");
+        record("gate-11.json", "2026-01-01T10:00:00Z");
+        record("gate-12.json", "2026-01-01T09:00:00Z");
+        let names: Vec<_> = runs(directory.path()).unwrap().into_iter().map(|run| run.revision).collect();
+        assert_eq!(names, ["gate.json", "gate-2.json", "gate-10.json", "gate-12.json", "gate-11.json"]);
+    }
 
     #[test]
     fn runs_are_told_in_the_order_of_their_days() {

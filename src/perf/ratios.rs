@@ -201,6 +201,7 @@ pub(super) fn add_rounds(
     cpus.keep_to_load()?;
     let settings = |server: &Server| Settings {
         clients: load.clients.get(),
+        sources: load.sources,
         outstanding: Some(load.outstanding),
         time_limit: Some(Duration::from_secs_f64(load.round_s)),
         ..Settings::new(server.address())

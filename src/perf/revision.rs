@@ -1,6 +1,7 @@
 //! Building another revision of the repository, to be compared with.
 //!
-//! Runs on the main thread. It is checked out and built below `target/`, and kept there by its commit.
+//! Runs on the main thread. It is checked out and built below `target/`, and kept there by its commit. What is measured is
+//! built with the profile `dist`, where that revision has it; before, `release` was what it is.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -43,11 +44,13 @@ pub fn build_revision(revision: &str) -> Result<PathBuf, Fault> {
     run(&["git", "worktree", "add", "--detach", "--force", &tree, &commit], "cannot check the base out")?;
     let target = directory.join("target").display().to_string();
     let manifest = worktree.join("Cargo.toml").display().to_string();
+    let profile = measured_profile(&fs::read_to_string(&manifest).unwrap_or_default());
     let built = run(
         &[
             "cargo",
             "build",
-            "--release",
+            "--profile",
+            profile,
             "--quiet",
             "--bin",
             "redbreast",
@@ -60,8 +63,25 @@ pub fn build_revision(revision: &str) -> Result<PathBuf, Fault> {
     );
     run(&["git", "worktree", "remove", "--force", &tree], "cannot remove the base's worktree")?;
     built?;
-    fs::copy(Path::new(&target).join("release/redbreast"), &kept)
+    fs::copy(Path::new(&target).join(profile).join("redbreast"), &kept)
         .map_err(|error| Fault::new(format_args!("cannot keep the base's build: {error}")))?;
     tracing::info!("built {revision} in {:.0} s", begin.elapsed().as_secs_f64());
     Ok(kept)
+}
+
+/// The profile that a revision with this manifest is measured with.
+fn measured_profile(manifest: &str) -> &'static str {
+    if manifest.lines().any(|line| line.trim() == "[profile.dist]") { "dist" } else { "release" }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_revision_is_measured_with_the_profile_that_it_has_for_that() {
+        let ours = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml")).unwrap();
+        assert_eq!(measured_profile(&ours), "dist");
+        assert_eq!(measured_profile("[profile.release]\nlto = \"fat\"\n# not [profile.dist]\n"), "release");
+    }
 }

@@ -18,6 +18,9 @@ use crate::report::machine::Machine;
 pub struct Run {
     /// The day, UTC.
     pub date: String,
+    /// When it began, in UTC (RFC 3339); empty in records of earlier releases.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub time: String,
     /// The commit, with `+` behind it where the work tree had changes.
     pub revision: String,
     /// The machine.
@@ -51,8 +54,10 @@ impl Run {
         let commit = git(&["rev-parse", "--short=12", "HEAD"]).unwrap_or_else(|| "unknown".into());
         let changed = git(&["status", "--porcelain", "--untracked-files=no"])
             .is_some_and(|changes| !changes.is_empty());
+        let now = jiff::Timestamp::now();
         Self {
-            date: jiff::Timestamp::now().strftime("%Y-%m-%d").to_string(),
+            date: now.strftime("%Y-%m-%d").to_string(),
+            time: now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
             revision: commit + if changed { "+" } else { "" },
             machine: Machine::current(),
             tools: tools.collect(),

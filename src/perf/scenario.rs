@@ -10,6 +10,7 @@ use serde::Deserialize;
 
 use super::fault::{Fault, fault};
 use super::operations;
+use crate::bench::Source;
 
 /// A file of scenarios, by its name.
 #[derive(Clone, Debug)]
@@ -54,8 +55,11 @@ pub struct Load {
     pub against: Against,
     /// Names that the server has; half of the queries are for others.
     pub names: NonZeroU32,
-    /// Sockets that queries are sent from.
+    /// Sockets that queries are sent from, or addresses of `sources`.
     pub clients: NonZeroU32,
+    /// The prefix of the clients' addresses, where each is one of its own.
+    #[serde(default)]
+    pub sources: Option<Source>,
     /// Queries in flight.
     pub outstanding: NonZeroU32,
     /// Seconds of each round and server.
@@ -131,6 +135,12 @@ fn read(path: &Path) -> Result<Scenario, Fault> {
                 format_args!("operation = \"{}\": there is none such; there are {known}", count.operation),
             ));
         }
+        Measure::Load(Load { sources: Some(sources), clients, .. }) if clients.get() > sources.count => {
+            return Err(fault(
+                path,
+                format_args!("clients = {clients}: sources has {} addresses for them", sources.count),
+            ));
+        }
         Measure::Load(load) if !(0.1..=60.0).contains(&load.round_s) || load.max_rounds < load.rounds => {
             return Err(fault(path, "round_s is 0.1 to 60, and max_rounds not below rounds"));
         }
@@ -169,6 +179,15 @@ mod tests {
             (count.replace("calls = 5", "calls = 0"), "calls"),
             ("stands_for = \"x\"\ntolerance = 0.02\n".into(), "either [count] or [load]"),
         ] {
+            fs::write(&path, &text).unwrap();
+            let error = read_all(directory.path()).unwrap_err().to_string();
+            assert!(error.contains("one.toml: ") && error.contains(told), "{told}: {error}");
+        }
+        let load = "stands_for = \"x\"\ntolerance = 0.02\n[load]\nagainst = \"floor\"\nnames = 1\nclients = 300\n\
+                    sources = \"127.9.9.0/24\"\noutstanding = 1\nround_s = 1.0\nrounds = 1\nmax_rounds = 1\n";
+        for (text, told) in
+            [(load.to_owned(), "sources has 254 addresses"), (load.replace("/24", "/99"), "127.9.9.0/99")]
+        {
             fs::write(&path, &text).unwrap();
             let error = read_all(directory.path()).unwrap_err().to_string();
             assert!(error.contains("one.toml: ") && error.contains(told), "{told}: {error}");

@@ -5,11 +5,10 @@
 use std::fmt::Write as _;
 
 use comfy_table::{CellAlignment, Table, presets};
-use quick_junit::{NonSuccessKind, Report, TestCase, TestCaseStatus, TestSuite};
 use serde::Serialize;
 
-use super::fault::Fault;
 use super::gate::{Finding, Verdict};
+use crate::report::svg::escape;
 
 /// All that was found.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -86,38 +85,43 @@ impl Told {
     }
 
     /// As JUnit XML: what is slower fails, what cannot be told is an error, what was not measured is skipped.
-    ///
-    /// # Errors
-    /// None that can be met.
-    pub fn junit(&self) -> Result<String, Fault> {
-        let mut suite = TestSuite::new("redbreast perf check");
+    #[must_use]
+    pub fn junit(&self) -> String {
+        let mut cases = String::new();
+        let (mut failures, mut errors, mut tests) = (0, 0, self.skipped.len());
         for it in self.findings.iter().filter(|it| it.verdict != Verdict::Reported) {
-            let mut status = match it.verdict {
-                Verdict::Slower => TestCaseStatus::non_success(NonSuccessKind::Failure),
-                Verdict::CannotTell => TestCaseStatus::non_success(NonSuccessKind::Error),
-                Verdict::Holds | Verdict::Reported => TestCaseStatus::success(),
+            tests += 1;
+            let element = match it.verdict {
+                Verdict::Slower => "failure",
+                Verdict::CannotTell => "error",
+                Verdict::Holds | Verdict::Reported => "",
             };
-            if it.verdict != Verdict::Holds {
-                status.set_message(format!(
-                    "{} against {}, {}",
-                    number(it.now),
-                    number(it.base),
-                    it.verdict.name()
-                ));
-            }
-            let mut case = TestCase::new(&it.metric, status);
-            case.set_classname(&it.scenario);
-            suite.add_test_case(case);
+            failures += usize::from(element == "failure");
+            errors += usize::from(element == "error");
+            let text = format!("{} against {}, {}", number(it.now), number(it.base), it.verdict.name());
+            push_case(&mut cases, &it.scenario, &it.metric, element, &text);
         }
         for (scenario, why) in &self.skipped {
-            let mut status = TestCaseStatus::skipped();
-            status.set_message(why);
-            suite.add_test_case(TestCase::new(scenario, status));
+            push_case(&mut cases, scenario, scenario, "skipped", why);
         }
-        let mut report = Report::new("redbreast");
-        report.add_test_suite(suite);
-        report.to_string().map_err(Fault::new)
+        let counts = format!(
+            "tests=\"{tests}\" skipped=\"{}\" errors=\"{errors}\" failures=\"{failures}\"",
+            self.skipped.len()
+        );
+        format!(
+            "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuites name=\"redbreast\" {counts}>\n\
+             <testsuite name=\"redbreast perf check\" {counts}>\n{cases}</testsuite>\n</testsuites>\n"
+        )
     }
+}
+
+/// Adds one test case, with an element that says how it ended unless that is well.
+fn push_case(cases: &mut String, scenario: &str, metric: &str, element: &str, message: &str) {
+    let _ = write!(cases, "<testcase classname=\"{}\" name=\"{}\"", escape(scenario), escape(metric));
+    let _ = match element {
+        "" => writeln!(cases, "/>"),
+        _ => writeln!(cases, "><{element} message=\"{}\"/></testcase>", escape(message)),
+    };
 }
 
 /// With as many digits as are of use.
@@ -153,7 +157,7 @@ mod tests {
                 finding("instructions", 1.03, Verdict::Slower),
                 finding("l1_misses", 2.0, Verdict::Reported),
             ],
-            skipped: vec![("serve-base".into(), "it needs another build".into())],
+            skipped: vec![("serve-base".into(), "it needs <another> \"build\"".into())],
             differences: vec!["another compiler".into()],
         };
         let text = told.text();
@@ -170,15 +174,17 @@ mod tests {
             assert!(text.contains(part), "{part}: {text}");
         }
         assert!(told.markdown().starts_with("### Performance: slower\n"));
-        let junit = told.junit().unwrap();
+        let junit = told.junit();
         assert!(
             junit.contains("failures=\"1\"")
                 && junit.contains("1030 against 1000")
+                && junit.contains("tests=\"2\" skipped=\"1\" errors=\"0\"")
+                && junit.contains("<skipped message=\"it needs &lt;another&gt; &quot;build&quot;\"/>")
                 && !junit.contains("l1_misses"),
             "{junit}"
         );
         told.findings[0].verdict = Verdict::CannotTell;
         assert!(told.markdown().starts_with("### Performance: cannot tell\n"));
-        assert!(told.junit().unwrap().contains("errors=\"1\""));
+        assert!(told.junit().contains("errors=\"1\""));
     }
 }

@@ -38,7 +38,7 @@ pub fn shuffle<'a, const LEN: usize>(
 struct Rotations([u32; Rotations::COUNT]);
 
 impl Rotations {
-    const COUNT: usize = 1024;
+    const COUNT: usize = crate::limits::ROTATIONS;
 
     /// None so far; the first answers begin anywhere.
     fn new(rng: &mut fastrand::Rng) -> Self {

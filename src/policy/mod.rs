@@ -1,6 +1,6 @@
 //! Which addresses an answer has, and in which order.
 //!
-//! A [`Policy`] is what an operator says of a name, of a domain, or of all names. Half of it is done by the control thread when
+//! A [`Policy`] is what an operator says of a name, of a domain, or of all names. Half of it is done by the `tables` thread when
 //! a table is made: [`select`] leaves out what is down, drained, or of a lower tier, once for all queries. The other half,
 //! the [order](arrange), is done by the workers for each answer: pure, allocation-free, and random only by the generator it is
 //! given. What they need for that is laid out behind the addresses ([`steering`]).

@@ -1,6 +1,6 @@
 //! Which policy a name has.
 //!
-//! Kept by the control thread, and looked at when a name's answers are laid out.
+//! Kept by the thread `tables`, and looked at when a name's answers are laid out.
 
 use std::collections::HashMap;
 

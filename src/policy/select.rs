@@ -1,22 +1,22 @@
 //! Which addresses of a name are in its answers: by health, drains, weights and tiers.
 //!
-//! Pure. Runs on the control thread, when a table is made, and when somebody asks for an explanation.
+//! Pure. Runs on the thread `tables`, when a table is made, and on any when somebody asks for an explanation.
 
 use smallvec::SmallVec;
 
 use super::Policy;
 
 /// The highest weight of an address, as of an SRV record (RFC 2782).
-pub const MAX_WEIGHT: u16 = u16::MAX;
+pub const MAX_WEIGHT: u16 = crate::limits::MAX_WEIGHT;
 
 /// What an address weighs if nobody has said.
 pub const DEFAULT_WEIGHT: u16 = 1;
 
 /// The lowest tier there is.
-pub const MAX_TIER: u8 = 15;
+pub const MAX_TIER: u8 = crate::limits::MAX_TIER;
 
 /// A weight that is ramped up is so many parts of it, at last all.
-pub const RAMP_STEPS: u8 = 16;
+pub const RAMP_STEPS: u8 = crate::limits::RAMP_STEPS;
 
 /// What health checks have found.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]

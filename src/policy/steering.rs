@@ -1,6 +1,6 @@
 //! What stands behind the addresses of a set whose answers are not simply all of them in random order.
 //!
-//! Written by the control thread, read by the workers:
+//! Written by the thread `tables`, read by the workers:
 //!
 //! ```text
 //! steering = order u8 | 1 u8 if all weights are equal, else 0 | answers u16 | cumulative weight u32 × count
@@ -18,7 +18,7 @@ const HEADER_LEN: usize = 4;
 const WEIGHT_LEN: usize = 4;
 
 /// Addresses that can be steered together: their weights have to add up within 32 bits.
-pub const MAX_ADDRESSES: usize = 4_096;
+pub const MAX_ADDRESSES: usize = crate::limits::MAX_ADDRESSES;
 
 const _: () = assert!(MAX_ADDRESSES as u64 * MAX_WEIGHT as u64 * RAMP_STEPS as u64 <= u32::MAX as u64);
 

@@ -13,7 +13,7 @@ use crate::wire::name::Name;
 use crate::wire::record::rtype;
 
 /// The highest TTL (RFC 2181 §8).
-const MAX_TTL_S: u32 = i32::MAX as u32;
+const MAX_TTL_S: u32 = crate::limits::MAX_TTL_S;
 
 /// The longest slow start: a day.
 const MAX_SLOW_START_S: u32 = 86_400;

@@ -5,15 +5,15 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::mpsc::Sender;
 
 use super::rdata_text::{self, Shown};
 use super::request::Timing;
 use crate::wire::header::{self, rcode, u16_at};
 use crate::wire::name::Name;
 
-/// Where the workers tell something, one by one. It ends when all have.
-pub type Told<T> = UnboundedSender<T>;
+/// Where the workers reply, each once. It ends when all have.
+pub type Replies<T> = Sender<T>;
 
 /// What a node does about names that are not ours.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

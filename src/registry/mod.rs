@@ -5,12 +5,14 @@
 
 pub mod addition;
 pub mod client;
+pub mod conflict;
 pub mod control_address;
 pub mod docker;
 pub mod files;
 pub mod forwarding;
 pub mod http;
 pub mod names_file;
+pub mod names_text;
 pub mod rdata_text;
 pub mod request;
 pub mod watch;

@@ -1,6 +1,6 @@
 //! Names from files in the format of hosts(5): an address, its canonical name, then aliases; `#` begins a comment.
 //!
-//! Runs on the control thread. A file is taken whole or not at all: the first mistake refuses it and is reported with
+//! Runs on the thread `files`. A file is taken whole or not at all: the first mistake refuses it and is reported with
 //! its file, line and value, so that a slip of the pen never takes half of a cluster's names away.
 
 use std::fmt;
@@ -9,7 +9,8 @@ use std::path::Path;
 
 use smallvec::SmallVec;
 
-use crate::text_file::{self, FileError};
+use crate::limits::MAX_LINE_LEN;
+use crate::text_file::{self, Excerpt, FileError};
 use crate::wire::name::{Name, NameTextError};
 
 /// One address of a file with its names.
@@ -25,6 +26,7 @@ pub struct Host {
 #[derive(Debug)]
 enum Cause {
     NotText,
+    TooLong(usize),
     NoAddress(String),
     ScopedAddress(String),
     NoName(String),
@@ -39,6 +41,11 @@ impl fmt::Display for Cause {
             Cause::NotText => {
                 f.write_str("the line is not UTF-8 text; a names file has an address and names a line")
             }
+            Cause::TooLong(len) => write!(
+                f,
+                "the line has {len} bytes before its comment; it can have {MAX_LINE_LEN}: write the address again in \
+                 another line, with the other names"
+            ),
             Cause::NoAddress(value) => {
                 write!(f, "`{value}` is not an address; a line has an IPv4 or IPv6 address, then names")
             }
@@ -67,11 +74,36 @@ impl fmt::Display for Cause {
 ///
 /// # Errors
 /// [`FileError`] for the first mistake, after the lines before it.
-pub fn read(path: &Path, domains: &[Name], mut with: impl FnMut(Host)) -> Result<(), FileError> {
-    let bytes = text_file::read(path, "names file")?;
+pub fn read(path: &Path, domains: &[Name], with: impl FnMut(Host)) -> Result<(), FileError> {
+    parse(path, &text_file::read(path, "names file")?, domains, with)
+}
+
+/// The same of what has been read of the file.
+///
+/// # Errors
+/// [`FileError`] for the first mistake, after the lines before it.
+pub fn parse(
+    path: &Path,
+    bytes: &[u8],
+    domains: &[Name],
+    mut with: impl FnMut(Host),
+) -> Result<(), FileError> {
+    parse_numbered(path, bytes, domains, |_, host| with(host))
+}
+
+/// The same; `with` gets the number of each line, too.
+///
+/// # Errors
+/// The same.
+pub fn parse_numbered(
+    path: &Path,
+    bytes: &[u8],
+    domains: &[Name],
+    mut with: impl FnMut(usize, Host),
+) -> Result<(), FileError> {
     for (i, line) in bytes.split(|&byte| byte == b'\n').enumerate() {
         let host = parse_line(line, domains).map_err(|cause| FileError::at(path, i + 1, cause))?;
-        host.into_iter().for_each(&mut with);
+        host.into_iter().for_each(|host| with(i + 1, host));
     }
     Ok(())
 }
@@ -79,25 +111,28 @@ pub fn read(path: &Path, domains: &[Name], mut with: impl FnMut(Host)) -> Result
 fn parse_line(line: &[u8], domains: &[Name]) -> Result<Option<Host>, Cause> {
     // A comment may be in any encoding.
     let line = line.split(|&byte| byte == b'#').next().unwrap_or_default();
+    if line.len() > MAX_LINE_LEN {
+        return Err(Cause::TooLong(line.len()));
+    }
     let line = std::str::from_utf8(line).map_err(|_| Cause::NotText)?;
     let mut words = line.split_ascii_whitespace();
     let Some(address) = words.next() else { return Ok(None) };
     let parsed = address.parse::<IpAddr>().map_err(|_| match address.split_once('%') {
-        Some((bare, _)) if bare.parse::<IpAddr>().is_ok() => Cause::ScopedAddress(address.into()),
-        _ => Cause::NoAddress(address.into()),
+        Some((bare, _)) if bare.parse::<IpAddr>().is_ok() => Cause::ScopedAddress(shown(address)),
+        _ => Cause::NoAddress(shown(address)),
     })?;
     let names = words.map(|word| parse_name(word, domains)).collect::<Result<SmallVec<_>, _>>()?;
     if names.is_empty() {
-        return Err(Cause::NoName(address.into()));
+        return Err(Cause::NoName(shown(address)));
     }
     Ok(Some(Host { address: parsed, names }))
 }
 
 fn parse_name(word: &str, domains: &[Name]) -> Result<Name, Cause> {
-    let bad = |error| Cause::BadName(word.into(), error);
+    let bad = |error| Cause::BadName(shown(word), error);
     let mut name = Name::from_text(word).map_err(bad)?;
     if !name.labels().all(is_host_label) || name == Name::root() {
-        return Err(Cause::NotHostName(word.into()));
+        return Err(Cause::NotHostName(shown(word)));
     }
     if name.labels().count() == 1
         && !word.ends_with('.')
@@ -109,7 +144,7 @@ fn parse_name(word: &str, domains: &[Name]) -> Result<Name, Cause> {
         return Ok(name);
     }
     let served = domains.iter().map(|domain| domain.to_string()).collect::<Vec<_>>();
-    Err(Cause::NotOurs(word.into(), served.join(", ")))
+    Err(Cause::NotOurs(shown(word), served.join(", ")))
 }
 
 /// Letters, digits and inner hyphens (RFC 952, RFC 1123 §2.1), and the underscore that is in wide use.
@@ -117,6 +152,11 @@ fn is_host_label(label: &[u8]) -> bool {
     label.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
         && label.first() != Some(&b'-')
         && label.last() != Some(&b'-')
+}
+
+/// A value of a file, for people.
+fn shown(value: &str) -> String {
+    Excerpt(value).to_string()
 }
 
 #[cfg(test)]
@@ -154,6 +194,10 @@ mod tests {
     #[test]
     fn each_mistake_is_told_with_file_line_and_value() {
         let long = format!("10.0.0.1 {}", "a".repeat(64));
+        let far_too_long = format!("\n10.0.0.1 {}", "a ".repeat(500_000));
+        let one_too_many = format!("10.0.0.1 a{}", " ".repeat(MAX_LINE_LEN - 9));
+        let longest = format!("10.0.0.1 a{}# {far_too_long}", " ".repeat(MAX_LINE_LEN - 10));
+        assert!(read_text(longest.replace('\n', "").as_bytes()).is_ok(), "comments have any length");
         for (text, told) in [
             (&b"\n10.0.0.300 web"[..], "hosts:2: `10.0.0.300` is not an address"),
             (b"10.0.0.1", "hosts:1: `10.0.0.1` has no name"),
@@ -166,8 +210,15 @@ mod tests {
             (b"10.0.0.1 web.example.org", "hosts:1: `web.example.org` is in none of the domains served"),
             (b"10.0.0.1 web.", "hosts:1: `web.` is in none of the domains served"),
             (long.as_bytes(), "a label can have at most 63 bytes"),
+            (
+                far_too_long.as_bytes(),
+                "hosts:2: the line has 1000009 bytes before its comment; it can have 65536",
+            ),
+            (one_too_many.as_bytes(), "hosts:1: the line has 65537 bytes"),
+            (&[b'x'; MAX_LINE_LEN], "hosts:1: `xxxxxx"),
         ] {
             let error = read_text(text).unwrap_err();
+            assert!(error.len() < 400, "{error}");
             assert!(error.contains(told), "{told}: {error}");
         }
     }

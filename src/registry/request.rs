@@ -1,7 +1,8 @@
 //! What the control listener asks of the node, and what it is told: the same words on both sides of the HTTP API, and in
 //! the command line that speaks it.
 //!
-//! Requests are made on the `control` thread, and answered by the control thread through the channel that each brings.
+//! Changes are asked for by the threads `http` and `zones`, made by the owner of the registrations, and answered through the channel
+//! that each brings. What is read is read by the thread that asks ([`View`]).
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -9,9 +10,9 @@ use std::net::{IpAddr, SocketAddr};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 
-use super::forwarding::{CachedMessage, Forwarding, Outside, Told, WorkerCache};
+use super::forwarding::{CachedMessage, Forwarding, Outside, Replies, WorkerCache};
 use crate::policy::select::Health;
-use crate::store::{Attributes, Key, Record, STATEMENT_INSTANCE, Target};
+use crate::store::{Attributes, Cursor, Key, NameSet, Record, STATEMENT_INSTANCE, Target};
 use crate::wire::name::Name;
 
 /// The instance of registrations that are made by hand.
@@ -33,44 +34,95 @@ pub fn is_reserved(instance: &str) -> bool {
 }
 
 /// Registrations in one request at most.
-pub const MAX_ADDITIONS: usize = 1_000;
+pub const MAX_ADDITIONS: usize = crate::limits::MAX_ADDITIONS;
 
 /// Where an answer goes. Whoever asked may have gone meanwhile.
 pub type Reply<T> = oneshot::Sender<T>;
 
-/// What is asked.
+/// A change that is asked for.
 pub enum Request {
     /// Change registrations in these steps, all or none.
-    Change(Vec<Change>, Reply<Result<Changed, Refused>>),
+    Change(Vec<Change>, Reply<Result<Changed, Rejected>>),
     /// Update a zone, wholly or not at all; back comes a response code (RFC 2136 §2.2).
-    Update(ZoneUpdate, Reply<Result<u8, Refused>>),
-    /// Say something to the whole cluster: that a value holds of a target, or that nothing does.
-    State(Target, Option<Box<[u8]>>, Reply<Result<Stated, Refused>>),
-    /// Note how the addresses of an instance are, those that nobody else checks.
+    Update(ZoneUpdate, Reply<Result<u8, Rejected>>),
+    /// Set the value of a directive to the whole cluster, or take it back. Back comes whether it was not so already; answers
+    /// have followed by then.
+    Direct(Target, Option<Box<[u8]>>, Reply<Result<bool, Rejected>>),
+    /// Note how the addresses of an instance are, those that nobody else checks. Back comes how many they are.
     Report(Box<str>, Health, Reply<usize>),
-    /// Tell what has been said to the cluster.
-    Statements(Reply<Vec<Statement>>),
-    /// Tell why a name has the answers that it has.
-    Explain(Name, Reply<Box<Explanation>>),
-    /// Tell what is registered at all nodes.
-    Names(Sought, Reply<Vec<Registration>>),
-    /// Tell who is in the cluster.
-    Members(Reply<Vec<Member>>),
-    /// Tell how the node is.
-    Status(Reply<Box<Status>>),
-    /// Tell what the node waits for before it should be asked, if anything.
-    Readiness(Reply<Option<String>>),
-    /// Tell of each change, until nobody listens any more.
-    Watch(mpsc::Sender<Event>),
-    /// Tell whether a container runs; nobody knows without Docker.
-    IsRunning(Box<str>, Reply<Option<bool>>),
-    /// Have each worker tell what its cache holds. Where names in other domains are not asked for, none has one, here as below.
-    Caches(Told<WorkerCache>),
-    /// Have each tell what it has cached of a name, which is in lower case.
-    Cached(Name, Told<Vec<CachedMessage>>),
-    /// Have each forget a name, with all below it if that is said, or else everything, and tell how many answers that was.
-    Flush(Option<(Name, bool)>, Told<usize>),
 }
+
+/// What has become of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Queued {
+    /// It waits for its turn.
+    Waits,
+    /// Too many wait already.
+    Full,
+    /// The node is stopping.
+    Stopping,
+}
+
+/// What is read of a node, on the thread that asks. Nothing in it takes longer than a millisecond, however much is registered: what
+/// concerns very many registrations is read page by page.
+pub trait View: Send + Sync {
+    /// The registrations that `filter` says, as far as they are among the next [`PAGE`] from `from` on.
+    fn page(&self, filter: &Filter, from: Cursor) -> Page {
+        self.page_of(filter, from, usize::MAX)
+    }
+    /// The same, but not more than `most`.
+    fn page_of(&self, filter: &Filter, from: Cursor, most: usize) -> Page;
+    /// The directives that are in force.
+    fn directives(&self) -> Vec<Directive>;
+    /// Adds to `effect` what a directive about `target` concerns, as far as it is among the next [`PAGE`] registrations. Returns
+    /// where the next page begins.
+    fn effect(&self, target: &Target, from: Cursor, effect: &mut Effect) -> Option<Cursor>;
+    /// Why a name has the answers that it has.
+    fn explain(&self, name: &Name) -> Explanation;
+    /// Who is in the cluster.
+    fn members(&self) -> Vec<Member>;
+    /// How the node is.
+    fn status(&self) -> Status;
+    /// What the node waits for before it should be asked, if anything.
+    fn waits_for(&self) -> Option<String>;
+    /// Has each change sent to `events`, until nobody listens any more. False if there are too many already.
+    fn subscribe(&self, events: mpsc::Sender<Event>) -> bool;
+    /// Whether a container runs; nobody knows without Docker.
+    fn is_running(&self, container: &str) -> Option<bool>;
+    /// Has each worker say what its cache holds. Where names in other domains are not asked for, none has one, here as
+    /// below. Returns whether all have room for that.
+    fn caches(&self, replies: &Replies<WorkerCache>) -> bool;
+    /// Has each say what it has cached of a name, which is in lower case.
+    fn cached(&self, name: &Name, replies: &Replies<Vec<CachedMessage>>) -> bool;
+    /// Has each forget a name, with all below it if that is said, or else everything, and say how many answers that was.
+    fn flush(&self, what: Option<(Name, bool)>, replies: &Replies<usize>) -> bool;
+}
+
+/// Registrations that are looked at for a page.
+pub const PAGE: usize = 512;
+
+/// A part of a listing.
+#[derive(Debug, Default)]
+pub struct Page {
+    /// What was found; nothing, perhaps, though there is more.
+    pub registrations: Vec<Registration>,
+    /// Where the next part begins.
+    pub next: Option<Cursor>,
+}
+
+/// What a directive concerns.
+#[derive(Default)]
+pub struct Effect {
+    /// Names whose answers it is about.
+    pub names: NameSet,
+    /// Those of them that have no address left in answers, [`MAX_EMPTIED`] at most.
+    pub emptied: Vec<String>,
+    /// The longest that a client may keep an answer of before.
+    pub ttl_s: u32,
+}
+
+/// Names without an address that are told at most.
+pub const MAX_EMPTIED: usize = 100;
 
 /// A step of a request that changes registrations.
 #[derive(Clone, Debug)]
@@ -81,18 +133,13 @@ pub enum Change {
     Remove(Selector),
 }
 
-/// Which registrations are to be told.
+/// Which registrations are meant.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Sought {
+pub enum Filter {
     /// All.
     All,
-    /// So many of those whose names have this part, in lower case.
-    Part {
-        /// The part.
-        of_name: Box<str>,
-        /// No more than that.
-        limit: usize,
-    },
+    /// Those whose names have this part, in lower case.
+    Part(Box<str>),
     /// Those of this name.
     Name(Name),
     /// Those that lead to this address.
@@ -156,7 +203,12 @@ pub enum Prerequisite {
 
 /// Why nothing was changed, in the node's words.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refused(pub String);
+pub enum Rejected {
+    /// The node cannot do it now.
+    Unable(String),
+    /// There would be more than there can be.
+    OverLimit(String),
+}
 
 /// Something to register, as it is asked for.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -211,9 +263,9 @@ pub struct Changed {
     pub in_files: usize,
 }
 
-/// What came of something that was said to the cluster.
+/// What came of a directive.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Stated {
+pub struct Directed {
     /// Whether it was not so already.
     pub changed: bool,
     /// Whether it survives the end of the node: it has a data directory.
@@ -226,9 +278,9 @@ pub struct Stated {
     pub ttl_s: u32,
 }
 
-/// Something that was said to the cluster and holds.
+/// A directive that is in force.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Statement {
+pub struct Directive {
     /// `drain` or `policy`.
     pub kind: String,
     /// Of what: an address, an instance, a node's name, a name, `*.` and a domain, or `*`.
@@ -379,6 +431,9 @@ pub struct Status {
     pub gossip: Option<SocketAddr>,
     /// Where its own registrations are kept, if they are.
     pub data_dir: Option<String>,
+    /// Why the last change could not be kept there; without a directory, why nothing is kept in the one that was asked for.
+    #[serde(default)]
+    pub data_fault: Option<String>,
     /// Threads that answer.
     pub workers: usize,
     /// Members that are up, this one among them.
@@ -387,6 +442,12 @@ pub struct Status {
     pub registrations: usize,
     /// Names with records that it answers, reverse ones included.
     pub names: usize,
+    /// Records that are in no answer, since their names have more than one can.
+    #[serde(default)]
+    pub records_left_out: usize,
+    /// Names that have changed and are not answered so yet; some may be counted twice.
+    #[serde(default)]
+    pub unpublished: usize,
     /// Bytes that the names take in the table that answers come from.
     #[serde(default)]
     pub table_bytes: u64,
@@ -400,6 +461,16 @@ pub struct Status {
     pub workers_counted: Vec<WorkerCounts>,
     /// What its gossip has counted.
     pub gossip_counters: BTreeMap<String, u64>,
+    /// How much CPU time turns of the thread that keeps membership alive took.
+    #[serde(default)]
+    pub cluster_turns: Timing,
+    /// The longest of them, in seconds.
+    #[serde(default)]
+    pub cluster_longest_turn_s: f64,
+    /// What waits for the owner of the registrations, by kind: requests of people, results of checks and containers, and batches of
+    /// files.
+    #[serde(default)]
+    pub writes_waiting: BTreeMap<String, usize>,
     /// What it does about names in other domains, if it asks for them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub forwarding: Option<Forwarding>,

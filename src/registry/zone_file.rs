@@ -1,6 +1,6 @@
 //! Names from zone files (RFC 1035 §5), for records that a hosts file cannot say: TXT, SRV, CNAME and any other type.
 //!
-//! Runs on the control thread. A file is taken whole or not at all, as a hosts file is. The syntax is read by the
+//! Runs on the thread `files`. A file is taken whole or not at all, as a hosts file is. The syntax is read by the
 //! `domain` crate; what is checked here is what a server without delegations, wildcards and signatures cannot serve.
 
 use std::path::Path;
@@ -49,6 +49,29 @@ const REFUSED: &[(std::ops::RangeInclusive<u16>, &str)] = &[
 /// # Errors
 /// [`FileError`].
 pub fn read(path: &Path, domains: &[Name], ttl_s: u32) -> Result<Vec<ZoneRecord>, FileError> {
+    read_placed(path, domains, ttl_s).map(|placed| placed.records)
+}
+
+/// The records of a file, with where they are in it.
+pub(super) struct Placed {
+    pub(super) records: Vec<ZoneRecord>,
+    /// Up to where the file was read when each had been.
+    ends: Vec<usize>,
+    entries: Entries,
+}
+
+impl Placed {
+    /// The line of the file, counted from 1, that a record's entry begins in.
+    pub(super) fn line_of(&self, record: usize) -> usize {
+        line_of(&self.entries, self.ends.get(record).copied().unwrap_or_default())
+    }
+}
+
+/// The same, with where the records are.
+///
+/// # Errors
+/// The same.
+pub(super) fn read_placed(path: &Path, domains: &[Name], ttl_s: u32) -> Result<Placed, FileError> {
     let text = text_file::read(path, "zone file")?;
     let first = domains.first().cloned().unwrap_or_else(Name::root);
     let entries = zone_text::entries(&text, &first.to_string());
@@ -61,26 +84,32 @@ pub fn read(path: &Path, domains: &[Name], ttl_s: u32) -> Result<Vec<ZoneRecord>
     source.set_default_class(Class::IN);
     let origin = Bytes::copy_from_slice(first.as_wire());
     source.set_origin(DomainName::from_octets(origin).expect("a Name is valid"));
-    let mut records = Vec::new();
-    let outcome = read_records(&mut source, domains, &mut records);
+    let mut placed = Placed { records: Vec::new(), ends: Vec::new(), entries };
+    let outcome = read_records(&mut source, domains, preamble.len(), &mut placed);
     outcome.map_err(|what| {
         let read = source.current_offset().saturating_sub(preamble.len());
-        FileError::at(path, line_of(&entries, read), what)
+        FileError::at(path, line_of(&placed.entries, read), what)
     })?;
-    Ok(records)
+    Ok(placed)
 }
 
 /// Reads on to the end; what is told of a mistake is without its place.
 fn read_records(
     source: &mut Zonefile,
     domains: &[Name],
-    records: &mut Vec<ZoneRecord>,
+    preamble_len: usize,
+    placed: &mut Placed,
 ) -> Result<(), String> {
-    let mut next = || source.next_entry().map_err(|error| reason(&error.to_string()));
-    next()?; // the one before the file's first
-    while let Some(entry) = next()? {
+    let next = |source: &mut Zonefile| source.next_entry().map_err(|error| reason(&error.to_string()));
+    next(source)?; // the one before the file's first
+    while let Some(entry) = next(source)? {
         match entry {
-            Entry::Record(scanned) => records.extend(convert(&scanned, domains)?),
+            Entry::Record(scanned) => {
+                placed.records.extend(convert(&scanned, domains)?);
+                placed
+                    .ends
+                    .resize(placed.records.len(), source.current_offset().saturating_sub(preamble_len));
+            }
             Entry::Include { path: included, .. } => {
                 return Err(format!("$INCLUDE is not followed: give `{included}` with --zone, too"));
             }

@@ -1,8 +1,10 @@
 //! The outer form of zone files (RFC 1035 §5.1): one entry a line, without comments, parentheses and `@` for a name.
 //!
-//! Runs on the control thread. The crate that reads the entries panics on a file that ends inside of parentheses or
+//! Runs on the thread `files`. The crate that reads the entries panics on a file that ends inside of parentheses or
 //! quotes, which must not happen to a running server, and takes an `@` in a record's data for a name of that letter; so
 //! it is given entries that have none of these.
+
+use crate::limits::MAX_LINE_LEN;
 
 /// A file's entries.
 pub(super) struct Entries {
@@ -11,6 +13,8 @@ pub(super) struct Entries {
     /// The line of the file, counted from 1, that each began in.
     pub(super) lines: Vec<usize>,
 }
+
+const _: () = assert!(MAX_LINE_LEN == 64 << 10, "what is told below says so");
 
 /// What is wrong, and in which line.
 pub(super) type Mistake = (usize, &'static str);
@@ -27,6 +31,12 @@ pub(super) fn entries(text: &[u8], origin: &str) -> Result<Entries, Mistake> {
     while let Some(mut entry) = reader.entry()? {
         if entry.tokens.is_empty() {
             continue;
+        }
+        if entry.tokens.iter().map(|token| token.len() + 1).sum::<usize>() > MAX_LINE_LEN {
+            return Err((
+                entry.line,
+                "the entry that begins here has more than 65536 bytes, which no record has",
+            ));
         }
         let is = |token: &[u8], word: &str| token.eq_ignore_ascii_case(word.as_bytes());
         if let [directive, name, ..] = &entry.tokens[..]
@@ -183,6 +193,11 @@ mod tests {
             ("a TXT \"b", 1, "a quote is opened here"),
             ("a\\\n", 1, "a backslash"),
             ("a TXT \"\\", 1, "a backslash"),
+            (
+                &format!("\na TXT (\n{})", "b\n".repeat(40_000)),
+                2,
+                "the entry that begins here has more than 65536",
+            ),
         ] {
             let (at, told) = read(text).unwrap_err();
             assert!(at == line && told.starts_with(what), "{text:?}: {at}: {told}");

@@ -274,6 +274,13 @@ pub fn write_contest(out: &mut dyn Write, record: &ContestRecord) -> io::Result<
         column.set_cell_alignment(CellAlignment::Right);
     }
     writeln!(out, "\nAgainst {}:\n\n{table}\n", record.against)?;
+    if !record.rounds.is_empty() {
+        writeln!(
+            out,
+            "ours, theirs: medians of the rounds. ratio: the median of the ratios of rounds that are neighbours, with what \
+             the machine did then in both; it need not be the quotient of the two medians.\n"
+        )?;
+    }
     for ruling in &record.requirements {
         let verdict = if ruling.holds { "holds" } else { "does NOT hold" };
         let doubt = match (ruling.certain, record.rounds.is_empty()) {

@@ -7,13 +7,20 @@ use std::fmt::Write as _;
 
 use super::json::{Percentiles, Report};
 use super::svg::{Line, Plot, Scale, escape, short};
+use crate::bench::series::whole;
 
-pub(crate) const STYLE: &str = "body{font:15px/1.5 system-ui,sans-serif;max-width:60em;margin:2em auto;padding:0 1em;color:#222}\
-table{border-collapse:collapse;margin:1em 0}td,th{padding:.2em .8em;border-bottom:1px solid #ddd;text-align:right}\
-td:first-child,th:first-child{text-align:left}svg{width:100%;height:auto;font-size:12px}.grid{stroke:#e4e4e4}\
-.legend span{margin-right:1.2em}.legend i{display:inline-block;width:1.4em;height:.25em;margin-right:.4em;\
-vertical-align:middle}.bad{background:#fdecea;border-left:4px solid #c0392b;padding:.5em 1em}\
-.good{background:#eaf6ec;border-left:4px solid #2e7d32;padding:.5em 1em}.note{color:#555}";
+pub(crate) const STYLE: &str = ":root{color-scheme:light dark;--text:#222;--page:#fff;--line:#ddd;--grid:#e4e4e4;\
+--good:#eaf6ec;--bad:#fdecea;--dim:#555}@media(prefers-color-scheme:dark){:root{--text:#ddd;--page:#16181c;--line:#3a3d44;\
+--grid:#2b2e35;--good:#17301c;--bad:#3a1d1b;--dim:#aaa}}\
+body{font:15px/1.5 system-ui,sans-serif;max-width:60em;margin:2em auto;padding:0 1em;color:var(--text);background:var(--page)}\
+table{border-collapse:collapse;margin:1em 0;display:block;overflow-x:auto}\
+td,th{padding:.2em .8em;border-bottom:1px solid var(--line);text-align:right;white-space:nowrap}\
+td:first-child,th:first-child{text-align:left}td.wrap{white-space:normal}\
+svg{width:100%;height:auto;font-size:12px}svg text{fill:var(--text)}.grid{stroke:var(--grid)}\
+.legend span{margin-right:1.2em;display:inline-block}.legend svg{width:1.9em;height:.4em;margin-right:.4em;vertical-align:middle}\
+.bad{background:var(--bad);border-left:4px solid #c0392b;padding:.5em 1em}\
+.good{background:var(--good);border-left:4px solid #2e7d32;padding:.5em 1em}.note{color:var(--dim)}\
+@media(max-width:600px){body{margin:1em auto}td,th{padding:.2em .4em}svg{font-size:20px}.bad,.good{overflow-wrap:anywhere}}";
 
 /// The page of some results, each with its name.
 #[must_use]
@@ -25,8 +32,6 @@ pub fn page(title: &str, reports: &[(String, Report)]) -> String {
         escape(title)
     );
     reports.iter().for_each(|(name, report)| verdict(&mut html, name, report));
-    totals(&mut html, reports);
-    latencies(&mut html, reports);
     html.push_str(
         "<h2>Latency by percentile</h2>\n<p>Response time: from when a query was due to its answer. Queries that were \
          not answered count with the time that was waited for them.</p>\n",
@@ -42,6 +47,8 @@ pub fn page(title: &str, reports: &[(String, Report)]) -> String {
     html.push_str("<h2>Distribution</h2>\n");
     html.push_str(&histogram_plot(reports).draw());
     comparisons(&mut html, reports);
+    latencies(&mut html, reports);
+    totals(&mut html, reports);
     machines(&mut html, reports);
     html.push_str("</body></html>\n");
     html
@@ -133,29 +140,34 @@ fn latencies(html: &mut String, reports: &[(String, Report)]) {
     ];
     type Of = fn(&Report) -> &Percentiles;
     let kinds: [(&str, Of); 4] = [
-        ("Response time (us)", |report| &report.response_us),
-        ("Service time (us), positive answers", |report| &report.latency_us.positive),
-        ("Service time (us), negative answers", |report| &report.latency_us.negative),
-        ("Sent after it was due (us)", |report| &report.slip_us),
+        ("response time", |report| &report.response_us),
+        ("service time, positive", |report| &report.latency_us.positive),
+        ("service time, negative", |report| &report.latency_us.negative),
+        ("sent after due", |report| &report.slip_us),
     ];
-    html.push_str("<h2>Latency</h2>\n");
-    for (title, of) in kinds {
-        if reports.iter().all(|(_, report)| of(report).min.is_none()) {
-            continue;
-        }
-        let _ = writeln!(html, "<h3>{title}</h3>");
-        let cells = rows
-            .map(|(label, value)| (label, move |report: &Report| show(of(report), label, value(of(report)))));
-        let cells: Vec<_> = cells.iter().map(|(label, cell)| (*label, cell as Cell<'_>)).collect();
-        table(html, reports, &cells);
+    html.push_str("<h2>Latency (us)</h2>\n<table><tr><th></th>");
+    for (label, _) in &rows {
+        let _ = write!(html, "<th>{label}</th>");
     }
+    html.push_str("</tr>\n");
+    for (kind, of) in kinds {
+        for (name, report) in reports.iter().filter(|(_, report)| of(report).min.is_some()) {
+            let name = if reports.len() > 1 { format!("{kind}: {}", escape(name)) } else { kind.into() };
+            let _ = write!(html, "<tr><td>{name}</td>");
+            for (label, value) in &rows {
+                let _ = write!(html, "<td>{}</td>", escape(&show(of(report), label, value(of(report)))));
+            }
+            html.push_str("</tr>\n");
+        }
+    }
+    html.push_str("</table>\n");
 }
 
 /// A statistic; percentiles as bounds where they are. The others are those of the answers.
 fn show(of: &Percentiles, label: &str, value: Option<f64>) -> String {
     let bound =
         label.starts_with('p') && of.bounds_from.is_some_and(|from| value.is_some_and(|value| value >= from));
-    value.map_or("-".into(), |value| format!("{}{value:.1}", if bound { "at least " } else { "" }))
+    value.map_or("-".into(), |value| format!("{}{value:.1}", if bound { "≥ " } else { "" }))
 }
 
 fn line(name: String, points: Vec<(f64, f64)>, colour: usize) -> Line {
@@ -183,7 +195,8 @@ fn rate_plot(reports: &[(String, Report)]) -> Plot<'static> {
     let mut lines = Vec::new();
     for (number, (name, report)) in reports.iter().enumerate() {
         let middle = |point: &super::json::PointRecord| point.start_s + point.length_s / 2.0;
-        let whole = || report.series.iter().filter(|point| point.length_s > 0.0);
+        let whole =
+            || whole(&report.series, |point| point.length_s).iter().filter(|point| point.length_s > 0.0);
         let answered =
             whole().map(|point| (middle(point), point.completed as f64 / point.length_s)).collect();
         lines.push(line(format!("{name}: answered"), answered, number));
@@ -206,8 +219,8 @@ fn course_plot(reports: &[(String, Report)]) -> Plot<'static> {
     let mut lines = Vec::new();
     for (number, (name, report)) in reports.iter().enumerate() {
         let answered = || report.series.iter().filter(|point| point.completed > 0);
-        let p50 = answered().map(|point| (point.start_s, point.p50_us)).collect();
-        let p99 = answered().map(|point| (point.start_s, point.p99_us)).collect();
+        let p50 = answered().filter_map(|point| Some((point.start_s, point.p50_us?))).collect();
+        let p99 = answered().filter_map(|point| Some((point.start_s, point.p99_us?))).collect();
         lines.push(line(format!("{name}: p99"), p99, number));
         lines.push(Line { dashed: true, ..line(format!("{name}: p50"), p50, number) });
     }
@@ -223,7 +236,7 @@ fn course_plot(reports: &[(String, Report)]) -> Plot<'static> {
 
 fn ramp_plot(reports: &[(String, Report)]) -> Plot<'static> {
     let lines = reports.iter().enumerate().map(|(number, (name, report))| {
-        let whole = report.series.iter().filter(|point| point.length_s > 0.0);
+        let whole = whole(&report.series, |point| point.length_s).iter().filter(|point| point.length_s > 0.0);
         let points =
             whole.filter_map(|point| Some((point.offered_qps?, point.completed as f64 / point.length_s)));
         line(name.clone(), points.collect(), number)

@@ -4,14 +4,14 @@
 //! without those that an earlier release did not write. Units stand in the names; a number that was not measured is `null`.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
 use super::comparison::{ContestRecord, SearchRecord};
 use super::machine::{Machine, UdpCounters};
 use super::neighbour::ServerProcess;
-use super::text::reason;
+use super::text::{reason, rfc3339};
 use crate::bench::latency::Latencies;
 use crate::bench::schedule::{Arrivals, Plan, Rate};
 use crate::bench::statistics::evenness;
@@ -26,6 +26,9 @@ pub struct Report {
     pub tool: String,
     /// Its version.
     pub version: String,
+    /// When it began, in UTC (RFC 3339).
+    #[serde(default)]
+    pub started: String,
     /// Where it ran.
     pub machine: Machine,
     /// What was measured.
@@ -188,12 +191,12 @@ pub struct PointRecord {
     pub completed: u64,
     /// Queries given up: sent a timeout before.
     pub lost: u64,
-    /// Response times, in microseconds.
-    pub p50_us: f64,
+    /// Response times, in microseconds; `null` where nothing was answered.
+    pub p50_us: Option<f64>,
     /// The 99th percentile.
-    pub p99_us: f64,
+    pub p99_us: Option<f64>,
     /// The greatest.
-    pub max_us: f64,
+    pub max_us: Option<f64>,
 }
 
 /// What the generator itself did.
@@ -274,8 +277,10 @@ pub struct FaultRecord {
 }
 
 /// What a report says besides what the run itself knows.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Circumstances {
+    /// When it began.
+    pub started: SystemTime,
     /// The server as named on the command line.
     pub server: String,
     /// The query file as named on the command line; `-` for standard input.
@@ -310,6 +315,7 @@ impl Report {
         Self {
             tool: "redbreast bench".into(),
             version: env!("CARGO_PKG_VERSION").into(),
+            started: rfc3339(circumstances.started),
             machine: Machine::current(),
             target: Target {
                 server: circumstances.server.clone(),
@@ -526,7 +532,11 @@ mod tests {
             queries: "q.txt".into(),
             queries_in_file: 7,
             edns: true,
-            ..Circumstances::default()
+            started: SystemTime::UNIX_EPOCH + Duration::from_secs(951_827_696),
+            dnssec_ok: false,
+            kernel_udp: None,
+            server_process: None,
+            notes: Vec::new(),
         }
     }
 
@@ -550,6 +560,7 @@ mod tests {
         let outcome = Outcome { tally, run_time, end: End::TimeLimit, ..Outcome::nothing() };
         let report = report(&outcome, None);
         assert_eq!(report["tool"], "redbreast bench");
+        assert_eq!(report["started"], "2000-02-29T12:34:56Z");
         assert_eq!(report["target"]["address"], "127.0.0.1:5300");
         assert_eq!(report["settings"]["outstanding"], 100);
         assert_eq!(report["settings"]["max_qps"], Value::Null);

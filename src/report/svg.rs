@@ -5,7 +5,7 @@
 use std::fmt::Write as _;
 
 /// Colours of lines, told apart by people who do not see all colours, too (Okabe and Ito).
-const COLOURS: [&str; 7] = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000"];
+const COLOURS: [&str; 7] = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "currentColor"];
 
 const WIDTH: f64 = 760.0;
 const HEIGHT: f64 = 320.0;
@@ -66,7 +66,7 @@ impl Plot<'_> {
                 svg,
                 "<polyline fill=\"none\" stroke=\"{}\" stroke-width=\"1.8\"{} points=\"{}\"><title>{}</title></polyline>",
                 colour(line.colour),
-                if line.dashed { " stroke-dasharray=\"5 4\"" } else { "" },
+                dashes(line),
                 points.join(" "),
                 escape(&line.name)
             );
@@ -75,9 +75,9 @@ impl Plot<'_> {
         for line in &self.lines {
             let _ = write!(
                 svg,
-                "<span><i style=\"background:{}{}\"></i>{}</span> ",
+                "<span><svg viewBox=\"0 0 28 6\"><line x2=\"28\" y1=\"3\" y2=\"3\" stroke=\"{}\" stroke-width=\"2.5\"{}/></svg>{}</span> ",
                 colour(line.colour),
-                if line.dashed { ";opacity:.5" } else { "" },
+                dashes(line),
                 escape(&line.name)
             );
         }
@@ -123,6 +123,11 @@ impl Plot<'_> {
             escape(self.y_label)
         );
     }
+}
+
+/// The same for a line in the plot and in the legend.
+fn dashes(line: &Line) -> &'static str {
+    if line.dashed { " stroke-dasharray=\"5 4\"" } else { "" }
 }
 
 fn place_x(axis: &Axis, value: f64) -> f64 {

@@ -9,6 +9,7 @@ use std::num::NonZeroU32;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::bench::latency::{Latencies, Summary};
+use crate::bench::series::whole;
 use crate::bench::statistics::evenness;
 use crate::bench::verdict::Fault;
 use crate::bench::{End, Outcome, Point, Settings, Totals, Verification};
@@ -60,6 +61,7 @@ pub fn reason(end: End) -> &'static str {
     match end {
         End::EndOfFile => "end of file",
         End::TimeLimit => "time limit",
+        End::NoConnection => "no connection",
         End::Interrupted => "interruption",
     }
 }
@@ -213,15 +215,17 @@ pub fn write_ramp(
         "  {:>8}{:>12}{:>12}{:>12}{:>12}",
         "time (s)", "offered/s", "answered/s", "p50 (us)", "p99 (us)"
     )?;
-    let whole: Vec<_> = series.iter().filter(|point| point.totals.sent > 0).collect();
+    let whole = whole(series, |point| point.length.as_secs_f64());
+    let whole: Vec<_> = whole.iter().filter(|point| point.totals.sent > 0).collect();
+    let latency = |value: Option<f64>| value.map_or("-".into(), |us| format!("{us:.1}"));
     for point in &whole {
         let (offered, answered) = (offered_qps(point), point.qps());
         writeln!(
             out,
-            "  {:>8.1}{offered:>12.0}{answered:>12.0}{:>12.1}{:>12.1}",
+            "  {:>8.1}{offered:>12.0}{answered:>12.0}{:>12}{:>12}",
             point.start.as_secs_f64(),
-            point.p50_us,
-            point.p99_us
+            latency(point.p50_us),
+            latency(point.p99_us)
         )?;
     }
     if let Some(best) = whole.iter().max_by(|a, b| a.qps().total_cmp(&b.qps())) {
@@ -266,28 +270,16 @@ fn seconds_of_us(value_us: f64) -> String {
     seconds(Duration::try_from_secs_f64(value_us / 1e6).unwrap_or(Duration::MAX))
 }
 
+/// A time in UTC, in whole seconds.
+pub(super) fn rfc3339(time: SystemTime) -> String {
+    let time = jiff::Timestamp::try_from(time).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
+    time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
 /// A time as ctime(3) prints it, in UTC: the standard library knows no time zones.
 fn calendar_time(time: SystemTime) -> String {
-    const WEEKDAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"]; // 1 January 1970 was a Thursday
-    const MONTHS: [&str; 12] =
-        ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
-    let total_s = time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-    let (days, second) = (total_s / 86_400, total_s % 86_400);
-    let is_leap = |year: u64| year.is_multiple_of(4) && !year.is_multiple_of(100) || year.is_multiple_of(400);
-    let (mut year, mut day) = (1970, days);
-    while day >= 365 + u64::from(is_leap(year)) {
-        day -= 365 + u64::from(is_leap(year));
-        year += 1;
-    }
-    let lengths = [31, 28 + u64::from(is_leap(year)), 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
-    let mut month = 0;
-    while day >= lengths[month] {
-        day -= lengths[month];
-        month += 1;
-    }
-    let weekday = WEEKDAYS[usize::try_from(days % 7).unwrap_or(0)];
-    let (hour, minute, second) = (second / 3_600, second / 60 % 60, second % 60);
-    format!("{weekday} {} {:>2} {hour:02}:{minute:02}:{second:02} {year}", MONTHS[month], day + 1)
+    let time = jiff::Timestamp::try_from(time).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
+    time.strftime("%a %b %e %H:%M:%S %Y").to_string()
 }
 
 #[cfg(test)]

@@ -24,20 +24,20 @@ use crate::wire::name::{HashSeed, MAX_LEN, QueryName};
 
 /// Answers, failures and silences looked at in one turn at most. When many come at once, clients that ask for names of our own shall
 /// not wait for all of them.
-const STEPS_PER_TURN: usize = 16;
+const STEPS_PER_TURN: usize = crate::limits::STEPS_PER_TURN;
 
 /// Attempts looked at in one turn at least, and for each that was sent in the last: as many as each is looked at, so that they cannot
 /// pile up.
-const LOOKS_PER_TURN: usize = 8;
-const LOOKS_PER_ATTEMPT: usize = 2;
+const LOOKS_PER_TURN: usize = crate::limits::ATTEMPTS_PER_TURN;
+const LOOKS_PER_ATTEMPT: usize = crate::limits::ATTEMPTS_PER_QUERY;
 
 /// Questions that wait to be sent at most: more than are sent in some tens of milliseconds. If all waited that come beyond what can be
 /// sent, each would be given up by the time that it is its turn, and none answered.
-const MAX_UNSENT: usize = 4_096;
+const MAX_UNSENT: usize = crate::limits::MAX_UNSENT;
 
 /// Questions without an answer whose clients wait to be told so at most. Where they come faster than that, clients of the oldest are
 /// told nothing.
-const MAX_UNTOLD: usize = 4_096;
+const MAX_UNTOLD: usize = crate::limits::MAX_UNTOLD;
 
 /// Something that has come from an upstream. Servers are known by their numbers in the [`Routes`].
 pub enum Arrival<'a> {
@@ -300,6 +300,18 @@ impl<W> Exchange<W> {
         let has_stale = |question: &Question<'_>| resolver.has_stale(question);
         let Ended { question, waiters } = self.in_flight.next_overdue(now, has_stale)?;
         Some(Done { question, waiters, outcome: Outcome::Stale })
+    }
+
+    /// Gives up all questions, since the server stops. What comes of each, [`next_given_up`](Self::next_given_up) says: what
+    /// is stale, or [`Failure::Stopping`].
+    pub fn give_up_all(&mut self) {
+        let open = self.in_flight.take_all();
+        self.done.extend(open.into_iter().map(|ended| Done::failed((ended, Failure::Stopping))));
+    }
+
+    /// The next question that something has come of, whatever may arrive. It is [told](Done::tell) before the next is looked for.
+    pub fn next_given_up(&mut self) -> Option<Done<W>> {
+        self.done.pop_front()
     }
 
     /// What has come of a question by a `message` that came back to where it was sent from, if anything has.

@@ -31,7 +31,7 @@ use crate::snapshot::Reader;
 use crate::wire::header::rcode;
 
 /// Answers that are to be asked for once more before they expire, gathered in one turn at most: the next turn has more.
-const MAX_EXPIRING: usize = 64;
+const MAX_EXPIRING: usize = crate::limits::MAX_EXPIRING;
 
 /// Seconds for which what is stale may be kept by others (RFC 8767 §4).
 pub const STALE_TTL_S: u32 = 30;

@@ -1,6 +1,6 @@
 //! Which upstreams are asked for a name, as the workers see it, and what is counted of them.
 //!
-//! Made by the control thread, as a whole, whenever the settings or resolv.conf change.
+//! Made by the main thread, as a whole, whenever the settings or resolv.conf change.
 
 use std::sync::Arc;
 

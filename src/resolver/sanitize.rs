@@ -14,10 +14,10 @@ use crate::wire::name::{HashSeed, MAX_LEN, QueryName, suffix_at};
 use crate::wire::record::{CLASS_IN, rtype};
 
 /// Records of a message at most: more than as many addresses as fit in the longest one.
-pub const MAX_RECORDS: usize = 4096;
+pub const MAX_RECORDS: usize = crate::limits::MAX_UPSTREAM_RECORDS;
 
 /// Aliases in a row that are followed at most, as other resolvers do.
-pub const MAX_ALIASES: usize = 16;
+pub const MAX_ALIASES: usize = crate::limits::MAX_UPSTREAM_ALIASES;
 
 /// What an upstream says in its OPT record.
 #[derive(Clone, Copy)]

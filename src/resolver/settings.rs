@@ -1,6 +1,6 @@
 //! What the resolver is told: whom to ask for what, how long to wait, how much to keep.
 //!
-//! Read by the main thread before anything starts, and by the control thread when that is said anew.
+//! Read by the main thread before anything starts, and by the thread `files` when that is said anew.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -10,44 +10,48 @@ use std::time::Duration;
 
 use rustls::pki_types::ServerName;
 
+use crate::tls_trust::{KeyPin, ServerIdentity};
 use crate::wire::name::{Name, suffix_at};
 
 /// Upstreams at most, of one domain as for all the rest: each is measured by each worker, and when all are down each is tried.
-pub const MAX_UPSTREAMS: usize = 32;
+pub const MAX_UPSTREAMS: usize = crate::limits::MAX_UPSTREAMS;
 
 /// Domains with upstreams of their own at most: a question that is not in the cache is compared with each.
-pub const MAX_FORWARDS: usize = 256;
+pub const MAX_FORWARDS: usize = crate::limits::MAX_FORWARDS;
 
 /// Bytes of the cache, of all workers together, unless told otherwise; and the least and the most that can be told. Less would
 /// hold a few hundred answers a worker; more is more than there are names that anybody asks for.
-pub const DEFAULT_CACHE_BYTES: usize = 64 << 20;
+pub const DEFAULT_CACHE_BYTES: usize = crate::limits::DEFAULT_CACHE_BYTES;
 /// See [`DEFAULT_CACHE_BYTES`].
-pub const MIN_CACHE_BYTES: usize = 1 << 20;
+pub const MIN_CACHE_BYTES: usize = crate::limits::MIN_CACHE_BYTES;
 /// See [`DEFAULT_CACHE_BYTES`].
-pub const MAX_CACHE_BYTES: usize = 256 << 30;
+pub const MAX_CACHE_BYTES: usize = crate::limits::MAX_CACHE_BYTES;
 
 /// For how many seconds an answer is kept at most, whatever its TTL, unless told otherwise: a day. What can be told is up to
 /// the seven days that RFC 8767 §4 has for it.
-pub const DEFAULT_MAX_TTL_S: u32 = 86_400;
+pub const DEFAULT_MAX_TTL_S: u32 = crate::limits::DEFAULT_MAX_TTL_S;
 /// See [`DEFAULT_MAX_TTL_S`].
-pub const MAX_MAX_TTL_S: u32 = 7 * 86_400;
+pub const MAX_MAX_TTL_S: u32 = crate::limits::MAX_KEPT_S;
 
 /// The same of answers that there is nothing: RFC 2308 §5 has one to three hours for it.
-pub const DEFAULT_MAX_NEGATIVE_TTL_S: u32 = 3_600;
+pub const DEFAULT_MAX_NEGATIVE_TTL_S: u32 = crate::limits::DEFAULT_MAX_NEGATIVE_TTL_S;
 
 /// For how many seconds after its end an answer is still given where no upstream answers (RFC 8767 §5 has one to three days
 /// for it), and the most that can be told.
-pub const DEFAULT_MAX_STALE_S: u32 = 86_400;
+pub const DEFAULT_MAX_STALE_S: u32 = crate::limits::DEFAULT_MAX_STALE_S;
 /// See [`DEFAULT_MAX_STALE_S`].
-pub const MAX_MAX_STALE_S: u32 = 7 * 86_400;
+pub const MAX_MAX_STALE_S: u32 = crate::limits::MAX_KEPT_S;
 
 /// How long a question may take as a whole, in milliseconds, unless told otherwise: what stub resolvers wait for an answer. And
 /// the least and the most that can be told.
-pub const DEFAULT_TIMEOUT_MS: u64 = 5_000;
+pub const DEFAULT_TIMEOUT_MS: u64 = crate::limits::DEFAULT_TIMEOUT_MS;
 /// See [`DEFAULT_TIMEOUT_MS`].
-pub const MIN_TIMEOUT_MS: u64 = 100;
+pub const MIN_TIMEOUT_MS: u64 = crate::limits::MIN_TIMEOUT_MS;
 /// See [`DEFAULT_TIMEOUT_MS`].
-pub const MAX_TIMEOUT_MS: u64 = 60_000;
+pub const MAX_TIMEOUT_MS: u64 = crate::limits::MAX_TIMEOUT_MS;
+
+/// Keys of an upstream at most: the one that it has, and those that it may have next.
+pub const MAX_PINS: usize = 8;
 
 /// The port of DNS over UDP and TCP.
 pub const DNS_PORT: u16 = 53;
@@ -61,8 +65,8 @@ pub enum Protocol {
     Dns,
     /// Over TLS (RFC 7858).
     Tls {
-        /// Whose certificate it has to show: its name, or its address where no name is said.
-        name: ServerName<'static>,
+        /// Who it has to be: of its name, or its address where no name is said.
+        identity: ServerIdentity,
     },
 }
 
@@ -97,17 +101,23 @@ impl fmt::Display for Upstream {
             SocketAddr::V6(v6) if v6.scope_id() != 0 => write!(f, "{}%{}", v6.ip(), v6.scope_id())?,
             address => address.ip().fmt(f)?,
         }
-        match &self.protocol {
-            Protocol::Tls { name: ServerName::DnsName(name) } => write!(f, "#{}", name.as_ref()),
-            _ => Ok(()),
+        let Protocol::Tls { identity: ServerIdentity { name, pins, certified } } = &self.protocol else {
+            return Ok(());
+        };
+        match name {
+            ServerName::DnsName(name) => write!(f, "#{}", name.as_ref())?,
+            // Beside pins it says that the certificate counts, too.
+            name if *certified && !pins.is_empty() => write!(f, "#{}", name.to_str())?,
+            _ => {}
         }
+        pins.iter().try_for_each(|pin| write!(f, "#{pin}"))
     }
 }
 
 impl FromStr for Upstream {
     type Err = String;
 
-    /// Reads `ADDR[:PORT]` or `tls://ADDR[:PORT][#NAME]`; an IPv6 address with a port is in brackets.
+    /// Reads `ADDR[:PORT]` or `tls://ADDR[:PORT][#NAME][#PIN]...`; an IPv6 address with a port is in brackets.
     fn from_str(text: &str) -> Result<Self, String> {
         let Some(rest) = text.strip_prefix("tls://") else {
             return match text.split_once("://") {
@@ -115,16 +125,35 @@ impl FromStr for Upstream {
                 None => Ok(Self::dns(address(text, DNS_PORT)?)),
             };
         };
-        let (at, name) = rest.split_once('#').map_or((rest, None), |(at, name)| (at, Some(name)));
-        let address = address(at, TLS_PORT)?;
-        let name = match name {
-            None => ServerName::from(address.ip()),
-            Some("") => return Err("the name in the server's certificate has to follow `#`".into()),
-            Some(name) => ServerName::try_from(name.to_owned())
-                .map_err(|_| format!("`{name}` is no name that a certificate could have"))?,
-        };
-        Ok(Self { address, protocol: Protocol::Tls { name } })
+        let mut parts = rest.split('#');
+        let address = address(parts.next().unwrap_or_default(), TLS_PORT)?;
+        let identity = identity(address.ip(), parts)?;
+        Ok(Self { address, protocol: Protocol::Tls { identity } })
     }
+}
+
+/// Who the server at `ip` has to be, by what follows its address: a name, and pins of keys.
+fn identity<'a>(ip: IpAddr, parts: impl Iterator<Item = &'a str>) -> Result<ServerIdentity, String> {
+    let (mut name, mut pins) = (None, Vec::new());
+    for part in parts {
+        if part.is_empty() {
+            return Err(
+                "the name in the server's certificate, or the hash of its key, has to follow `#`".into()
+            );
+        } else if KeyPin::is_meant(part) {
+            pins.push(part.parse()?);
+        } else if name.is_none() {
+            let valid = ServerName::try_from(part.to_owned());
+            name = Some(valid.map_err(|_| format!("`{part}` is no name that a certificate could have"))?);
+        } else {
+            return Err(format!("`{part}` is a second name; a server is asked for one"));
+        }
+    }
+    if pins.len() > MAX_PINS {
+        return Err(format!("there are {} hashes of keys; {MAX_PINS} can be given at most", pins.len()));
+    }
+    let certified = name.is_some() || pins.is_empty();
+    Ok(ServerIdentity { name: name.unwrap_or_else(|| ServerName::from(ip)), pins, certified })
 }
 
 /// What an upstream is given as.
@@ -391,6 +420,10 @@ mod tests {
             "tls://1.2.3.4",
             "tls://1.2.3.4#dns.example",
             "tls://[::1]:8853#dns.example",
+            "tls://1.2.3.4#sha256//d6qzRu9zOECb90Uez27xWltNsj0e1Md7GkYYkVoZWmM=",
+            "tls://1.2.3.4#1.2.3.4#sha256//d6qzRu9zOECb90Uez27xWltNsj0e1Md7GkYYkVoZWmM=",
+            "tls://1.2.3.4#dns.example#sha256//d6qzRu9zOECb90Uez27xWltNsj0e1Md7GkYYkVoZWmM=\
+             #sha256//AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=",
             "tls://2001:db8::1#dns.example",
         ] {
             assert_eq!(upstream(text).to_string(), text);
@@ -406,7 +439,12 @@ mod tests {
         }
         assert_eq!(upstream("tls://[::1]").address, "[::1]:853".parse().unwrap());
         let name = ServerName::try_from("dns.example").unwrap();
-        assert_eq!(upstream("tls://[::1]#dns.example").protocol, Protocol::Tls { name });
+        let identity = ServerIdentity { name, pins: Vec::new(), certified: true };
+        assert_eq!(upstream("tls://[::1]#dns.example").protocol, Protocol::Tls { identity });
+        let pinned = upstream("tls://[::1]#sha256//AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=").protocol;
+        assert!(
+            matches!(pinned, Protocol::Tls { identity } if !identity.certified && identity.pins.len() == 1)
+        );
     }
 
     #[test]
@@ -429,6 +467,10 @@ mod tests {
             ("tls://1.2.3.4#", "has to follow `#`"),
             ("tls://1.2.3.4#not a name", "is no name that a certificate could have"),
             ("tls://", "is no address"),
+            ("tls://1.2.3.4#a.example#b.example", "is a second name"),
+            ("tls://1.2.3.4#a.example#", "has to follow `#`"),
+            ("tls://1.2.3.4#sha256//AAAA", "is no hash of a key"),
+            ("tls://1.2.3.4#md5//AAAA", "expected `sha256//`"),
         ] {
             let error = text.parse::<Upstream>().unwrap_err();
             assert!(error.contains(told), "{text}: {error}");

@@ -1,6 +1,6 @@
 //! The changes of one log by their numbers, packed: a node holds millions.
 //!
-//! Pure. Runs on the control thread. Numbers are dense but for what is void, and nearly always new ones are the highest. So
+//! Pure. Runs on whichever thread has the lock. Numbers are dense but for what is void, and nearly always new ones are the highest. So
 //! sixteen neighbours share a block of bytes, in which they stand one after the other, each behind its length: five bytes
 //! of overhead for each, where a map of allocations of their own took fifty.
 
@@ -12,7 +12,9 @@ use super::record::Record;
 
 /// Changes in a block at most.
 const BLOCK: u64 = BLOCK_LEN as u64;
-const BLOCK_LEN: u8 = 16;
+pub(super) const BLOCK_LEN: usize = 16;
+
+const _: () = assert!(BLOCK <= u16::BITS as u64, "a block has a bit for each of its numbers");
 
 const LIVE: u8 = 1;
 const TOMBSTONE: u8 = 0;
@@ -80,10 +82,13 @@ pub(super) struct Changes {
     bytes: usize,
 }
 
+/// Some neighbours.
 #[derive(Clone, Debug, Default)]
-struct Block {
+pub(super) struct Block {
     /// Which of its numbers are there.
     present: u16,
+    /// Which of them are tombstones.
+    tombstones: u16,
     bytes: Vec<u8>,
 }
 
@@ -109,11 +114,37 @@ impl Block {
         Reader(&self.bytes[offset..]).bytes(usize::MAX).expect("written whole")
     }
 
+    /// All changes with their numbers, in a block that begins with this one.
+    pub(super) fn changes(&self, begin: u64) -> impl Iterator<Item = (u64, Change<'_>)> {
+        self.from(0).map(move |(place, change)| (begin + place, change))
+    }
+
     /// The changes from `place` on, with their places.
     fn from(&self, place: u64) -> impl Iterator<Item = (u64, Change<'_>)> {
         let mut reader = Reader(&self.bytes[self.offset(place)..]);
         let places = (place..BLOCK).filter(|&place| self.has(place));
         places.map(move |place| (place, Change(reader.bytes(usize::MAX).expect("written whole"))))
+    }
+}
+
+/// Blocks without tombstones that are passed over at once.
+const BLOCKS_TOGETHER: usize = 16;
+
+/// Tombstones of one block.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Tombstones {
+    begin: u64,
+    which: u16,
+    /// Where to look for more.
+    pub(super) next: u64,
+    /// How many blocks were looked at.
+    pub(super) blocks: usize,
+}
+
+impl Tombstones {
+    /// Their numbers.
+    pub(super) fn numbers(self) -> impl Iterator<Item = u64> {
+        (0..BLOCK).filter(move |place| self.which & (1 << place) != 0).map(move |place| self.begin + place)
     }
 }
 
@@ -127,6 +158,7 @@ impl Changes {
     }
 
     /// Bytes of all changes.
+    #[cfg(test)]
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }
@@ -144,7 +176,7 @@ impl Changes {
         if offset == block.bytes.len() {
             if block.present == 0 && place == 0 {
                 // As if the others were as long, and a little more: it is given back when the block is full.
-                block.bytes.reserve((change.0.len() + 4) * usize::from(BLOCK_LEN));
+                block.bytes.reserve((change.0.len() + 4) * BLOCK_LEN);
             }
             put_bytes(&mut block.bytes, change.0);
         } else {
@@ -153,6 +185,7 @@ impl Changes {
             block.bytes.splice(offset..offset, bytes);
         }
         block.present |= 1 << place;
+        block.tombstones |= u16::from(!change.is_live()) << place;
         // What comes next is in another block, nearly always.
         if place == BLOCK - 1 {
             block.bytes.shrink_to_fit();
@@ -170,6 +203,7 @@ impl Changes {
         let end = block.bytes.len() - reader.0.len();
         block.bytes.drain(offset..end);
         block.present &= !(1 << (number % BLOCK));
+        block.tombstones &= block.present;
         if block.present == 0 {
             self.blocks.remove(&(number / BLOCK));
         }
@@ -179,6 +213,31 @@ impl Changes {
         Some(bytes)
     }
 
+    /// Takes the first block out, with the number that it begins with.
+    pub(super) fn take_block(&mut self) -> Option<(u64, Block)> {
+        let (number, block) = self.blocks.pop_first()?;
+        self.len -= block.present.count_ones() as usize;
+        self.tombstones -= block.tombstones.count_ones() as usize;
+        self.bytes -= block.changes(0).map(|(_, change)| change.0.len()).sum::<usize>();
+        Some((number * BLOCK, block))
+    }
+
+    /// The tombstones with numbers from `from` on that are in the next block which has some; it looks at a few blocks only and
+    /// then may have found none.
+    pub(super) fn next_tombstones(&self, from: u64) -> Option<Tombstones> {
+        let mut found = None;
+        for (looked, (&number, block)) in (1..=BLOCKS_TOGETHER).zip(self.blocks.range(from / BLOCK..)) {
+            let below = if number == from / BLOCK { (1u16 << (from % BLOCK)) - 1 } else { 0 };
+            let which = block.tombstones & !below;
+            let begin = number * BLOCK;
+            found = Some(Tombstones { begin, which, next: begin + BLOCK, blocks: looked });
+            if which != 0 {
+                break;
+            }
+        }
+        found
+    }
+
     /// The changes in the order of their numbers, from one on.
     pub(super) fn range(&self, range: RangeFrom<u64>) -> impl Iterator<Item = (u64, Change<'_>)> {
         let first = range.start / BLOCK;
@@ -186,11 +245,6 @@ impl Changes {
             let begin = if number == first { range.start % BLOCK } else { 0 };
             block.from(begin).map(move |(place, change)| (number * BLOCK + place, change))
         })
-    }
-
-    /// All changes in the order of their numbers.
-    pub(super) fn iter(&self) -> impl Iterator<Item = (u64, Change<'_>)> {
-        self.range(0..)
     }
 
     /// Those that are no tombstones.

@@ -1,6 +1,6 @@
 //! What a node knows, in short: of each origin the incarnation and the number of the latest change.
 //!
-//! Pure. Runs on the control thread. Two nodes with equal digests have equal logs. The hash of a digest travels every
+//! Pure. Runs on whichever thread has the lock. Two nodes with equal digests have equal logs. The hash of a digest travels every
 //! second; the digest itself, in parts that each fit in a datagram, only where the hashes differ.
 
 use std::collections::BTreeMap;
@@ -9,6 +9,7 @@ use siphasher::sip::SipHasher24;
 
 use super::codec::{Malformed, Reader, put_varint};
 use super::node_id::NodeId;
+use crate::limits::{MAX_CHANGES, MAX_INCARNATION};
 
 /// How much is known of one origin; a later incarnation is more than any number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -145,7 +146,11 @@ impl Digest {
         let mut summaries = BTreeMap::new();
         for _ in 0..reader.varint()? {
             let origin = NodeId(reader.array()?);
-            summaries.insert(origin, Summary { incarnation: reader.varint()?, head: reader.varint()? });
+            let summary = Summary { incarnation: reader.varint()?, head: reader.varint()? };
+            if summary.incarnation >= MAX_INCARNATION || summary.head >= MAX_CHANGES {
+                return Err(Malformed);
+            }
+            summaries.insert(origin, summary);
         }
         Ok(Self { first, last, summaries })
     }
@@ -198,7 +203,7 @@ mod tests {
 
     #[test]
     fn a_digest_comes_back() {
-        for digest in digest(&[(1, 1, 5), (2, u64::MAX, 0)]).parts(1) {
+        for digest in digest(&[(1, 1, 5), (2, MAX_INCARNATION - 1, 0), (3, 1, MAX_CHANGES - 1)]).parts(1) {
             let mut bytes = Vec::new();
             digest.encode(&mut bytes);
             let mut reader = Reader(&bytes);
@@ -207,6 +212,11 @@ mod tests {
             for len in 0..bytes.len() {
                 assert_eq!(Digest::decode(&mut Reader(&bytes[..len])), Err(Malformed), "{len}");
             }
+        }
+        for beyond in [(2, MAX_INCARNATION, 0), (2, 1, MAX_CHANGES), (2, u64::MAX, u64::MAX)] {
+            let mut bytes = Vec::new();
+            digest(&[beyond]).encode(&mut bytes);
+            assert_eq!(Digest::decode(&mut Reader(&bytes)), Err(Malformed), "{beyond:?}");
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Where in the logs the changes stand, by the names of their records.
 //!
-//! Pure. Runs on the control thread. Twelve bytes an entry: the bytes that are looked for stand in the logs. A registration
+//! Pure. Runs on whichever thread has the lock. Twelve bytes an entry: the bytes that are looked for stand in the logs. A registration
 //! is found by its own name, which is part of its key, and by its address's reverse name; a tombstone by its own name.
 
 use foldhash::fast::SeedableRandomState;
@@ -10,6 +10,7 @@ use std::hash::BuildHasher;
 
 use super::record::Record;
 use super::statement::STATEMENT;
+use crate::limits::MAX_CHANGES;
 use crate::share_out::share_out;
 
 /// A change, by the place of its log and its number there.
@@ -18,10 +19,24 @@ pub(super) struct Place(u64);
 
 const NUMBER_BITS: u32 = 48;
 
+const _: () = assert!(MAX_CHANGES == 1 << NUMBER_BITS);
+
 impl Place {
     pub(super) fn new(log: u16, number: u64) -> Self {
-        debug_assert!(number < 1 << NUMBER_BITS);
+        debug_assert!(number < MAX_CHANGES);
         Self(u64::from(log) << NUMBER_BITS | number)
+    }
+
+    /// What the places of one log take.
+    pub(super) const LOG: u64 = 1 << NUMBER_BITS;
+
+    /// The place with this number among those of all logs.
+    pub(super) fn from_number(number: u64) -> Self {
+        Self(number)
+    }
+
+    pub(super) fn as_number(self) -> u64 {
+        self.0
     }
 
     pub(super) fn log(self) -> u16 {
@@ -34,8 +49,9 @@ impl Place {
 }
 
 /// Parts of the index. They have shares of the names from one to nearly two, so that they double one after the other and not
-/// all at a time: half of the room would be empty right after that, and the thread busy with it for long.
-const PARTS: usize = 16;
+/// all at a time: half of the room would be empty right after that. And they are so many that one which doubles moves some
+/// thousand entries at most, where there are a million names: whoever registers a name waits for that.
+const PARTS: usize = 1_024;
 
 /// Registrations that are loaded in one round: what their names' hashes take stays in the caches.
 const LOADED: usize = 1 << 16;
@@ -44,12 +60,11 @@ const LOADED: usize = 1 << 16;
 pub(super) const WARMED: usize = 64;
 
 /// The index. What is found by a hash has to be compared by whoever has the logs.
-#[derive(Default)]
 pub(super) struct Index {
     /// Whether statements have come, gone or changed since somebody last asked.
     statements_changed: bool,
     hasher: SeedableRandomState,
-    parts: [HashTable<Entry>; PARTS],
+    parts: Box<[HashTable<Entry>]>,
 }
 
 /// A place and a hash, packed. The hash stands beside the place so that the table can grow without the logs.
@@ -69,6 +84,13 @@ impl Entry {
     }
 }
 
+impl Default for Index {
+    fn default() -> Self {
+        let parts = (0..PARTS).map(|_| HashTable::new()).collect();
+        Self { statements_changed: false, hasher: SeedableRandomState::default(), parts }
+    }
+}
+
 impl Index {
     /// The part that names with this hash are in, and the hash.
     fn find(&self, name: &[u8]) -> (usize, u32) {
@@ -85,9 +107,9 @@ impl Index {
     pub(super) fn reserve(&mut self, entries: usize) {
         for (i, part) in self.parts.iter_mut().enumerate() {
             // Its share of the names, and a little over what chance may add.
-            let share = 1.03 * part_width(i);
-            #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // below `entries`
-            part.reserve((entries as f64 * share) as usize, |entry| spread(entry.hash));
+            let share = entries as f64 * part_width(i);
+            #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // little more than `entries`
+            part.reserve((share + 2.0 * share.sqrt()) as usize, |entry| spread(entry.hash));
         }
     }
 
@@ -199,6 +221,11 @@ impl Index {
         self.statements_changed
     }
 
+    /// They may have: a log that has some came or went.
+    pub(super) fn note_statements(&mut self) {
+        self.statements_changed = true;
+    }
+
     /// The same, and from now on no longer.
     pub(super) fn take_statements_changed(&mut self) -> bool {
         std::mem::take(&mut self.statements_changed)
@@ -232,11 +259,11 @@ fn insert_all(parts: &mut [HashTable<Entry>], entries: &[(usize, Entry)]) {
     }
 }
 
-/// The low 16 bits of a hash as a number from 0 up to 1, raised onto a scale on which each part is a little wider than the
+/// The low 24 bits of a hash as a number from 0 up to 1, raised onto a scale on which each part is a little wider than the
 /// one before, and the last about twice as wide as the first: the logarithm to base two of 1 to 2, nearly, and cheaper.
 #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // below `PARTS`
 fn part_of(hash: u64) -> usize {
-    let fraction = (hash & 0xffff) as f32 / 65_536.0;
+    let fraction = (hash & 0x00ff_ffff) as f32 / 16_777_216.0;
     ((fraction + 0.33 * fraction * (1.0 - fraction)) * PARTS as f32) as usize % PARTS
 }
 
@@ -269,15 +296,16 @@ mod tests {
     #[test]
     fn the_parts_double_one_after_the_other() {
         let mut counts = [0usize; PARTS];
-        (0..65_536u64).for_each(|hash| counts[part_of(hash)] += 1);
+        let hashes = 1u64 << 24;
+        (0..hashes).for_each(|hash| counts[part_of(hash)] += 1);
         let widest = counts.iter().max().unwrap();
         let narrowest = counts.iter().min().unwrap();
         assert!((1.8..2.0).contains(&(*widest as f64 / *narrowest as f64)), "{counts:?}");
         for pair in counts.windows(2) {
-            assert!((1.02..1.09).contains(&(pair[1] as f64 / pair[0] as f64)), "{counts:?}");
+            assert!((0.99..1.01).contains(&(pair[1] as f64 / pair[0] as f64)), "{counts:?}");
         }
         for (part, count) in counts.iter().enumerate() {
-            let width = *count as f64 / 65_536.0;
+            let width = *count as f64 / hashes as f64;
             assert!((width / part_width(part) - 1.0).abs() < 0.01, "{part}: {width} {}", part_width(part));
         }
         assert_eq!(size_of::<Entry>(), 12);

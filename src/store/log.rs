@@ -1,7 +1,7 @@
 //! The log of one origin: every change that a node has made to its registrations, but for those that a later one has
 //! made void.
 //!
-//! Pure. Runs on the control thread. An origin numbers its changes densely from 1; for each registration the log keeps the
+//! Pure. Runs on whichever thread has the lock. An origin numbers its changes densely from 1; for each registration the log keeps the
 //! latest change alone, which either says what is registered or that it is no more (a tombstone).
 
 use super::changes::{Change, Changes};
@@ -9,6 +9,22 @@ use super::codec::{Malformed, Reader, put_bytes, put_varint, varint_len};
 use super::digest::Summary;
 use super::node_id::NodeId;
 use super::record::MAX_RECORD_LEN;
+use super::sweep::Noting;
+use crate::limits::{MAX_CHANGES, MAX_INCARNATION};
+
+/// What a log is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Role {
+    /// It is what is known of its origin.
+    Current,
+    /// It is being gathered, and will take the place of what is known of its origin.
+    Staged,
+    /// It is being taken apart. If `quiet`, nothing of it is answered any more.
+    Leaving {
+        /// None of its names has to be noted.
+        quiet: bool,
+    },
+}
 
 /// One origin's changes, as far as they are known here.
 #[derive(Clone, Debug)]
@@ -24,11 +40,31 @@ pub(super) struct Log {
     pub(super) changes: Changes,
     /// The origin is a live member: its records are in answers.
     pub(super) up: bool,
+    pub(super) role: Role,
+    /// Its names are being noted as changed.
+    pub(super) noting: Option<Noting>,
+    /// Tombstones up to the floor are being dropped, from this number on.
+    pub(super) dropping: Option<u64>,
 }
 
 impl Log {
     pub(super) fn new(origin: NodeId, incarnation: u64) -> Self {
-        Self { origin, incarnation, head: 0, floor: 0, changes: Changes::default(), up: true }
+        Self {
+            origin,
+            incarnation,
+            head: 0,
+            floor: 0,
+            changes: Changes::default(),
+            up: true,
+            role: Role::Current,
+            noting: None,
+            dropping: None,
+        }
+    }
+
+    /// Whether it is answered from.
+    pub(super) fn is_visible(&self) -> bool {
+        self.up && self.role == Role::Current
     }
 
     pub(super) fn live(&self) -> usize {
@@ -39,7 +75,8 @@ impl Log {
         (self.origin, Summary { incarnation: self.incarnation, head: self.head })
     }
 
-    /// The changes after `from`, as many as fit in `max_len` bytes and at least one.
+    /// The changes after `from`, as many as fit in `max_len` bytes and at least one. It ends between two names where that is
+    /// possible: who gets it shall not show half of a name's addresses.
     pub(super) fn delta(&self, from: u64, max_len: usize) -> Delta {
         let mut delta = Delta {
             origin: self.origin,
@@ -56,6 +93,7 @@ impl Log {
             let change_len = change.as_bytes().len();
             len += change_len + 2 * varint_len(change_len as u64) + 4;
             if len > max_len && !delta.is_empty() {
+                delta.leave_name(change.record().name);
                 delta.to = delta.numbers.last().map_or(from, |(last, _)| *last);
                 break;
             }
@@ -114,6 +152,18 @@ impl Delta {
         floor == self.floor || head >= floor.max(self.floor)
     }
 
+    /// Leaves the changes of this name out that are at the end, unless there are no others.
+    fn leave_name(&mut self, name: &[u8]) {
+        let begins = |at: usize| at.checked_sub(1).map_or(0, |before| self.numbers[before].1);
+        let has_name =
+            |at: &usize| Change::known(&self.bytes[begins(*at)..self.numbers[*at].1]).record().name == name;
+        let others = self.numbers.len() - (0..self.numbers.len()).rev().take_while(has_name).count();
+        if others > 0 {
+            self.bytes.truncate(begins(others));
+            self.numbers.truncate(others);
+        }
+    }
+
     fn push(&mut self, number: u64, change: Change<'_>) {
         self.bytes.extend_from_slice(change.as_bytes());
         self.numbers.push((number, self.bytes.len()));
@@ -155,8 +205,7 @@ impl Delta {
         let [incarnation, floor, from] = [reader.varint()?, reader.varint()?, reader.varint()?];
         let to = from.checked_add(reader.varint()?).ok_or(Malformed)?;
         let head = to.checked_add(reader.varint()?).ok_or(Malformed)?;
-        // Numbers have 48 bits in the indexes; at a million changes a second that is nine years of one start.
-        if head >= 1 << 48 || floor > head {
+        if head >= MAX_CHANGES || incarnation >= MAX_INCARNATION || floor > head {
             return Err(Malformed);
         }
         let count = reader.varint()?;

@@ -1,52 +1,63 @@
 //! The registrations of all nodes, as far as they are known to this one: a set of logs, one for each origin.
 //!
-//! Pure: no clock and no I/O. Runs on the control thread.
+//! Pure: no clock and no I/O. Runs on whichever thread has the lock.
 //!
 //! **Single writer.** A registration belongs to the node that made it, its origin, and only that node changes it. It
 //! numbers every change by (incarnation, sequence). Of two changes to one registration the one with the higher number
 //! holds, so that merging is commutative, associative and idempotent, and no clocks are compared. `docs/gossip.md` has
 //! the invariants.
 
+mod changed;
 mod changes;
 mod codec;
 mod digest;
 mod disk;
+mod disk_check;
+mod disk_mark;
 mod index;
 mod log;
 mod merge;
 mod name_set;
 mod node_id;
 mod record;
+mod reserve;
+mod scan;
 mod shared;
 mod statement;
+mod sweep;
+mod work;
 
 use std::collections::BTreeMap;
 
+pub use changed::Changed;
+use changed::note;
 use changes::Change;
 pub use codec::{Malformed, Reader, put_bytes, put_varint};
 pub use digest::{Digest, Summary, Want};
-pub use disk::{Disk, DiskError, Found, Write};
+pub use disk::{Disk, DiskError, Found, Write, file_in};
+pub use disk_check::check;
 use index::{Index, Place};
 pub use log::Delta;
-use log::Log;
+use log::{Log, Role};
 pub use name_set::NameSet;
 pub use node_id::NodeId;
 pub use record::{
     Attributes, Key, MAX_CHECK_LEN, MAX_INSTANCE_LEN, MAX_RDATA_LEN, Parts, Record, State, TooLong, encode,
     encode_to,
 };
-pub use shared::SharedStore;
+pub use scan::Cursor;
+pub use shared::{ReadStore, SharedStore};
 use statement::STATEMENT;
 pub use statement::{STATEMENT_INSTANCE, Statements, Target};
+pub use sweep::MAX_CHANGED;
+use sweep::Sweeps;
 
 use crate::policy::select::Standing;
 use crate::wire::record::rtype;
-
-/// Tombstones of our own that are kept at least, whatever the number of registrations.
-const MIN_TOMBSTONES: usize = 10_000;
+use work::Work;
 
 /// Origins at most: their places in the indexes have 16 bits.
-pub const MAX_ORIGINS: usize = 1 << 16;
+pub const MAX_ORIGINS: usize = crate::limits::MAX_ORIGINS;
 
 /// What [`Store::apply`] did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,7 +73,7 @@ pub enum Applied {
     /// Nothing: it claims to come from this node, in a later incarnation than this one. Two nodes have the same id, or an
     /// old copy of our data was started.
     Impostor,
-    /// Nothing: other nodes have registered more than there may be.
+    /// Nothing: other nodes have registered more than there may be, or there are too many of them.
     Full,
 }
 
@@ -79,7 +90,7 @@ enum Put {
 
 /// Bytes of changes that are held for other nodes at most. With what the indexes and the table add that is some three times
 /// as much memory.
-pub const MAX_FOREIGN_LEN: usize = 4 << 30;
+pub const MAX_FOREIGN_LEN: usize = crate::limits::MAX_FOREIGN_LEN;
 
 /// A record for the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,21 +107,32 @@ pub struct Answer<'a> {
 
 /// All logs.
 pub struct Store {
-    /// Ours is the first. A log keeps its place until its origin is forgotten.
+    /// Ours is the first. A log keeps its place until it has been taken apart.
     logs: Vec<Option<Log>>,
+    /// Places without a log.
+    free: Vec<u16>,
+    /// Where what is known of an origin is.
     places: BTreeMap<NodeId, u16>,
     /// Logs that replace what there is of their origin as soon as they are complete: of a new incarnation, or because we
     /// were behind the floor.
-    staged: BTreeMap<NodeId, Log>,
+    staged: BTreeMap<NodeId, u16>,
     index: Index,
     /// Names, in wire form and lower case, whose records are others than when [`take_changed`](Self::take_changed) was
     /// last called.
     changed: NameSet,
     /// What holds of all that has been said, as of the last [`take_changed`](Self::take_changed).
     statements: Statements,
+    sweeps: Sweeps,
+    /// Bytes of changes that are held for other nodes.
+    foreign_len: usize,
     max_foreign_len: usize,
+    /// Names that are noted as changed at most; when there are more, only how many.
+    max_changed: usize,
+    /// Names that have changed and are not noted one by one.
+    lost_changes: usize,
     /// The latest change of our own; kept for its room.
     change: Vec<u8>,
+    work: Work,
 }
 
 impl Store {
@@ -123,13 +145,19 @@ impl Store {
         own.head = 1;
         Self {
             logs: vec![Some(own)],
+            free: Vec::new(),
             places: BTreeMap::from([(me, 0)]),
             staged: BTreeMap::new(),
             index: Index::default(),
             changed: NameSet::default(),
             statements: Statements::default(),
+            sweeps: Sweeps::default(),
+            foreign_len: 0,
             max_foreign_len: MAX_FOREIGN_LEN,
+            max_changed: usize::MAX,
+            lost_changes: 0,
             change: Vec::new(),
+            work: Work::default(),
         }
     }
 
@@ -146,10 +174,10 @@ impl Store {
         Self { max_foreign_len, ..self }
     }
 
-    /// Bytes of changes that are held for other nodes.
-    fn foreign_len(&self) -> usize {
-        let held = self.logs.iter().skip(1).flatten().chain(self.staged.values());
-        held.map(|log| log.changes.bytes()).sum()
+    /// Bytes of changes that are held for other nodes, also of what is being taken apart.
+    #[must_use]
+    pub fn foreign_len(&self) -> usize {
+        self.foreign_len
     }
 
     /// This node.
@@ -164,8 +192,20 @@ impl Store {
         self.own_log().incarnation
     }
 
+    /// The number of this node's latest change.
+    #[must_use]
+    pub fn own_head(&self) -> u64 {
+        self.own_log().head
+    }
+
     fn own_log(&self) -> &Log {
         self.logs[0].as_ref().expect("a node does not forget itself")
+    }
+
+    /// What is known of the origins, with the places.
+    fn current(&self) -> impl Iterator<Item = (u16, &Log)> {
+        let logs = (0..).zip(&self.logs).filter_map(|(place, log)| Some((place, log.as_ref()?)));
+        logs.filter(|(_, log)| log.role == Role::Current)
     }
 
     fn log(&self, origin: NodeId) -> Option<&Log> {
@@ -305,7 +345,7 @@ impl Store {
     /// The registrations of `name`, in wire form and lower case, with their origins and whether these are up.
     pub fn named<'a>(&'a self, name: &'a [u8]) -> impl Iterator<Item = (NodeId, bool, Record<'a>)> {
         self.index.by_name(name).filter_map(move |place| {
-            let log = self.logs[usize::from(place.log())].as_ref()?;
+            let log = self.logs[usize::from(place.log())].as_ref().filter(|log| log.role == Role::Current)?;
             let record = log.changes.get(place.number()).filter(|change| change.is_live())?.record();
             (record.name == name).then_some((log.origin, log.up, record))
         })
@@ -313,7 +353,7 @@ impl Store {
 
     /// Each log that is known: whose, of which start, and the number of its latest change.
     pub fn heads(&self) -> impl Iterator<Item = (NodeId, u64, u64)> {
-        self.logs.iter().flatten().map(|log| (log.origin, log.incarnation, log.head))
+        self.current().map(|(_, log)| (log.origin, log.incarnation, log.head))
     }
 
     /// The number of the change that has registered `record`, in the log of `origin`.
@@ -325,18 +365,15 @@ impl Store {
 
     /// All registrations, with their origins and whether these are up.
     pub fn all(&self) -> impl Iterator<Item = (NodeId, bool, Record<'_>)> {
-        self.logs
-            .iter()
-            .flatten()
-            .flat_map(|log| log.changes.live().map(|change| (log.origin, log.up, change.record())))
+        self.current()
+            .flat_map(|(_, log)| log.changes.live().map(|change| (log.origin, log.up, change.record())))
             .filter(|(_, _, record)| record.rtype != STATEMENT)
     }
 
     /// One of `shares` shares of what is registered by the origins that are up, with the places of their logs: what answers are
     /// made of.
     pub fn answered(&self, share: usize, shares: usize) -> impl Iterator<Item = (u16, Record<'_>)> {
-        let logs = (0..).zip(&self.logs);
-        let up = logs.filter_map(|(place, log)| Some((place, log.as_ref().filter(|log| log.up)?)));
+        let up = self.current().filter(|(_, log)| log.up);
         let records = up.flat_map(move |(place, log)| {
             log.changes.live_share(share, shares).map(move |change| (place, change.record()))
         });
@@ -353,7 +390,7 @@ impl Store {
     /// How many registrations there are, over all origins.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.logs.iter().flatten().map(Log::live).sum()
+        self.current().map(|(_, log)| log.live()).sum()
     }
 
     /// Whether there are none.
@@ -388,7 +425,12 @@ impl Store {
         let log = self.log_mut(now.log());
         let before = void.and_then(|number| log.changes.remove(number));
         log.changes.insert(now.number(), change);
-        let up = log.up;
+        let is_visible = log.is_visible();
+        if now.log() > 0 {
+            self.foreign_len += change.as_bytes().len();
+            self.foreign_len -= before.as_ref().map_or(0, |before| before.len());
+        }
+        self.work.add_alone(1);
         let was_live = before.as_deref().map(|bytes| Change::known(bytes).is_live());
         match void.map(|number| Place::new(now.log(), number)) {
             // The key is the same, and so are the names that it is found under.
@@ -403,41 +445,27 @@ impl Store {
             None => self.index.insert(now, record, change.is_live()),
         }
         let matters = was_live == Some(true) || change.is_live();
-        if up && matters && before.as_deref() != Some(change.as_bytes()) { Put::Answered } else { Put::Kept }
+        let differs = before.as_deref() != Some(change.as_bytes());
+        if matters && (is_visible && differs || self.is_noting(now.log())) {
+            Put::Answered
+        } else {
+            Put::Kept
+        }
     }
 
     fn take(&mut self, place: u16, number: u64) -> Option<Box<[u8]>> {
         let bytes = self.log_mut(place).changes.remove(number)?;
+        self.foreign_len -= if place > 0 { bytes.len() } else { 0 };
         let change = Change::known(&bytes);
         self.index.remove(Place::new(place, number), &change.record(), change.is_live());
         Some(bytes)
-    }
-
-    /// Notes the names whose records depend on `record`.
-    fn note(&mut self, record: Record<'_>) {
-        note(&mut self.changed, record);
-    }
-
-    /// Names, in wire form and lower case, whose records have changed since this was last called.
-    pub fn take_changed(&mut self) -> NameSet {
-        if self.index.take_statements_changed() {
-            self.refresh_statements();
-        }
-        let room = self.changed.room();
-        std::mem::replace(&mut self.changed, room)
-    }
-
-    /// How many names that would be.
-    #[must_use]
-    pub fn changed(&self) -> usize {
-        self.changed.len() + usize::from(self.index.statements_changed())
     }
 
     /// The records of `name`, in wire form and lower case, of all origins that are up: what is registered, and pointers
     /// to the names that have the address whose reverse name it is. Several may be the same.
     pub fn answers<'a>(&'a self, name: &'a [u8]) -> impl Iterator<Item = Answer<'a>> {
         self.index.by_name(name).filter_map(move |place| {
-            let log = self.logs[usize::from(place.log())].as_ref().filter(|log| log.up)?;
+            let log = self.logs[usize::from(place.log())].as_ref().filter(|log| log.is_visible())?;
             let record = log.changes.get(place.number()).filter(|change| change.is_live())?.record();
             let ttl_s = record.ttl_s();
             if record.name == name {
@@ -458,43 +486,11 @@ impl Store {
     }
 
     fn new_place(&mut self) -> Option<u16> {
-        let free = self.logs.iter().position(Option::is_none);
-        let place = free.or_else(|| {
-            (self.logs.len() < MAX_ORIGINS).then(|| {
-                self.logs.push(None);
-                self.logs.len() - 1
-            })
-        })?;
-        u16::try_from(place).ok()
-    }
-
-    /// Drops tombstones up to `floor`, which all who have less than that will be told of by a full log.
-    fn raise_floor(&mut self, place: u16, floor: u64) {
-        let log = self.log_mut(place);
-        let floor = floor.min(log.head);
-        if floor <= log.floor {
-            return;
-        }
-        log.floor = floor;
-        let void: Vec<u64> = tombstones(log).take_while(|&number| number <= floor).collect();
-        for number in void {
-            self.take(place, number);
-        }
-    }
-
-    /// Drops our own tombstones up to the change `acknowledged`, which every live member has; and the older half of them
-    /// when they are many more than the registrations. Safe at any time: whoever is behind takes the full log.
-    pub fn compact(&mut self, acknowledged: u64) {
-        let own = self.own_log();
-        let mut floor = acknowledged.min(own.head);
-        let count = own.changes.tombstones();
-        if count > MIN_TOMBSTONES.max(own.live()) {
-            floor = floor.max(tombstones(own).nth(count / 2).unwrap_or_default());
-        }
-        // A floor that drops nothing would send those who are behind it the full log for nothing.
-        if floor > own.floor && tombstones(own).next().is_some_and(|first| first <= floor) {
-            self.raise_floor(0, floor);
-        }
+        self.free.pop().or_else(|| {
+            let place = u16::try_from(self.logs.len()).ok()?;
+            self.logs.push(None);
+            Some(place)
+        })
     }
 
     /// The part of the log of `origin` after `from`, as much of it as fits in `max_len` bytes, and the whole log for who is
@@ -502,7 +498,7 @@ impl Store {
     #[must_use]
     pub fn delta(&self, origin: NodeId, from: u64, max_len: usize) -> Option<Delta> {
         let log = self.log(origin).filter(|log| log.head > from)?;
-        Some(log.delta(if from < log.floor { 0 } else { from }, max_len))
+        Some(self.part(log, if from < log.floor { 0 } else { from }, max_len))
     }
 
     /// The part that follows on `part`, whatever the floor is; `None` if that was the last, or the origin has begun anew.
@@ -510,10 +506,17 @@ impl Store {
     pub fn delta_after(&self, part: &Delta, max_len: usize) -> Option<Delta> {
         let log =
             self.log(part.origin).filter(|log| log.incarnation == part.incarnation && log.head > part.to)?;
-        Some(log.delta(part.to, max_len))
+        Some(self.part(log, part.to, max_len))
     }
 
-    /// Whether the origin is up: if not, its records are kept but withheld from answers.
+    fn part(&self, log: &Log, from: u64, max_len: usize) -> Delta {
+        let delta = log.delta(from, max_len);
+        self.work.add(delta.len());
+        delta
+    }
+
+    /// Whether the origin is up: if not, its records are kept but withheld from answers. That holds at once; its names are noted
+    /// by sweeps.
     pub fn set_up(&mut self, origin: NodeId, up: bool) {
         let Some(&place) = self.places.get(&origin) else { return };
         let log = self.log_mut(place);
@@ -523,33 +526,22 @@ impl Store {
         }
     }
 
-    /// Removes all that is known of `origin`, which is another node.
+    /// Removes all that is known of `origin`, which is another node: from answers at once, from memory by sweeps.
     pub fn forget(&mut self, origin: NodeId) {
-        self.staged.remove(&origin);
-        if origin == self.me() {
-            return;
+        if let Some(place) = self.staged.remove(&origin) {
+            self.dismiss(place);
         }
-        let Some(place) = self.places.remove(&origin) else { return };
-        if self.logs[usize::from(place)].as_ref().is_some_and(|log| log.up) {
-            self.note_all(place);
+        if origin != self.me()
+            && let Some(place) = self.places.remove(&origin)
+        {
+            self.dismiss(place);
         }
-        let log = self.logs[usize::from(place)].take();
-        for (number, change) in log.iter().flat_map(|log| log.changes.iter()) {
-            self.index.remove(Place::new(place, number), &change.record(), change.is_live());
-        }
-    }
-
-    fn note_all(&mut self, place: u16) {
-        let mut changed = std::mem::take(&mut self.changed);
-        let live = self.logs[usize::from(place)].iter().flat_map(|log| log.changes.live());
-        live.for_each(|change| note(&mut changed, change.record()));
-        self.changed = changed;
     }
 
     /// What is known of the origins that are up: the same on all nodes once they have talked to each other.
     #[must_use]
     pub fn digest(&self) -> Digest {
-        Digest::new(self.logs.iter().flatten().filter(|log| log.up).map(Log::summary))
+        Digest::new(self.current().filter(|(_, log)| log.up).map(|(_, log)| log.summary()))
     }
 
     /// The hash of that, which is all that travels while nothing changes.
@@ -562,7 +554,7 @@ impl Store {
     /// What is known of all origins, up or not: nobody needs to tell us of that.
     #[must_use]
     pub fn known(&self) -> Digest {
-        Digest::new(self.logs.iter().flatten().map(Log::summary))
+        Digest::new(self.current().map(|(_, log)| log.summary()))
     }
 
     /// Bytes on the heap, but for what the allocator adds.
@@ -570,20 +562,4 @@ impl Store {
     pub fn heap_len(&self) -> usize {
         self.index.heap_len() + self.logs.iter().flatten().map(|log| log.changes.heap_len()).sum::<usize>()
     }
-}
-
-/// Adds the names whose records depend on `record`.
-fn note(changed: &mut NameSet, record: Record<'_>) {
-    if record.rtype == STATEMENT {
-        return; // the index knows, and which names depend on it is found out when they are taken
-    }
-    changed.insert(record.name);
-    if let Some(reverse) = record.reverse_name() {
-        changed.insert(reverse.as_wire());
-    }
-}
-
-/// The numbers of a log's tombstones.
-fn tombstones(log: &Log) -> impl Iterator<Item = u64> {
-    log.changes.iter().filter(|(_, change)| !change.is_live()).map(|(number, _)| number)
 }

@@ -1,6 +1,6 @@
 //! A registration: who owns it, what it says, and its bytes, which are the same in memory, on disk and on the wire.
 //!
-//! Pure. Runs on the control thread.
+//! Pure. Runs on whichever thread has the lock.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -12,16 +12,16 @@ use crate::wire::record::rtype;
 use crate::wire::reverse_name::ReverseName;
 
 /// Bytes of an instance's name at most; a container's id has 64.
-pub const MAX_INSTANCE_LEN: usize = 64;
+pub const MAX_INSTANCE_LEN: usize = crate::limits::MAX_INSTANCE_LEN;
 /// Bytes of a record's data at most. A hundred of them still fit in an answer over TCP.
-pub const MAX_RDATA_LEN: usize = 4096;
+pub const MAX_RDATA_LEN: usize = crate::limits::MAX_RDATA_LEN;
 /// Bytes of all attributes at most.
-pub(super) const MAX_ATTRIBUTES_LEN: usize = 1024;
+pub(super) const MAX_ATTRIBUTES_LEN: usize = crate::limits::MAX_ATTRIBUTES_LEN;
 /// Bytes of a registration at most.
-pub(super) const MAX_RECORD_LEN: usize = MAX_INSTANCE_LEN + 255 + MAX_RDATA_LEN + MAX_ATTRIBUTES_LEN + 16;
+pub(super) const MAX_RECORD_LEN: usize = crate::limits::MAX_RECORD_LEN;
 
 /// Bytes of a check at most.
-pub const MAX_CHECK_LEN: usize = 256;
+pub const MAX_CHECK_LEN: usize = crate::limits::MAX_CHECK_LEN;
 
 /// Attributes by their kinds. One of a kind that we do not know is kept and passed on as it is: two releases may run side
 /// by side.

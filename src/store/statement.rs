@@ -1,6 +1,6 @@
 //! What is said to the whole cluster, rather than registered by one node: drains, and policies.
 //!
-//! Pure. Runs on the control thread. A statement is a registration like others, of the node where it was made, so it travels,
+//! Pure. Runs on whichever thread has the lock. A statement is a registration like others, of the node where it was made, so it travels,
 //! lasts and is made durable as they do. Its name is the root and its type 0, which no record has. Any node may say something
 //! else about the same target: each statement has a count, one more than the highest that was known, and the highest counts
 //! (of equal ones that of the highest node id). So the last word holds wherever it was said, without clocks; and it holds, too,
@@ -10,10 +10,11 @@ use std::collections::{BTreeMap, HashSet};
 use std::net::IpAddr;
 
 use super::Store;
-use super::changes::Change;
 use super::codec::{Malformed, Reader, put_varint};
+use super::log::Role;
 use super::node_id::NodeId;
 use super::record::{Attributes, Key, MAX_INSTANCE_LEN, Record, encode};
+use crate::limits::MAX_STATEMENT_COUNT;
 use crate::policy::rules::Scope;
 use crate::policy::select::Standing;
 use crate::wire::name::Name;
@@ -107,7 +108,9 @@ impl Statements {
         for (origin, record) in records.filter(|(_, record)| record.rtype == STATEMENT) {
             let Ok(target) = Target::decode(record.rdata) else { continue };
             let Some(mut reader) = record.value().map(Reader) else { continue };
-            let Ok(count) = reader.varint() else { continue };
+            let Some(count) = reader.varint().ok().filter(|count| *count < MAX_STATEMENT_COUNT) else {
+                continue;
+            };
             let word = Word { count, origin, value: reader.0 };
             let before = words.get(&target);
             if before.is_none_or(|before| (before.count, before.origin) < (count, origin)) {
@@ -160,7 +163,8 @@ impl Statements {
     /// nothing does. As the bytes of a registration.
     #[must_use]
     pub fn say(&self, target: &Target, value: Option<&[u8]>) -> Box<[u8]> {
-        let count = self.counts.get(target).copied().unwrap_or_default() + 1;
+        // At the limit the higher node id has the last word, as of equal counts.
+        let count = (self.counts.get(target).copied().unwrap_or_default() + 1).min(MAX_STATEMENT_COUNT - 1);
         let mut said = Vec::new();
         put_varint(&mut said, count);
         said.extend_from_slice(value.unwrap_or_default());
@@ -219,29 +223,21 @@ impl Store {
         log.map_or_else(|| record.standing(), |log| self.statements.standing(log.origin, record))
     }
 
-    /// Finds what holds of all that has been said, and notes the names whose answers are others by that.
+    /// Finds what holds of all that has been said, and has the names noted whose answers are others by that.
     pub(super) fn refresh_statements(&mut self) {
         let root = [0];
         let places = self.index.by_name(&root);
+        let mut count = 0;
         let now = Statements::read(places.filter_map(|place| {
-            let log = self.logs[usize::from(place.log())].as_ref()?;
+            count += 1;
+            let log = self.logs[usize::from(place.log())].as_ref().filter(|log| log.role == Role::Current)?;
             let change = log.changes.get(place.number()).filter(|change| change.is_live())?;
             Some((log.origin, change.record()))
         }));
+        self.work.add(count);
         let before = std::mem::replace(&mut self.statements, now);
-        let targets: Vec<_> = before.difference(&self.statements).collect();
-        if targets.is_empty() {
-            return;
-        }
-        let mut changed = std::mem::take(&mut self.changed);
-        for log in self.logs.iter().flatten().filter(|log| log.up) {
-            for record in log.changes.live().map(Change::record) {
-                if targets.iter().any(|target| Statements::concerns(target, log.origin, &record)) {
-                    changed.insert(record.name);
-                }
-            }
-        }
-        self.changed = changed;
+        let targets: Vec<_> = before.difference(&self.statements).cloned().collect();
+        self.note_targets(&targets);
     }
 }
 
@@ -267,8 +263,10 @@ mod tests {
         let bytes = at.statements().say(target, value);
         at.register_encoded(&bytes);
         other.apply(&at.delta(at.me(), 0, usize::MAX).unwrap());
-        at.take_changed();
-        other.take_changed();
+        for store in [at, other] {
+            store.settle();
+            store.take_changed();
+        }
     }
 
     fn drained(store: &Store) -> Vec<bool> {
@@ -336,6 +334,9 @@ mod tests {
                 a.register_encoded(&bytes);
                 b.apply(&a.delta(a.me(), 0, usize::MAX).unwrap());
                 for store in [&mut a, &mut b] {
+                    assert!(!store.directives_settled());
+                    store.settle();
+                    assert!(store.directives_settled());
                     let changed = store.take_changed();
                     assert_eq!(changed.contains(web.as_wire()), concerned, "{target:?}");
                     assert_eq!(changed.len(), usize::from(concerned));

@@ -1,11 +1,12 @@
 //! The immutable name table that every lookup is answered from.
 //!
-//! Workers read a [`Table`] through a [`Reader`](crate::snapshot::Reader); the control thread makes the next one of the names
+//! Workers read a [`Table`] through a [`Reader`](crate::snapshot::Reader); the thread `tables` makes the next one of the names
 //! that have changed in the [store](crate::store) and swaps it in with a [`Publisher`]. A table is never changed after it was published, so there is nothing to lock.
 //!
 //! A name lives in one of many shards, chosen by its hash. Shards that a new table has in common with the one
 //! before it are shared, not copied: a small change costs little to publish and leaves the workers' caches warm.
 
+mod crowded;
 mod publish;
 mod recent;
 mod root;
@@ -14,6 +15,7 @@ mod update;
 mod whole;
 mod zone;
 
+pub use crowded::Crowded;
 pub use publish::Publisher;
 pub use shard::{Entry, MAX_SET_LEN, MAX_TOGETHER, RecordSet};
 pub(crate) use shard::{append_set, limit_ttl};
@@ -155,7 +157,7 @@ impl Table {
         Counts { entries: self.entries, names: self.names }
     }
 
-    /// What is known of the name that is `wire`, uncompressed; for the control thread.
+    /// What is known of the name that is `wire`, uncompressed; outside the query path.
     fn get_wire(&self, wire: &[u8]) -> Option<Entry<'_>> {
         let mut name = QueryName::default();
         name.fold_wire(wire, self.seed).ok()?;

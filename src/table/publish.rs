@@ -1,19 +1,20 @@
-//! Handing tables from the control thread to the workers.
+//! Handing tables from the thread `tables` to the workers.
 //!
-//! The [`Publisher`] runs on the control thread.
+//! The [`Publisher`] runs on that thread.
 
 use std::sync::Arc;
+use std::thread::yield_now;
 
 use smallvec::SmallVec;
 
-use super::update::{Below, NameRecord, Update, between};
-use super::whole::whole;
+use super::crowded::Crowded;
+use super::update::{Below, Counts, NameRecord, Update, between};
+use super::whole::{Copied, Making, Whole, whole, whole_of_copy};
 use super::{Entry, MAX_TOGETHER, Table, ZoneSettings, name_server, shard_of};
 use crate::policy::Policy;
 use crate::policy::rules::Rules;
-use crate::precedence::make_way;
-use crate::snapshot::{Current, Reader};
-use crate::store::{NameSet, Store};
+use crate::snapshot::{Current, Reader, View};
+use crate::store::{NameSet, ReadStore, SharedStore, Store};
 use crate::wire::name::{HashSeed, Name, QueryName};
 use crate::wire::record::rtype;
 
@@ -24,6 +25,8 @@ pub struct Publisher {
     settings: ZoneSettings,
     rules: Rules,
     below: Below,
+    /// Names with more records than a table holds.
+    crowded: Crowded,
     /// Names that have changed since they were published, as long as all of them fit one publication.
     fresh: NameSet,
     /// If they do not: by the part of the table that they are in.
@@ -70,6 +73,7 @@ impl Publisher {
             settings,
             rules: Rules::default(),
             below: Below::default(),
+            crowded: Crowded::default(),
             fresh: NameSet::default(),
             pending: std::array::from_fn(|_| NameSet::default()),
             next_part: 0,
@@ -88,6 +92,12 @@ impl Publisher {
         let (names, entries) = (old.names, old.entries);
         let (shards, recent) = (old.shards.clone(), old.recent.clone());
         self.current.replace(Table { shards, recent, names, entries, ..zones });
+    }
+
+    /// A view for a thread that is no worker.
+    #[must_use]
+    pub fn view(&self) -> View<Table> {
+        self.current.view()
     }
 
     /// A view for one more worker.
@@ -111,6 +121,12 @@ impl Publisher {
     #[must_use]
     pub fn rules(&self) -> &Rules {
         &self.rules
+    }
+
+    /// The names of which some records are left out of answers, since there are more than a table holds.
+    #[must_use]
+    pub fn crowded(&self) -> &Crowded {
+        &self.crowded
     }
 
     /// Notes that the records of these names are others now.
@@ -168,74 +184,91 @@ impl Publisher {
 
     /// Makes a table in which names that have changed, `most` or somewhat more of them, have the records that `store` has
     /// now, and lets the workers have it, each with its next batch. A name's records always change as a whole.
-    pub fn publish(&mut self, store: &Store, most: usize) {
+    pub fn publish(&mut self, store: &impl ReadStore, most: usize) {
         let changed = self.take_pending(most);
         let table = self.next(&self.current.load(), &changed, store);
         self.current.replace(table);
     }
 
-    /// Makes a table of all that `store` has, and lets the workers have it. For a start, and where so many names have changed
-    /// that to look at each of them would be slower. Made by so many threads.
+    /// Publishes these names at once, before others that wait. They may wait, too.
+    pub fn publish_first(&mut self, store: &impl ReadStore, names: NameSet) {
+        let table = self.next(&self.current.load(), &Changed { parts: vec![names] }, store);
+        self.current.replace(table);
+    }
+
+    /// Makes a table of all that `store` has, and lets the workers have it. For a start, where nobody changes the store. Made by so
+    /// many threads.
     pub fn publish_whole(&mut self, store: &Store, threads: usize) {
         let old = self.current.load();
+        self.forget_pending();
+        let made = whole(store, self.making(old.seed), |name, below| count_above(name, &old, below), threads);
+        self.publish_made(made, &old, NameSet::default(), store);
+    }
+
+    /// The same while others change the store: where so many names have changed that to look at each of them would be slower. What
+    /// has changed before, as far as it has been noted, is in it; what changes meanwhile is given by `take_changed` when all has been
+    /// read, and looked up once more, so that no name has half of its records.
+    pub fn rebuild(&mut self, store: &SharedStore, take_changed: impl FnOnce() -> NameSet) {
+        let old = self.current.load();
+        self.forget_pending();
+        let copied = Copied::of(store);
+        let made =
+            whole_of_copy(&copied, self.making(old.seed), |name, below| count_above(name, &old, below));
+        drop(copied);
+        self.publish_made(made, &old, take_changed(), store);
+    }
+
+    fn making(&self, seed: HashSeed) -> Making<'_> {
+        Making { seed, ttl_s: self.settings.ttl_s, rules: &self.rules }
+    }
+
+    /// Forgets which names have changed: a table is going to be made of all.
+    pub fn forget_pending(&mut self) {
         self.fresh = NameSet::default();
         self.pending = std::array::from_fn(|_| NameSet::default());
-        let count = |name: &[u8], below: &mut Below| {
-            between(name, &old.zones).for_each(|above| *below.entry(above.into()).or_default() += 1);
-        };
-        let (shards, names, below) = whole(store, old.seed, self.settings.ttl_s, &self.rules, count, threads);
-        self.below = below;
+    }
+
+    /// Publishes shards that were made of the whole store, with `changed` names looked up once more.
+    fn publish_made(
+        &mut self,
+        Whole { shards, names, below, crowded }: Whole,
+        old: &Table,
+        changed: NameSet,
+        store: &impl ReadStore,
+    ) {
+        (self.below, self.crowded) = (below, crowded);
         let zones = Table::without_names(&self.domains, self.settings, old.seed, old.serial);
         let table = Table { shards, names, entries: names, ..zones };
         // What is not in the store: the domains' name servers, and names that exist because others stand below them.
+        let mut special = changed;
         let apexes: Vec<_> = self.domains.iter().map(Name::to_lower_case).collect();
-        let special = apexes.iter().map(Name::as_wire).chain(self.below.keys().map(|name| &**name)).collect();
+        special.extend(apexes.iter().map(Name::as_wire).chain(self.below.keys().map(|name| &**name)));
         let table = self.next(&table, &Changed { parts: vec![special] }, store);
         self.current.replace(table);
     }
 
     /// The table that follows on `old` when these names have changed.
-    fn next(&mut self, old: &Table, changed: &Changed, store: &Store) -> Table {
-        let mut counts = old.counts();
+    fn next(&mut self, old: &Table, changed: &Changed, store: &impl ReadStore) -> Table {
         let names: Vec<_> = changed.iter().collect();
-        let mut update = Update::new(old.seed(), names.len());
-        let mut bare = Vec::new();
-        let mut before = [None; MAX_TOGETHER];
-        for (i, &name) in names.iter().enumerate() {
-            make_way(i);
-            if i % MAX_TOGETHER == 0 {
-                before = look_up(&names[i..names.len().min(i + MAX_TOGETHER)], old, store);
+        let mut next = Next {
+            old,
+            counts: old.counts(),
+            update: Update::new(old.seed(), names.len()),
+            bare: Vec::new(),
+        };
+        for (done, together) in names.chunks(MAX_TOGETHER).enumerate() {
+            if done > 0 {
+                yield_now(); // between two looks at the store, which others wait for
             }
-            // Every apex has a name server: those it was given, or ours (RFC 1035 §5.2).
-            let server = self.own_name_server(name);
-            let answers = store.answers(name);
-            let mut records: SmallVec<[_; 8]> = answers
-                .map(|answer| NameRecord {
-                    rtype: answer.rtype,
-                    ttl_s: answer.ttl_s.unwrap_or(self.settings.ttl_s),
-                    rdata: answer.rdata,
-                    standing: answer.standing,
-                })
-                .collect();
-            if let Some(server) =
-                server.as_ref().filter(|_| records.iter().all(|record| record.rtype != rtype::NS))
-            {
-                records.push(NameRecord::new(rtype::NS, self.settings.ttl_s, server.as_wire()));
-            }
-            let before = before[i % MAX_TOGETHER];
-            let had = before.is_some_and(|before| before.sets().next().is_some());
-            let has = !records.is_empty();
-            if had != has {
-                counts.names = counts.names + usize::from(has) - usize::from(had);
-                self.count_below(name, old, has);
-            }
-            if has {
-                counts.entries += usize::from(before.is_none());
-                update.push(name, &mut records, &self.rules.of(name), true);
-            } else {
-                bare.push(name);
-            }
+            store.with(|store| {
+                let before = look_up(together, old, store);
+                together
+                    .iter()
+                    .zip(before)
+                    .for_each(|(name, before)| self.lay_out(name, before, &mut next, store));
+            });
         }
+        let Next { mut counts, mut update, bare, .. } = next;
         // Names without records exist if others stand below them, which is known only now.
         let above = changed.iter().flat_map(|name| between(name, &old.zones));
         let bare: NameSet = above.filter(|name| !changed.contains(name)).chain(bare).collect();
@@ -248,7 +281,44 @@ impl Publisher {
             counts.entries = counts.entries + usize::from(exists) - usize::from(before.is_some());
             update.push(name, &mut SmallVec::new(), &Policy::default(), exists);
         }
-        update.build(old, counts, &self.domains, self.settings)
+        let (table, left_out) = update.build(old, counts, &self.domains, self.settings);
+        self.crowded.add_names(left_out);
+        table
+    }
+
+    /// Lays out the answers of a changed name, of which there was `before`.
+    fn lay_out<'a>(&mut self, name: &'a [u8], before: Option<Entry<'_>>, next: &mut Next<'a>, store: &Store) {
+        // Every apex has a name server: those it was given, or ours (RFC 1035 §5.2).
+        let server = self.own_name_server(name);
+        let answers = store.answers(name);
+        let mut records: SmallVec<[_; 8]> = answers
+            .map(|answer| NameRecord {
+                rtype: answer.rtype,
+                ttl_s: answer.ttl_s.unwrap_or(self.settings.ttl_s),
+                rdata: answer.rdata,
+                standing: answer.standing,
+            })
+            .collect();
+        if let Some(server) =
+            server.as_ref().filter(|_| records.iter().all(|record| record.rtype != rtype::NS))
+        {
+            records.push(NameRecord::new(rtype::NS, self.settings.ttl_s, server.as_wire()));
+        }
+        let had = before.is_some_and(|before| before.sets().next().is_some());
+        let has = !records.is_empty();
+        let counts = &mut next.counts;
+        if had != has {
+            counts.names = counts.names + usize::from(has) - usize::from(had);
+            self.count_below(name, next.old, has);
+        }
+        if has {
+            counts.entries += usize::from(before.is_none());
+            let left_out = next.update.push(name, &mut records, &self.rules.of(name), true);
+            self.crowded.note(name, left_out);
+        } else {
+            self.crowded.note(name, 0);
+            next.bare.push(name);
+        }
     }
 
     /// Notes that there is one name with records more, or less, below those that `name` is below.
@@ -268,6 +338,20 @@ impl Publisher {
     }
 }
 
+/// A table in the making: the one before it, and what is known of the next so far.
+struct Next<'a> {
+    old: &'a Table,
+    counts: Counts,
+    update: Update,
+    /// Changed names without records.
+    bare: Vec<&'a [u8]>,
+}
+
+/// Counts `name` at those that it is below.
+fn count_above(name: &[u8], table: &Table, below: &mut Below) {
+    between(name, &table.zones).for_each(|above| *below.entry(above.into()).or_default() += 1);
+}
+
 /// What `table` has of up to [`MAX_TOGETHER`] names; and has memory bring what will be read of them in the `store`.
 fn look_up<'a>(names: &[&[u8]], table: &'a Table, store: &Store) -> [Option<Entry<'a>>; MAX_TOGETHER] {
     let fold = |name: &&[u8]| {
@@ -282,242 +366,4 @@ fn look_up<'a>(names: &[&[u8]], table: &'a Table, store: &Store) -> [Option<Entr
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::update::{NAMES_PER_SHARD, SHARDS};
-    use super::*;
-    use crate::store::{Attributes, Key, NodeId};
-
-    const SETTINGS: ZoneSettings = ZoneSettings { ttl_s: 1, negative_ttl_s: 1 };
-
-    fn name(text: &str) -> Name {
-        Name::from_text(text).unwrap()
-    }
-
-    /// A store and what publishes it.
-    struct World {
-        store: Store,
-        publisher: Publisher,
-    }
-
-    impl World {
-        fn new() -> Self {
-            let publisher = Publisher::new(&[name("example"), name("Example.org")], SETTINGS);
-            Self { store: Store::new(NodeId([1; 16]), 1), publisher }
-        }
-
-        fn add(&mut self, owner: &str, rtype: u16, ttl_s: u32, rdata: &[u8]) {
-            let key = Key { instance: "".into(), name: name(owner), rtype, rdata: rdata.into() };
-            self.store.register(&key, &Attributes::with_ttl_s(ttl_s)).unwrap();
-        }
-
-        fn publish(&mut self) -> Arc<Table> {
-            self.publisher.note(self.store.take_changed());
-            self.publisher.publish(&self.store, usize::MAX);
-            self.publisher.current()
-        }
-    }
-
-    fn many(world: &mut World, count: usize) {
-        (0..count).for_each(|i| world.add(&format!("n{i}.x.example"), rtype::TXT, 1, b"\x01a"));
-    }
-
-    #[test]
-    fn a_small_change_shares_all_other_shards() {
-        let mut world = World::new();
-        many(&mut world, 1000);
-        let before = world.publish();
-        world.add("N500.x.example", rtype::A, 1, &[10, 0, 0, 2]);
-        let after = world.publish();
-        let differing = before.shards.iter().zip(after.shards.iter()).filter(|(a, b)| !a.is_same(b)).count();
-        // Those of the name and of the address's reverse name, which by chance may be one.
-        assert!((1..=2).contains(&differing), "{differing}");
-        let changed = after.get(&name("n500.x.example")).unwrap().get(rtype::A).unwrap();
-        assert_eq!(changed.records[12..], [10, 0, 0, 2]);
-        let pointer = after.get(&Name::reverse([10, 0, 0, 2].into())).unwrap().get(rtype::PTR).unwrap();
-        assert_eq!(pointer.records[12..], *name("n500.x.example").as_wire());
-    }
-
-    #[test]
-    fn what_has_changed_lately_is_found_first_and_goes_into_the_shards_in_the_end() {
-        let mut world = World::new();
-        let mut rng = fastrand::Rng::with_seed(7);
-        many(&mut world, 20_000);
-        world.publish();
-        assert!(world.publisher.is_settled(), "as many as there are go into the shards at once");
-        let mut seen_aside = 0;
-        let texts = [&b"\x01b"[..], b"\x03bcd"];
-        for round in 0..24 {
-            let gone: std::collections::HashSet<_> =
-                (0..80).map(|_| name(&format!("n{}.x.example", rng.u32(..20_500)))).collect();
-            let gone: std::collections::HashSet<_> = gone.iter().map(Name::as_wire).collect();
-            world.store.remove(|record| gone.contains(record.name));
-            for _ in 0..if round % 6 == 5 { 1 } else { 300 } {
-                let owner = format!("n{}.x.example", rng.u32(..20_500));
-                world.add(&owner, rtype::TXT, 1, texts[rng.usize(..2)]);
-            }
-            let table = world.publish();
-            seen_aside += usize::from(!world.publisher.is_settled());
-            let mut made =
-                Publisher::with_seed(&[name("example"), name("Example.org")], SETTINGS, table.seed());
-            made.publish_whole(&world.store, 1);
-            let whole = made.current();
-            for i in (0..20_500).step_by(3) {
-                let name = name(&format!("n{i}.x.example"));
-                let said = |table: &Table| {
-                    table
-                        .get(&name)
-                        .map(|entry| entry.sets().map(|set| set.records.to_vec()).collect::<Vec<_>>())
-                };
-                assert_eq!(said(&table), said(&whole), "{name} in round {round}");
-            }
-            let sorted = |table: &Table| {
-                let mut all: Vec<_> =
-                    table.all().map(|(name, sets)| (name.to_vec(), sets.to_vec())).collect();
-                all.sort_unstable();
-                all
-            };
-            assert!(sorted(&table) == sorted(&whole), "round {round}");
-            assert_eq!((table.names(), table.entries), (whole.names(), whole.entries));
-        }
-        assert!(seen_aside > 16, "{seen_aside}");
-        let (names, mut turns) = (world.publisher.current().names(), 0);
-        while !world.publisher.is_settled() {
-            world.publish();
-            turns += 1;
-        }
-        assert!((2..=super::super::recent::PARTS).contains(&turns), "{turns}: a part at a time");
-        assert_eq!(world.publisher.current().names(), names);
-        assert_eq!(world.publisher.current().all().count(), world.publisher.current().entries);
-    }
-
-    #[test]
-    fn a_table_grows_and_shrinks_with_its_names_and_loses_none() {
-        let mut world = World::new();
-        for count in [10_000, 20_000, 100] {
-            many(&mut world, count);
-            world.store.remove(|record| {
-                let label = str::from_utf8(&record.name[2..=usize::from(record.name[0])]).unwrap();
-                label.parse::<usize>().unwrap() >= count
-            });
-            let table = world.publish();
-            let there = (0..20_000).filter(|i| table.get(&name(&format!("n{i}.x.example"))).is_some());
-            assert!(there.eq(0..count), "{count}");
-            assert_eq!((table.names(), table.entries), (count + 2, count + 3), "the apexes, and x.example");
-            let per_shard = count.div_ceil(table.shards.len());
-            let fits = NAMES_PER_SHARD / 4..=2 * NAMES_PER_SHARD;
-            assert!(fits.contains(&per_shard) || table.shards.len() == *SHARDS.start(), "{per_shard}");
-        }
-    }
-
-    #[test]
-    fn the_whole_made_at_once_is_what_changes_make_one_after_the_other() {
-        let mut world = World::new();
-        let mut rng = fastrand::Rng::with_seed(4);
-        for i in 0..3_000u32 {
-            let owner = ["a", "b.c", "d.e.f", ""].map(|middle| format!("n{}.{middle}.example", i % 700));
-            let owner = owner[rng.usize(..4)].replace("..", ".");
-            match rng.u8(..4) {
-                0 => world.add(&owner, rtype::TXT, rng.u32(..3), b"\x01a"),
-                1 => world.add(&owner, rtype::CNAME, 1, b"\x01y\0"),
-                _ => world.add(&owner, rtype::A, 1, &rng.u32(..500).to_be_bytes()),
-            }
-            if rng.u8(..8) == 0 {
-                world.store.remove(|record| record.rdata == rng.u32(..500).to_be_bytes());
-            }
-        }
-        world.add("c.example", rtype::A, 1, &[10, 0, 0, 1]);
-        world.add("Example.org", rtype::NS, 60, name("a.b").as_wire());
-        let all = |table: &Table| {
-            let entries = table.shards.iter().flat_map(super::super::shard::Shard::entries);
-            let mut all: Vec<_> = entries.map(|(name, sets)| (name.to_vec(), sets.to_vec())).collect();
-            all.sort_unstable();
-            (all, table.names(), table.entries)
-        };
-        let by_changes = all(&world.publish());
-        let below = world.publisher.below.clone();
-        for threads in [1, 2, 7] {
-            world.publisher.publish_whole(&world.store, threads);
-            assert_eq!(all(&world.publisher.current()), by_changes, "{threads}");
-            assert_eq!(world.publisher.below, below, "{threads}");
-        }
-        assert!(below.len() > 3 && by_changes.1 > 2_000, "{} {}", below.len(), by_changes.1);
-        world.store.remove(|_| true);
-        assert_eq!(world.publish().names(), 2, "the apexes");
-        assert!(world.publisher.below.is_empty());
-    }
-
-    #[test]
-    fn names_between_a_name_and_its_zone_exist_as_long_as_it_does() {
-        let mut world = World::new();
-        world.add("a.b.C.example", rtype::A, 1, &[10, 0, 0, 1]);
-        world.add("z.c.example", rtype::A, 1, &[10, 0, 0, 1]);
-        let table = world.publish();
-        for existing in ["b.c.example", "c.example"] {
-            assert_eq!(table.get(&name(existing)).unwrap().sets().count(), 0, "{existing}");
-        }
-        for missing in ["x.a.b.c.example", "x.example", "."] {
-            assert!(table.get(&name(missing)).is_none(), "{missing}");
-        }
-        world.store.remove(|record| record.name.starts_with(b"\x01a"));
-        let table = world.publish();
-        assert!(table.get(&name("b.c.example")).is_none() && table.get(&name("c.example")).is_some());
-        world.store.remove(|_| true);
-        let table = world.publish();
-        assert!(table.get(&name("c.example")).is_none() && table.get(&name("example")).is_some());
-        assert!(world.publisher.below.is_empty());
-    }
-
-    #[test]
-    fn each_domain_has_a_name_server_its_own_or_the_one_it_was_given() {
-        let mut world = World::new();
-        world.add("example.ORG", rtype::NS, 60, name("a.b").as_wire());
-        let table = world.publish();
-        for (apex, server) in [("example", "ns.example"), ("example.org", "a.b")] {
-            let set = table.get(&name(apex)).unwrap().get(rtype::NS).unwrap();
-            assert_eq!((set.count, &set.records[12..]), (1, name(server).as_wire()), "{apex}");
-        }
-    }
-
-    #[test]
-    fn one_type_has_one_ttl_and_its_shortest_records_first_and_each_once() {
-        let mut world = World::new();
-        for (owner, ttl_s, text) in
-            [("t.example", 60, &b"\x03abc"[..]), ("T.example", 30, b"\x01z"), ("t.EXAMPLE", 90, b"\x01z")]
-        {
-            world.add(owner, rtype::TXT, ttl_s, text);
-        }
-        let mut twice = Key {
-            instance: "other".into(),
-            name: name("t.example"),
-            rtype: rtype::TXT,
-            rdata: (*b"\x01z").into(),
-        };
-        world.store.register(&twice, &Attributes::with_ttl_s(30)).unwrap();
-        twice.instance = "third".into();
-        world.store.register(&twice, &Attributes::with_ttl_s(90)).unwrap();
-        let table = world.publish();
-        let set = table.get(&name("t.example")).unwrap().get(rtype::TXT).unwrap();
-        let fixed = b"\xc0\x0c\0\x10\0\x01\0\0\0\x1e\0";
-        assert_eq!(set.records, [&fixed[..], b"\x02\x01z", fixed, b"\x04\x03abc"].concat());
-    }
-
-    #[test]
-    fn what_cannot_stand_together_is_settled_the_same_everywhere() {
-        let mut world = World::new();
-        world.add("a.example", rtype::CNAME, 1, b"\x01y\0");
-        world.add("a.example", rtype::CNAME, 1, b"\x01x\0");
-        let set = |table: &Table| {
-            let entry = table.get(&name("a.example")).unwrap();
-            entry.sets().map(|set| (set.rtype, set.count, set.records[12..].to_vec())).collect::<Vec<_>>()
-        };
-        assert_eq!(set(&world.publish()), [(rtype::CNAME, 1, b"\x01x\0".to_vec())]);
-        world.add("a.example", rtype::A, 1, &[10, 0, 0, 1]);
-        assert_eq!(set(&world.publish()), [(rtype::A, 1, vec![10, 0, 0, 1])]);
-        for i in 0..5_000u32 {
-            world.add("many.example", rtype::A, 1, &i.to_be_bytes());
-        }
-        let table = world.publish();
-        let many = table.get(&name("many.example")).unwrap().get(rtype::A).unwrap();
-        assert_eq!(usize::from(many.count), super::super::MAX_SET_LEN / 16, "as many as an answer can carry");
-    }
-}
+mod tests;

@@ -1,6 +1,6 @@
 //! What has changed lately in a large table, beside the shards, which are written anew for many changes at once.
 //!
-//! Read by the workers, made by the control thread. A changed name is in a random shard of very many: to write that anew, its
+//! Read by the workers, made by the thread `tables`. A changed name is in a random shard of very many: to write that anew, its
 //! block has to come from memory, with those that stand beside it in the tree to be counted. Most of what a change costs is
 //! waiting for them. So where many names have changed, and they are few beside all there are, they go here first: into one of
 //! some dozen parts by their hash, each a single block as a shard is, which stays near while it is written often. A look-up finds

@@ -1,7 +1,7 @@
 //! The shards of a table, as a tree of two levels above them: tables that follow on each other share the branches in which
 //! nothing has changed.
 //!
-//! Read by the workers, made by the control thread. With many thousand shards in one array, each new table would count itself
+//! Read by the workers, made by the thread `tables`. With many thousand shards in one array, each new table would count itself
 //! among the owners of every one of them, and touch as many cache lines that nobody has near; this way it is some hundred
 //! for one change, and few for each of many.
 

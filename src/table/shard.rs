@@ -1,6 +1,6 @@
 //! One shard of the table: some dozens of names with their answers, in a single block of bytes.
 //!
-//! Read by the workers, written once by the control thread. The block is laid out so that a lookup touches few cache
+//! Read by the workers, written once by the thread `tables`. The block is laid out so that a lookup touches few cache
 //! lines and needs no pointer beyond the shard's own:
 //!
 //! ```text
@@ -17,8 +17,9 @@
 
 use std::sync::Arc;
 
+use crate::limits;
 use crate::policy::steering;
-use crate::wire::name::QueryName;
+use crate::wire::name::{self as wire_name, QueryName};
 use crate::wire::record;
 
 /// Bytes of a cache line.
@@ -26,12 +27,16 @@ const LINE_LEN: usize = 64;
 const SLOT_LEN: usize = 8;
 const SET_HEADER_LEN: usize = 6;
 
-/// Bytes in the records of one set at most: they have to fit in a message over TCP (65,535 bytes) together with its
-/// header, the longest question (259) and an OPT record, and in the set's 16-bit length.
-pub const MAX_SET_LEN: usize = 65_000;
+pub use crate::limits::MAX_SET_LEN;
 
 /// In the place of the count of record sets: the name is gone. Only where shards that still have it stand behind this one.
 const GONE: u8 = u8::MAX;
+
+const _: () =
+    assert!(limits::MAX_RECORD_SETS < GONE as usize, "no count of record sets is taken for the mark");
+const _: () = assert!(MAX_SET_LEN <= u16::MAX as usize, "a set's length has 16 bits");
+const _: () = assert!(MAX_SET_LEN / record::FIXED_LEN < STEERED as usize, "a set's record count has 15 bits");
+const _: () = assert!(wire_name::MAX_LEN <= u8::MAX as usize, "a name's length has 8 bits");
 
 /// The bit of a record count that says that a steering follows the records. There are never as many records: each takes
 /// twelve bytes at least.
@@ -51,30 +56,40 @@ pub(super) fn mark_steered(block: &mut [u8], header: usize) {
     block[header + 3] |= STEERED.to_le_bytes()[1];
 }
 
-/// Appends a record set in a shard's form: the records of one type, by their data. Those behind the first that is too much
-/// for one answer are left out. Returns how many there are.
+/// What became of the records of a set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Appended {
+    /// How many the set has.
+    pub(crate) count: u16,
+    /// How many were too much for one answer.
+    pub(crate) left_out: usize,
+}
+
+/// Appends a record set in a shard's form: the records of one type, by their data. The first that does not fit in
+/// [`MAX_SET_LEN`] is left out whole, and so are all behind it.
 pub(crate) fn append_set<'a>(
     block: &mut Vec<u8>,
     rtype: u16,
     ttl_s: u32,
-    data: impl Iterator<Item = &'a [u8]>,
-) -> u16 {
+    mut data: impl Iterator<Item = &'a [u8]>,
+) -> Appended {
     let header = block.len();
     block.resize(header + SET_HEADER_LEN, 0);
     let begin = block.len();
-    let mut count = 0u16;
-    for rdata in data {
+    let (mut count, mut left_out) = (0u16, 0);
+    while let Some(rdata) = data.next() {
         if block.len() - begin + record::FIXED_LEN + rdata.len() > MAX_SET_LEN {
+            left_out = 1 + data.by_ref().count();
             break;
         }
         record::push_record(block, rtype, ttl_s, rdata);
         count += 1;
     }
-    let len = u16::try_from(block.len() - begin).expect("bounded above");
+    let len = u16::try_from(block.len() - begin).expect("at most MAX_SET_LEN");
     for (at, field) in [rtype, count, len].into_iter().enumerate() {
         block[header + 2 * at..][..2].copy_from_slice(&field.to_le_bytes());
     }
-    count
+    Appended { count, left_out }
 }
 
 /// Lowers the TTL of each record in `sets`, which stand behind their count, to `ttl_s` where it is higher.
@@ -95,14 +110,30 @@ pub(crate) fn limit_ttl(sets: &mut [u8], ttl_s: u32) {
     }
 }
 
+/// Bytes of a shard's block before its last entry at most: slots have 32 bits for where an entry begins.
+const MAX_BLOCK_LEN: usize = u32::MAX as usize;
+
 /// The block of a shard in the making. One writer serves for all shards of a table.
-#[derive(Default)]
 pub(crate) struct ShardWriter {
     block: Vec<u8>,
     slots: usize,
+    max_block_len: usize,
+    left_out: usize,
+}
+
+impl Default for ShardWriter {
+    fn default() -> Self {
+        Self { block: Vec::new(), slots: 0, max_block_len: MAX_BLOCK_LEN, left_out: 0 }
+    }
 }
 
 impl ShardWriter {
+    /// Names that were left out of all shards so far, since their block was full. Names are spread over the shards by a secret
+    /// hash: for a block of 4 GiB a table would have to take terabytes.
+    pub(crate) fn left_out(&self) -> usize {
+        self.left_out
+    }
+
     /// Begins a shard of `names` names.
     pub(crate) fn begin(&mut self, names: usize) {
         // Two slots in three are taken, at most: probing stays short and the slots cost twelve bytes a name.
@@ -124,9 +155,13 @@ impl ShardWriter {
         self.append(slot, hash, name, sets);
     }
 
-    /// Adds an entry, and has a slot point to it.
+    /// Adds an entry, and has a slot point to it. In a full block it is left out, and the slot stays as it is.
     fn append(&mut self, slot: usize, hash: u64, name: &[u8], sets: &[u8]) {
-        let offset = u32::try_from(self.block.len()).expect("a shard is far below 4 GiB");
+        let fitting = Some(self.block.len()).filter(|len| *len <= self.max_block_len);
+        let Some(offset) = fitting.and_then(|len| u32::try_from(len).ok()) else {
+            self.left_out += 1;
+            return;
+        };
         let word = u64::from(offset) | u64::from(tag(hash)) << 32;
         self.block[slot_at(slot)..][..SLOT_LEN].copy_from_slice(&word.to_le_bytes());
         self.block.push(u8::try_from(name.len()).expect("a wire name has at most 255 bytes"));
@@ -185,7 +220,7 @@ impl ShardWriter {
 
     /// The shard as written.
     pub(crate) fn finish_new(&self) -> Shard {
-        let slots = u32::try_from(self.slots).expect("few names in a shard");
+        let slots = u32::try_from(self.slots).expect("a block with 2^32 slots alone takes 32 GiB");
         Shard { block: self.block.as_slice().into(), slots }
     }
 }
@@ -287,7 +322,7 @@ impl Shard {
 
 /// Names that are looked up together at most: enough for their waits for memory to overlap, and few enough for all that is read
 /// for them to stay in the nearest cache until they are answered.
-pub const MAX_TOGETHER: usize = 16;
+pub const MAX_TOGETHER: usize = crate::limits::MAX_TOGETHER;
 
 /// Looks up names together, each in its shard. The steps of a look-up wait for memory one after the other, since each says where
 /// the next one reads; done step by step for all names, those of different names do not.
@@ -439,6 +474,9 @@ impl<'a> Entry<'a> {
         })
     }
 }
+
+#[cfg(test)]
+mod bounds;
 
 #[cfg(test)]
 mod tests {

@@ -1,6 +1,6 @@
 //! The next table: the one before it with some names changed.
 //!
-//! Runs on the control thread. Only the shards that the changed names are in are written anew. A name that exists because
+//! Runs on the thread `tables`. Only the shards that the changed names are in are written anew. A name that exists because
 //! others stand below it is counted by them, so that it comes and goes with the first and the last of them.
 
 use std::collections::HashMap;
@@ -9,14 +9,24 @@ use smallvec::SmallVec;
 
 use super::recent::{self, Recent};
 use super::root::Root;
-use super::shard::{Shard, ShardWriter, append_set, mark_steered};
+use super::shard::{Appended, Shard, ShardWriter, append_set, mark_steered};
 use super::{Table, Zone, ZoneSettings, shard_of};
+use crate::limits::{MAX_RECORD_SETS, MAX_SET_LEN};
 use crate::policy::select::{Standing, select};
 use crate::policy::{Order, Policy, steering};
 use crate::precedence::make_way;
 use crate::store::NameSet;
 use crate::wire::name::{HashSeed, Name, QueryName, suffix_at};
-use crate::wire::record::rtype;
+use crate::wire::record::{FIXED_LEN, rtype};
+
+const _: () = assert!(
+    MAX_RECORD_SETS * (MAX_SET_LEN + 64 + 4 * steering::MAX_ADDRESSES) <= u32::MAX as usize,
+    "the length of a name's record sets has 32 bits"
+);
+const _: () = assert!(
+    MAX_SET_LEN / (FIXED_LEN + 4) <= steering::MAX_ADDRESSES,
+    "all addresses of a set can be steered"
+);
 
 /// Names per shard aimed at: few enough that copying one shard for one change is cheap, enough that the shards' fixed
 /// cost is spread thin.
@@ -66,11 +76,11 @@ pub(super) struct Update {
     arena: Vec<u8>,
 }
 
-/// A name and its record sets as a shard has them, one after the other in the arena.
+/// A name and its record sets as a shard has them, one after the other in the arena, which may have more than 4 GiB.
 #[derive(Clone, Copy)]
 struct Entry {
     hash: u64,
-    at: u32,
+    at: usize,
     name_len: u8,
     sets_len: u32,
 }
@@ -87,29 +97,29 @@ impl Update {
     }
 
     fn name(&self, entry: &Entry) -> &[u8] {
-        &self.arena[entry.at as usize..][..usize::from(entry.name_len)]
+        &self.arena[entry.at..][..usize::from(entry.name_len)]
     }
 
     /// The count of its record sets, and they; empty for a name that does not exist.
     fn sets(&self, entry: &Entry) -> &[u8] {
-        &self.arena[entry.at as usize + usize::from(entry.name_len)..][..entry.sets_len as usize]
+        &self.arena[entry.at + usize::from(entry.name_len)..][..entry.sets_len as usize]
     }
 
     /// The changed `name` has these records now, in any order, and its answers are made of them by `policy`.
     ///
-    /// `exists` says whether the name exists without any, too.
+    /// `exists` says whether the name exists without any, too. Returns how many records are too many for a table.
     pub(super) fn push(
         &mut self,
         name: &[u8],
         records: &mut SmallVec<[NameRecord<'_>; 8]>,
         policy: &Policy,
         exists: bool,
-    ) {
+    ) -> usize {
         let at = self.begin(name);
-        if exists || !records.is_empty() {
-            append_sets(&mut self.arena, records, policy);
-        }
+        let is_there = exists || !records.is_empty();
+        let left_out = if is_there { append_sets(&mut self.arena, records, policy) } else { 0 };
         self.end(name, at);
+        left_out
     }
 
     fn begin(&mut self, name: &[u8]) -> usize {
@@ -123,41 +133,43 @@ impl Update {
         let sets_len = self.arena.len() - at - name.len();
         self.entries.push(Entry {
             hash: self.folded.hash(),
-            at: u32::try_from(at).expect("all that changes at once is below 4 GiB"),
+            at,
             name_len: u8::try_from(name.len()).expect("a wire name has at most 255 bytes"),
-            sets_len: u32::try_from(sets_len).expect("within the arena"),
+            sets_len: u32::try_from(sets_len).expect("bounded by MAX_RECORD_SETS and MAX_SET_LEN"),
         });
     }
 
-    /// Makes the table that follows on `old`.
+    /// Makes the table that follows on `old`. Returns it, and how many names did not fit in their shards.
     pub(super) fn build(
         mut self,
         old: &Table,
         counts: Counts,
         domains: &[Name],
         settings: ZoneSettings,
-    ) -> Table {
+    ) -> (Table, usize) {
         self.sort();
+        let mut writer = ShardWriter::default();
         let Counts { entries, names } = counts;
         let shards = old.shards.len();
         let fits = entries <= 2 * NAMES_PER_SHARD * shards && 4 * entries >= NAMES_PER_SHARD * shards;
         let wanted = shards_for(entries);
         let mut recent = old.recent.clone();
         let shards = if fits || wanted == shards {
-            self.put_aside(&mut recent, entries);
-            self.rewrite_touched(old)
+            self.put_aside(&mut recent, entries, &mut writer);
+            self.rewrite_touched(old, &mut writer)
         } else {
             self.take_over(old);
             recent = Recent::default();
-            self.rewrite_all(wanted)
+            self.rewrite_all(wanted, &mut writer)
         };
-        Table {
+        let table = Table {
             shards,
             recent,
             names,
             entries,
             ..Table::without_names(domains, settings, old.seed, old.serial.wrapping_add(1))
-        }
+        };
+        (table, writer.left_out())
     }
 
     /// By hash, and so by shard; equal contents come out in equal order, whatever order they went in.
@@ -169,13 +181,12 @@ impl Update {
 
     /// Puts what has changed where it is looked for first, if that is worth it in a table of so many names, and takes from there
     /// what is to go into the shards.
-    fn put_aside(&mut self, recent: &mut Recent, entries: usize) {
+    fn put_aside(&mut self, recent: &mut Recent, entries: usize, writer: &mut ShardWriter) {
         let is_worth = recent::is_worth(self.entries.len(), entries);
         if !is_worth && recent.is_empty() {
             return;
         }
         let settles = self.entries.is_empty();
-        let mut writer = ShardWriter::default();
         let mut folded = QueryName::default();
         let seed = self.seed;
         let mut hash = |name: &[u8]| {
@@ -190,7 +201,7 @@ impl Update {
             // What is newer there would hide what is written into the shards.
             if is_worth || recent.part(part).is_some() {
                 let changed = changed.iter().map(|entry| (entry.hash, self.name(entry), self.sets(entry)));
-                recent.put(part, changed, &mut writer, &mut hash);
+                recent.put(part, changed, writer, &mut hash);
             } else {
                 self.entries.extend(changed);
             }
@@ -211,10 +222,9 @@ impl Update {
         self.sort();
     }
 
-    fn rewrite_touched(&self, old: &Table) -> Root {
+    fn rewrite_touched(&self, old: &Table, writer: &mut ShardWriter) -> Root {
         let count = old.shards.len();
         let mut shards = old.shards.clone();
-        let mut writer = ShardWriter::default();
         let mut folded = QueryName::default();
         let mut all: Vec<(u64, &[u8], &[u8])> = Vec::new();
         let by_shard = self.entries.chunk_by(|a, b| shard_of(a.hash, count) == shard_of(b.hash, count));
@@ -259,9 +269,8 @@ impl Update {
         self.sort();
     }
 
-    fn rewrite_all(&self, count: usize) -> Root {
+    fn rewrite_all(&self, count: usize, writer: &mut ShardWriter) -> Root {
         let entries: Vec<_> = self.entries.iter().filter(|entry| entry.sets_len > 0).collect();
-        let mut writer = ShardWriter::default();
         let mut rest = &entries[..];
         (0..count)
             .map(|i| {
@@ -278,8 +287,15 @@ impl Update {
 
 /// Appends the record sets of a name with these records, in any order, behind their count; equal records are one. What
 /// cannot stand together is left out, the same on every node: of a name that is an alias and something else the alias, of
-/// several aliases all but the lowest, and what is more than an answer can carry.
-pub(super) fn append_sets(out: &mut Vec<u8>, records: &mut SmallVec<[NameRecord<'_>; 8]>, policy: &Policy) {
+/// several aliases all but the lowest.
+///
+/// So is what is more than a table holds: the sets of all types but the [`MAX_RECORD_SETS`] lowest, and of a set the records from
+/// the first on that goes over [`MAX_SET_LEN`], shorter data and lower bytes first. Returns how many records that is.
+pub(super) fn append_sets(
+    out: &mut Vec<u8>,
+    records: &mut SmallVec<[NameRecord<'_>; 8]>,
+    policy: &Policy,
+) -> usize {
     records.sort_unstable_by_key(|record| (record.rtype, record.rdata.len(), record.rdata, record.ttl_s));
     if records.iter().any(|record| record.rtype != rtype::CNAME) {
         records.retain(|record| record.rtype != rtype::CNAME);
@@ -288,22 +304,31 @@ pub(super) fn append_sets(out: &mut Vec<u8>, records: &mut SmallVec<[NameRecord<
     }
     let count_at = out.len();
     out.push(0);
-    for set in records.chunk_by(|a, b| a.rtype == b.rtype) {
+    let mut left_out = 0;
+    for (sets, set) in records.chunk_by(|a, b| a.rtype == b.rtype).enumerate() {
+        if sets == MAX_RECORD_SETS {
+            let beyond = records.iter().filter(|record| record.rtype >= set[0].rtype);
+            let mut beyond: Vec<_> = beyond.map(|record| (record.rtype, record.rdata)).collect();
+            beyond.dedup();
+            left_out += beyond.len();
+            break;
+        }
         let ttl_s = set.iter().map(|record| record.ttl_s).min().unwrap_or_default();
         let is_address = matches!(set[0].rtype, rtype::A | rtype::AAAA);
         let plain = || set.iter().all(|record| record.standing == Standing::default());
         if is_address && !(*policy == Policy::default() && plain()) {
-            append_addresses(out, set, ttl_s, policy);
+            left_out += append_addresses(out, set, ttl_s, policy);
         } else {
             let data = set.chunk_by(|a, b| a.rdata == b.rdata).map(|equal| equal[0].rdata);
-            append_set(out, set[0].rtype, ttl_s, data);
+            left_out += append_set(out, set[0].rtype, ttl_s, data).left_out;
         }
         out[count_at] += 1;
     }
+    left_out
 }
 
-/// Appends those addresses of a `set` that are in answers, and what answers are made by.
-fn append_addresses(out: &mut Vec<u8>, set: &[NameRecord<'_>], ttl_s: u32, policy: &Policy) {
+/// Appends those addresses of a `set` that are in answers, and what answers are made by. Returns how many were too many.
+fn append_addresses(out: &mut Vec<u8>, set: &[NameRecord<'_>], ttl_s: u32, policy: &Policy) -> usize {
     let mut chosen: SmallVec<[_; 8]> = SmallVec::new();
     let registered = set.iter().map(|record| (record.rdata, record.standing));
     select(policy, registered, |rdata, verdict| chosen.extend(verdict.ok().map(|weight| (rdata, weight))));
@@ -311,13 +336,15 @@ fn append_addresses(out: &mut Vec<u8>, set: &[NameRecord<'_>], ttl_s: u32, polic
         chosen.sort_by_key(|(_, weight)| std::cmp::Reverse(*weight));
     }
     let header = out.len();
-    let count = append_set(out, set[0].rtype, ttl_s, chosen.iter().map(|(rdata, _)| *rdata));
+    let rdata = chosen.iter().map(|(rdata, _)| *rdata);
+    let Appended { count, left_out } = append_set(out, set[0].rtype, ttl_s, rdata);
     let weights: SmallVec<[_; 8]> =
         chosen.iter().take(usize::from(count)).map(|(_, weight)| *weight).collect();
     if steering::is_needed(policy, &weights) {
         mark_steered(out, header);
         steering::write(policy, &weights, out);
     }
+    left_out
 }
 
 /// Shards that a table of so many names has.

@@ -1,20 +1,23 @@
 //! The shards of all that a store has, made at once: for a start with very many names, or as many that have changed.
 //!
-//! Runs on the control thread, and on helpers at a start. What an [`Update`](super::update::Update) looks up for each name,
+//! Runs on the thread `tables`, and on helpers at a start. What an [`Update`](super::update::Update) looks up for each name,
 //! in the store and in the table before, would be waited for in memory, one name after the other. Here all names of the store
 //! are put in the order of the table first, and what one shard is made of is brought from memory together.
 
 use std::ops::Range;
+use std::thread::yield_now;
 
 use smallvec::SmallVec;
 
+use super::crowded::Crowded;
 use super::root::Root;
 use super::shard::{Shard, ShardWriter};
 use super::shard_of;
 use super::update::{Below, NameRecord, SHARDS, append_sets, shards_for};
 use crate::policy::rules::Rules;
+use crate::policy::select::Standing;
 use crate::share_out::share_out;
-use crate::store::{Record, Store};
+use crate::store::{Cursor, ReadStore, Record, SharedStore, Store};
 use crate::wire::name::{HashSeed, QueryName};
 use crate::wire::record::rtype;
 use crate::wire::reverse_name::ReverseName;
@@ -25,25 +28,111 @@ struct Item<'a> {
     hash: u64,
     /// The registration's bytes.
     registration: &'a [u8],
-    /// The place of the log that it is in.
-    log: u16,
+    standing: Standing,
     is_pointer: bool,
 }
 
-/// Makes shards of all that `store` answers, records without a TTL having `ttl_s`, with up to so many threads. `count` is told the
-/// names, in wire form and lower case, each once, and counts what is above them. Returns the shards, how many names there are, and
-/// the counts.
+/// The records of a store that others change meanwhile, copied out of it step by step.
+#[derive(Default)]
+pub(super) struct Copied {
+    arena: Vec<u8>,
+    /// Where each ends in the arena, and how it stands.
+    records: Vec<(usize, Standing)>,
+}
+
+/// Records that are copied while nobody can change the store.
+const COPIED_AT_ONCE: usize = 512;
+
+impl Copied {
+    /// Copies what `store` answers. What changes meanwhile may be there as it was, as it is, both, or neither: its name has to be
+    /// looked up once more.
+    pub(super) fn of(store: &SharedStore) -> Self {
+        let mut copied = Self::default();
+        let mut cursor = Some(Cursor::default());
+        while let Some(from) = cursor {
+            cursor = store.with(|store| {
+                store.scan(from, COPIED_AT_ONCE, |origin, up, record| {
+                    if up {
+                        copied.arena.extend_from_slice(record.bytes);
+                        let standing = store.statements().standing(origin, &record);
+                        copied.records.push((copied.arena.len(), standing));
+                    }
+                })
+            });
+            yield_now();
+        }
+        copied
+    }
+
+    fn records(&self) -> impl Iterator<Item = (Standing, Record<'_>)> {
+        let mut begin = 0;
+        self.records.iter().map(move |&(end, standing)| {
+            let record = Record::known(&self.arena[begin..end]);
+            begin = end;
+            (standing, record)
+        })
+    }
+}
+/// What a table is made with.
+#[derive(Clone, Copy)]
+pub(super) struct Making<'a> {
+    pub(super) seed: HashSeed,
+    /// The TTL of records that have none of their own.
+    pub(super) ttl_s: u32,
+    pub(super) rules: &'a Rules,
+}
+
+/// What a table is made of, but for what is not in the store.
+pub(super) struct Whole {
+    pub(super) shards: Root,
+    /// How many names there are.
+    pub(super) names: usize,
+    /// What is above them.
+    pub(super) below: Below,
+    /// Those with more records than a table holds.
+    pub(super) crowded: Crowded,
+}
+
+/// Makes shards of all that `store` answers, with up to so many threads. `count` is told the names, in wire form and lower case, each
+/// once, and counts what is above them.
 pub(super) fn whole(
     store: &Store,
-    seed: HashSeed,
-    ttl_s: u32,
-    rules: &Rules,
+    making: Making<'_>,
     count: impl Fn(&[u8], &mut Below) + Sync,
     threads: usize,
-) -> (Root, usize, Below) {
+) -> Whole {
     // A power of two, as the shards are, so that each shard is in one range of hashes.
     let ranges = threads.next_power_of_two().min(*SHARDS.start());
-    let found = share_out((0..ranges).collect(), |share| in_ranges(store, seed, share, ranges));
+    let found = share_out((0..ranges).collect(), |share| {
+        let room = 2 * store.len() / ranges / ranges;
+        let records = store.answered(share, ranges);
+        in_ranges(
+            records.map(|(log, record)| (store.standing(log, &record), record)),
+            making.seed,
+            ranges,
+            room,
+        )
+    });
+    make(found, making, count)
+}
+
+/// The same of what has been copied out of a store, by this thread alone.
+pub(super) fn whole_of_copy(
+    copied: &Copied,
+    making: Making<'_>,
+    count: impl Fn(&[u8], &mut Below) + Sync,
+) -> Whole {
+    let room = 2 * copied.records.len();
+    make(vec![in_ranges(copied.records(), making.seed, 1, room)], making, count)
+}
+
+/// Makes the shards of items that are there by their shares of the store, and in each by the range of their hashes.
+fn make(
+    found: Vec<Vec<Vec<Item<'_>>>>,
+    making: Making<'_>,
+    count: impl Fn(&[u8], &mut Below) + Sync,
+) -> Whole {
+    let ranges = found.len();
     let shards = shards_for(found.iter().flatten().map(Vec::len).sum());
     let mut by_range: Vec<Vec<Vec<Item<'_>>>> = vec![Vec::new(); ranges];
     for share in found {
@@ -51,30 +140,37 @@ pub(super) fn whole(
     }
     let made = share_out(by_range.into_iter().enumerate().collect(), |(range, items)| {
         let here = shards / ranges;
-        let making = Making { store, ttl_s, rules, arena: Vec::new(), names: Vec::new() };
-        making.shards(in_order(items), (range * here..(range + 1) * here, shards), &count)
+        let writer = Writer { making, arena: Vec::new(), names: Vec::new(), crowded: Crowded::default() };
+        writer.shards(in_order(items), (range * here..(range + 1) * here, shards), &count)
     });
-    let (mut names, mut below) = (0, Below::default());
-    for (_, names_here, below_here) in &made {
-        names += names_here;
-        below_here.iter().for_each(|(name, count)| *below.entry(name.clone()).or_default() += count);
+    let (mut names, mut below, mut crowded) = (0, Below::default(), Crowded::default());
+    let mut shards = Vec::with_capacity(shards);
+    for made in made {
+        names += made.names;
+        made.below.into_iter().for_each(|(name, count)| *below.entry(name).or_default() += count);
+        crowded.extend(made.crowded);
+        shards.extend(made.shards);
     }
-    (made.into_iter().flat_map(|(shards, ..)| shards).collect(), names, below)
+    Whole { shards: shards.into_iter().collect(), names, below, crowded }
 }
 
-/// All records of the names in a share of the store, by the range that their names' hashes are in.
-fn in_ranges(store: &Store, seed: HashSeed, share: usize, ranges: usize) -> Vec<Vec<Item<'_>>> {
-    let room = 2 * store.len() / ranges / ranges;
+/// The items of these records, by the range that their names' hashes are in. There is room for so many in each.
+fn in_ranges<'a>(
+    records: impl Iterator<Item = (Standing, Record<'a>)>,
+    seed: HashSeed,
+    ranges: usize,
+    room: usize,
+) -> Vec<Vec<Item<'a>>> {
     let mut items: Vec<_> = (0..ranges).map(|_| Vec::with_capacity(room + room / 32)).collect();
     let mut folded = QueryName::default();
     let mut hash = |name: &[u8]| {
         folded.fold_wire(name, seed).expect("names are valid");
         folded.hash()
     };
-    for (log, record) in store.answered(share, ranges) {
+    for (standing, record) in records {
         let registration = record.bytes;
         let mut add = |hash, is_pointer| {
-            items[shard_of(hash, ranges)].push(Item { hash, registration, log, is_pointer });
+            items[shard_of(hash, ranges)].push(Item { hash, registration, standing, is_pointer });
         };
         add(hash(record.name), false);
         if let Some(reverse) = record.reverse_name() {
@@ -109,28 +205,34 @@ impl Owner<'_> {
 }
 
 impl<'a> Item<'a> {
-    fn record(&self, store: &Store, ttl_s: u32) -> (Owner<'a>, NameRecord<'a>) {
+    fn record(&self, ttl_s: u32) -> (Owner<'a>, NameRecord<'a>) {
         let record = Record::known(self.registration);
         let ttl_s = record.ttl_s().unwrap_or(ttl_s);
         match self.is_pointer.then(|| record.reverse_name()).flatten() {
             Some(reverse) => (Owner::Reverse(reverse), NameRecord::new(rtype::PTR, ttl_s, record.name)),
             None => {
-                let standing = store.standing(self.log, &record);
-                let said = NameRecord::new(record.rtype, ttl_s, record.rdata);
-                (Owner::Own(record.name), NameRecord { standing, ..said })
+                let bare = NameRecord::new(record.rtype, ttl_s, record.rdata);
+                (Owner::Own(record.name), NameRecord { standing: self.standing, ..bare })
             }
         }
     }
 }
 
 /// A shard in the making; kept from one to the next for its room.
-struct Making<'a> {
-    store: &'a Store,
-    ttl_s: u32,
-    rules: &'a Rules,
+struct Writer<'a> {
+    making: Making<'a>,
     /// The names, each before the record sets behind their count.
     arena: Vec<u8>,
     names: Vec<Made>,
+    crowded: Crowded,
+}
+
+/// The shards of a range, and what there is to tell of them.
+struct MadeRange {
+    shards: Vec<Shard>,
+    names: usize,
+    below: Below,
+    crowded: Crowded,
 }
 
 /// Where a name is in the arena.
@@ -141,15 +243,14 @@ struct Made {
     end: usize,
 }
 
-impl Making<'_> {
-    /// Makes the shards with these numbers, of so many, from all items that are in them. Returns them, how many names they have, and what
-    /// is above these.
+impl Writer<'_> {
+    /// Makes the shards with these numbers, of so many, from all items that are in them.
     fn shards(
         mut self,
         items: Vec<Item<'_>>,
         (numbers, of): (Range<usize>, usize),
         count: impl Fn(&[u8], &mut Below),
-    ) -> (Vec<Shard>, usize, Below) {
+    ) -> MadeRange {
         let (mut rest, mut names, mut below) = (&items[..], 0, Below::default());
         let mut writer = ShardWriter::default();
         let shards = numbers.map(|number| {
@@ -160,7 +261,10 @@ impl Making<'_> {
             names += self.names.len();
             writer.finish_new()
         });
-        (shards.collect(), names, below)
+        let shards = shards.collect();
+        let mut crowded = self.crowded;
+        crowded.add_names(writer.left_out());
+        MadeRange { shards, names, below, crowded }
     }
 
     /// Writes the shard that has these records.
@@ -170,14 +274,15 @@ impl Making<'_> {
         self.names.clear();
         for same in items.chunk_by(|a, b| a.hash == b.hash) {
             let mut records: SmallVec<[_; 2]> =
-                same.iter().map(|item| item.record(self.store, self.ttl_s)).collect();
+                same.iter().map(|item| item.record(self.making.ttl_s)).collect();
             records.sort_unstable_by(|a, b| a.0.as_wire().cmp(b.0.as_wire()));
             for of_name in records.chunk_by(|a, b| a.0.as_wire() == b.0.as_wire()) {
                 let name = of_name[0].0.as_wire();
                 let begin = self.arena.len();
                 self.arena.extend_from_slice(name);
                 let mut records = of_name.iter().map(|(_, record)| *record).collect();
-                append_sets(&mut self.arena, &mut records, &self.rules.of(name));
+                let left_out = append_sets(&mut self.arena, &mut records, &self.making.rules.of(name));
+                self.crowded.note(name, left_out);
                 let (sets, end) = (begin + name.len(), self.arena.len());
                 self.names.push(Made { hash: same[0].hash, begin, sets, end });
                 of_each(name);

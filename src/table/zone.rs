@@ -1,6 +1,6 @@
 //! The domains we are authoritative for, with their SOA records and the names of their servers.
 //!
-//! Read by the workers for negative answers, written by the control thread.
+//! Read by the workers for negative answers, written by the thread `tables`.
 
 use crate::wire::name::{MAX_LEN, Name};
 use crate::wire::record::{self, rtype};

@@ -142,7 +142,9 @@ impl Node {
         ControlClient { address: self.control(), token: None }
     }
 
-    fn control(&self) -> ControlAddress {
+    /// Where it takes requests.
+    #[must_use]
+    pub fn control(&self) -> ControlAddress {
         ControlAddress::Unix(self.directory.join(format!("{}.sock", self.plan.name)))
     }
 

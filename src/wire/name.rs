@@ -1,6 +1,6 @@
 //! Domain names: as text, as wire bytes, and as the folded form a worker looks up.
 //!
-//! [`QueryName`] is the hot part and runs on the workers; [`Name`] is for the control thread, files and people.
+//! [`QueryName`] is the hot part and runs on the workers; [`Name`] is for all other threads, files and people.
 
 use std::fmt::{self, Write};
 use std::net::IpAddr;

@@ -1,6 +1,6 @@
 //! Record types and classes, and the encoding of records ready to be copied into an answer.
 //!
-//! Encoding allocates; it runs on the control thread when a table is built, never on a worker.
+//! Encoding allocates; it runs on the thread `tables` when a table is built, never on a worker.
 
 /// Class IN, the Internet.
 pub const CLASS_IN: u16 = 1;
@@ -59,23 +59,44 @@ pub mod rtype {
     const MNEMONICS: &[(&str, u16)] = &[
         ("A", A),
         ("NS", NS),
+        ("MD", 3),
+        ("MF", 4),
         ("CNAME", CNAME),
         ("SOA", SOA),
+        ("MB", 7),
+        ("MG", 8),
+        ("MR", 9),
+        ("NULL", 10),
+        ("WKS", 11),
         ("PTR", PTR),
         ("HINFO", 13),
+        ("MINFO", 14),
         ("MX", MX),
         ("TXT", TXT),
         ("RP", 17),
         ("AFSDB", 18),
+        ("X25", 19),
+        ("ISDN", 20),
+        ("RT", 21),
+        ("NSAP", 22),
+        ("NSAP-PTR", 23),
         ("SIG", 24),
         ("KEY", 25),
+        ("PX", 26),
+        ("GPOS", 27),
         ("AAAA", AAAA),
         ("LOC", 29),
+        ("NXT", 30),
+        ("EID", 31),
+        ("NIMLOC", 32),
         ("SRV", SRV),
+        ("ATMA", 34),
         ("NAPTR", 35),
         ("KX", 36),
         ("CERT", 37),
+        ("A6", 38),
         ("DNAME", DNAME),
+        ("SINK", 40),
         ("APL", 42),
         ("DS", 43),
         ("SSHFP", 44),
@@ -89,6 +110,9 @@ pub mod rtype {
         ("TLSA", 52),
         ("SMIMEA", 53),
         ("HIP", 55),
+        ("NINFO", 56),
+        ("RKEY", 57),
+        ("TALINK", 58),
         ("CDS", 59),
         ("CDNSKEY", 60),
         ("OPENPGPKEY", 61),
@@ -96,12 +120,36 @@ pub mod rtype {
         ("ZONEMD", 63),
         ("SVCB", 64),
         ("HTTPS", 65),
+        ("DSYNC", 66),
         ("SPF", 99),
+        ("UINFO", 100),
+        ("UID", 101),
+        ("GID", 102),
+        ("UNSPEC", 103),
+        ("NID", 104),
+        ("L32", 105),
+        ("L64", 106),
+        ("LP", 107),
         ("EUI48", 108),
         ("EUI64", 109),
+        ("TKEY", 249),
+        ("TSIG", TSIG),
+        ("IXFR", IXFR),
+        ("AXFR", AXFR),
+        ("MAILB", 253),
+        ("MAILA", 254),
         ("ANY", ANY),
         ("URI", 256),
         ("CAA", 257),
+        ("AVC", 258),
+        ("DOA", 259),
+        ("AMTRELAY", 260),
+        ("RESINFO", 261),
+        ("WALLET", 262),
+        ("CLA", 263),
+        ("IPN", 264),
+        ("TA", 32_768),
+        ("DLV", 32_769),
     ];
 
     /// The number of a type given by mnemonic in any case, or as `TYPE123` (RFC 3597).
@@ -138,6 +186,7 @@ mod tests {
     fn types_are_known_by_mnemonic_and_by_number() {
         assert_eq!(rtype::from_text("aaaa"), Some(28));
         assert_eq!(rtype::from_text("TYPE65280"), Some(65280));
+        assert_eq!(["md", "NSAP-PTR", "DLV"].map(rtype::from_text), [Some(3), Some(23), Some(32_769)]);
         for wrong in ["", "BOGUS", "TYPE", "TYPE65536", "TYPE-1", "TYPE+1", "ÄÄ"] {
             assert_eq!(rtype::from_text(wrong), None, "{wrong}");
         }

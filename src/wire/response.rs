@@ -15,6 +15,10 @@ pub(crate) const OPT_LEN: usize = 11;
 /// Bytes of the option that explains a response code.
 const EXTENDED_ERROR_LEN: usize = 6;
 
+/// Bytes that a response has besides its records at most: header, question, and an OPT record with all of its options.
+pub(crate) const MAX_OVERHEAD: usize =
+    header::LEN + MAX_LEN + 4 + OPT_LEN + MAX_OPTIONS_LEN + EXTENDED_ERROR_LEN;
+
 const _: () = assert!(header::LEN + MAX_LEN + 4 + OPT_LEN + MAX_OPTIONS_LEN <= CLASSIC_UDP_LEN);
 
 /// Bytes of UDP payload that every client takes (RFC 1035 §4.2.1).

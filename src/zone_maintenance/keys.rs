@@ -1,6 +1,6 @@
 //! The keys of those who may update zones, or take copies of them (TSIG, RFC 8945).
 //!
-//! Read by the control thread; used by the thread `zones`.
+//! Read by the thread `files`; used by the thread `zones`.
 
 use std::collections::HashMap;
 use std::fmt;

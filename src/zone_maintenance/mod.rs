@@ -28,7 +28,7 @@ use self::keys::{Keys, Permitted};
 use crate::dataplane::answer::{Answerer, Origin, Verdict};
 use crate::dataplane::handed::HandedOver;
 use crate::dataplane::unix_time_s;
-use crate::registry::request::{Refused, Request, ZoneUpdate};
+use crate::registry::request::{Rejected, Request, ZoneUpdate};
 use crate::snapshot::Reader;
 use crate::table::Table;
 use crate::wire::message::records;
@@ -36,7 +36,7 @@ use crate::wire::name::Name;
 use crate::wire::response::Transport;
 
 /// Transfers at the same time at most; who asks for one more is refused, and comes again.
-const MAX_TRANSFERS: usize = 8;
+const MAX_TRANSFERS: usize = crate::limits::MAX_TRANSFERS;
 
 /// Bytes that a message can have.
 const MESSAGE_LEN: usize = u16::MAX as usize;
@@ -58,7 +58,7 @@ pub struct Service {
     pub answerer: Answerer,
 }
 
-/// How requests get to the control thread; `false` if it is gone.
+/// How requests get to the owner of the registrations; `false` if it does not take them.
 type Ask = dyn Fn(Request) -> bool + Send;
 
 /// Starts the thread. It ends with the workers, who hold the other end of `handed`.
@@ -147,9 +147,13 @@ impl Thread {
         }
         match answer.blocking_recv() {
             Ok(Ok(rcode)) => Rcode::masked_from_int(rcode),
-            Ok(Err(Refused(why))) => {
+            Ok(Err(Rejected::Unable(why))) => {
                 warn!("an update was not made: {why}");
                 Rcode::SERVFAIL
+            }
+            Ok(Err(Rejected::OverLimit(why))) => {
+                warn!("an update was refused: {why}");
+                Rcode::REFUSED
             }
             Err(_) => Rcode::SERVFAIL,
         }

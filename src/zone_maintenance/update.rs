@@ -1,6 +1,6 @@
 //! Reading updates of a zone (RFC 2136): what has to hold beforehand, and what is to be changed.
 //!
-//! Pure. Whether it holds is seen, and all is changed, by the control thread in one step.
+//! Pure. Whether it holds is seen, and all is changed, by the owner of the registrations in one step.
 
 use domain::base::iana::{Class, Rcode, Rtype};
 use domain::base::rdata::ComposeRecordData;
@@ -18,7 +18,7 @@ use crate::wire::record::rtype;
 const INSTANCE: &str = "update";
 
 /// Records in one update at most.
-const MAX_RECORDS: usize = 1_000;
+const MAX_RECORDS: usize = crate::limits::MAX_UPDATE_RECORDS;
 
 /// Types that can be added.
 const TYPES: [u16; 7] = [rtype::A, rtype::AAAA, rtype::CNAME, rtype::PTR, rtype::MX, rtype::TXT, rtype::SRV];

@@ -214,25 +214,49 @@ fn an_explanation_says_of_each_record_whether_it_is_in_answers_and_why_not() {
     }
 }
 
+/// Says at `node` how an instance is; returns the response.
+fn report(node: &Node, instance: &str, health: &str) -> String {
+    let path = node.control.strip_prefix("unix:").unwrap();
+    let body = format!("{{\"health\":\"{health}\"}}");
+    let request = format!(
+        "PUT /v1/instances/{instance}/health HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    let mut stream = std::os::unix::net::UnixStream::connect(path).unwrap();
+    std::io::Write::write_all(&mut stream, request.as_bytes()).unwrap();
+    let mut answer = String::new();
+    std::io::Read::read_to_string(&mut stream, &mut answer).unwrap();
+    answer
+}
+
+#[test]
+fn how_an_address_is_says_the_node_that_has_registered_it_and_no_other() {
+    let directory = temp();
+    let nodes = trio(directory.path(), &[]);
+    // The same address at two nodes, by instances of one name.
+    nodes[0].verb(&["add", "web", "10.0.0.1", "--instance", "c1"]);
+    nodes[1].verb(&["add", "web", "10.0.0.2", "--instance", "c1"]);
+    nodes.iter().for_each(|node| node.wait_for("web", &[1, 2]));
+    assert!(!report(&nodes[2], "c1", "down").contains("{\"addresses\":1}"), "it has none");
+    assert!(report(&nodes[1], "c1", "down").contains("{\"addresses\":1}"), "it has one of the two");
+    nodes.iter().for_each(|node| node.wait_for("web", &[1]));
+    // Nobody else can say that it is well again.
+    assert!(!report(&nodes[2], "c1", "up").contains("{\"addresses\":1}"));
+    assert!(report(&nodes[0], "c1", "up").contains("{\"addresses\":1}"));
+    nodes[2].add("marker", "10.0.0.3");
+    nodes.iter().for_each(|node| node.wait_for("marker", &[3]));
+    nodes.iter().for_each(|node| assert_eq!(node.answers("web"), [1]));
+    assert!(report(&nodes[1], "c1", "up").contains("{\"addresses\":1}"));
+    nodes.iter().for_each(|node| node.wait_for("web", &[1, 2]));
+}
+
 #[test]
 fn what_is_checked_by_somebody_else_is_down_by_his_word() {
     let directory = temp();
     let node = Node::start(directory.path(), "n1", &[]);
     node.verb(&["add", "web", "10.0.0.1", "--instance", "c1"]);
     node.verb(&["add", "web", "10.0.0.2", "--instance", "c2"]);
-    let path = node.control.strip_prefix("unix:").unwrap().to_owned();
-    let put = |health: &str| {
-        let body = format!("{{\"health\":\"{health}\"}}");
-        let request = format!(
-            "PUT /v1/instances/c1/health HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
-            body.len()
-        );
-        let mut stream = std::os::unix::net::UnixStream::connect(&path).unwrap();
-        std::io::Write::write_all(&mut stream, request.as_bytes()).unwrap();
-        let mut answer = String::new();
-        std::io::Read::read_to_string(&mut stream, &mut answer).unwrap();
-        answer
-    };
+    let put = |health: &str| report(&node, "c1", health);
     assert!(put("down").contains("{\"addresses\":1}"));
     node.wait_for("web", &[2]);
     assert_eq!(explained(&node, "web", "10.0.0.1")["why_not"], "down");

@@ -1,8 +1,5 @@
 //! What `redbreast bench` does beyond dnsperf: verdicts, searches, comparisons, checks of answers, TCP and TLS, and files.
-//! Each against a real server, or a thread that misbehaves in one way.
-//!
-//! The machine may be busy: a result is asked to be valid in none of these, and to be invalid only where it is on every
-//! machine.
+//! Each against a real server, or a thread that misbehaves in one way. The machine may be busy: no result has to be valid.
 
 use std::fs;
 use std::net::{SocketAddr, UdpSocket};
@@ -16,9 +13,9 @@ use serde_json::Value;
 use crate::harness::{Server, has, redbreast, wait_until};
 
 /// What a server thread does with a query and the client's address.
-type Behaviour = fn(&UdpSocket, &mut Vec<(Vec<u8>, SocketAddr)>, Vec<u8>, SocketAddr);
+pub(crate) type Behaviour = fn(&UdpSocket, &mut Vec<(Vec<u8>, SocketAddr)>, Vec<u8>, SocketAddr);
 
-fn start(behaviour: Behaviour) -> SocketAddr {
+pub(crate) fn start(behaviour: Behaviour) -> SocketAddr {
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     let address = socket.local_addr().unwrap();
     thread::spawn(move || {
@@ -32,11 +29,16 @@ fn start(behaviour: Behaviour) -> SocketAddr {
     address
 }
 
-fn honest(socket: &UdpSocket, _: &mut Vec<(Vec<u8>, SocketAddr)>, answer: Vec<u8>, peer: SocketAddr) {
+pub(crate) fn honest(
+    socket: &UdpSocket,
+    _: &mut Vec<(Vec<u8>, SocketAddr)>,
+    answer: Vec<u8>,
+    peer: SocketAddr,
+) {
     let _ = socket.send_to(&answer, peer);
 }
 
-fn bench(server: SocketAddr, options: &str) -> Command {
+pub(crate) fn bench(server: SocketAddr, options: &str) -> Command {
     let mut command = redbreast();
     let (address, port) = (server.ip().to_string(), server.port().to_string());
     command
@@ -46,7 +48,7 @@ fn bench(server: SocketAddr, options: &str) -> Command {
     command
 }
 
-fn queries(folder: &Path, text: &str) -> String {
+pub(crate) fn queries(folder: &Path, text: &str) -> String {
     let path = folder.join("queries");
     fs::write(&path, text).unwrap();
     path.to_str().unwrap().to_owned()
@@ -56,7 +58,7 @@ fn read_json(path: &Path) -> Value {
     serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
 }
 
-fn run(mut command: Command) -> (Output, String) {
+pub(crate) fn run(mut command: Command) -> (Output, String) {
     let output = command.output().unwrap();
     let text =
         format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));

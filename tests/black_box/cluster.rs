@@ -148,7 +148,7 @@ fn strangers_are_told_apart_and_told_of() {
             node.counter(&format!("rejected_{reason}")) > 0
         });
         assert_eq!((node.members(), stranger.members()), (1, 1), "{reason}");
-        assert!(node.server.log().contains("gossip was rejected"), "{}", node.server.log());
+        wait_until("that is told", || node.server.log().contains("gossip was rejected"));
     }
     // It is told once a minute, not each time.
     assert_eq!(sealed.server.log().matches("gossip was rejected").count(), 1);

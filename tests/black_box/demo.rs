@@ -1,6 +1,9 @@
 //! `redbreast demo` does the main job by itself.
 
-use crate::harness::run;
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
+
+use crate::harness::{redbreast, run};
 
 #[test]
 fn the_demo_resolves_names_measures_a_load_and_says_what_it_saw() {
@@ -27,6 +30,31 @@ fn the_demo_resolves_names_measures_a_load_and_says_what_it_saw() {
     let [all, positive, negative] = row("answers")[..] else { panic!("{text}") };
     assert_eq!(all, positive + negative);
     assert!(positive.abs_diff(negative) <= 100 && all > 1_000, "half and half: {text}");
+}
+
+#[test]
+fn the_cluster_stays_for_what_is_tried_next() {
+    let mut child = redbreast()
+        .args(["demo", "--seconds", "1", "--stay"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+    let tried: Vec<String> =
+        lines.by_ref().skip_while(|line| !line.contains("Try next")).skip(1).take(3).collect();
+    let words =
+        |line: &str| line.split_whitespace().skip(1).map(|word| word.replace('\'', "")).collect::<Vec<_>>();
+    // The second adds a name at the running cluster, the third puts it under load.
+    for (command, says) in [(&tried[1], "1 added"), (&tried[2], "Queries completed")] {
+        let output = redbreast().args(words(command)).output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(text.contains(says), "{command}: {text}{}", String::from_utf8_lossy(&output.stderr));
+    }
+    assert!(tried[0].contains("dig @127.0.0.1"), "{tried:?}");
+    let pid = child.id().to_string();
+    assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
+    assert!(child.wait().unwrap().success());
 }
 
 #[test]

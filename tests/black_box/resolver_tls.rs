@@ -4,13 +4,14 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::Path;
+use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::thread;
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, KeyUsagePurpose};
 use tempfile::TempDir;
 
-use crate::harness::{Server, ask, has, query, wait_until};
+use crate::harness::{Server, ask, has, query, run, stdout, wait_until};
 use crate::upstreams::{BIG, Spot, Told, UNBOUND, Upstream, ZONE, zone};
 
 const NAME: &str = "dns.upstream.example";
@@ -93,9 +94,48 @@ fn copy(mut from: TcpStream, mut to: TcpStream, mut note: impl FnMut(&[u8])) {
     let _ = (from.shutdown(Shutdown::Both), to.shutdown(Shutdown::Both));
 }
 
+/// A certificate as people make one with `openssl req -x509`: signed by itself, and with CA:TRUE.
+fn certify_itself(directory: &Path) {
+    let file = |name: &str| directory.join(name).into_os_string();
+    let made = Command::new("openssl")
+        .args([
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:P-256",
+            "-nodes",
+            "-days",
+            "30",
+        ])
+        .args([
+            "-subj",
+            &format!("/CN={NAME}"),
+            "-addext",
+            &format!("subjectAltName=DNS:{NAME},IP:127.0.0.1"),
+        ])
+        .args(["-keyout".into(), file("key.pem"), "-out".into(), file("certificate.pem")])
+        .output()
+        .unwrap();
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+}
+
+/// The pin of the key in a certificate, as docs/resolver.md has it.
+fn pin(directory: &Path) -> String {
+    let script = "openssl x509 -in certificate.pem -pubkey -noout | openssl pkey -pubin -outform der | \
+                  openssl dgst -sha256 -binary | base64";
+    format!("sha256//{}", stdout(Command::new("sh").args(["-c", script]).current_dir(directory)).trim())
+}
+
 /// Unbound, which understands nothing but TLS, and the way to it.
 fn upstream() -> Option<(TempDir, Upstream, Tap)> {
-    if !has(UNBOUND, &["-V"]) || !has("dig", &["-v"]) {
+    upstream_with(certify)
+}
+
+/// The same with certificates that are made so.
+fn upstream_with(certify: impl Fn(&Path)) -> Option<(TempDir, Upstream, Tap)> {
+    if !has(UNBOUND, &["-V"]) || !has("dig", &["-v"]) || !has("openssl", &["version"]) {
         return None;
     }
     let directory = tempfile::tempdir().unwrap();
@@ -165,6 +205,69 @@ fn an_upstream_that_cannot_show_who_it_is_is_never_asked() {
         assert_eq!(ask(&server.client(), &query(1, "nobody.redbreast.internal", 1))[3] & 15, 3);
         assert!(!tap.said().is_empty() && tap.is_secret());
         assert_eq!(unbound.heard(&name, "A"), 0);
+    }
+}
+
+#[test]
+fn a_certificate_that_signed_itself_is_taken_if_it_is_the_one_that_is_given_and_told_if_not() {
+    let Some((directory, unbound, tap)) = upstream_with(certify_itself) else { return };
+    for name in [&*format!("#{NAME}"), ""] {
+        let server = forwarder(&tap, name, &directory, "certificate.pem");
+        let told = Told::dig(server.address, &[&format!("www.{ZONE}")]);
+        assert_eq!((&*told.status, told.answer.len()), ("NOERROR", 2), "{}\n{}", told.text, server.log());
+    }
+    let other = TempDir::new().unwrap();
+    certify_itself(other.path());
+    let server = forwarder(&tap, "", &other, "certificate.pem");
+    assert_eq!(Told::dig(server.address, &[&format!("text.{ZONE}")]).status, "SERVFAIL");
+    wait_until("the log says why", || server.log().contains("basicConstraints=CA:FALSE"));
+    assert!(!server.log().contains("CaUsed") && !server.log().contains("Other("), "{}", server.log());
+    assert_eq!(unbound.heard(&format!("text.{ZONE}"), "A"), 0);
+    // The load generator checks servers in the same way.
+    let bench = |directory: &TempDir| {
+        let file = directory.path().join("certificate.pem");
+        let queries = directory.path().join("queries");
+        fs::write(&queries, format!("www.{ZONE} A\n")).unwrap();
+        let (ip, port) = (unbound.address.ip().to_string(), unbound.address.port().to_string());
+        let (queries, file) = (queries.to_str().unwrap(), file.to_str().unwrap());
+        let how = ["-m", "dot", "-n", "200", "-c", "1", "-t", "0.5", "--accept-invalid", "--tls-name", NAME];
+        run(&[&["bench", "-s", &ip, "-p", &port, "-d", queries, "--tls-ca", file], &how[..]].concat())
+    };
+    let done = bench(&directory);
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    let failed = bench(&other);
+    let text = [failed.stdout, failed.stderr].concat();
+    let text = String::from_utf8_lossy(&text);
+    assert!(!failed.status.success() && text.contains("basicConstraints=CA:FALSE"), "{text}");
+}
+
+#[test]
+fn an_upstream_is_taken_by_its_key_whatever_its_certificate_says() {
+    let Some((directory, unbound, tap)) = upstream() else { return };
+    let pin = pin(directory.path());
+    let start = |identity: &str| {
+        let upstream = format!("tls://{}#{identity}", tap.address);
+        Server::start(&["--workers", "1", "--upstream", &upstream])
+    };
+    let www = format!("www.{ZONE}");
+    for identity in [pin.clone(), format!("sha256//AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=#{pin}")] {
+        let server = start(&identity);
+        let told = Told::dig(server.address, &[&www]);
+        assert_eq!((&*told.status, told.answer.len()), ("NOERROR", 2), "{}\n{}", told.text, server.log());
+    }
+    // Another key; the right one, where the certificate counts, too, and is by nobody who is known.
+    let text = format!("text.{ZONE}");
+    for (identity, why) in [
+        (
+            "sha256//AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=",
+            format!("its key is {pin}, which is not one"),
+        ),
+        (&*format!("{NAME}#{pin}"), "signed by nobody who is trusted here".into()),
+    ] {
+        let server = start(identity);
+        assert_eq!(Told::dig(server.address, &[&text]).status, "SERVFAIL");
+        wait_until("the log says why", || server.log().contains(&why));
+        assert_eq!(unbound.heard(&text, "A"), 0);
     }
 }
 

@@ -19,19 +19,19 @@ fn serve(hosts: &str, args: &[&str]) -> (tempfile::TempDir, Server) {
     (dir, server)
 }
 
-fn connect(server: &Server) -> TcpStream {
+pub(crate) fn connect(server: &Server) -> TcpStream {
     let stream = TcpStream::connect(server.address).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     stream.set_nodelay(true).unwrap();
     stream
 }
 
-fn frame(message: &[u8]) -> Vec<u8> {
+pub(crate) fn frame(message: &[u8]) -> Vec<u8> {
     [&u16::try_from(message.len()).unwrap().to_be_bytes(), message].concat()
 }
 
 /// Reads one message; `None` when the server has closed the connection.
-fn receive(stream: &mut TcpStream) -> Option<Vec<u8>> {
+pub(crate) fn receive(stream: &mut TcpStream) -> Option<Vec<u8>> {
     let mut prefix = [0; 2];
     stream.read_exact(&mut prefix).ok()?;
     let mut message = vec![0; u16::from_be_bytes(prefix).into()];

@@ -2,14 +2,15 @@
 
 use std::fs;
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use redbreast::dataplane::worker::may_go_first;
 
-use crate::harness::{Server, ask, query, run, wait_until};
+use crate::harness::{PATIENCE, Server, ask, query, run, wait_until};
 
 fn names(directory: &Path) -> String {
     let file = directory.join("names");
@@ -83,6 +84,77 @@ fn it_sleeps_when_it_has_looked_long_enough() {
         let share = readiness(&server);
         assert!(share < 0.2, "{more:?}: {share}");
     }
+}
+
+/// The addresses that a server says that it listens at.
+fn listening(server: &Server) -> Vec<SocketAddr> {
+    let log = server.log();
+    let told = log.split("listening on ").skip(1).filter_map(|rest| rest.split_whitespace().next());
+    told.map(|address| address.parse().unwrap()).collect()
+}
+
+#[test]
+fn it_looks_no_longer_for_having_several_listeners() {
+    const LISTENERS: usize = 16;
+    const BUSY_POLL: Duration = Duration::from_millis(200);
+    let directory = tempfile::tempdir().unwrap();
+    let names = names(directory.path());
+    let busy_poll = format!("--busy-poll={}", BUSY_POLL.as_micros());
+    let mut args = vec!["--names", &names, "--workers", "1", &busy_poll];
+    (1..LISTENERS).for_each(|_| args.extend(["--listen", "127.0.0.1:0"]));
+    let server = Server::start(&args);
+    let addresses = listening(&server);
+    assert_eq!(addresses.len(), LISTENERS);
+    let task = &workers(&server)[0];
+    let before = ready_ns(task);
+    let client = server.client();
+    for address in addresses {
+        client.connect(address).unwrap();
+        assert_eq!(ask(&client, &query(7, "web.redbreast.internal", 1))[7], 1);
+    }
+    // Until it sleeps, however busy the machine is.
+    let mut last = before;
+    wait_until("it sleeps", || {
+        thread::sleep(BUSY_POLL / 2);
+        std::mem::replace(&mut last, ready_ns(task)) == last
+    });
+    let looked = Duration::from_nanos(last - before);
+    assert!(looked >= BUSY_POLL / 2, "it has looked: {looked:?}");
+    assert!(looked < 4 * BUSY_POLL, "once for all {LISTENERS} listeners, not once for each: {looked:?}");
+}
+
+#[test]
+fn it_serves_connections_while_one_of_several_listeners_is_never_idle() {
+    let directory = tempfile::tempdir().unwrap();
+    let names = names(directory.path());
+    let server =
+        Server::start(&["--names", &names, "--workers", "1", "--busy-poll", "--listen", "127.0.0.1:0"]);
+    let other = listening(&server)[1];
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                let (client, packet) = (server.client(), query(7, "web.redbreast.internal", 1));
+                while !done.load(Ordering::Relaxed) {
+                    // What does not fit into its queue is lost.
+                    let _ = client.send(&packet);
+                }
+            });
+        }
+        let packet = query(9, "web.redbreast.internal", 1);
+        let framed = [&[0, u8::try_from(packet.len()).unwrap()], &packet[..]].concat();
+        let ask = || -> std::io::Result<[u8; 10]> {
+            let mut stream = TcpStream::connect(other)?;
+            stream.set_read_timeout(Some(PATIENCE))?;
+            stream.write_all(&framed)?;
+            let mut answer = [0; 10];
+            stream.read_exact(&mut answer)?;
+            Ok(answer)
+        };
+        let answers: Vec<_> = (0..20).map(|_| ask()).collect();
+        done.store(true, Ordering::Relaxed);
+        answers.iter().for_each(|answer| assert_eq!(answer.as_ref().unwrap()[2..4], [0, 9]));
+    });
 }
 
 #[test]

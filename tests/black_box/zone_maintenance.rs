@@ -8,6 +8,7 @@ use std::process::{Child, Command, Output, Stdio};
 use crate::control::start;
 use crate::harness::{Server, has, run, stdout, wait_until};
 use crate::http::get;
+use crate::nodes::{temp, trio};
 
 const ZONE: &str = "redbreast.internal";
 
@@ -168,6 +169,28 @@ fn prerequisites_hold_or_nothing_is_changed() {
     refused(&server, no_key, "update add a.elsewhere.test 60 A 10.0.0.1", "NOTZONE");
     let elsewhere = "zone elsewhere.test\nupdate add a.elsewhere.test 60 A 10.0.0.1";
     refused(&server, no_key, elsewhere, "NOTAUTH");
+}
+
+#[test]
+fn what_another_node_has_registered_stays() {
+    if !has("nsupdate", &["-V"]) {
+        return;
+    }
+    let directory = temp();
+    let [first, second, _third] = trio(directory.path(), &["--allow-unsigned-updates"]);
+    first.add("theirs", "10.0.0.1");
+    second.add("mine", "10.0.0.2");
+    second.wait_for("theirs", &[1]);
+    let delete = |name: &str| format!("update delete {name}.{ZONE} A");
+    refused(&second.server, &[], &delete("theirs"), "REFUSED");
+    // Nor is the part of an update made that could be.
+    let both = format!("{}\n{}", delete("mine"), delete("theirs"));
+    refused(&second.server, &[], &both, "REFUSED");
+    assert_eq!((second.answers("theirs"), second.answers("mine")), (vec![1], vec![2]));
+    update(&second.server, &[], &delete("mine"));
+    assert!(second.answers("mine").is_empty());
+    first.wait_for("mine", &[]);
+    assert_eq!(first.answers("theirs"), [1]);
 }
 
 #[test]

@@ -1,14 +1,15 @@
 //! Queries from a capture (pcap or pcapng), as they were sent and with the times when they were.
 //!
-//! Read by the main thread before the run, by the `pcap-parser` and `etherparse` crates. Taken are UDP datagrams to the port
-//! asked for that are queries with one question; everything else is passed over and counted.
+//! Read by the main thread before the run, by the `pcap-parser` crate. Taken are UDP datagrams to the port asked for that
+//! are queries with one question; everything else is passed over and counted by reason. Where queries were sent with
+//! `UDP_SEGMENT`, a capture on the sender's side has many of them as one datagram: these are taken apart.
 
 use std::fs::File;
 use std::path::Path;
 
-use etherparse::{LaxSlicedPacket, TransportSlice};
 use pcap_parser::{Block, Linktype, PcapBlockOwned, PcapError, create_reader};
 
+use super::packet::{Skip, Skipped, udp_payload};
 use super::query_file::{QueryFile, QueryFileError};
 use crate::wire::header;
 
@@ -22,7 +23,9 @@ pub struct Capture {
     /// When each was sent, in nanoseconds after the first.
     pub at_ns: Vec<u64>,
     /// Packets that are no queries over UDP to that port.
-    pub passed_over: u64,
+    pub skipped: Skipped,
+    /// Datagrams that were many queries, sent with `UDP_SEGMENT`.
+    pub segmented: u64,
 }
 
 /// An interface of a pcapng file, or all of a pcap file.
@@ -42,7 +45,12 @@ pub fn open(path: &Path, port: u16) -> Result<Capture, QueryFileError> {
     let unreadable = |error: std::io::Error| QueryFileError::Unreadable { file: file.clone(), error };
     let source = File::open(path).map_err(unreadable)?;
     let mut reader = create_reader(BUFFER_LEN, source).map_err(|error| unreadable(other(&error)))?;
-    let mut capture = Capture { queries: QueryFile::begin(None), at_ns: Vec::new(), passed_over: 0 };
+    let mut capture = Capture {
+        queries: QueryFile::begin(None),
+        at_ns: Vec::new(),
+        skipped: Skipped::default(),
+        segmented: 0,
+    };
     let mut interfaces = Vec::new();
     loop {
         let exhausted = reader.reader_exhausted();
@@ -109,16 +117,31 @@ impl Capture {
     }
 
     fn packet(&mut self, data: &[u8], linktype: Linktype, at_ns: u64, port: u16) -> Result<(), String> {
-        let Some(query) = query_in(data, linktype, port) else {
-            self.passed_over += 1;
-            return Ok(());
-        };
-        let Some(tail_len) = tail_len(&query) else {
-            self.passed_over += 1;
-            return Ok(());
-        };
-        self.queries.push_packet(&query, tail_len)?;
-        self.at_ns.push(at_ns);
+        match udp_payload(data, linktype, port) {
+            Ok(payload) => self.payload(payload, at_ns),
+            Err(why) => {
+                self.skipped.add(why);
+                Ok(())
+            }
+        }
+    }
+
+    /// Takes the query, or the queries, of one datagram.
+    fn payload(&mut self, payload: &[u8], at_ns: u64) -> Result<(), String> {
+        let segment_len = segment_len(payload);
+        self.segmented += u64::from(segment_len.is_some());
+        for query in payload.chunks(segment_len.unwrap_or(payload.len()).max(1)) {
+            match tail_len(query) {
+                Ok(tail_len) => {
+                    self.queries.push_packet(query, tail_len)?;
+                    self.at_ns.push(at_ns);
+                }
+                Err(why) => self.skipped.add(why),
+            }
+        }
+        if payload.is_empty() {
+            self.skipped.add(Skip::NotAQuery);
+        }
         Ok(())
     }
 
@@ -135,39 +158,57 @@ impl Capture {
     }
 }
 
-/// The message of a UDP datagram to `port`, if the packet is one.
-fn query_in(data: &[u8], linktype: Linktype, port: u16) -> Option<Vec<u8>> {
-    let sliced = match linktype {
-        Linktype::ETHERNET => LaxSlicedPacket::from_ethernet(data).ok()?,
-        Linktype::RAW | Linktype::IPV4 | Linktype::IPV6 => LaxSlicedPacket::from_ip(data).ok()?,
-        // A header of four bytes, the family in the byte order of the machine, before the packet.
-        Linktype::NULL | Linktype::LOOP => LaxSlicedPacket::from_ip(data.get(4..)?).ok()?,
-        Linktype::LINUX_SLL => LaxSlicedPacket::from_ip(data.get(16..)?).ok()?,
-        Linktype(276) => LaxSlicedPacket::from_ip(data.get(20..)?).ok()?, // LINUX_SLL2
-        _ => return None,
-    };
-    match sliced.transport? {
-        TransportSlice::Udp(udp) if udp.destination_port() == port => Some(udp.payload().to_vec()),
-        _ => None,
+/// Bytes of each query, if these are many of one length, but for the last that may be shorter. A query with something
+/// behind its last record is one all the same, and sent as it is: what follows has to be queries as well.
+fn segment_len(payload: &[u8]) -> Option<usize> {
+    let len = message_len(payload).filter(|&len| len < payload.len())?;
+    let are_queries = payload
+        .chunks(len)
+        .all(|segment| message_len(segment) == Some(segment.len()) && segment[2] & header::QR == 0);
+    are_queries.then_some(len)
+}
+
+/// Bytes of the message that `bytes` begin with, as its counts say.
+fn message_len(bytes: &[u8]) -> Option<usize> {
+    let head = bytes.get(..header::LEN)?;
+    let counts = [header::QDCOUNT, header::ANCOUNT, header::NSCOUNT, header::ARCOUNT];
+    let [questions, records @ ..] = counts.map(|at| u32::from(header::u16_at(head, at)));
+    let mut at = header::LEN;
+    for _ in 0..questions {
+        at = name_end(bytes, at)? + 4;
+    }
+    for _ in 0..records.iter().sum() {
+        at = name_end(bytes, at)? + 10;
+        at += usize::from(header::u16_at(bytes.get(..at)?, at - 2));
+    }
+    (at <= bytes.len()).then_some(at)
+}
+
+/// Where the name at `at` ends.
+fn name_end(bytes: &[u8], mut at: usize) -> Option<usize> {
+    loop {
+        match *bytes.get(at)? {
+            0 => return Some(at + 1),
+            len @ 1..64 => at += 1 + usize::from(len),
+            192.. => return Some(at + 2),
+            _ => return None,
+        }
     }
 }
 
 /// Bytes behind the question, if this is a whole query with one.
-fn tail_len(message: &[u8]) -> Option<u16> {
-    if message.len() < header::LEN
-        || message[2] & header::QR != 0
-        || header::u16_at(message, header::QDCOUNT) != 1
-    {
-        return None;
+pub(super) fn tail_len(message: &[u8]) -> Result<u16, Skip> {
+    if message.len() < header::LEN {
+        return Err(Skip::NotAQuery);
     }
-    let mut at = header::LEN;
-    while *message.get(at)? != 0 {
-        if message[at] > 63 {
-            return None; // no query has its name compressed
-        }
-        at += 1 + usize::from(message[at]);
+    if message[2] & header::QR != 0 {
+        return Err(Skip::Response);
     }
-    u16::try_from(message.len().checked_sub(at + 5)?).ok()
+    let end = name_end(message, header::LEN).filter(|_| header::u16_at(message, header::QDCOUNT) == 1);
+    // No query has its name compressed: it has nothing before it to point to.
+    let is_compressed = end.is_some_and(|end| message[end - 1] != 0);
+    let tail_len = end.filter(|_| !is_compressed).and_then(|end| message.len().checked_sub(end + 4));
+    tail_len.and_then(|len| u16::try_from(len).ok()).ok_or(Skip::NotAQuery)
 }
 
 #[cfg(test)]
@@ -224,10 +265,31 @@ mod tests {
         ];
         let capture = read(&pcap(&packets)).unwrap();
         assert_eq!(capture.at_ns, [0, 999_985_000, 1_500_000_000]);
-        assert_eq!((capture.queries.count(), capture.passed_over), (3, 3));
+        assert_eq!((capture.queries.count(), capture.skipped.total(), capture.segmented), (3, 3, 0));
+        let text = capture.skipped.to_string();
+        assert!(text.ends_with("1 to another port, 1 responses, 1 not a query with one question"), "{text}");
         assert_eq!(capture.queries.packet(1)[2..], QUERY[2..]);
         assert_eq!(capture.queries.packet(1)[..2], [0, 0], "the id is ours");
         assert_eq!(capture.queries.question(1), b"\x01a\0\0\x01\0\x01");
+    }
+
+    #[test]
+    fn queries_that_were_sent_as_one_datagram_are_taken_apart() {
+        let short = &QUERY[..QUERY.len() - 11];
+        let mut short = short.to_vec();
+        short[header::ARCOUNT + 1] = 0;
+        let packets = [
+            (10, packet(53, &[QUERY, QUERY, QUERY].concat())),
+            (20, packet(53, &[QUERY, QUERY, &short].concat())),
+            // Not queries of one length, and so one query with something behind it.
+            (30, packet(53, &[&short, QUERY].concat())),
+            (40, packet(53, &[QUERY, b"behind"].concat())),
+        ];
+        let capture = read(&pcap(&packets)).unwrap();
+        assert_eq!((capture.queries.count(), capture.segmented, capture.skipped.total()), (8, 2, 0));
+        assert_eq!(capture.at_ns, [0, 0, 0, 10_000, 10_000, 10_000, 20_000, 30_000]);
+        assert_eq!(capture.queries.packet(5)[2..], short[2..]);
+        assert_eq!(capture.queries.packet(7).len(), QUERY.len() + 6);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::fs;
 use std::net::IpAddr;
 use std::path::Path;
 
-use super::query_file::{Edns, QueryFile, QueryFileError};
+use super::query_file::{QueryFile, QueryFileError, Reading};
 use crate::wire::name::Name;
 use crate::wire::record::rtype;
 
@@ -12,15 +12,15 @@ use crate::wire::record::rtype;
 ///
 /// # Errors
 /// A [`QueryFileError`].
-pub fn open(path: &Path, edns: Option<&Edns>) -> Result<QueryFile, QueryFileError> {
+pub fn open(path: &Path, reading: &Reading) -> Result<QueryFile, QueryFileError> {
     let file = path.display().to_string();
     let text =
         fs::read_to_string(path).map_err(|error| QueryFileError::Unreadable { file: file.clone(), error })?;
-    read(&text, &file, edns)
+    read(&text, &file, reading)
 }
 
-fn read(text: &str, file: &str, edns: Option<&Edns>) -> Result<QueryFile, QueryFileError> {
-    let mut queries = QueryFile::begin(edns);
+fn read(text: &str, file: &str, reading: &Reading) -> Result<QueryFile, QueryFileError> {
+    let mut queries = QueryFile::begin_as(reading);
     for (line, text) in (1..).zip(text.lines()) {
         let good = u64::from(queries.count());
         add_line(text, &mut queries).map_err(|fault| QueryFileError::BadLine {
@@ -61,7 +61,7 @@ mod tests {
     #[test]
     fn each_name_is_asked_for_by_the_type_of_its_address() {
         let text = "# hosts\n127.0.0.1 localhost a.b\n\nfe80::1%lo0 six # and so on\n";
-        let queries = read(text, "hosts", None).unwrap();
+        let queries = read(text, "hosts", &Reading::default()).unwrap();
         let questions: Vec<_> = (0..queries.count()).map(|i| queries.question(i)).collect();
         let expected: [&[u8]; 3] =
             [b"\x09localhost\0\0\x01\0\x01", b"\x01a\x01b\0\0\x01\0\x01", b"\x03six\0\0\x1c\0\x01"];
@@ -75,9 +75,12 @@ mod tests {
             ("::1", "has no name"),
             ("::1 a..b", "not a domain name"),
         ] {
-            let error = read(&format!("::1 ok\n{line}\n"), "hosts", None).err().unwrap().to_string();
+            let error =
+                read(&format!("::1 ok\n{line}\n"), "hosts", &Reading::default()).err().unwrap().to_string();
             assert!(error.starts_with("hosts:2: ") && error.contains(words), "{error}");
         }
-        assert!(read("# nothing\n", "hosts", None).err().unwrap().to_string().contains("no query"));
+        assert!(
+            read("# nothing\n", "hosts", &Reading::default()).err().unwrap().to_string().contains("no query")
+        );
     }
 }

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use fastrand::Rng;
 
-use super::query_file::{Edns, QueryFile, QueryFileError};
+use super::query_file::{QueryFile, QueryFileError, Reading};
 use crate::wire::name::Name;
 use crate::wire::record::rtype;
 
@@ -115,10 +115,10 @@ impl Mix {
     ///
     /// # Errors
     /// [`QueryFileError`], if there are too many.
-    pub fn draw(&self, names: &[Name], edns: Option<&Edns>) -> Result<QueryFile, QueryFileError> {
+    pub fn draw(&self, names: &[Name], reading: &Reading) -> Result<QueryFile, QueryFileError> {
         let mut random = Rng::with_seed(self.seed);
         let popularity = Popularity::new(names.len(), self.zipf);
-        let mut queries = QueryFile::begin(edns);
+        let mut queries = QueryFile::begin_as(reading);
         let mut wire = Vec::new();
         for _ in 0..self.count {
             let name = names[popularity.draw(&mut random)].as_wire();
@@ -251,7 +251,7 @@ mod tests {
     }
 
     fn questions(mix: &Mix) -> Vec<Vec<u8>> {
-        let queries = mix.draw(&names(), None).unwrap();
+        let queries = mix.draw(&names(), &Reading::default()).unwrap();
         (0..queries.count()).map(|i| queries.question(i).to_vec()).collect()
     }
 
@@ -323,7 +323,7 @@ mod tests {
         let long = Name::from_text(&format!("{0}.{0}.{0}.{1}", "a".repeat(63), "b".repeat(61))).unwrap();
         assert_eq!(long.as_wire().len(), 255);
         let queries = Mix { kinds: Shares::all(Kind::Random), count: 10, ..mix() }
-            .draw(&[long, Name::root()], None)
+            .draw(&[long, Name::root()], &Reading::default())
             .unwrap();
         assert!((0..queries.count()).all(|i| queries.question(i).len() <= 259));
     }

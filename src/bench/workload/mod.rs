@@ -4,8 +4,15 @@
 
 pub mod capture;
 pub(crate) mod cookie;
+pub mod feed;
 pub mod hosts;
+mod line_reader;
+pub mod messages;
 pub mod mix;
+mod packet;
 pub mod query_file;
+mod tsig;
+pub mod updates;
 
-pub use query_file::{Edns, QueryFile, QueryFileError};
+pub use query_file::{BadLines, Edns, QueryFile, QueryFileError, Reading};
+pub use tsig::Tsig;

@@ -1,23 +1,28 @@
 //! The queries of a run: dnsperf's `name type` a line, turned into packets ready to be sent.
 //!
 //! Read by the main thread before anything is sent; afterwards the sending threads only look. All packets lie in one
-//! piece of memory: ten million of them are two allocations, and neighbours in the file are neighbours in the cache.
+//! piece of memory: ten million of them are two allocations, and neighbours in the file are neighbours in the cache. A
+//! line that is no query is left out and counted, as dnsperf does, or refuses the file where that is asked for.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, BufRead, BufReader};
 use std::path::Path;
 
+use super::super::message::question_text;
+use super::feed::Feed;
+use super::line_reader::LineReader;
+use super::tsig::Tsig;
 use crate::wire::header;
 use crate::wire::name::Name;
 use crate::wire::record::{CLASS_IN, rtype};
 
-/// Bytes in a line at most. The longest name is 255 bytes of up to four characters (`\DDD`) each, so a longer line
-/// cannot be right, and a file that is no text is refused before it fills the memory.
-const MAX_LINE_LEN: usize = 2_048;
-
 /// UDP payload size announced by EDNS: what fits an IPv6 packet of the least MTU, as agreed on DNS flag day 2020.
 const EDNS_PAYLOAD_LEN: u16 = 1_232;
+
+/// Bad lines that are shown at most; the others are counted.
+const MAX_EXAMPLES: usize = 10;
 
 /// Bytes of an OPT record without options (RFC 6891 §6.1.2).
 const OPT_LEN: usize = 11;
@@ -51,15 +56,59 @@ impl Edns {
     }
 }
 
+/// How queries are read.
+#[derive(Clone, Debug, Default)]
+pub struct Reading {
+    /// The OPT record that each carries.
+    pub edns: Option<Edns>,
+    /// A bad line refuses the file.
+    pub strict: bool,
+    /// Lines are kept as they stand, to be shown.
+    pub keep_lines: bool,
+    /// What each is signed with.
+    pub tsig: Option<Tsig>,
+}
+
+/// Lines that were left out.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BadLines {
+    /// How many.
+    pub count: u64,
+    /// What is wrong with the first of them.
+    pub examples: Vec<String>,
+}
+
+impl BadLines {
+    fn add(&mut self, error: &QueryFileError) {
+        if self.examples.len() < MAX_EXAMPLES {
+            self.examples.push(error.to_string());
+        }
+        self.count += 1;
+    }
+}
+
+/// Lines of text, by query.
+#[derive(Default)]
+struct Lines {
+    text: Vec<u8>,
+    ends: Vec<usize>,
+}
+
 /// The queries of a run as packets, each with the id 0.
 pub struct QueryFile {
     packets: Vec<u8>,
     /// Where each packet begins, and where the last one ends.
     starts: Vec<usize>,
-    /// What follows the question in each packet.
+    /// The OPT record that follows the question in each packet, and what the packet is signed with.
     opt: Vec<u8>,
+    tsig: Option<Tsig>,
     /// Where packets are not made alike: bytes that follow the question, by packet.
     tails: Vec<u16>,
+    /// The lines as they stand, if they are kept.
+    lines: Option<Lines>,
+    bad: BadLines,
+    /// The queries that come after these.
+    feed: Option<Feed>,
 }
 
 /// Why a query file was refused. Nothing has been sent.
@@ -107,49 +156,120 @@ impl fmt::Display for QueryFileError {
 impl std::error::Error for QueryFileError {}
 
 impl QueryFile {
-    /// Reads the file at `path`.
+    /// Reads the file at `path`; a bad line refuses it.
     ///
     /// # Errors
     /// A [`QueryFileError`].
     pub fn open(path: &Path, edns: Option<&Edns>) -> Result<Self, QueryFileError> {
+        Self::open_as(path, &Reading { edns: edns.cloned(), strict: true, ..Reading::default() })
+    }
+
+    /// Reads the file at `path` as is said.
+    ///
+    /// # Errors
+    /// A [`QueryFileError`].
+    pub fn open_as(path: &Path, reading: &Reading) -> Result<Self, QueryFileError> {
         let file = path.display().to_string();
         match File::open(path) {
-            Ok(source) => Self::read(BufReader::with_capacity(1 << 18, source), &file, edns),
+            Ok(source) => Self::read_as(BufReader::with_capacity(1 << 18, source), &file, reading),
             Err(error) => Err(QueryFileError::Unreadable { file, error }),
         }
     }
 
-    /// Reads queries from `source`, which is called `file` in errors.
+    /// Reads queries from `source`, which is called `file` in errors; a bad line refuses it.
     ///
     /// # Errors
     /// A [`QueryFileError`].
-    pub fn read(mut source: impl BufRead, file: &str, edns: Option<&Edns>) -> Result<Self, QueryFileError> {
-        let mut queries = Self::begin(edns);
-        let mut text = Vec::new();
-        for line in 1.. {
-            text.clear();
-            let mut limited = (&mut source).take(MAX_LINE_LEN as u64 + 1);
-            let read = limited.read_until(b'\n', &mut text);
-            match read.map_err(|error| QueryFileError::Unreadable { file: file.into(), error })? {
-                0 => break,
-                len if len > MAX_LINE_LEN => Err(format!("a line of more than {MAX_LINE_LEN} bytes")),
-                _ if queries.add_plain_line(&text) => Ok(()),
-                _ => queries.add_line(&text),
-            }
-            .map_err(|fault| QueryFileError::BadLine {
-                file: file.into(),
-                line,
-                good: queries.count().into(),
-                fault,
-            })?;
-        }
+    pub fn read(source: impl BufRead, file: &str, edns: Option<&Edns>) -> Result<Self, QueryFileError> {
+        Self::read_as(source, file, &Reading { edns: edns.cloned(), strict: true, ..Reading::default() })
+    }
+
+    /// Reads queries from `source`, which is called `file` in errors, as is said.
+    ///
+    /// # Errors
+    /// A [`QueryFileError`].
+    pub fn read_as(source: impl BufRead, file: &str, reading: &Reading) -> Result<Self, QueryFileError> {
+        let mut lines = LineReader::new(source, file, reading.clone());
+        let mut queries = lines.begin();
+        while lines.read_line(&mut queries)? {}
         queries.end(file)
     }
 
     /// No queries yet.
     pub(super) fn begin(edns: Option<&Edns>) -> Self {
-        let opt = edns.map_or_else(Vec::new, Edns::opt_record);
-        Self { packets: Vec::new(), starts: vec![0], opt, tails: Vec::new() }
+        Self::begin_as(&Reading { edns: edns.cloned(), ..Reading::default() })
+    }
+
+    /// No queries yet, to be made as is said.
+    pub(super) fn begin_as(reading: &Reading) -> Self {
+        Self {
+            packets: Vec::new(),
+            starts: vec![0],
+            opt: reading.edns.as_ref().map_or_else(Vec::new, Edns::opt_record),
+            tsig: reading.tsig.clone(),
+            tails: Vec::new(),
+            lines: reading.keep_lines.then(Lines::default),
+            bad: BadLines::default(),
+            feed: None,
+        }
+    }
+
+    /// Leaves something out that is no query, or refuses the file for it.
+    pub(super) fn leave_out(
+        &mut self,
+        error: QueryFileError,
+        reading: &Reading,
+    ) -> Result<(), QueryFileError> {
+        if reading.strict {
+            return Err(error);
+        }
+        self.bad.add(&error);
+        Ok(())
+    }
+
+    /// Keeps the line of the query that was added last.
+    pub(super) fn keep_line(&mut self, text: &[u8]) {
+        if let Some(lines) = &mut self.lines {
+            lines.text.extend_from_slice(text.trim_ascii_end());
+            lines.ends.push(lines.text.len());
+        }
+    }
+
+    /// Has others come after these.
+    pub(super) fn followed_by(mut self, feed: Feed) -> Self {
+        self.feed = Some(feed);
+        self
+    }
+
+    /// What comes after these, if it does not stand in memory.
+    #[must_use]
+    pub fn feed(&self) -> Option<&Feed> {
+        self.feed.as_ref()
+    }
+
+    /// Bytes of memory that they take, nearly.
+    pub(super) fn memory_len(&self) -> usize {
+        let lines_len =
+            self.lines.as_ref().map_or(0, |lines| lines.text.len() + lines.ends.len() * size_of::<usize>());
+        self.packets.len() + self.starts.len() * size_of::<usize>() + lines_len
+    }
+
+    /// Lines that were left out.
+    #[must_use]
+    pub fn bad_lines(&self) -> &BadLines {
+        &self.bad
+    }
+
+    /// Query number `index` as it stands in the file, or else `name type`.
+    ///
+    /// # Panics
+    /// If `index` is not below [`count`](Self::count).
+    #[must_use]
+    pub fn text(&self, index: u32) -> Cow<'_, str> {
+        let Some(lines) = &self.lines else { return question_text(self.question(index)).into() };
+        let index = index as usize;
+        let begin = index.checked_sub(1).map_or(0, |before| lines.ends[before]);
+        String::from_utf8_lossy(&lines.text[begin..lines.ends[index]])
     }
 
     /// All queries are there; refused if there are none.
@@ -164,7 +284,7 @@ impl QueryFile {
 
     /// Adds the query of a line that is written as nearly all are: a name of letters, digits, `-`, `_` and `*`, one space,
     /// and A or AAAA. Returns whether it is such a line; any other is left to [`add_line`](Self::add_line).
-    fn add_plain_line(&mut self, text: &[u8]) -> bool {
+    pub(super) fn add_plain_line(&mut self, text: &[u8]) -> bool {
         let text = text.strip_suffix(b"\n").unwrap_or(text);
         let (name, query_type) = if let Some(name) = text.strip_suffix(b" A") {
             (name, rtype::A)
@@ -209,7 +329,7 @@ impl QueryFile {
     }
 
     /// Adds the query of one line, if there is one.
-    fn add_line(&mut self, text: &[u8]) -> Result<(), String> {
+    pub(super) fn add_line(&mut self, text: &[u8]) -> Result<(), String> {
         let text = std::str::from_utf8(text).map_err(|_| {
             let lossy = String::from_utf8_lossy(text);
             format!("`{}` is not UTF-8; bytes other than letters are written \\DDD", lossy.trim_end())
@@ -248,6 +368,7 @@ impl QueryFile {
 
     fn push_header(&mut self) {
         let additional = u8::from(!self.opt.is_empty());
+        let additional = additional + u8::from(self.tsig.is_some());
         // As dnsperf does, recursion is desired: a resolver is asked to resolve, an authority does not mind.
         self.packets.extend_from_slice(&[0, 0, header::RD, 0, 0, 1, 0, 0, 0, 0, 0, additional]);
     }
@@ -256,6 +377,9 @@ impl QueryFile {
         self.packets.extend_from_slice(&query_type.to_be_bytes());
         self.packets.extend_from_slice(&CLASS_IN.to_be_bytes());
         self.packets.extend_from_slice(&self.opt);
+        if let Some(tsig) = &self.tsig {
+            tsig.sign(&mut self.packets, self.starts[self.starts.len() - 1]);
+        }
         self.starts.push(self.packets.len());
     }
 
@@ -265,6 +389,25 @@ impl QueryFile {
         self.packets.extend_from_slice(packet);
         let begin = self.packets.len() - packet.len();
         self.packets[begin..begin + 2].fill(0);
+        self.starts.push(self.packets.len());
+        self.tails.push(tail_len);
+        Ok(())
+    }
+
+    /// Adds a whole message that was made here, with `tail_len` bytes behind its question, and what all are to carry.
+    pub(super) fn push_message(&mut self, message: &[u8], tail_len: usize) -> Result<(), String> {
+        self.make_room()?;
+        let tail_len = tail_len + self.opt.len() + self.tsig.as_ref().map_or(0, Tsig::record_len);
+        let tail_len = u16::try_from(tail_len)
+            .map_err(|_| "it is longer than the 65535 bytes of a message".to_owned())?;
+        let begin = self.packets.len();
+        self.packets.extend_from_slice(message);
+        self.packets[begin + header::ARCOUNT + 1] +=
+            u8::from(!self.opt.is_empty()) + u8::from(self.tsig.is_some());
+        self.packets.extend_from_slice(&self.opt);
+        if let Some(tsig) = &self.tsig {
+            tsig.sign(&mut self.packets, begin);
+        }
         self.starts.push(self.packets.len());
         self.tails.push(tail_len);
         Ok(())
@@ -301,7 +444,10 @@ impl QueryFile {
     #[must_use]
     pub fn question(&self, index: u32) -> &[u8] {
         let index = index as usize;
-        let tail_len = self.tails.get(index).map_or(self.opt.len(), |&len| len.into());
+        let tail_len = match self.tails.get(index) {
+            Some(&len) => len.into(),
+            None => self.opt.len() + self.tsig.as_ref().map_or(0, Tsig::record_len),
+        };
         &self.packets[self.starts[index] + header::LEN..self.starts[index + 1] - tail_len]
     }
 }
@@ -312,6 +458,7 @@ fn is_comment(field: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::line_reader::MAX_LINE_LEN;
     use super::*;
 
     fn read(text: &[u8], edns: Option<&Edns>) -> Result<QueryFile, QueryFileError> {
@@ -362,6 +509,28 @@ mod tests {
             assert!(error.ends_with("(1 good queries stand before it)"), "{error}");
             assert!(error.contains(value) && error.contains(expected), "{error}");
         }
+    }
+
+    #[test]
+    fn a_bad_line_is_left_out_and_counted_unless_that_is_strict() {
+        let long = "x".repeat(3 * MAX_LINE_LEN);
+        let text = format!("ok.example A\nwww..com A\n{long} A\n  Also.OK   aaaa ; here\r\nbad\n");
+        let reading = Reading { keep_lines: true, ..Reading::default() };
+        let queries = QueryFile::read_as(text.as_bytes(), "q", &reading).unwrap();
+        assert_eq!((queries.count(), queries.bad_lines().count), (2, 3));
+        let told = queries.bad_lines().examples.join("\n");
+        for part in ["q:2: `www..com`", "q:3: a line of more than", "q:5: `bad` has no type"] {
+            assert!(told.contains(part), "{told}");
+        }
+        assert_eq!((&*queries.text(0), &*queries.text(1)), ("ok.example A", "  Also.OK   aaaa ; here"));
+        let plain = read(b"Also.OK aaaa", None).unwrap();
+        assert_eq!(plain.text(0), "Also.OK AAAA", "without lines that are kept it is told from the question");
+        let strict = Reading { strict: true, ..Reading::default() };
+        assert!(QueryFile::read_as(text.as_bytes(), "q", &strict).is_err());
+        assert!(QueryFile::read_as(&b"bad\nworse\n"[..], "q", &reading).is_err(), "nothing is left to send");
+        let many =
+            QueryFile::read_as(format!("a A\n{}", "bad\n".repeat(50)).as_bytes(), "q", &reading).unwrap();
+        assert_eq!((many.bad_lines().count, many.bad_lines().examples.len()), (50, MAX_EXAMPLES));
     }
 
     #[test]

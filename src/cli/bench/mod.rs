@@ -9,12 +9,13 @@ mod options;
 mod outputs;
 mod queries;
 
-use std::io;
+use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::{Duration, Instant};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime};
 
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
@@ -49,6 +50,7 @@ struct Task<'a> {
     expected: Option<Expectations>,
     stop: Arc<AtomicBool>,
     udp_before: Option<UdpCounters>,
+    started: SystemTime,
 }
 
 /// What is to be told at the end, and whether all that was asked holds.
@@ -85,7 +87,15 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     queries.schedule(&args.workload, &mut settings);
     let stop =
         stop_on_signals().map_err(|error| Failure::failed(format!("cannot catch signals: {error}")))?;
-    let task = Task { args, settings, queries, expected, stop, udp_before: UdpCounters::read() };
+    let task = Task {
+        args,
+        settings,
+        queries,
+        expected,
+        stop,
+        udp_before: UdpCounters::read(),
+        started: outputs.started(),
+    };
     let told = if args.judgement.find_max {
         task.find_max(&mut outputs)?
     } else if let Some(against) =
@@ -96,8 +106,9 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         task.measure(&mut outputs)?
     };
     drop(self_test);
+    let whole = task.queries.read_to_the_end();
     let written = outputs.finish(&told.report, &told.outcome.tally.responses());
-    told.judgement.and(written)
+    whole.and(told.judgement).and(written)
 }
 
 impl Task<'_> {
@@ -242,6 +253,17 @@ impl Task<'_> {
     }
 
     fn begin(&self, outputs: &mut Outputs, settings: &Settings) {
+        let neighbour = ServerProcess::find(settings.server).filter(|_| !self.args.self_test);
+        let is_tight =
+            thread::available_parallelism().is_ok_and(|cpus| cpus.get() <= settings.threads as usize + 1);
+        if let Some(note) = neighbour.as_ref().and_then(shared_cores).filter(|_| is_tight) {
+            // Before the time is spent; it stands behind the result as well.
+            let _ = writeln!(
+                io::stderr(),
+                "note: {note} (taskset -c 0 for the server, taskset -c 1 for this), or ask for a rate that leaves both time \
+                 (-Q 10k): else the result may be marked as invalid"
+            );
+        }
         let command_line: Vec<_> =
             std::env::args_os().skip(1).map(|arg| arg.to_string_lossy().into_owned()).collect();
         let command_line = format!("redbreast {}", command_line.join(" "));
@@ -262,16 +284,11 @@ impl Task<'_> {
             notes.push(
                 "the server is a part of the generator's own process: what it can do alone is more".into(),
             );
-        } else if let Some(process) = &server_process {
-            let cpus = Machine::current().cpus;
-            if process.shares_with(&cpus) {
-                notes.push(format!(
-                    "the server ({}, CPUs {}) and the generator (CPUs {cpus}) may run on the same cores; pin each to its own",
-                    process.name, process.cpus
-                ));
-            }
+        } else {
+            notes.extend(server_process.as_ref().and_then(shared_cores));
         }
         Circumstances {
+            started: self.started,
             server: if args.self_test { "self-test".into() } else { args.server.clone() },
             queries: self.queries.name.clone(),
             queries_in_file: self.queries.file.count(),
@@ -318,6 +335,17 @@ impl Task<'_> {
             Err(Failure::failed(format!("{missed} does not hold: it is {value}")))
         })
     }
+}
+
+/// That a server and this process may run on the same cores, if they may.
+fn shared_cores(process: &ServerProcess) -> Option<String> {
+    let cpus = Machine::current().cpus;
+    process.shares_with(&cpus).then(|| {
+        format!(
+            "the server ({}, CPUs {}) and the generator (CPUs {cpus}) may run on the same cores; pin each to its own",
+            process.name, process.cpus
+        )
+    })
 }
 
 /// Whether all that was required of a comparison holds.

@@ -9,7 +9,7 @@ use clap::ValueEnum;
 
 use crate::bench::objective::{Objective, parse_rate};
 use crate::bench::schedule::{Arrivals, Plan, Rate};
-use crate::bench::workload::mix;
+use crate::bench::workload::{Tsig, mix};
 use crate::bench::{self, Edns, Settings, Source, Tls, Transport, Waiting};
 
 /// Longest time that can be asked for: a year.
@@ -41,9 +41,15 @@ pub(crate) struct Args {
     /// Addresses to send from, the clients taking them in turn
     #[arg(short = 'a', long, value_name = "ADDRESS[/LENGTH]", value_parser = Source::parse)]
     source: Option<Source>,
-    /// Clients to act as: sockets or connections to send from
+    /// Addresses of the clients, each query from the next: N clients (-c) over a few sockets
+    #[arg(long, value_name = "ADDRESS/LENGTH", value_parser = Source::parse, conflicts_with = "source")]
+    sources: Option<Source>,
+    /// The port to send from; of several clients each has the next
+    #[arg(short = 'x', long, value_name = "PORT", default_value_t = 0, hide_default_value = true)]
+    local_port: u16,
+    /// Clients to act as: sockets or connections to send from, or addresses of --sources
     #[arg(short = 'c', long, value_name = "N", default_value_t = 1,
-          value_parser = clap::value_parser!(u32).range(1..=i64::from(bench::MAX_CLIENTS)),
+          value_parser = clap::value_parser!(u32).range(1..=i64::from(bench::MAX_SOURCES)),
           allow_negative_numbers = true)]
     clients: u32,
     /// Threads to run; at most one per client
@@ -107,6 +113,12 @@ pub(super) struct Workload {
     /// File of queries, `name type` a line [default: standard input]
     #[arg(short = 'd', long, value_name = "FILE")]
     pub(super) queries: Option<PathBuf>,
+    /// The file has dynamic updates: a zone, `require`, `prohibit`, `add` and `delete` lines, `send`
+    #[arg(short = 'u', long, requires = "queries", conflicts_with_all = ["binary", "cookie"])]
+    pub(super) updates: bool,
+    /// The file has whole messages, each behind its length in two bytes, as over TCP
+    #[arg(short = 'B', long, requires = "queries")]
+    pub(super) binary: bool,
     /// Ask for the names of a hosts file
     #[arg(long, value_name = "FILE", conflicts_with_all = ["queries", "pcap", "names", "pattern"])]
     pub(super) hosts: Option<PathBuf>,
@@ -141,6 +153,12 @@ pub(super) struct Workload {
     /// Where random numbers begin: equal seeds ask the same
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub(super) seed: u64,
+    /// Refuse a file with a line that is no query, instead of leaving that line out
+    #[arg(long)]
+    pub(super) strict: bool,
+    /// Sign queries with TSIG: [ALGORITHM:]NAME:SECRET, by default with hmac-sha256
+    #[arg(short = 'y', long, value_name = "KEY", value_parser = Tsig::parse)]
+    pub(super) tsig: Option<Tsig>,
     /// Enable EDNS 0
     #[arg(short = 'e', long)]
     pub(super) edns: bool,
@@ -269,6 +287,8 @@ impl Args {
         Ok(Settings {
             transport: self.transport()?,
             source: self.source,
+            sources: self.sources,
+            local_port: self.local_port,
             queries_per_connection: self.connection.queries_per_connection,
             cookies: self.workload.cookie,
             clients: self.clients,
@@ -313,6 +333,15 @@ impl Args {
     /// Where a search begins.
     pub(super) fn start_qps(&self) -> f64 {
         self.max_qps.unwrap_or(10_000.0)
+    }
+
+    /// Passes through the queries, if their number is given.
+    pub(super) fn passes(&self) -> Option<NonZeroU32> {
+        self.runs
+    }
+
+    pub(super) fn is_verbose(&self) -> bool {
+        self.verbose
     }
 
     pub(super) fn is_ramp(&self) -> bool {

@@ -122,12 +122,13 @@ impl Outputs {
             self.text(|out| text::write_interval(out, SystemTime::now(), qps));
         } else {
             let rate = settings.rate_qps().map_or(String::new(), |rate| format!(" of {rate:.0}"));
+            let latency = |value: Option<f64>| value.map_or("-".into(), |us| format!("{us:.0}"));
             let loss = 100.0 * totals.lost as f64 / (totals.sent as f64).max(1.0);
             self.display.set_message(format!(
-                "{:.0}{rate} answered a second, p50 {:.0} us, p99 {:.0} us, {loss:.2}% lost",
+                "{:.0}{rate} answered a second, p50 {} us, p99 {} us, {loss:.2}% lost",
                 point.qps(),
-                point.p50_us,
-                point.p99_us
+                latency(point.p50_us),
+                latency(point.p99_us)
             ));
             self.display.tick();
         }

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use super::options::{Args, Workload};
 use crate::bench::schedule::Plan;
-use crate::bench::workload::{capture, hosts, mix};
+use crate::bench::workload::feed::{self, Feed};
+use crate::bench::workload::{Reading, capture, hosts, messages, mix, updates};
 use crate::bench::{QueryFile, QueryFileError, Settings};
 use crate::cli::{Failure, sample};
 use crate::wire::record::rtype;
@@ -16,7 +17,8 @@ pub(super) struct Queries {
     pub(super) file: QueryFile,
     pub(super) name: String,
     at_ns: Option<Vec<u64>>,
-    passed_over: u64,
+    /// What else a capture has.
+    rest: String,
 }
 
 impl Queries {
@@ -29,33 +31,85 @@ impl Queries {
             let fault = "queries of a capture are sent as they are; expected no -e, -D, -E, --nsid or --cookie beside --pcap";
             return Err(Failure::usage(fault));
         }
-        let plain = |file, name| Self { file, name, at_ns: None, passed_over: 0 };
+        let plain = |file, name| Self { file, name, at_ns: None, rest: String::new() };
+        let reading = Reading {
+            edns: edns.clone(),
+            strict: workload.strict,
+            keep_lines: args.is_verbose() && !workload.binary && !workload.updates,
+            tsig: workload.tsig.clone(),
+        };
+        if workload.binary && (edns.is_some() || workload.tsig.is_some()) {
+            let fault = "messages of a file are sent as they are; expected no -e, -D, -E, -y, --nsid or --cookie beside -B";
+            return Err(Failure::usage(fault));
+        }
+        if workload.tsig.is_some() && (workload.pcap.is_some() || workload.cookie) {
+            let fault =
+                "what is signed (-y) can have nothing added; expected no --pcap and no --cookie beside it";
+            return Err(Failure::usage(fault));
+        }
         let made = if let Some(path) = &workload.pcap {
             capture::open(path, workload.pcap_port).map(|capture| Self {
                 file: capture.queries,
                 name: name_of(path),
                 at_ns: Some(capture.at_ns),
-                passed_over: capture.passed_over,
+                rest: match capture.segmented {
+                    0 => capture.skipped.to_string(),
+                    some => format!("{some} datagrams were many queries each; {}", capture.skipped),
+                },
             })
         } else if let Some(path) = &workload.hosts {
-            hosts::open(path, edns.as_ref()).map(|file| plain(file, name_of(path)))
+            hosts::open(path, &reading).map(|file| plain(file, name_of(path)))
         } else if workload.names.is_some() || workload.pattern.is_some() {
-            return draw(workload).map(|(file, name)| plain(file, name));
+            return draw(workload, &reading).map(|(file, name)| plain(file, name));
+        } else if let Some(path) = workload.queries.as_ref().filter(|_| workload.updates) {
+            updates::open(path, &reading).map(|file| plain(file, name_of(path)))
+        } else if let Some(path) = workload.queries.as_ref().filter(|_| workload.binary) {
+            messages::open(path, &reading).map(|file| plain(file, name_of(path)))
         } else if let Some(path) = &workload.queries {
-            QueryFile::open(path, edns.as_ref()).map(|file| plain(file, name_of(path)))
+            QueryFile::open_as(path, &reading).map(|file| plain(file, name_of(path)))
         } else if args.self_test {
             let text = sample::queries();
-            QueryFile::read(text.as_bytes(), "self-test", edns.as_ref())
+            QueryFile::read_as(text.as_bytes(), "self-test", &reading)
                 .map(|file| plain(file, "self-test".into()))
         } else {
-            read_standard_input(edns.as_ref()).map(|file| plain(file, "-".into()))
+            read_standard_input(&reading).map(|file| plain(file, "-".into()))
         };
         let needs_names = workload.mix.is_some() || workload.types.is_some() || workload.zipf.is_some();
         if needs_names {
             let fault = "--mix, --types and --zipf draw queries about names; expected --names or --pattern beside them";
             return Err(Failure::usage(fault));
         }
-        made.map_err(Failure::usage)
+        let made = made.map_err(Failure::usage)?;
+        made.check_feed(args)?;
+        let bad = made.file.bad_lines();
+        let mut errors = io::stderr().lock();
+        for example in &bad.examples {
+            let _ = writeln!(errors, "warning: {example}");
+        }
+        Ok(made)
+    }
+
+    /// What comes while it is sent can be sent once, and looked at no further.
+    fn check_feed(&self, args: &Args) -> Result<(), Failure> {
+        let judgement = &args.judgement;
+        let several = [
+            (judgement.verify.is_some(), "--verify"),
+            (judgement.find_max, "--find-max"),
+            (judgement.against.is_some(), "--against"),
+            (args.passes().is_some_and(|passes| passes.get() > 1), "-n"),
+        ];
+        match several.iter().find(|(is_asked, _)| *is_asked) {
+            Some((_, option)) if self.file.feed().is_some() => Err(Failure::usage(format!(
+                "{option} needs all queries at once, and standard input has more than {} MiB of them; give them as a file (-d)",
+                feed::FIRST_LEN >> 20
+            ))),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether all queries could be read.
+    pub(super) fn read_to_the_end(&self) -> Result<(), Failure> {
+        self.file.feed().and_then(Feed::error).map_or(Ok(()), |error| Err(Failure::failed(error)))
     }
 
     /// Has captured queries sent at the times when they were sent, unless there is another schedule.
@@ -75,27 +129,41 @@ impl Queries {
 
     /// What a reader of the result should know of them.
     pub(super) fn notes(&self) -> Vec<String> {
-        let Some(at_ns) = &self.at_ns else { return Vec::new() };
+        let fed = self.file.feed().map(Feed::counts);
+        let bad = self.file.bad_lines().count + fed.map_or(0, |(_, bad)| bad);
+        let mut notes = Vec::new();
+        if bad > 0 {
+            notes.push(format!(
+                "{}: {bad} lines are no queries and were left out (--strict refuses them)",
+                self.name
+            ));
+        }
+        if let Some((count, _)) = fed {
+            let first = self.file.count();
+            notes.push(format!("{}: {count} queries were read while the first {first} were sent", self.name));
+        }
+        let Some(at_ns) = &self.at_ns else { return notes };
         let span = Duration::from_nanos(at_ns.last().copied().unwrap_or(0));
-        vec![format!(
-            "{}: {} queries over {:.3} s; {} other packets were passed over",
+        notes.push(format!(
+            "{}: {} queries over {:.3} s; {}",
             self.name,
             self.file.count(),
             span.as_secs_f64(),
-            self.passed_over
-        )]
+            self.rest
+        ));
+        notes
     }
 }
 
-fn read_standard_input(edns: Option<&crate::bench::Edns>) -> Result<QueryFile, QueryFileError> {
+fn read_standard_input(reading: &Reading) -> Result<QueryFile, QueryFileError> {
     if io::stdin().is_terminal() {
         let _ = writeln!(io::stderr(), "reading queries, `name type` a line, from standard input");
     }
-    QueryFile::read(BufReader::new(io::stdin().lock()), "standard input", edns)
+    feed::read(BufReader::with_capacity(1 << 16, io::stdin()), "standard input", reading)
 }
 
 /// Draws queries about the names of a file or a pattern.
-fn draw(workload: &Workload) -> Result<(QueryFile, String), Failure> {
+fn draw(workload: &Workload, reading: &Reading) -> Result<(QueryFile, String), Failure> {
     let (names, of) = match (&workload.names, &workload.pattern) {
         (Some(path), _) => (mix::read_names(path).map_err(Failure::usage)?, path.display().to_string()),
         (None, Some(pattern)) => (mix::expand_pattern(pattern).map_err(Failure::usage)?, pattern.clone()),
@@ -108,6 +176,6 @@ fn draw(workload: &Workload) -> Result<(QueryFile, String), Failure> {
         count: workload.draws,
         seed: workload.seed,
     };
-    let file = mix.draw(&names, workload.edns().as_ref()).map_err(Failure::usage)?;
+    let file = mix.draw(&names, reading).map_err(Failure::usage)?;
     Ok((file, format!("drawn from {of}")))
 }

@@ -159,6 +159,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
 
+    /// Where that directory cannot be written at the start, go on without keeping anything. A damaged file is still refused
+    #[arg(long, requires = "data_dir")]
+    data_dir_optional: bool,
+
     /// File with keys, as `tsig-keygen` makes them, of those who may update the domain by DNS (RFC 2136, TSIG); all domains if none
     /// is said. Give it again for more. Read again when it changes, and on SIGHUP
     #[arg(long, value_name = "[DOMAIN=]FILE")]
@@ -301,6 +305,7 @@ impl Args {
             hide_identity: self.hide_identity,
             gossip: self.cluster.settings()?,
             data_dir: self.data_dir,
+            data_dir_optional: self.data_dir_optional,
             zone_maintenance: zones.then_some(ZoneMaintenance {
                 update_keys: self.update_key,
                 transfer_keys: self.transfer_key,

@@ -24,11 +24,12 @@ const DEFAULT_RESOLV_CONF: &str = "/etc/resolv.conf";
 #[derive(clap::Args)]
 pub(super) struct ResolverArgs {
     /// Answer for names in other domains, too, by asking this server, and the others that are given; give it again for more. One
-    /// with `tls://` is asked over TLS, and its certificate has to be for NAME, or for the address. Without this, --resolv-conf
-    /// or --forward, such names are refused
+    /// with `tls://` is asked over TLS, and its certificate has to be for NAME, or for the address; with PINs, `sha256//` and the
+    /// hash of a key in base64, its key has to be one of these, and its certificate counts only if a NAME is said, too. Without
+    /// this, --resolv-conf or --forward, such names are refused
     #[arg(
         long,
-        value_name = "ADDR[:PORT]|tls://ADDR[:PORT][#NAME]",
+        value_name = "ADDR[:PORT]|tls://ADDR[:PORT][#NAME][#PIN]...",
         help_heading = "Names in other domains"
     )]
     upstream: Vec<Upstream>,
@@ -73,7 +74,8 @@ pub(super) struct ResolverArgs {
     #[arg(long, help_heading = "Names in other domains")]
     mix_case: bool,
 
-    /// File with the certificates, as PEM, of those who may vouch for upstreams over TLS [default: those of the system]
+    /// File with the certificates, as PEM, of those who may vouch for upstreams over TLS, or of these upstreams themselves
+    /// [default: those who may by this system]
     #[arg(long, value_name = "FILE", help_heading = "Names in other domains")]
     upstream_ca: Option<PathBuf>,
 }

@@ -1,6 +1,6 @@
 //! Running a server until it is told to stop.
 //!
-//! The main thread becomes the control thread of [`Node`]; a thread for signals tells it what happened.
+//! The main thread becomes the owner of the registrations ([`Node`]); a thread for signals tells it what happened.
 
 use std::io::{self, IsTerminal};
 use std::thread;
@@ -10,7 +10,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use tracing::{error, info};
 
-use super::super::{Failure, design};
+use super::super::{Failure, check_data, design};
 use super::{Args, LogFormat, config_file};
 use crate::config::Settings;
 use crate::dataplane::Inherited;
@@ -23,13 +23,16 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
     log_as(args.log);
     let until_eof = args.until_eof;
     let settings = args.settings()?;
-    let inbox = Inbox::new().map_err(|error| Failure::failed(format!("cannot start: {error}")))?;
+    if let Some(directory) = &settings.data_dir {
+        check_data::in_child(directory)?;
+    }
+    let inbox = Inbox::new();
     // Before the node starts: a signal during the start is then obeyed after it.
     obey_signals(inbox.sender(), from_file)?;
     if until_eof {
         stop_at_eof(inbox.sender())?;
     }
-    let node = Node::start_with(settings.clone(), inbox, inherited()?).map_err(Failure::usage)?;
+    let node = Node::start(settings.clone(), inbox, inherited()?).map_err(Failure::usage)?;
     tell(&node, &settings);
     node.run();
     Ok(())
@@ -76,7 +79,9 @@ fn tell(node: &Node, settings: &Settings) {
         info!("{}", design::told(asking));
     }
     match &settings.data_dir {
-        Some(directory) => info!("registrations are kept in {}", directory.display()),
+        Some(directory) if node.keeps() => info!("registrations are kept in {}", directory.display()),
+        // It has been told why.
+        Some(_) => {}
         None => info!("registrations made at this node end with it; --data-dir keeps them"),
     }
     let domains: Vec<_> = settings.domains.iter().map(ToString::to_string).collect();

@@ -11,21 +11,22 @@ use axum::http::{Method, StatusCode};
 use axum::routing::{get, put};
 use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
+use tokio::task::yield_now;
 
 use super::Shared;
 use super::problem::Problem;
 use crate::policy::Policy;
 use crate::policy::select::Health;
 use crate::registry::addition::{self, parse_scope};
-use crate::registry::request::{Explanation, Member, PolicyBody, Request, Stated, Statement};
-use crate::store::{MAX_INSTANCE_LEN, NodeId, Target};
+use crate::registry::request::{Directed, Directive, Effect, Explanation, Member, PolicyBody, Request};
+use crate::store::{Cursor, MAX_INSTANCE_LEN, NodeId, Target};
 
 /// What a drain says.
 const DRAINED: &[u8] = b"1";
 
 pub(super) fn router() -> Router<Arc<Shared>> {
     Router::new()
-        .route("/v1/statements", get(statements))
+        .route("/v1/statements", get(directives))
         .route("/v1/drains/{what}/{of}", put(drain).delete(drain))
         .route("/v1/drains/self", put(drain_self).delete(drain_self))
         .route("/v1/policies/{scope}", put(set_policy).delete(remove_policy))
@@ -35,7 +36,7 @@ pub(super) fn router() -> Router<Arc<Shared>> {
 
 impl Shared {
     /// What is drained: an address, an instance, or a node by its name or id.
-    async fn drained(&self, what: &str, of: &str) -> Result<Target, Problem> {
+    fn drained(&self, what: &str, of: &str) -> Result<Target, Problem> {
         match what {
             "address" => match of.parse::<IpAddr>() {
                 Ok(address) => Ok(Target::Address(address)),
@@ -43,7 +44,7 @@ impl Shared {
             },
             "instance" if (1..=MAX_INSTANCE_LEN).contains(&of.len()) => Ok(Target::Instance(of.into())),
             "instance" => Err(Problem::bad(format!("an instance has from 1 to {MAX_INSTANCE_LEN} bytes"))),
-            "node" => self.node(|member| member.name == of || member.id == of, of).await,
+            "node" => self.node(|member| member.name == of || member.id == of, of),
             _ => Err(Problem::new(
                 StatusCode::NOT_FOUND,
                 format!("{what:?} cannot be drained: expected address, instance or node"),
@@ -51,8 +52,8 @@ impl Shared {
         }
     }
 
-    async fn node(&self, is_meant: impl Fn(&Member) -> bool, of: &str) -> Result<Target, Problem> {
-        let members = self.ask(Request::Members).await?;
+    fn node(&self, is_meant: impl Fn(&Member) -> bool, of: &str) -> Result<Target, Problem> {
+        let members = self.view.members();
         let mut meant = members.iter().filter(|member| is_meant(member));
         let bad =
             |why: &str| Problem::bad(format!("{why} {of:?}; `redbreast members` tells their names and ids"));
@@ -63,13 +64,22 @@ impl Shared {
         NodeId::from_text(&node.id).map(Target::Node).ok_or_else(|| bad("there is no node"))
     }
 
-    async fn this_node(&self) -> Result<Target, Problem> {
-        self.node(|member| member.state == "self", "self").await
+    fn this_node(&self) -> Result<Target, Problem> {
+        self.node(|member| member.state == "self", "self")
     }
 
-    async fn state(&self, target: Target, value: Option<&[u8]>) -> Result<Json<Stated>, Problem> {
+    /// Sets a directive, or takes it back, and finds out what that concerns.
+    async fn direct(&self, target: Target, value: Option<&[u8]>) -> Result<Json<Directed>, Problem> {
         let value = value.map(Into::into);
-        Ok(Json(self.ask(|reply| Request::State(target, value, reply)).await??))
+        let changed = self.ask(|reply| Request::Direct(target.clone(), value, reply)).await??;
+        let (mut effect, mut next) = (Effect::default(), Some(Cursor::default()));
+        while let Some(from) = next {
+            next = self.view.effect(&target, from, &mut effect);
+            yield_now().await;
+        }
+        let durable = self.view.status().data_dir.is_some();
+        let Effect { names, emptied, ttl_s } = effect;
+        Ok(Json(Directed { changed, durable, names: names.len(), emptied, ttl_s }))
     }
 }
 
@@ -82,33 +92,33 @@ async fn drain(
     State(shared): State<Arc<Shared>>,
     method: Method,
     Path((what, of)): Path<(String, String)>,
-) -> Result<Json<Stated>, Problem> {
-    let target = shared.drained(&what, &of).await?;
-    shared.state(target, drained_value(&method)).await
+) -> Result<Json<Directed>, Problem> {
+    let target = shared.drained(&what, &of)?;
+    shared.direct(target, drained_value(&method)).await
 }
 
-async fn drain_self(State(shared): State<Arc<Shared>>, method: Method) -> Result<Json<Stated>, Problem> {
-    let target = shared.this_node().await?;
-    shared.state(target, drained_value(&method)).await
+async fn drain_self(State(shared): State<Arc<Shared>>, method: Method) -> Result<Json<Directed>, Problem> {
+    let target = shared.this_node()?;
+    shared.direct(target, drained_value(&method)).await
 }
 
 async fn set_policy(
     State(shared): State<Arc<Shared>>,
     Path(scope): Path<String>,
     body: Result<Json<PolicyBody>, JsonRejection>,
-) -> Result<Json<Stated>, Problem> {
+) -> Result<Json<Directed>, Problem> {
     let Json(PolicyBody { policy }) = body?;
     let scope = parse_scope(&scope, &shared.domains).map_err(Problem::bad)?;
     let policy: Policy = policy.parse().map_err(|error| Problem::bad(format!("{error}")))?;
-    shared.state(Target::Policy(scope), Some(policy.to_string().as_bytes())).await
+    shared.direct(Target::Policy(scope), Some(policy.to_string().as_bytes())).await
 }
 
 async fn remove_policy(
     State(shared): State<Arc<Shared>>,
     Path(scope): Path<String>,
-) -> Result<Json<Stated>, Problem> {
+) -> Result<Json<Directed>, Problem> {
     let scope = parse_scope(&scope, &shared.domains).map_err(Problem::bad)?;
-    shared.state(Target::Policy(scope), None).await
+    shared.direct(Target::Policy(scope), None).await
 }
 
 /// How an instance is, by the word of whoever runs it.
@@ -141,14 +151,14 @@ async fn report(
     Ok(Json(Reported { addresses }))
 }
 
-async fn statements(State(shared): State<Arc<Shared>>) -> Result<Json<Vec<Statement>>, Problem> {
-    Ok(Json(shared.ask(Request::Statements).await?))
+async fn directives(State(shared): State<Arc<Shared>>) -> Json<Vec<Directive>> {
+    Json(shared.view.directives())
 }
 
 async fn explain(
     State(shared): State<Arc<Shared>>,
     Path(name): Path<String>,
-) -> Result<Json<Box<Explanation>>, Problem> {
+) -> Result<Json<Explanation>, Problem> {
     let name = addition::any_name(&name, &shared.domains).map_err(Problem::bad)?;
-    Ok(Json(shared.ask(|reply| Request::Explain(name, reply)).await?))
+    Ok(Json(shared.view.explain(&name)))
 }

@@ -12,10 +12,10 @@ use axum::{Json, Router};
 use serde::Deserialize;
 use tokio::sync::mpsc;
 
-use super::Shared;
 use super::problem::Problem;
-use crate::registry::forwarding::{CacheStats, CachedAnswer, Flushed, Told, cacheable};
-use crate::registry::request::Request;
+use super::{Shared, busy};
+use crate::registry::forwarding::{CacheStats, CachedAnswer, Flushed, Replies, cacheable};
+use crate::registry::request::View;
 use crate::wire::name::Name;
 
 pub(super) fn router() -> Router<Arc<Shared>> {
@@ -23,6 +23,9 @@ pub(super) fn router() -> Router<Arc<Shared>> {
         .route("/v1/cache", get(stats).delete(flush_all))
         .route("/v1/cache/{name}", get(cached).delete(flush))
 }
+
+/// Replies that may wait: one of each worker, of which there are no more.
+const MAX_REPLIES: usize = 1_024;
 
 /// What is to be forgotten beside a name.
 #[derive(Deserialize)]
@@ -37,19 +40,23 @@ impl Shared {
     /// Asks all workers, and waits for what each says.
     pub(super) async fn ask_workers<T>(
         &self,
-        request: impl FnOnce(Told<T>) -> Request,
+        ask: impl FnOnce(&dyn View, &Replies<T>) -> bool,
     ) -> Result<Vec<T>, Problem> {
-        let (told, mut all) = mpsc::unbounded_channel();
-        self.tell(request(told))?;
-        let mut said = Vec::new();
-        while let Some(one) = all.recv().await {
-            said.push(one);
+        // Each worker replies once.
+        let (replies, mut all) = mpsc::channel(MAX_REPLIES);
+        if !ask(&*self.view, &replies) {
+            return Err(busy());
         }
-        if said.is_empty() { Err(without_cache()) } else { Ok(said) }
+        drop(replies);
+        let mut received = Vec::new();
+        while let Some(one) = all.recv().await {
+            received.push(one);
+        }
+        if received.is_empty() { Err(without_cache()) } else { Ok(received) }
     }
 
     async fn flush(&self, what: Option<(Name, bool)>) -> Result<Json<Flushed>, Problem> {
-        let removed = self.ask_workers(|told| Request::Flush(what, told)).await?;
+        let removed = self.ask_workers(|view, replies| view.flush(what, replies)).await?;
         Ok(Json(Flushed { removed: removed.into_iter().sum() }))
     }
 }
@@ -63,8 +70,8 @@ fn without_cache() -> Problem {
 }
 
 async fn stats(State(shared): State<Arc<Shared>>) -> Result<Json<CacheStats>, Problem> {
-    let workers = shared.ask_workers(Request::Caches).await?;
-    let status = shared.ask(Request::Status).await?;
+    let workers = shared.ask_workers(|view, replies| view.caches(replies)).await?;
+    let status = shared.view.status();
     Ok(Json(CacheStats::new(workers, status.forwarding.ok_or_else(without_cache)?)))
 }
 
@@ -74,7 +81,7 @@ async fn cached(
 ) -> Result<Json<Vec<CachedAnswer>>, Problem> {
     let name = cacheable(&name, &shared.domains).map_err(Problem::bad)?;
     let name_len = name.as_wire().len();
-    let all = shared.ask_workers(|told| Request::Cached(name, told)).await?;
+    let all = shared.ask_workers(|view, replies| view.cached(&name, replies)).await?;
     Ok(Json(CachedAnswer::merge(all.into_iter().flatten().collect(), name_len)))
 }
 

@@ -14,7 +14,7 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Connections at the same time at most.
-const MAX_CONNECTIONS: usize = 512;
+const MAX_CONNECTIONS: usize = crate::limits::MAX_CONTROL_CONNECTIONS;
 
 /// A client may take so long to say what it wants, or between two requests.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);

@@ -19,7 +19,7 @@ use super::{MAX_BODY_LEN, Shared};
 use crate::text_file::{self, FileError};
 
 /// Requests a second that are served in the long run, and at once after a pause.
-const REQUESTS_PER_S: f64 = 20_000.0;
+const REQUESTS_PER_S: f64 = crate::limits::MAX_REQUESTS_PER_S as f64;
 
 /// A request may take so long, with its body; what it asks for is done in milliseconds, on a slow disk in seconds.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);

@@ -78,6 +78,24 @@ pub(super) fn text(
         Unit::Seconds,
         Family { kind: MetricType::Histogram, members: batches.collect() },
     );
+    registry.register_with_unit(
+        "cluster_turn_duration",
+        "CPU time of a turn of the thread that keeps membership alive",
+        Unit::Seconds,
+        Family {
+            kind: MetricType::Histogram,
+            members: vec![(Vec::new(), Duration(status.cluster_turns.clone()))],
+        },
+    );
+    let longest = ConstGauge::new(status.cluster_longest_turn_s);
+    registry.register_with_unit("cluster_turn_longest", "The longest such turn", Unit::Seconds, longest);
+    let waiting =
+        status.writes_waiting.iter().map(|(lane, count)| (vec![("lane", lane.clone())], *count as u64));
+    registry.register(
+        "writes_waiting",
+        "Changes that wait for the owner of the registrations",
+        gauges(waiting),
+    );
     let gossip = status.gossip_counters.iter().map(|(event, count)| (vec![("event", event.clone())], *count));
     registry.register("gossip_events", "What the gossip has sent, received and refused", counters(gossip));
     if let Some(forwarding) = &status.forwarding {
@@ -151,6 +169,11 @@ fn register_state(registry: &mut Registry, status: &Status, members: &[Member]) 
         ),
         ("names", "Names with records that it answers, reverse ones included", status.names),
         ("registrations", "Registrations of all nodes that are known here", status.registrations),
+        (
+            "records_left_out",
+            "Records that are in no answer, since their names have more than one can",
+            status.records_left_out,
+        ),
         ("members", "Members of the cluster that are up, this one among them", status.members),
         ("members_down", "Members of the cluster that are down", down),
     ];

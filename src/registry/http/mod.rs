@@ -1,13 +1,14 @@
 //! The control listener: an HTTP API with JSON, for programs, for our own command line, and a page for people.
 //!
-//! Runs on a thread `control` of its own, asynchronously; what changes or reads registrations is done by the control
-//! thread, which is asked through its queue. Whoever reaches it may do everything, so it is on loopback or on a Unix socket,
+//! Runs on a thread `http` of its own, asynchronously. What changes registrations is asked of their owner, through its queue; what
+//! is read is read here. Whoever reaches it may do everything, so it is on loopback or on a Unix socket,
 //! or asks for a token.
 
 mod balancing;
 mod cache;
 mod connections;
 mod guard;
+mod listing;
 mod metrics;
 mod names;
 mod observe;
@@ -33,12 +34,12 @@ use self::guard::Guard;
 pub use self::guard::Token;
 use self::problem::Problem;
 use super::control_address::ControlAddress;
-use super::request::{Reply, Request};
+use super::request::{Queued, Reply, Request, View};
 use crate::precedence::stand_back;
 use crate::wire::name::Name;
 
 /// Bytes of a request's body at most: a thousand registrations have a few hundred thousand.
-const MAX_BODY_LEN: usize = 4 << 20;
+const MAX_BODY_LEN: usize = crate::limits::MAX_BODY_LEN;
 
 /// Why there is no control listener.
 #[derive(Debug)]
@@ -74,8 +75,8 @@ enum Socket {
     Unix(std::os::unix::net::UnixListener),
 }
 
-/// How requests get to the control thread; `false` if it is gone.
-type Ask = dyn Fn(Request) -> bool + Send + Sync;
+/// How changes get to the owner of the registrations.
+type Ask = dyn Fn(Request) -> Queued + Send + Sync;
 
 /// What a listener is told.
 #[derive(Clone, Debug, Default)]
@@ -90,27 +91,29 @@ pub struct Rules {
 
 struct Shared {
     ask: Box<Ask>,
+    view: Arc<dyn View>,
     domains: Vec<Name>,
     check_dir: Option<PathBuf>,
     guard: Guard,
 }
 
 impl Listener {
-    /// Listens at `address`; hands requests to `ask`.
+    /// Listens at `address`; hands changes to `ask`, and reads from `view`.
     ///
     /// # Errors
     /// [`HttpError`].
     pub fn start(
         address: &ControlAddress,
         rules: Rules,
-        ask: impl Fn(Request) -> bool + Send + Sync + 'static,
+        view: Arc<dyn View>,
+        ask: impl Fn(Request) -> Queued + Send + Sync + 'static,
     ) -> Result<Self, HttpError> {
         let fail = |source| HttpError { address: address.clone(), source };
         let (socket, bound) = bind(address).map_err(fail)?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(fail)?;
         let Rules { domains, check_dir, token } = rules;
         let guard = Guard::new(token, matches!(address, ControlAddress::Tcp(_)));
-        let router = router(Arc::new(Shared { ask: Box::new(ask), domains, check_dir, guard }));
+        let router = router(Arc::new(Shared { ask: Box::new(ask), view, domains, check_dir, guard }));
         let (stop, stopped) = oneshot::channel::<()>();
         // It ends when it is told to; connections that are open then are closed.
         let serve = move || {
@@ -129,7 +132,7 @@ impl Listener {
                 }
             });
         };
-        let thread = thread::Builder::new().name("control".into()).spawn(serve).map_err(fail)?;
+        let thread = thread::Builder::new().name("http".into()).spawn(serve).map_err(fail)?;
         Ok(Self { address: bound, stop, thread })
     }
 
@@ -204,17 +207,19 @@ fn router(shared: Arc<Shared>) -> Router {
 }
 
 impl Shared {
-    /// Asks the control thread, and waits for what it says.
+    /// Asks for a change, and waits for what comes of it.
     async fn ask<T>(&self, request: impl FnOnce(Reply<T>) -> Request) -> Result<T, Problem> {
         let (reply, answer) = oneshot::channel();
-        self.tell(request(reply))?;
-        answer.await.map_err(|_| stopping())
+        match (self.ask)(request(reply)) {
+            Queued::Waits => answer.await.map_err(|_| stopping()),
+            Queued::Full => Err(busy()),
+            Queued::Stopping => Err(stopping()),
+        }
     }
+}
 
-    /// Asks the control thread for what has no one answer.
-    fn tell(&self, request: Request) -> Result<(), Problem> {
-        if (self.ask)(request) { Ok(()) } else { Err(stopping()) }
-    }
+fn busy() -> Problem {
+    Problem::new(StatusCode::SERVICE_UNAVAILABLE, "too many requests wait already; try again")
 }
 
 fn stopping() -> Problem {

@@ -7,17 +7,19 @@ use std::sync::Arc;
 
 use axum::extract::rejection::{JsonRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
+use axum::response::Response;
 use axum::routing::{get, post, put};
 use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::Shared;
+use super::listing::{MAX_LIMIT, stream_all};
 use super::problem::Problem;
 use crate::precedence::make_way;
 use crate::registry::addition;
 use crate::registry::request::{
-    Addition, Change, Changed, MAX_ADDITIONS, Registration, Request, Selector, Sought,
+    Addition, Change, Changed, Filter, MAX_ADDITIONS, Registration, Request, Selector,
 };
 
 pub(super) fn router() -> Router<Arc<Shared>> {
@@ -30,6 +32,8 @@ pub(super) fn router() -> Router<Arc<Shared>> {
         .route("/v1/instances/{instance}", get(of_instance).put(replace_instance).delete(remove_instance))
         .route("/v1/batch", post(batch))
 }
+
+use crate::store::Cursor;
 
 /// What of a name is meant.
 #[derive(Deserialize)]
@@ -103,10 +107,6 @@ impl Shared {
 
     pub(super) async fn change(&self, changes: Vec<Change>) -> Result<Json<Changed>, Problem> {
         Ok(Json(self.ask(|reply| Request::Change(changes, reply)).await??))
-    }
-
-    async fn look(&self, sought: Sought) -> Result<Json<Vec<Registration>>, Problem> {
-        Ok(Json(self.ask(|reply| Request::Names(sought, reply)).await?))
     }
 }
 
@@ -274,7 +274,7 @@ async fn batch(State(shared): State<Arc<Shared>>, body: Body) -> Result<Json<Cha
     shared.change(changes).await
 }
 
-/// Which names are to be told.
+/// Which names are meant.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Listing {
@@ -283,44 +283,59 @@ struct Listing {
     search: String,
     /// No more than that.
     limit: Option<usize>,
+    /// They stand behind those of an earlier answer, whose link has said this.
+    cursor: Option<String>,
 }
 
 async fn all(
     State(shared): State<Arc<Shared>>,
     listing: Result<Query<Listing>, QueryRejection>,
-) -> Result<Json<Vec<Registration>>, Problem> {
-    let Query(Listing { search, limit }) = listing?;
-    let sought = Sought::Part { of_name: search.to_lowercase().into(), limit: limit.unwrap_or(usize::MAX) };
-    shared.look(sought).await
+) -> Result<Response, Problem> {
+    let Query(Listing { search, limit, cursor }) = listing?;
+    let filter = Filter::Part(search.to_lowercase().into());
+    let cursor = cursor.map(|text| {
+        let wrong =
+            || Problem::bad(format!("cursor={text:?}: no cursor; take it from the link of an answer"));
+        Cursor::parse(&text).ok_or_else(wrong)
+    });
+    let cursor = cursor.transpose()?;
+    let Some(limit) = limit.or(cursor.map(|_| MAX_LIMIT)) else {
+        return Ok(stream_all(shared, filter, Some));
+    };
+    let link = |next| {
+        let query = form_urlencoded::Serializer::new(String::new())
+            .append_pair("search", &search)
+            .append_pair("limit", &limit.to_string())
+            .append_pair("cursor", &format!("{next}"))
+            .finish();
+        format!("</v1/names?{query}>; rel=\"next\"")
+    };
+    shared.limited(&filter, cursor.unwrap_or_default(), limit, link).await
 }
 
 async fn of_name(
     State(shared): State<Arc<Shared>>,
     Path(name): Path<String>,
 ) -> Result<Json<Vec<Registration>>, Problem> {
-    shared.look(Sought::Name(addition::name(&name, &shared.domains).map_err(Problem::bad)?)).await
+    let name = addition::name(&name, &shared.domains).map_err(Problem::bad)?;
+    Ok(Json(shared.few(&Filter::Name(name)).await))
 }
 
 async fn of_address(
     State(shared): State<Arc<Shared>>,
     Path(text): Path<String>,
-) -> Result<Json<Vec<Registration>>, Problem> {
-    shared.look(Sought::Address(address(&text)?)).await
+) -> Result<Response, Problem> {
+    let filter = Filter::Address(address(&text)?);
+    Ok(stream_all(shared, filter, Some))
 }
 
-async fn of_instance(
-    State(shared): State<Arc<Shared>>,
-    Path(instance): Path<String>,
-) -> Result<Json<Vec<Registration>>, Problem> {
-    shared.look(Sought::Instance(instance.into())).await
+async fn of_instance(State(shared): State<Arc<Shared>>, Path(instance): Path<String>) -> Response {
+    stream_all(shared, Filter::Instance(instance.into()), Some)
 }
 
-async fn instances(State(shared): State<Arc<Shared>>) -> Result<Json<Vec<Instance>>, Problem> {
-    let Json(all) = shared.look(Sought::All).await?;
+async fn instances(State(shared): State<Arc<Shared>>) -> Json<Vec<Instance>> {
     let mut counts = std::collections::BTreeMap::new();
-    for it in all {
-        *counts.entry((it.instance, it.node)).or_insert(0) += 1;
-    }
-    let told = |((instance, node), registrations)| Instance { instance, node, registrations };
-    Ok(Json(counts.into_iter().map(told).collect()))
+    shared.each(&Filter::All, |it| *counts.entry((it.instance, it.node)).or_insert(0) += 1).await;
+    let count = |((instance, node), registrations)| Instance { instance, node, registrations };
+    Json(counts.into_iter().map(count).collect())
 }

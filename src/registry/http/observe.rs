@@ -19,7 +19,7 @@ use super::{Shared, metrics};
 use crate::registry::request::{Event, Member, Request, Status};
 
 /// Events that wait for a slow reader at most; those after them are counted and left out.
-const EVENTS: usize = 4_096;
+const EVENTS: usize = crate::limits::MAX_WATCH_EVENTS;
 
 pub(super) fn router() -> Router<Arc<Shared>> {
     Router::new()
@@ -44,19 +44,19 @@ async fn openapi() -> ([(header::HeaderName, &'static str); 1], &'static str) {
     ([(header::CONTENT_TYPE, "application/json")], include_str!("../../../docs/openapi.json"))
 }
 
-async fn members(State(shared): State<Arc<Shared>>) -> Result<Json<Vec<Member>>, Problem> {
-    Ok(Json(shared.ask(Request::Members).await?))
+async fn members(State(shared): State<Arc<Shared>>) -> Json<Vec<Member>> {
+    Json(shared.view.members())
 }
 
-async fn status(State(shared): State<Arc<Shared>>) -> Result<Json<Box<Status>>, Problem> {
-    Ok(Json(shared.ask(Request::Status).await?))
+async fn status(State(shared): State<Arc<Shared>>) -> Json<Status> {
+    Json(shared.view.status())
 }
 
 async fn metrics(State(shared): State<Arc<Shared>>) -> Result<Response, Problem> {
-    let status = shared.ask(Request::Status).await?;
-    let members = shared.ask(Request::Members).await?;
+    let status = shared.view.status();
+    let members = shared.view.members();
     let caches = match status.forwarding {
-        Some(_) => shared.ask_workers(Request::Caches).await?,
+        Some(_) => shared.ask_workers(|view, replies| view.caches(replies)).await?,
         None => Vec::new(),
     };
     let text = metrics::text(&status, &members, &caches)
@@ -72,24 +72,29 @@ struct Condition {
     waits_for: Option<String>,
 }
 
-/// It is well if the control thread answers.
+/// It is well if the owner of the registrations answers.
 async fn health(State(shared): State<Arc<Shared>>) -> Result<Json<Condition>, Problem> {
-    shared.ask(Request::Readiness).await?;
+    shared.ask(|reply| Request::Change(Vec::new(), reply)).await?.map_err(Problem::from)?;
     Ok(Json(Condition { status: "ok", waits_for: None }))
 }
 
-async fn ready(State(shared): State<Arc<Shared>>) -> Result<(StatusCode, Json<Condition>), Problem> {
-    let waits_for = shared.ask(Request::Readiness).await?;
-    Ok(match waits_for {
+async fn ready(State(shared): State<Arc<Shared>>) -> (StatusCode, Json<Condition>) {
+    let waits_for = shared.view.waits_for();
+    match waits_for {
         None => (StatusCode::OK, Json(Condition { status: "ready", waits_for })),
         Some(_) => (StatusCode::SERVICE_UNAVAILABLE, Json(Condition { status: "starting", waits_for })),
-    })
+    }
 }
 
 /// Tells what changes, a line of JSON for each, until the client goes.
 async fn watch(State(shared): State<Arc<Shared>>) -> Result<Response, Problem> {
     let (sender, receiver) = mpsc::channel(EVENTS);
-    shared.tell(Request::Watch(sender))?;
+    if !shared.view.subscribe(sender) {
+        return Err(Problem::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "too many follow the changes already; try again",
+        ));
+    }
     let lines = stream::unfold(receiver, async |mut receiver: mpsc::Receiver<Event>| {
         let event = receiver.recv().await?;
         let line = serde_json::to_vec(&event).map(|mut line| {

@@ -8,7 +8,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
-use crate::registry::request::Refused;
+use crate::registry::request::Rejected;
 
 /// What went wrong.
 #[derive(Debug, Serialize)]
@@ -58,8 +58,12 @@ impl From<QueryRejection> for Problem {
     }
 }
 
-impl From<Refused> for Problem {
-    fn from(Refused(why): Refused) -> Self {
-        Self::new(StatusCode::INTERNAL_SERVER_ERROR, format!("nothing was changed: {why}"))
+impl From<Rejected> for Problem {
+    fn from(rejected: Rejected) -> Self {
+        let (code, why) = match rejected {
+            Rejected::Unable(why) => (StatusCode::INTERNAL_SERVER_ERROR, why),
+            Rejected::OverLimit(why) => (StatusCode::CONFLICT, why),
+        };
+        Self::new(code, format!("nothing was changed: {why}"))
     }
 }

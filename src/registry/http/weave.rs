@@ -4,17 +4,19 @@
 
 use std::sync::Arc;
 
+use axum::Router;
 use axum::extract::{Path, RawQuery, State};
 use axum::http::StatusCode;
+use axum::response::Response;
 use axum::routing::{get, put};
-use axum::{Json, Router};
 use serde::Serialize;
 
 use super::Shared;
+use super::listing::stream_all;
 use super::names::address;
 use super::problem::Problem;
 use crate::registry::addition;
-use crate::registry::request::{Addition, Change, NODE_INSTANCE, Registration, Request, Selector, Sought};
+use crate::registry::request::{Addition, Change, Filter, NODE_INSTANCE, Registration, Selector};
 
 pub(super) fn router() -> Router<Arc<Shared>> {
     Router::new()
@@ -58,9 +60,7 @@ async fn add(
         ..Addition::default()
     };
     let changes = shared.puts(&[addition])?;
-    if form.get("check-alive") == Some("true")
-        && shared.ask(|reply| Request::IsRunning(container.into(), reply)).await? == Some(false)
-    {
+    if form.get("check-alive") == Some("true") && shared.view.is_running(&container) == Some(false) {
         // As there: whoever dies before its name is there does not leave it behind.
         return Ok(StatusCode::NO_CONTENT);
     }
@@ -90,8 +90,8 @@ impl Shared {
     }
 
     /// Where this node answers DNS queries.
-    async fn dns(&self) -> Result<std::net::SocketAddr, Problem> {
-        let status = self.ask(Request::Status).await?;
+    fn dns(&self) -> Result<std::net::SocketAddr, Problem> {
+        let status = self.view.status();
         let unspecified = || Problem::new(StatusCode::NOT_FOUND, "the node answers at all addresses");
         status.dns.into_iter().find(|address| !address.ip().is_unspecified()).ok_or_else(unspecified)
     }
@@ -137,22 +137,25 @@ struct Entry {
     tombstone: i64,
 }
 
-async fn entries(State(shared): State<Arc<Shared>>) -> Result<Json<Vec<Entry>>, Problem> {
-    let all = shared.ask(|reply| Request::Names(Sought::All, reply)).await?;
+async fn entries(State(shared): State<Arc<Shared>>) -> Response {
     // The node's own name is not somebody's.
     let is_answered =
         |it: &Registration| it.up && matches!(&*it.rtype, "A" | "AAAA") && it.instance != NODE_INSTANCE;
-    let tell = |it: Registration| Entry {
-        container_id: it.instance,
-        origin: it.node,
-        addr: it.data,
-        hostname: it.name,
-        version: 0,
-        tombstone: 0,
+    let entry = move |it: Registration| {
+        if !is_answered(&it) {
+            return None;
+        }
+        let Registration { instance, node, data, name, .. } = it;
+        Some(Entry {
+            container_id: instance,
+            origin: node,
+            addr: data,
+            hostname: name,
+            version: 0,
+            tombstone: 0,
+        })
     };
-    let mut entries: Vec<_> = all.into_iter().filter(is_answered).map(tell).collect();
-    entries.sort_by(|a, b| (&a.hostname, &a.origin, &a.addr).cmp(&(&b.hostname, &b.origin, &b.addr)));
-    Ok(Json(entries))
+    stream_all(shared, Filter::All, entry)
 }
 
 async fn domain(State(shared): State<Arc<Shared>>) -> String {
@@ -160,9 +163,9 @@ async fn domain(State(shared): State<Arc<Shared>>) -> String {
 }
 
 async fn dns_address(State(shared): State<Arc<Shared>>) -> Result<String, Problem> {
-    Ok(shared.dns().await?.ip().to_string())
+    Ok(shared.dns()?.ip().to_string())
 }
 
 async fn dns_address_port(State(shared): State<Arc<Shared>>) -> Result<String, Problem> {
-    Ok(shared.dns().await?.to_string())
+    Ok(shared.dns()?.to_string())
 }

@@ -29,7 +29,7 @@ pub const MAX_FAILURE_TTL_S: u32 = 5;
 const POPULAR: u8 = MAX_FOUND;
 
 /// Bytes of a part, or up to twice as many, since there is a power of two of them.
-const PART_LEN: usize = 1 << 20;
+const PART_LEN: usize = crate::limits::CACHE_PART_LEN;
 
 /// What a cache may keep.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

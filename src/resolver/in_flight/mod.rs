@@ -30,10 +30,10 @@ use super::servers::{Server, choose, explore};
 use super::settings::Protocol;
 
 /// Questions of one worker in flight at most; for a new one the oldest is given up.
-pub const MAX_QUESTIONS: usize = 100_000;
+pub const MAX_QUESTIONS: usize = crate::limits::MAX_QUESTIONS;
 
 /// Queries of one worker that wait for them at most; the same holds.
-pub const MAX_WAITERS: usize = 131_072;
+pub const MAX_WAITERS: usize = crate::limits::MAX_WAITERS;
 
 /// Ids that are drawn for a message until one is free.
 const MAX_DRAWS: usize = 8;
@@ -57,6 +57,8 @@ pub enum Failure {
     Cached,
     /// There were too many questions.
     Overload,
+    /// The server stops, and there is no time to wait for an answer.
+    Stopping,
 }
 
 /// Where a question was sent from, and to whom: what an answer has to come back to.
@@ -491,10 +493,12 @@ impl<W> InFlight<W> {
         }
     }
 
-    /// All questions, to be asked of other servers.
+    /// All questions that nobody has been told of: to be asked of other servers, or given up.
     pub fn take_all(&mut self) -> Vec<Ended<W>> {
+        let mut all: Vec<_> = self.done.drain(..).map(|(ended, _)| ended).collect();
         let keys: Vec<_> = self.questions.iter().map(|(key, _)| key).collect();
-        keys.into_iter().map(|key| self.end(key)).collect()
+        all.extend(keys.into_iter().map(|key| self.end(key)));
+        all
     }
 
     /// Whether there is something to send or to tell at once.

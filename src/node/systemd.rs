@@ -1,6 +1,6 @@
 //! What started the process, if it wants to know how it is: systemd (sd_notify(3)).
 //!
-//! Runs on the control thread, so that the watchdog sees that one alive.
+//! Runs on the main thread, which tells the watchdog that the process is alive as long as the thread `cluster` is.
 
 use std::time::{Duration, Instant};
 
@@ -8,12 +8,14 @@ use sd_notify::NotifyState;
 
 /// Who is told. Without one, nothing happens.
 #[derive(Default)]
-pub(super) struct Supervisor {
+pub(super) struct ServiceManager {
     /// The watchdog wants to hear something as often as that, and when it is due.
     watchdog: Option<(Duration, Instant)>,
+    /// Turns of the cluster when it was told last.
+    cluster_turns: Option<u64>,
 }
 
-impl Supervisor {
+impl ServiceManager {
     /// The server answers.
     pub(super) fn tell_ready(&mut self) {
         // Half of the time after which it would be taken for dead.
@@ -39,19 +41,22 @@ impl Supervisor {
         tell(&[NotifyState::Stopping]);
     }
 
-    /// How long the control thread may sleep.
-    pub(super) fn patience(&self) -> Option<Duration> {
+    /// How long the main thread may sleep.
+    pub(super) fn timeout(&self) -> Option<Duration> {
         self.watchdog.map(|(_, due)| due.saturating_duration_since(Instant::now()))
     }
 
-    /// Tells the watchdog that the control thread is alive, when that is due.
-    pub(super) fn tell_alive(&mut self) {
+    /// Tells the watchdog that the process is alive, when that is due and the cluster, if it gossips, has had turns since it was told last.
+    pub(super) fn tell_alive(&mut self, cluster_turns: Option<u64>) {
         let now = Instant::now();
         if let Some((period, due)) = &mut self.watchdog
             && now >= *due
         {
             *due = now + *period;
-            tell(&[NotifyState::Watchdog]);
+            if cluster_turns.is_none() || self.cluster_turns != cluster_turns {
+                tell(&[NotifyState::Watchdog]);
+            }
+            self.cluster_turns = cluster_turns;
         }
     }
 }

@@ -1,10 +1,10 @@
 //! What a batch of requests makes of own registrations, before any of it is done.
 //!
-//! Pure. Runs on the control thread.
+//! Pure. Runs on the owner of the registrations.
 
 use std::collections::HashMap;
 
-use super::journal::Op;
+use super::persist::Op;
 use crate::registry::request::Changed;
 use crate::store::{Attributes, Key, Record, Store};
 use crate::wire::name::Name;
@@ -71,8 +71,20 @@ impl Plan {
         self.now(own.map(|(_, _, record)| record)).filter(|record| record.name == name.as_wire())
     }
 
-    /// What there is to be done.
+    /// What is to be registered, of what the store does not have so.
+    pub(super) fn planned(&self) -> impl Iterator<Item = Record<'_>> {
+        self.now(std::iter::empty())
+    }
+
+    /// Whether something is to be done about what has this key.
+    pub(super) fn concerns(&self, key: &[u8]) -> bool {
+        self.after.contains_key(key)
+    }
+
+    /// What there is to be done, name by name.
     pub(super) fn into_ops(self) -> Vec<Op> {
-        self.after.into_values().collect()
+        let mut ops: Vec<_> = self.after.into_values().collect();
+        ops.sort_by(|a, b| a.name().cmp(b.name()));
+        ops
     }
 }

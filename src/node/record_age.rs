@@ -1,9 +1,9 @@
 //! How long registrations have been as they are, as far as this node knows.
 //!
-//! Runs on the control thread. Records carry no times, and clocks of other nodes are not believed: what is known is when this node
+//! Noted on the thread `tables`, read by all. Records carry no times, and clocks of other nodes are not believed: what is known is when this node
 //! came to know how much of each log, to the second.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use crate::store::{NodeId, Store};
@@ -15,7 +15,7 @@ const PERIOD: Duration = Duration::from_secs(1);
 const MAX_NOTES: usize = 512;
 
 /// What has been noted.
-pub(super) struct Ages {
+pub(super) struct RecordAge {
     next: Instant,
     logs: HashMap<NodeId, Notes>,
 }
@@ -27,7 +27,7 @@ struct Notes {
     heads: VecDeque<(Instant, u64)>,
 }
 
-impl Ages {
+impl RecordAge {
     pub(super) fn new() -> Self {
         Self { next: Instant::now(), logs: HashMap::new() }
     }
@@ -54,9 +54,9 @@ impl Ages {
                 });
             }
         }
-        // Seldom, so it may take its time.
         if self.logs.len() > store.heads().count() {
-            self.logs.retain(|origin, _| store.heads().any(|(it, ..)| it == *origin));
+            let known: HashSet<_> = store.heads().map(|(origin, ..)| origin).collect();
+            self.logs.retain(|origin, _| known.contains(origin));
         }
     }
 
@@ -78,7 +78,7 @@ mod tests {
     fn a_change_is_as_old_as_the_knowledge_of_it() {
         let (me, begin) = (NodeId([1; 16]), Instant::now());
         let mut store = Store::new(me, 1);
-        let mut ages = Ages::new();
+        let mut ages = RecordAge::new();
         let at = |s: u64| begin + Duration::from_secs(s);
         for i in 0..2_000u16 {
             let [high, low] = i.to_be_bytes();

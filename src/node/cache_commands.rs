@@ -1,0 +1,60 @@
+//! What people want of the workers' caches: each worker does it with its own, and replies.
+//!
+//! Asked by the thread `http`; it is done on the workers.
+
+use super::views::Views;
+use crate::dataplane::jobs::Desk;
+use crate::registry::forwarding::{CachedMessage, Replies, WorkerCache};
+use crate::resolver::cache::Stats;
+use crate::wire::name::Name;
+
+/// Has each worker do `command` with its cache, if they have some, and reply. Returns whether all have room for it.
+fn ask_workers<T: Send + 'static>(
+    views: &Views,
+    replies: &Replies<T>,
+    command: impl Fn(&mut Desk<'_>, usize) -> T + Clone + Send + 'static,
+) -> bool {
+    if views.settings.load().resolver.is_none() {
+        return true;
+    }
+    let mut all = true;
+    for (number, worker) in views.workers().iter().enumerate() {
+        let (replies, command) = (replies.clone(), command.clone());
+        // There is room for a reply of each. Who asked may have gone: then nobody is told.
+        all &= worker.ask(Box::new(move |desk| drop(replies.try_send(command(desk, number)))));
+    }
+    all
+}
+
+/// What the caches hold.
+pub(super) fn caches(views: &Views, replies: &Replies<WorkerCache>) -> bool {
+    ask_workers(views, replies, |desk, worker| {
+        let Stats { entries, bytes, evictions } = desk.cache.stats();
+        let (in_flight, waiting) = (desk.in_flight, desk.waiting);
+        WorkerCache { worker: Some(worker), entries, bytes, evictions, in_flight, waiting }
+    })
+}
+
+/// What they have of a name.
+pub(super) fn cached(views: &Views, name: &Name, replies: &Replies<Vec<CachedMessage>>) -> bool {
+    let name = name.clone();
+    ask_workers(views, replies, move |desk, worker| {
+        let name = name.as_wire();
+        let entries = desk.cache.entries(name, desk.now_s);
+        let message = |it: crate::resolver::cache::Entry<'_>| CachedMessage {
+            worker,
+            dnssec_ok: it.dnssec_ok,
+            left_s: it.left_s,
+            message: it.to_message(name),
+        };
+        entries.map(message).collect()
+    })
+}
+
+/// Has them forget a name, with what is below it if that is said; or everything.
+pub(super) fn flush(views: &Views, what: Option<(Name, bool)>, replies: &Replies<usize>) -> bool {
+    ask_workers(views, replies, move |desk, _| match &what {
+        Some((name, below)) => desk.cache.flush(name.as_wire(), *below),
+        None => desk.cache.clear(),
+    })
+}

@@ -1,0 +1,98 @@
+//! Those who follow the changes: `redbreast watch`, and programs like it.
+//!
+//! Called by the threads that change something, which never wait for a subscriber: one that is too slow misses some events, and is
+//! told how many.
+
+use std::sync::{Mutex, OnceLock, PoisonError};
+
+use tokio::sync::mpsc::Sender;
+use tokio::sync::mpsc::error::TrySendError;
+
+use super::views::Views;
+use crate::gossip::engine::News;
+use crate::limits::MAX_SUBSCRIBERS;
+use crate::registry::request::{Event, Filter, View};
+use crate::store::{Cursor, NameSet};
+use crate::wire::name::Name;
+
+/// All of them.
+#[derive(Default)]
+pub(super) struct Subscribers {
+    all: Mutex<Vec<Subscriber>>,
+    /// What they are told is read here.
+    views: OnceLock<Views>,
+}
+
+struct Subscriber {
+    sender: Sender<Event>,
+    lost: u64,
+}
+
+impl Subscribers {
+    /// What is read from now on.
+    pub(super) fn read_from(&self, views: Views) {
+        let _ = self.views.set(views);
+    }
+
+    /// One more, unless there are too many. Those who listen no more are let go.
+    pub(super) fn add(&self, sender: Sender<Event>) -> bool {
+        let mut all = self.listening();
+        let has_room = all.len() < MAX_SUBSCRIBERS;
+        if has_room {
+            all.push(Subscriber { sender, lost: 0 });
+        }
+        has_room
+    }
+
+    fn listening(&self) -> std::sync::MutexGuard<'_, Vec<Subscriber>> {
+        let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|subscriber| !subscriber.sender.is_closed());
+        all
+    }
+
+    /// Tells what is registered under these names now. Reverse names change with those that they are of.
+    pub(super) fn tell_names(&self, changed: &NameSet) {
+        let mut all = self.listening();
+        let Some(views) = self.views.get().filter(|_| !all.is_empty()) else { return };
+        for wire in changed.iter() {
+            let Some(name) = Name::from_wire(wire).filter(|name| views.is_authoritative(name)) else {
+                continue;
+            };
+            let text = name.to_string();
+            let registrations = views.page(&Filter::Name(name), Cursor::default()).registrations;
+            tell(&mut all, &Event::Name { name: text, registrations });
+        }
+    }
+
+    /// Tells that so many names have changed, too many to be told one by one.
+    pub(super) fn tell_lost(&self, names: usize) {
+        self.listening().iter_mut().for_each(|subscriber| subscriber.lost += names as u64);
+    }
+
+    /// Tells who has come to the cluster and gone.
+    pub(super) fn tell_members(&self, news: &[News]) {
+        let mut all = self.listening();
+        for news in news {
+            let (peer, state) = match news {
+                News::Up(peer) => (peer, "up"),
+                News::Down(peer) => (peer, "down"),
+                News::Left(peer) => (peer, "left"),
+            };
+            tell(&mut all, &Event::Member { name: peer.name.to_string(), state: state.into() });
+        }
+    }
+}
+
+fn tell(all: &mut [Subscriber], event: &Event) {
+    for subscriber in all {
+        let lost = Event::Lost { events: subscriber.lost };
+        if subscriber.lost > 0 && subscriber.sender.try_send(lost).is_ok() {
+            subscriber.lost = 0;
+        }
+        if subscriber.lost > 0
+            || matches!(subscriber.sender.try_send(event.clone()), Err(TrySendError::Full(_)))
+        {
+            subscriber.lost += 1;
+        }
+    }
+}
