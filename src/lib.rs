@@ -17,7 +17,6 @@
 //! tells what it measured, [`perf`] has what to compare it with, [`spread`] counts who would get the traffic, and
 //! [`testbed`] runs whole clusters on this machine.
 
-pub mod any_certificate;
 pub mod bench;
 pub mod cli;
 pub mod compare;

@@ -128,6 +128,7 @@ impl Trust {
     }
 
     /// What a client needs to check servers that have these `pins`, and have to be `certified` or not.
+    /// Without either any server will do, as long as its signatures are not forged.
     ///
     /// # Errors
     /// When a certificate would have to be checked, and nobody is trusted.

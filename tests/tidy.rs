@@ -12,7 +12,6 @@ const MAX_FUNCTION_LINES: usize = 70;
 /// stays an independent judge of the server; the wire code on nothing at all.
 const LAYERS: &[(&str, &[&str])] = &[
     ("limits", &["mmsg", "wire"]),
-    ("any_certificate", &[]),
     ("mmsg", &[]),
     ("precedence", &[]),
     ("share_out", &[]),
@@ -26,7 +25,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("resolver", &["single_writer", "snapshot", "tls_trust", "wire"]),
     ("store", &["policy", "share_out", "wire"]),
     ("gossip", &["store", "text_file", "wire"]),
-    ("health", &["any_certificate", "policy", "store", "tls_error", "wire"]),
+    ("health", &["policy", "store", "tls_error", "tls_trust", "wire"]),
     ("table", &["policy", "precedence", "share_out", "snapshot", "store", "wire"]),
     ("design", &["table", "wire"]),
     (
@@ -83,7 +82,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "zone_maintenance",
         ],
     ),
-    ("bench", &["any_certificate", "mmsg", "tls_error", "tls_trust", "wire"]),
+    ("bench", &["mmsg", "tls_error", "tls_trust", "wire"]),
     ("testbed", &["registry"]),
     ("report", &["bench", "wire"]),
     (

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection};
 
+use crate::tls_error;
 use crate::tls_trust::Trust;
-use crate::{any_certificate, tls_error};
 
 /// How connections are encrypted.
 #[derive(Clone, Debug)]
@@ -33,7 +33,7 @@ impl Tls {
                 })?;
                 trust.client_config(&[], true)
             }
-            None => any_certificate::client_config(),
+            None => Trust::default().client_config(&[], false),
         }
         .map_err(|error| tls_error::text(&error))?;
         config.alpn_protocols = vec![b"dot".to_vec()];
