@@ -193,3 +193,24 @@ fn who_asks_for_all_a_hundred_times_costs_little_and_others_get_theirs() {
     check_bounds(&nodes);
     drop(greedy);
 }
+
+#[test]
+fn who_is_left_alone_in_the_middle_of_a_burst_comes_to_rest() {
+    let mut nodes = cluster(2);
+    // The other one is gone when the burst is still being told.
+    nodes.truncate(1);
+    register(&mut nodes, 20_000);
+    until(&mut nodes, |nodes| {
+        let mut store = nodes[0].store.write();
+        // Until it is taken for dead there is always something new to be told.
+        store.register(&key(20_000), &Attributes::with_ttl_s(fastrand::u32(1..1_000))).unwrap();
+        drop(store);
+        nodes[0].members() == 0
+    });
+    let is_at_rest = |nodes: &[Node]| nodes[0].driver.timeout() > Duration::ZERO;
+    until(&mut nodes, is_at_rest);
+    for _ in 0..20 {
+        nodes[0].turn(true);
+        assert!(is_at_rest(&nodes), "there is nothing to do for anybody");
+    }
+}

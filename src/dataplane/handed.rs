@@ -49,7 +49,7 @@ impl HandedOver {
         self.reply(|client| Reply::One(client, message));
     }
 
-    /// Answers it with several messages, if it came over TCP; otherwise not at all.
+    /// Answers it with several messages, if it came over TCP; otherwise with SERVFAIL.
     #[must_use]
     pub fn answer_several(mut self) -> Option<Messages> {
         let Some(Client::Tcp(client)) = self.reply_to else { return None };

@@ -4,7 +4,7 @@
 //! worker and goes on; the job does it between two of the worker's turns and sends what has come of it wherever it likes.
 //! Asked by the thread `http`; jobs run on the workers.
 
-use crossbeam_channel::Receiver;
+use std::sync::mpsc::Receiver;
 
 use super::forwarding::Forwarding;
 use crate::resolver::Resolver;

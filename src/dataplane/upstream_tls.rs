@@ -112,9 +112,9 @@ impl TlsClient {
         let mut config = self.trust.client_config(pins, certified)?;
         config.alpn_protocols = vec![ALPN.to_vec()];
         let config = Arc::new(config);
-        // Those of upstreams that there were before a reload go.
+        // The oldest goes: that of an upstream that there was before a reload.
         if configs.len() == MAX_CONFIGS {
-            configs.clear();
+            configs.remove(0);
         }
         configs.push((pins.to_owned(), certified, Arc::clone(&config)));
         Ok(config)

@@ -10,10 +10,11 @@ use std::net::{TcpListener, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::Sender;
 pub use handle::{Handle, Link};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token, Waker};
@@ -171,7 +172,8 @@ impl Worker {
         listeners.asking.as_ref().map_or(Ok(()), |setup| Asking::register(setup, poll.registry()))?;
         let counters = Arc::new(Counters::default());
         let stop = Arc::new(AtomicBool::new(false));
-        let (jobs_sender, jobs) = bounded(handle::MAX_JOBS);
+        // Of the standard library, since what waits in it goes with its receiver: so nobody waits for a worker that has ended.
+        let (jobs_sender, jobs) = sync_channel(handle::MAX_JOBS);
         let thread = thread::Builder::new().name(format!("worker-{index}")).spawn({
             let (counters, stop) = (Arc::clone(&counters), Arc::clone(&stop));
             let handing = listeners.handed.map(|handed| Handing::new(handed, Arc::clone(&waker)));

@@ -81,8 +81,8 @@ impl Driver {
     pub fn timeout(&self) -> Duration {
         let Some(transport) = &self.transport else {
             // Nobody is to be told anything: only what is postponed is to be done.
-            let has_work = self.engine.store().read().has_sweeps();
-            return if has_work { Duration::ZERO } else { ALONE_PERIOD };
+            let next = self.engine.next_sweep().map(|at| at.saturating_sub(self.now()));
+            return next.unwrap_or(ALONE_PERIOD).min(ALONE_PERIOD);
         };
         if transport.is_busy() {
             return Duration::ZERO;

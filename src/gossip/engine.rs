@@ -213,11 +213,16 @@ impl Engine {
         self.outputs.pop_front()
     }
 
+    /// When the store's postponed work is gone on with, if there is any.
+    #[must_use]
+    pub fn next_sweep(&self) -> Option<Duration> {
+        self.store.read().has_sweeps().then_some(self.next_sweep)
+    }
+
     /// When [`handle_time`](Self::handle_time) should be called next.
     #[must_use]
     pub fn next_time(&self) -> Duration {
-        let sweep = self.store.read().has_sweeps().then_some(self.next_sweep);
-        [self.membership.next_time(), sweep, self.burst.next_time()]
+        [self.membership.next_time(), self.next_sweep(), self.burst.next_time()]
             .into_iter()
             .flatten()
             .fold(self.next_sync, Duration::min)
@@ -239,12 +244,11 @@ impl Engine {
 
     /// Does some of the store's postponed work.
     fn sweep(&mut self, now: Duration) {
-        let mut store = self.store.write();
-        if store.has_sweeps() {
-            store.sweep(SWEEP_STEPS);
+        if self.store.read().has_sweeps() {
+            self.store.write().sweep(SWEEP_STEPS);
         }
         // What is left in the sockets meanwhile is not late.
-        let has_room = store.has_room();
+        let has_room = self.store.read().has_room();
         self.next_sweep = if has_room { now } else { now + ROOM_PERIOD };
         if !has_room {
             self.requests.rest(now);
@@ -432,7 +436,8 @@ impl Engine {
         }
         let mut members: Vec<_> = self.membership.members().map(|member| member.address).collect();
         if members.is_empty() {
-            self.sent = head;
+            // Nor does anybody wait to be told of a burst.
+            (self.sent, self.burst) = (head, Burst::default());
             return;
         }
         let is_direct = members.len() <= DIRECT_MEMBERS;

@@ -20,7 +20,8 @@ use super::key_ring::KeyRing;
 use super::message::Message;
 use super::seal::{Rejected, Seal};
 use super::stream::{Stream, Turn};
-use super::stream_seal::{MAX_FRAME_LEN, Side};
+use super::stream_seal::Side;
+use crate::limits::{MAX_FETCHED_STREAMS, MAX_REQUEST_LEN};
 use crate::store::{NodeId, Want};
 
 /// Bytes of datagrams that are taken in one turn, with what is said to them.
@@ -245,8 +246,13 @@ impl Transport {
         to: SocketAddr,
         wants: Vec<Want>,
     ) -> bool {
+        // A request is over before a stream that stalls is.
+        let mut open = self.streams.iter().map(|(_, stream)| stream).filter(|stream| stream.is_fetch());
+        if open.clone().count() >= MAX_FETCHED_STREAMS || open.any(|stream| stream.peer() == to) {
+            return false;
+        }
         let request = Message::Want(wants).encode(me);
-        if request.len() > MAX_FRAME_LEN / 2 {
+        if request.len() > MAX_REQUEST_LEN {
             return false; // thousands of origins at once: the next digests tell of fewer
         }
         let stream = Stream::fetch(now, to, self.seal.stream(Side::Client), &request);
@@ -308,7 +314,7 @@ impl Transport {
     /// after the other.
     pub fn work(&mut self, now: Duration, registry: &Registry, engine: &mut Engine) {
         self.receive(now, registry, engine);
-        if engine.takes_bulk() {
+        if !self.paused.is_empty() && engine.takes_bulk() {
             self.busy.extend(self.paused.drain(..));
         }
         let mut left = STREAM_BYTES_PER_TURN;

@@ -108,10 +108,10 @@ impl Monitor {
     }
 
     /// Watches an address from `now` on; `new` says that it has just been registered. What is known of one that was watched
-    /// in the same way is kept.
+    /// in the same way is kept, unless it has been registered anew.
     pub fn watch(&mut self, now: Duration, key: Key, watch: Watch, new: bool) -> Option<Found> {
         if let Some(&id) = self.by_key.get(&key) {
-            if self.targets[id].watch == watch {
+            if !new && self.targets[id].watch == watch {
                 return None;
             }
             self.forget(&key);
@@ -368,7 +368,7 @@ mod tests {
         );
         // The same again, in the same way, is the same; in another way it begins anew.
         run(&mut monitor, S * 40, |_| false);
-        assert_eq!(monitor.watch(S * 41, key(2), watch("tcp:80,fall=1", None), true), None);
+        assert_eq!(monitor.watch(S * 41, key(2), watch("tcp:80,fall=1", None), false), None);
         assert_eq!(run(&mut monitor, S * 80, |_| false), []);
         monitor.watch(S * 81, key(2), watch("tcp:81,fall=1", None), true);
         assert_eq!(run(&mut monitor, S * 95, |_| false).len(), 1);

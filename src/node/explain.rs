@@ -2,7 +2,7 @@
 //!
 //! Runs on the thread that asks.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::time::Instant;
 
 use super::views::Views;
@@ -40,6 +40,10 @@ impl Views {
             Order::Fixed | Order::Near => None,
         };
         let (names, ages, now) = (self.node_names(), self.ages(), Instant::now());
+        let shown = self.shown_of_too_many(lower.as_wire());
+        let is_left_out = |record: &Record<'_>| {
+            shown.as_ref().is_some_and(|shown| !shown.contains(&(record.rtype, record.rdata.into())))
+        };
         let explain = |(origin, up, record): &(NodeId, bool, Record<'_>)| {
             let attributes = record.attributes().unwrap_or_default();
             let verdict = verdicts.get(&(record.rtype, record.rdata));
@@ -49,7 +53,7 @@ impl Views {
                     Some(Ok(_)) if own.drained => {
                         Some("drained; its address is registered once more".to_owned())
                     }
-                    Some(Ok(_)) | None if self.is_left_out(lower.as_wire(), record) => {
+                    Some(Ok(_)) | None if is_left_out(record) => {
                         Some("its name has more records than an answer can".into())
                     }
                     Some(Ok(_)) | None => None,
@@ -73,12 +77,7 @@ impl Views {
                 weight: is_address.then_some(own.weight),
                 ramp: attributes.state.ramp.map(|ramp| f64::from(ramp) / f64::from(RAMP_STEPS)),
                 tier: own.tier,
-                health: match own.health {
-                    Health::Unknown => "unknown",
-                    Health::Up => "up",
-                    Health::Down => "down",
-                }
-                .into(),
+                health: health_text(own.health).into(),
                 check: attributes.check.map(Into::into),
                 found: self.check_result(record.key),
                 ttl_s: attributes.ttl_s,
@@ -91,14 +90,19 @@ impl Views {
         Explanation { name: name.to_string(), policy: policy.to_string(), panic, records, outside: None }
     }
 
-    /// Whether a record of a name is in no answer since there are too many.
-    fn is_left_out(&self, name: &[u8], record: &Record<'_>) -> bool {
+    /// Which records of a name are in answers, if it has more than can be.
+    fn shown_of_too_many(&self, name: &[u8]) -> Option<HashSet<(u16, Box<[u8]>)>> {
         if !self.crowded.load().has(name) {
-            return false;
+            return None;
         }
-        let table = self.table.load();
-        let set = Name::from_wire(name).and_then(|name| table.get(&name)?.get(record.rtype));
-        !set.is_some_and(|set| set.each().any(|it| it.get(FIXED_LEN..) == Some(record.rdata)))
+        let (table, name) = (self.table.load(), Name::from_wire(name)?);
+        let sets = table.get(&name).into_iter().flat_map(|entry| entry.answerable());
+        Some(
+            sets.flat_map(|set| {
+                set.each().filter_map(move |it| Some((set.rtype, it.get(FIXED_LEN..)?.into())))
+            })
+            .collect(),
+        )
     }
 
     /// Explains a name; of one that is in none of the domains, what is done about it.
@@ -162,6 +166,14 @@ fn verdicts<'a>(
         });
     }
     (verdicts, panic)
+}
+
+fn health_text(health: Health) -> &'static str {
+    match health {
+        Health::Unknown => "unknown",
+        Health::Up => "up",
+        Health::Down => "down",
+    }
 }
 
 fn drained_by(store: &Store, origin: NodeId, record: &Record<'_>, otherwise: &str) -> String {

@@ -7,13 +7,14 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
-use std::thread::{self, JoinHandle, yield_now};
+use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
 use crossbeam_channel::{Sender, bounded};
 
 use super::inbox::{Bulk, ControlSender};
 use super::persist::Op;
+use super::writes::each_own;
 use super::{NodeError, read_ring, read_secrets, read_zone_keys, upstreams};
 use crate::config::Settings;
 use crate::gossip::key_ring::KeyRing;
@@ -24,14 +25,11 @@ use crate::precedence::stand_back;
 use crate::registry::files::{Comparison, Doubled, INSTANCE, Refused, Registrations};
 use crate::registry::names_text::Texts;
 use crate::resolver::settings::Upstreams;
-use crate::store::{Cursor, ReadStore, Record, SharedStore};
+use crate::store::{Record, SharedStore};
 use crate::wire::cookie::Secrets;
 use crate::wire::name::Name;
 use crate::wire::record::rtype;
 use crate::zone_maintenance::keys::Keys;
-
-/// Registrations that are compared while nobody can change the store.
-const COMPARED_AT_ONCE: usize = 512;
 
 /// Operations that belong together: all of each name's are in one batch.
 #[derive(Debug, Default)]
@@ -248,17 +246,11 @@ fn changes(texts: &Texts, before: &Before, store: &SharedStore) -> Option<Vec<Ve
 /// Compares `names` with what this node has registered of files.
 fn compare<'a>(names: &'a Registrations, store: &SharedStore) -> Comparison<'a> {
     let mut comparison = names.compare();
-    let mut cursor = Some(Cursor::default());
-    while let Some(from) = cursor {
-        cursor = store.with(|store| {
-            store.scan_own(from, COMPARED_AT_ONCE, |record| {
-                if record.instance() == INSTANCE {
-                    comparison.registered(&record);
-                }
-            })
-        });
-        yield_now();
-    }
+    each_own(store, |record| {
+        if record.instance() == INSTANCE {
+            comparison.registered(record);
+        }
+    });
     comparison
 }
 

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Select, Sender, TrySendError, bounded, never};
+use crossbeam_channel::{Receiver, Select, Sender, TrySendError, bounded, never, select};
 
 use super::files::{Batch, FilesRead};
 use crate::config::Settings;
@@ -23,7 +23,7 @@ use crate::limits::{MAX_BATCHES_WAITING, MAX_CONTROL_WAITING, MAX_REQUESTS_WAITI
 use crate::policy::Policy;
 use crate::policy::rules::Scope;
 use crate::registry::docker;
-use crate::registry::request::{Queued, Request};
+use crate::registry::request::{Queued, Reply, Request};
 
 /// What other threads tell the owner.
 pub enum Control {
@@ -39,6 +39,8 @@ pub enum Control {
     UpstreamFault(String),
     /// What files say is in answers.
     Reloaded,
+    /// Tell somebody that the owner does its work.
+    Ping(Reply<()>),
     /// Answer what has been received, then end.
     Stop,
 }
@@ -96,10 +98,10 @@ impl ControlSender {
 
     /// Asks for a change without waiting.
     pub(super) fn request(&self, request: Request) -> Queued {
-        match self.requests.try_send(request) {
-            Ok(()) => Queued::Waits,
-            Err(TrySendError::Full(_)) => Queued::Full,
-            Err(TrySendError::Disconnected(_)) => Queued::Stopping,
+        match request {
+            // It does not wait for the disk, as changes do.
+            Request::Ping(reply) => queued(&self.control.try_send(Control::Ping(reply))),
+            request => queued(&self.requests.try_send(request)),
         }
     }
 
@@ -116,6 +118,14 @@ impl ControlSender {
     /// What waits, by lane.
     pub(super) fn waiting(&self) -> [(&'static str, usize); 3] {
         [("requests", self.requests.len()), ("results", self.outcomes.len()), ("bulk", self.bulk.len())]
+    }
+}
+
+fn queued<T>(sent: &Result<(), TrySendError<T>>) -> Queued {
+    match sent {
+        Ok(()) => Queued::Waits,
+        Err(TrySendError::Full(_)) => Queued::Full,
+        Err(TrySendError::Disconnected(_)) => Queued::Stopping,
     }
 }
 
@@ -195,9 +205,12 @@ impl Inbox {
     /// Takes no more. Who waits for room in a lane waits no longer; requests are let go of, by which those who wait for them are told that
     /// nobody does them. A queue whose reader is gone keeps what is in it, so these are read until nobody can ask any more.
     pub(super) fn refuse(self) {
-        let Self { requests, sender, .. } = self;
+        let Self { control, requests, sender, .. } = self;
         drop(sender);
-        let refuse = move || requests.iter().for_each(drop);
+        // Both end with the last sender.
+        let refuse = move || {
+            while select! { recv(control) -> it => it.is_ok(), recv(requests) -> it => it.is_ok() } {}
+        };
         // Where there is no thread for it, the process ends a little later.
         let _ = thread::Builder::new().name("refuse".into()).spawn(refuse);
     }

@@ -147,7 +147,7 @@ impl Node {
             subscribers: maker.subscribers(),
             inbox: sender,
         });
-        maker.subscribers().read_from(views.clone());
+        maker.subscribers().read_from(&views);
         let writes = Writes::new(store, checks, journal, tables.clone(), cluster.sender.clone());
         let mut node = Self {
             settings,
@@ -336,7 +336,7 @@ impl Node {
         if let Some(request) = self.writes.take_held() {
             self.writes.handle(request, &self.inbox, &self.views);
         }
-        let with_bulk = !self.writes.store.is_bulk_held();
+        let with_bulk = !self.writes.store.is_bulk_held() && !self.tables.has_policies_waiting();
         let timeout = if with_bulk { self.timeout() } else { SETTLING };
         match self.inbox.next(timeout, self.writes.takes_requests(), with_bulk) {
             Some(Work::Control(Control::Stop)) => return false,
@@ -380,6 +380,8 @@ impl Node {
             Control::Members(news) => self.tell_members(&news),
             Control::UpstreamFault(what) => self.upstream_faults.log(what),
             Control::Reloaded => self.service_manager.tell_reloaded(),
+            // Whoever asked may be gone.
+            Control::Ping(reply) => _ = reply.send(()),
             Control::Stop => {}
         }
     }

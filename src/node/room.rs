@@ -9,7 +9,7 @@ use super::write_plan::Plan;
 use crate::limits::{MAX_RECORD_SETS, MAX_SET_LEN};
 use crate::registry::rdata_text::type_name;
 use crate::registry::request::Change;
-use crate::store::{Key, Record, Store};
+use crate::store::{Key, Store};
 use crate::wire::name::Name;
 use crate::wire::record::FIXED_LEN;
 
@@ -41,9 +41,9 @@ impl Room {
         }
         for name in over {
             let added = puts(changes).filter(|key| key.name == *name).map(|key| (key.rtype, &key.rdata[..]));
-            let sets = fitting(name, visible(store, plan, name).chain(added.map(own)));
+            let sets = fitting(name, plan.visible(store, name).chain(added.map(own)));
             // Of a request that is refused nothing has been added to what there is and what is planned.
-            let before = || fitting(name, visible(store, plan, name)).unwrap_or_else(|_| bound(store, name));
+            let before = || fitting(name, plan.visible(store, name)).unwrap_or_else(|_| bound(store, name));
             self.names.insert(name.clone(), sets.clone().unwrap_or_else(|_| before()));
             sets?;
         }
@@ -57,7 +57,7 @@ impl Room {
 /// What has none.
 pub(super) fn check(store: &Store, plan: &Plan, changes: &[Change]) -> Result<(), String> {
     let names: BTreeSet<&Name> = puts(changes).map(|key| &key.name).collect();
-    names.into_iter().try_for_each(|name| fitting(name, visible(store, plan, name)).map(drop))
+    names.into_iter().try_for_each(|name| fitting(name, plan.visible(store, name)).map(drop))
 }
 
 /// What the changes register.
@@ -75,17 +75,6 @@ fn bound(store: &Store, name: &Name) -> Sets {
         *sets.entry(record.rtype).or_default() += FIXED_LEN + record.rdata.len();
     }
     sets
-}
-
-/// The records that a name has by now, and after the plan.
-fn visible<'a>(
-    store: &'a Store,
-    plan: &'a Plan,
-    name: &'a Name,
-) -> impl Iterator<Item = (u16, Box<[u8]>)> + use<'a> {
-    let others = store.named(name.as_wire()).filter(|(origin, up, _)| *origin != store.me() && *up);
-    let records = others.map(|(_, _, record)| record).chain(plan.named(store, name));
-    records.map(|record: Record<'_>| own((record.rtype, record.rdata)))
 }
 
 fn own((rtype, rdata): (u16, &[u8])) -> (u16, Box<[u8]>) {

@@ -80,6 +80,8 @@ enum Command {
 pub(super) struct TablesSender {
     commands: Sender<Command>,
     wake: Sender<()>,
+    /// Policies that the thread has not taken.
+    policies_waiting: Arc<AtomicUsize>,
 }
 
 impl TablesSender {
@@ -91,7 +93,13 @@ impl TablesSender {
         }
     }
 
+    /// Whether policies are still to come into force, so that names that are registered by now may be published before them.
+    pub(super) fn has_policies_waiting(&self) -> bool {
+        self.policies_waiting.load(Ordering::Acquire) > 0
+    }
+
     pub(super) fn set_policies(&self, policies: Vec<(Scope, Policy)>) {
+        self.policies_waiting.fetch_add(1, Ordering::AcqRel);
         self.send(Command::Policies(policies));
     }
 
@@ -115,12 +123,16 @@ impl TablesSender {
 pub(super) struct TablesInbox {
     commands: Receiver<Command>,
     wake: Receiver<()>,
+    policies_waiting: Arc<AtomicUsize>,
 }
 
 /// The queue to the thread.
 pub(super) fn queue() -> (TablesSender, TablesInbox) {
     let ((commands, commands_in), (wake, wake_in)) = (bounded(MAX_COMMANDS), bounded(1));
-    (TablesSender { commands, wake }, TablesInbox { commands: commands_in, wake: wake_in })
+    let policies_waiting = Arc::<AtomicUsize>::default();
+    let inbox =
+        TablesInbox { commands: commands_in, wake: wake_in, policies_waiting: Arc::clone(&policies_waiting) };
+    (TablesSender { commands, wake, policies_waiting }, inbox)
 }
 
 /// What makes tables.
@@ -240,7 +252,7 @@ impl Tables {
         let timeout = self.due().map_or(IDLE_PERIOD, |due| due.saturating_duration_since(Instant::now()));
         select! {
             recv(inbox.commands) -> command => match command {
-                Ok(command) => self.handle(command),
+                Ok(command) => self.handle(command, &inbox.policies_waiting),
                 Err(_) => return false,
             },
             recv(inbox.wake) -> _ => {}
@@ -259,11 +271,12 @@ impl Tables {
         self.ages.lock().unwrap_or_else(PoisonError::into_inner).note(&store, Instant::now());
     }
 
-    fn handle(&mut self, command: Command) {
+    fn handle(&mut self, command: Command, policies_waiting: &AtomicUsize) {
         match command {
             Command::Policies(policies) => {
                 self.policies = policies;
                 self.apply_policies();
+                policies_waiting.fetch_sub(1, Ordering::AcqRel);
                 // Any name may be answered by another one now. What files say besides comes after it.
                 self.rebuild_later();
                 self.make_anew();
@@ -312,9 +325,11 @@ impl Tables {
 
     fn work(&mut self) {
         self.sweep();
-        // Directives that somebody waits for come into force when they are taken; names that they concern are noted then.
+        // Directives that somebody waits for come into force when they are taken; names that they concern are noted then, as far as there
+        // is room for them.
         let is_awaited = !self.waiting.is_empty() && self.store.read().has_new_directives();
-        if is_awaited || self.rebuild.is_some() && self.store.read().changed() > 0 {
+        let is_full = !self.store.read().has_room();
+        if is_awaited || is_full || self.rebuild.is_some() && self.store.read().changed() > 0 {
             self.note_changed();
         }
         if self.due().is_none_or(|due| Instant::now() < due) {

@@ -18,7 +18,7 @@ pub(super) fn plan(store: &Store, update: &ZoneUpdate, plan: &mut Plan) -> Resul
             Change::Put(key, attributes) => {
                 // An alias stands alone; what comes second is passed over (§3.4.2.2).
                 let conflicts = |other: u16| (key.rtype == rtype::CNAME) != (other == rtype::CNAME);
-                if visible(store, plan, &key.name).iter().any(|(other, _)| conflicts(*other)) {
+                if plan.visible(store, &key.name).any(|(other, _)| conflicts(other)) {
                     continue;
                 }
                 plan.put(store, key, attributes, &mut Changed::default());
@@ -28,17 +28,10 @@ pub(super) fn plan(store: &Store, update: &ZoneUpdate, plan: &mut Plan) -> Resul
     Ok(())
 }
 
-/// The records that a name has, whoever has registered them.
-fn visible(store: &Store, plan: &Plan, name: &Name) -> Vec<(u16, Box<[u8]>)> {
-    let told = |record: Record<'_>| (record.rtype, record.rdata.into());
-    let others = store.named(name.as_wire()).filter(|(origin, up, _)| *origin != store.me() && *up);
-    others.map(|(_, _, record)| record).chain(plan.named(store, name)).map(told).collect()
-}
-
 /// Whether a prerequisite holds (§3.2).
 fn check(store: &Store, zone: &Name, prerequisite: &Prerequisite) -> Result<(), u8> {
     let types = |name: &Name| {
-        let mut all = visible(store, &Plan::default(), name);
+        let mut all: Vec<(u16, Box<[u8]>)> = Plan::default().visible(store, name).collect();
         // The zone's own records are made by the server.
         if name == zone {
             all.extend([(rtype::SOA, Box::default()), (rtype::NS, Box::default())]);

@@ -44,7 +44,7 @@ const JOIN_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// All that can be read. A clone is another handle to the same.
 #[derive(Clone)]
-pub(super) struct Views(Arc<Parts>);
+pub(super) struct Views(pub(super) Arc<Parts>);
 
 pub(super) struct Parts {
     pub(super) settings: snapshot::View<Settings>,
@@ -108,6 +108,26 @@ impl Views {
         let down = members.down.iter().filter_map(|(_, down)| down.peer.as_ref());
         let all = members.up.iter().chain(down).chain([&members.me]);
         all.map(|peer| (peer.node, peer.name.to_string())).collect()
+    }
+
+    /// What is registered under a name, `most` of it at most, by nodes of these `names`.
+    pub(super) fn registrations_of(
+        &self,
+        name: &Name,
+        most: usize,
+        names: &BTreeMap<NodeId, String>,
+    ) -> Vec<Registration> {
+        let lower = name.to_lower_case();
+        // A name may have thousands: they are copied while the store holds still, and shown afterwards.
+        let found: Vec<_> = {
+            let store = self.store.read();
+            let found = store.named(lower.as_wire()).take(most);
+            found.map(|(origin, up, record)| (origin, up, record.bytes.to_vec())).collect()
+        };
+        let shown = |(origin, up, bytes): &(NodeId, bool, Vec<u8>)| {
+            registration(names, *origin, *up, &Record::known(bytes))
+        };
+        found.iter().map(shown).collect()
     }
 
     /// How often each event happened, over all workers.
@@ -211,14 +231,10 @@ fn scan(
 impl View for Views {
     fn page_of(&self, filter: &Filter, from: Cursor, most: usize) -> Page {
         let names = self.node_names();
-        let store = self.store.read();
         if let Filter::Name(name) = filter {
-            let lower = name.to_lower_case();
-            let found = store.named(lower.as_wire()).take(most);
-            let registrations =
-                found.map(|(origin, up, record)| registration(&names, origin, up, &record)).collect();
-            return Page { registrations, next: None };
+            return Page { registrations: self.registrations_of(name, most, &names), next: None };
         }
+        let store = self.store.read();
         let mut registrations = Vec::new();
         let next = scan(&store, from, most, |origin, up, record| {
             let meant = is_meant(filter, &record);

@@ -2,7 +2,7 @@
 //!
 //! Pure. Runs on the owner of the registrations.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use super::persist::Op;
 use crate::registry::request::Changed;
@@ -13,8 +13,8 @@ use crate::wire::name::Name;
 #[derive(Default)]
 pub(super) struct Plan {
     after: HashMap<Box<[u8]>, Op>,
-    /// Something is to be registered.
-    puts: bool,
+    /// Keys of what has been planned to be registered, by their names: a name is looked up for each of its records.
+    puts: HashMap<Box<[u8]>, BTreeSet<Box<[u8]>>>,
 }
 
 impl Plan {
@@ -41,7 +41,7 @@ impl Plan {
         if there {
             self.after.remove(op.key());
         } else {
-            self.puts = true;
+            self.puts.entry(op.name().into()).or_default().insert(op.key().into());
             self.after.insert(op.key().into(), op);
         }
     }
@@ -52,28 +52,28 @@ impl Plan {
         self.after.insert(key.into(), Op::Remove { key: key.into() });
     }
 
-    /// Own registrations as they are after the plan, of those in the store that are among `stored`.
-    pub(super) fn now<'a>(
-        &'a self,
-        stored: impl Iterator<Item = Record<'a>>,
-    ) -> impl Iterator<Item = Record<'a>> {
-        let planned = self.puts.then(|| self.after.values()).into_iter().flatten();
-        let planned = planned.filter_map(|op| match op {
-            Op::Put { bytes, .. } => Some(Record::known(bytes)),
-            Op::Remove { .. } => None,
-        });
-        stored.filter(|record| !self.after.contains_key(record.key)).chain(planned)
-    }
-
-    /// The same of one name.
+    /// Own registrations of a name as they are after the plan.
     pub(super) fn named<'a>(&'a self, store: &'a Store, name: &'a Name) -> impl Iterator<Item = Record<'a>> {
         let own = store.named(name.as_wire()).filter(|(origin, ..)| *origin == store.me());
-        self.now(own.map(|(_, _, record)| record)).filter(|record| record.name == name.as_wire())
+        let stored = own.map(|(_, _, record)| record).filter(|record| !self.after.contains_key(record.key));
+        let planned = self.puts.get(name.as_wire()).into_iter().flatten();
+        stored.chain(planned.filter_map(|key| put_of(self.after.get(key)?)))
+    }
+
+    /// Types and data of the records that a name has after the plan, whoever has registered them.
+    pub(super) fn visible<'a>(
+        &'a self,
+        store: &'a Store,
+        name: &'a Name,
+    ) -> impl Iterator<Item = (u16, Box<[u8]>)> + use<'a> {
+        let others = store.named(name.as_wire()).filter(|(origin, up, _)| *origin != store.me() && *up);
+        let records = others.map(|(_, _, record)| record).chain(self.named(store, name));
+        records.map(|record| (record.rtype, record.rdata.into()))
     }
 
     /// What is to be registered, of what the store does not have so.
     pub(super) fn planned(&self) -> impl Iterator<Item = Record<'_>> {
-        self.now(std::iter::empty())
+        self.after.values().filter_map(put_of)
     }
 
     /// Whether something is to be done about what has this key.
@@ -86,5 +86,13 @@ impl Plan {
         let mut ops: Vec<_> = self.after.into_values().collect();
         ops.sort_by(|a, b| a.name().cmp(b.name()));
         ops
+    }
+}
+
+/// The registration that an operation makes.
+fn put_of(op: &Op) -> Option<Record<'_>> {
+    match op {
+        Op::Put { bytes, .. } => Some(Record::known(bytes)),
+        Op::Remove { .. } => None,
     }
 }

@@ -48,7 +48,11 @@ fn kind(request: &Request) -> Kind {
         Request::Change(changes, _) if changes.iter().all(|it| matches!(it, Change::Remove(_))) => {
             Kind::Removes
         }
-        Request::Change(..) | Request::Update(..) | Request::Direct(..) | Request::Report(..) => Kind::Alone,
+        Request::Change(..)
+        | Request::Update(..)
+        | Request::Direct(..)
+        | Request::Report(..)
+        | Request::Ping(_) => Kind::Alone,
     }
 }
 
@@ -111,6 +115,10 @@ impl Writes {
             Request::Report(instance, health, reply) => {
                 // Who asked may have gone: then nobody is told, here as below.
                 let _ = reply.send(self.report(&instance, health));
+                return;
+            }
+            Request::Ping(reply) => {
+                let _ = reply.send(());
                 return;
             }
             Request::Update(update, reply) => self.plan_update(&update, reply),

@@ -50,6 +50,8 @@ pub enum Request {
     Direct(Target, Option<Box<[u8]>>, Reply<Result<bool, Rejected>>),
     /// Note how the addresses of an instance are, those that nobody else checks. Back comes how many they are.
     Report(Box<str>, Health, Reply<usize>),
+    /// Tell that the owner does its work, before all changes.
+    Ping(Reply<()>),
 }
 
 /// What has become of a request.

@@ -75,7 +75,7 @@ impl Store {
             Some((place, _, head, _)) => (place, head),
             None if delta.from > 0 => return Applied::Gap(known.unwrap_or_default()),
             None => {
-                let Some(place) = self.new_place() else { return Applied::Known };
+                let Some(place) = self.new_place() else { return Applied::Full };
                 let mut log = Log::new(delta.origin, delta.incarnation);
                 (log.floor, log.role) = (delta.floor, Role::Staged);
                 self.logs[usize::from(place)] = Some(log);

@@ -78,15 +78,20 @@ impl Store {
                 }
             });
             if cursor.is_some() {
+                self.work.add(limit.max(1) - left);
                 return cursor;
             }
         }
+        self.work.add(limit.max(1) - left);
         None
     }
 
     /// The same through this node's own registrations, directives among them.
     pub fn scan_own(&self, cursor: Cursor, limit: usize, mut each: impl FnMut(Record<'_>)) -> Option<Cursor> {
-        self.scan_log(self.own_log(), cursor, &mut limit.max(1), |change| each(change.record()))
+        let mut left = limit.max(1);
+        let next = self.scan_log(self.own_log(), cursor, &mut left, |change| each(change.record()));
+        self.work.add(limit.max(1) - left);
+        next
     }
 
     /// Goes on through one log, from `cursor` if that is in it. Takes what it touches, and one for the log, from `left`.
@@ -108,7 +113,6 @@ impl Store {
                 return at(done);
             }
             *left -= 1;
-            self.work.add(1);
             if change.is_live() {
                 each(change);
             }

@@ -202,6 +202,28 @@ fn a_listing_is_streamed_and_can_be_had_in_parts() {
     assert_eq!(unchunked(&body), "[]");
 }
 
+#[test]
+fn directives_about_very_many_names_are_answered_when_they_are_in_force() {
+    let directory = temp();
+    let file = directory.path().join("hosts");
+    fs::write(&file, lines(0..MANY)).unwrap();
+    let node = Node::start(directory.path(), "n1", &["--names", file.to_str().unwrap()]);
+    for (head, body) in [
+        ("PUT /v1/policies/*", r#"{"policy": "fixed"}"#),
+        ("PUT /v1/drains/self", ""),
+        ("DELETE /v1/drains/self", ""),
+        ("DELETE /v1/policies/*", ""),
+    ] {
+        // More names than are noted at once, and nothing else that would have them taken.
+        let (answer, text) = request(&node, head, body);
+        assert!(answer.starts_with("http/1.1 200"), "{head}: {answer}\n{text}");
+        let directed: Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(directed["changed"], json!(true), "{head}");
+        assert!(directed["names"].as_u64().unwrap() >= u64::from(MANY), "{head}: {directed}");
+    }
+    assert_eq!(node.answers("h7"), [7]);
+}
+
 /// Batches of a thousand go in as fast as they are acknowledged; the process is killed in the middle of one.
 #[test]
 fn of_a_kill_in_the_middle_of_very_much_each_batch_is_there_wholly_or_not_at_all() {

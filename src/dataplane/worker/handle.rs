@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::SyncSender;
 use std::thread::JoinHandle;
 
-use crossbeam_channel::Sender;
 use mio::Waker;
 
 use crate::dataplane::counters::Counters;
@@ -16,7 +16,7 @@ pub struct Handle {
     pub(super) waker: Arc<Waker>,
     pub(super) stop: Arc<AtomicBool>,
     pub(super) counters: Arc<Counters>,
-    pub(super) jobs: Sender<Job>,
+    pub(super) jobs: SyncSender<Job>,
 }
 
 /// Jobs that wait for a worker at most: the control listener has fewer connections, each with one request.
@@ -27,7 +27,7 @@ pub(super) const MAX_JOBS: usize = 1_024;
 pub struct Link {
     waker: Arc<Waker>,
     counters: Arc<Counters>,
-    jobs: Sender<Job>,
+    jobs: SyncSender<Job>,
 }
 
 impl Link {

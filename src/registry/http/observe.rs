@@ -74,7 +74,7 @@ struct Condition {
 
 /// It is well if the owner of the registrations answers.
 async fn health(State(shared): State<Arc<Shared>>) -> Result<Json<Condition>, Problem> {
-    shared.ask(|reply| Request::Change(Vec::new(), reply)).await?.map_err(Problem::from)?;
+    shared.ask(Request::Ping).await?;
     Ok(Json(Condition { status: "ok", waits_for: None }))
 }
 

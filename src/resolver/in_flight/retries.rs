@@ -22,6 +22,7 @@ pub(super) const RECHECKS_PER_S: u32 = crate::limits::RECHECKS_PER_S;
 /// more; questions that nobody answers, however many, so cost little more than being asked once.
 const PER_MS: u32 = AT_ONCE / 1_000;
 const AT_ONCE: u32 = crate::limits::RETRIES_PER_S;
+const _: () = assert!(PER_MS > 0, "retries are counted by the millisecond");
 
 /// Retries that may still be sent.
 pub(super) struct Allowance {
