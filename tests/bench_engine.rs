@@ -1,14 +1,17 @@
 //! The load generator against servers that behave and that misbehave, each a thread of this process.
 
-use std::io::{Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, UdpSocket};
+use std::io::{BufReader, Read, Write};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, UdpSocket};
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use redbreast::bench::{self, BenchError, End, Outcome, Progress, QueryFile, Settings, Tls, Transport};
+use redbreast::bench::workload::{Reading, feed};
+use redbreast::bench::{
+    self, BenchError, End, Outcome, Progress, QueryFile, Settings, Source, Tls, Transport,
+};
 
 /// What a server does with its `n`-th query, whose answer would be `answer`: calls `send` with what it sends, when.
 type Behaviour = fn(n: u64, answer: &mut Vec<u8>, send: &mut dyn FnMut(&[u8], Duration));
@@ -398,6 +401,82 @@ fn a_schedule_is_kept_as_finely_over_connections_as_with_datagrams() {
     };
     let best_us = (0..20).map(slip_us).fold(f64::INFINITY, f64::min);
     assert!(best_us < 250.0, "half of the queries were sent {best_us} us late or more");
+}
+
+#[test]
+fn connections_of_several_threads_have_addresses_of_their_own() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let settings = Settings {
+        transport: Transport::Tcp,
+        source: Some(Source::parse("127.0.9.0/29").unwrap()),
+        clients: 5,
+        threads: 2,
+        timeout: Duration::from_secs(60),
+        ..Settings::new(listener.local_addr().unwrap())
+    };
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let outcome = scope.spawn(|| bench::run(&settings, &queries(3), None, &stop, &mut |_| ()).unwrap());
+        let accepted: Vec<_> = (0..5).map(|_| listener.accept().unwrap()).collect();
+        stop.store(true, Relaxed);
+        let mut sources: Vec<_> = accepted.iter().map(|(_, peer)| peer.ip()).collect();
+        sources.sort_unstable();
+        assert_eq!(sources, [1, 2, 3, 4, 5].map(|host| IpAddr::from([127, 0, 9, host])));
+        outcome.join().unwrap();
+    });
+}
+
+/// Lines of queries, and then none for a while, before the end.
+struct Stalling {
+    line: Vec<u8>,
+    at: usize,
+    left: usize,
+    stall_from_now: Arc<AtomicBool>,
+}
+
+/// How long it has none.
+const STALL: Duration = Duration::from_millis(600);
+
+impl Read for Stalling {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let len = (self.line.len() - self.at).min(buffer.len()).min(self.left);
+        if len == 0 {
+            while !self.stall_from_now.load(Relaxed) {
+                thread::sleep(Duration::from_millis(5));
+            }
+            thread::sleep(STALL);
+        }
+        buffer[..len].copy_from_slice(&self.line[self.at..self.at + len]);
+        (self.at, self.left) = ((self.at + len) % self.line.len(), self.left - len);
+        Ok(len)
+    }
+}
+
+#[test]
+fn a_thread_without_queries_sleeps_although_they_are_due() {
+    let label = "a".repeat(63);
+    let line = format!("{label}.{label}.{label}.{} A\n", &label[..60]).into_bytes();
+    let stall_from_now = Arc::new(AtomicBool::new(false));
+    let source =
+        Stalling { left: line.len() * 62_000, line, at: 0, stall_from_now: Arc::clone(&stall_from_now) };
+    let queries = feed::read(BufReader::new(source), "stalling", &Reading::default()).unwrap();
+    assert!(queries.feed().is_some());
+    let server = Server::start(honest);
+    let settings = Settings {
+        timeout: Duration::from_millis(50),
+        progress_interval: Duration::from_millis(20),
+        ..settings(&server).at_rate(200_000.0)
+    };
+    let mut progress = |Progress { totals, .. }: Progress<'_>| {
+        if totals.sent >= queries.count().into() {
+            stall_from_now.store(true, Relaxed);
+        }
+    };
+    let outcome = bench::run(&settings, &queries, None, &AtomicBool::new(false), &mut progress).unwrap();
+    assert_eq!((outcome.tally.totals.sent, outcome.end), (62_000, End::EndOfFile));
+    let usage = outcome.usage[0];
+    let slept_ns = usage.elapsed_ns - usage.cpu_ns.unwrap();
+    assert!(u128::from(slept_ns) > STALL.as_nanos() / 2, "{usage:?}");
 }
 
 #[test]

@@ -47,6 +47,11 @@ class Asking:
     cpu: int
     queries: Path
 
+    def client_letters(self) -> dict[str, object]:
+        """The letters that say how many clients there are, and what each is."""
+        letters: dict[str, object] = {"-c": self.clients}
+        return letters | ({"--sources": SOURCES} if self.clients > SOCKETS_MAX else {})
+
     def in_turns(self, turns: int) -> "Asking":
         """The same for one turn of so many."""
         return replace(self, seconds=self.seconds / turns)
@@ -70,9 +75,7 @@ class Generator:
     def execute(self, port: int, asking: Asking) -> tuple[str, float]:
         """Runs the generator; returns what it printed and the CPU time it used."""
         letters = {"-s": "127.0.0.1", "-p": port, "-d": asking.queries, "-l": asking.seconds}
-        letters |= {"-c": asking.clients, "-q": asking.outstanding}
-        if asking.clients > SOCKETS_MAX:
-            letters |= {"--sources": SOURCES}
+        letters |= asking.client_letters() | {"-q": asking.outstanding}
         command = [*self.command, *(str(word) for letter in letters.items() for word in letter), *self.extra()]
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         try:

@@ -51,7 +51,7 @@ def compare_loads(
 
 def sample(point: Point, binary: Path, asking: Asking) -> dict:
     words = {"-s": "127.0.0.1", "-p": point.server.port, "-d": asking.queries, "-l": asking.seconds}
-    words |= {"-c": asking.clients, "-Q": point.qps, "-t": 1}
+    words |= asking.client_letters() | {"-Q": point.qps, "-t": 1}
     command = [str(binary), "bench", "--accept-invalid", "--json", "-"]
     command += [str(word) for letter in words.items() for word in letter]
     done = subprocess.run(

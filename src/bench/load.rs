@@ -265,10 +265,12 @@ impl<'a> Load<'a> {
         }
         if self.end.is_none() {
             if self.supply.is_starved() {
-                wake_ns = self.now_ns + STARVED_SLEEP_NS;
+                wake_ns = wake_ns.min(self.now_ns + STARVED_SLEEP_NS);
             }
             wake_ns = wake_ns.min(self.end_ns);
-            if let Some(schedule) = self.schedule.as_ref().filter(|_| self.outstanding < self.limit) {
+            // What is due and has not come yet cannot be sent: waking for it would be a loop around nothing.
+            let can_send = self.outstanding < self.limit && !self.supply.is_starved();
+            if let Some(schedule) = self.schedule.as_ref().filter(|_| can_send) {
                 wake_ns = wake_ns.min(schedule.next_due_ns().saturating_sub(early_ns));
                 if wake_ns <= self.now_ns {
                     return 0;

@@ -77,7 +77,7 @@ pub enum End {
     EndOfFile,
     /// The time limit was reached.
     TimeLimit,
-    /// There was no connection any more, and none could be made for a whole timeout.
+    /// No thread had a connection any more, and none could be made for a whole timeout.
     NoConnection,
     /// The stop flag was raised.
     Interrupted,
@@ -363,10 +363,18 @@ fn supervise(
 }
 
 fn add_up(outcomes: Vec<ThreadOutcome>, collector: Collector, settings: &Settings, drops: u64) -> Outcome {
-    // The strongest reason of any thread: one that found the file at its end says nothing about the others.
+    // The strongest reason of any thread: one that found the file at its end says nothing about the others. Nor does one
+    // without a connection, whose part the others have sent.
     let ended_by = |end| outcomes.iter().any(|outcome| outcome.end == end);
-    let reasons = [End::Interrupted, End::NoConnection, End::TimeLimit];
-    let end = reasons.into_iter().find(|&end| ended_by(end)).unwrap_or(End::EndOfFile);
+    let end = if ended_by(End::Interrupted) {
+        End::Interrupted
+    } else if outcomes.iter().all(|outcome| outcome.end == End::NoConnection) {
+        End::NoConnection
+    } else if ended_by(End::TimeLimit) {
+        End::TimeLimit
+    } else {
+        End::EndOfFile
+    };
     let mut run_time =
         Duration::from_nanos(outcomes.iter().map(|outcome| outcome.ended_ns).max().unwrap_or(0));
     if end == End::TimeLimit {
@@ -390,6 +398,24 @@ fn share(total: u32, parts: u32, index: u32) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_run_has_lost_its_connections_when_all_threads_have() {
+        use End::{EndOfFile, Interrupted, NoConnection, TimeLimit};
+        for (ends, expected) in [
+            ([NoConnection, NoConnection], NoConnection),
+            ([NoConnection, TimeLimit], TimeLimit),
+            ([EndOfFile, NoConnection], EndOfFile),
+            ([NoConnection, Interrupted], Interrupted),
+            ([EndOfFile, TimeLimit], TimeLimit),
+        ] {
+            let usage = Usage { elapsed_ns: 1, idle_ns: 0, cpu_ns: None, delayed_ns: None };
+            let outcome = |end| ThreadOutcome { ended_ns: 1, end, usage, verification: None };
+            let settings = Settings::new("127.0.0.1:53".parse().unwrap());
+            let collector = Collector::new(Duration::from_secs(1), 2);
+            assert_eq!(add_up(ends.map(outcome).into(), collector, &settings, 0).end, expected, "{ends:?}");
+        }
+    }
 
     #[test]
     fn shares_differ_by_one_at_most_and_add_up() {

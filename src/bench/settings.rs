@@ -319,10 +319,10 @@ impl Settings {
             "0 threads; expected at least 1".into()
         } else if self.effective_outstanding() > self.ids() {
             format!(
-                "{} queries outstanding; expected at most {} for each of the {} clients, which is as many as there are ids",
+                "{} queries outstanding; expected at most {} for each of the {} sockets, which is as many as there are ids",
                 self.effective_outstanding(),
                 self.ids_per_client(),
-                self.clients
+                self.sockets()
             )
         } else if self.threads > 1 && matches!(self.plan, Some(Plan::Recorded { .. })) {
             format!("{} threads; expected 1 where queries are sent at the times of a capture", self.threads)
@@ -429,6 +429,10 @@ mod tests {
             (Settings { local_port: 65_500, clients: 100, ..sensible() }, "65500"),
             (Settings { threads: 0, ..sensible() }, "0 threads"),
             (Settings { outstanding: NonZeroU32::new(65_537), ..sensible() }, "65537 queries outstanding"),
+            (
+                Settings { outstanding: NonZeroU32::new(262_145), ..many_sources() },
+                "expected at most 65536 for each of the 4 sockets",
+            ),
             (Settings { timeout: Duration::ZERO, ..sensible() }, "timeout of 0"),
             (Settings { time_limit: Some(Duration::ZERO), ..sensible() }, "time limit of 0"),
             (Settings { progress_interval: Duration::ZERO, ..sensible() }, "interval of 0"),

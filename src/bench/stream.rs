@@ -56,6 +56,8 @@ struct Streams<'a> {
     poll: Poll,
     events: Events,
     connections: Vec<Connection>,
+    /// The number, among those of all threads, of this thread's first connection.
+    first: u32,
     /// Queries in flight on one connection at most.
     pipelined: usize,
     next: usize,
@@ -91,6 +93,7 @@ pub(super) fn run(job: &Job<'_>, thread: u32, threads: u32, count: u32) -> Resul
         poll: Poll::new().map_err(BenchError::Failed)?,
         events: Events::with_capacity(1_024),
         connections,
+        first: (0..thread).map(|before| super::share(job.settings.clients, threads, before)).sum(),
         pipelined: share,
         next: 0,
         next_expiry_ns: load.timeout_ns,
@@ -174,7 +177,7 @@ impl Streams<'_> {
             socket.set_send_buffer_size(buffer_len)?;
         }
         if settings.source.is_some() || settings.local_port > 0 {
-            let number = u32::try_from(number).unwrap_or(u32::MAX);
+            let number = self.first.saturating_add(u32::try_from(number).unwrap_or(u32::MAX));
             socket.set_reuse_address(true)?;
             socket.bind(&SocketAddr::new(source(settings, number), local_port(settings, number)).into())?;
         }

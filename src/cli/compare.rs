@@ -3,16 +3,15 @@
 //! Runs on the main thread. All processes that it starts end with it, however it ends.
 
 use std::fs;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
 use clap::builder::RangedU64ValueParser;
-use indicatif::{ProgressBar, ProgressStyle};
 
-use super::Failure;
 use super::bench::stop_on_signals;
+use super::{Failure, spinner};
 use crate::compare::{self, Design, Experiment, External, Layout, Results, Sweep, Task};
 use crate::report::machine::Machine;
 
@@ -135,13 +134,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         externals: args.with.clone(),
         stop,
     };
-    let bar = ProgressBar::new_spinner();
-    if let Ok(style) = ProgressStyle::with_template("  {spinner} [{elapsed}] {msg}") {
-        bar.set_style(style);
-    }
-    if io::stderr().is_terminal() {
-        bar.enable_steady_tick(std::time::Duration::from_millis(200));
-    }
+    let bar = spinner();
     let results = compare::run(&task, &|what| bar.set_message(what.to_owned()));
     bar.finish_and_clear();
     let results = results.map_err(|error| match error.kind() {

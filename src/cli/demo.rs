@@ -4,9 +4,9 @@
 //! others, kills one and starts it again, then puts a node under load for a few seconds, and tells what was measured.
 
 use std::fs;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use tempfile::TempDir;
 use super::Failure;
 use super::ask::ask;
 use super::bench::stop_on_signals;
-use super::sample;
+use super::{sample, spinner};
 use crate::bench::latency::{Latencies, Summary};
 use crate::bench::{self, End, Outcome, Progress, QueryFile, Settings};
 use crate::config::DEFAULT_DOMAIN;
@@ -55,7 +55,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let progress = spinner();
     progress.set_message("starting three nodes");
     let mut nodes = begin(out, &directory, &progress)?;
-    show_lookups(out, &nodes)?;
+    show_lookups(out, &nodes, &progress)?;
     kill_and_restart(out, &mut nodes, &progress)?;
     progress.finish_and_clear();
     let time = Duration::from_secs(args.seconds);
@@ -66,11 +66,14 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         time.as_secs()
     )
     .map_err(failed)?;
-    let outcome = load(nodes[1].dns(), time)?;
+    // One flag for both: a second one would not see a signal that came before it, and end the process at the next.
+    let stop =
+        stop_on_signals().map_err(|error| Failure::failed(format!("cannot catch signals: {error}")))?;
+    let outcome = load(nodes[1].dns(), time, &stop)?;
     writeln!(out, "{}\n", measured(&outcome)).map_err(failed)?;
     judge(&outcome)?;
     if args.stay {
-        return stay(out, &nodes[0]);
+        return stay(out, &nodes[0], &stop);
     }
     let me = own_name();
     writeln!(
@@ -83,9 +86,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
 }
 
 /// Tells what can be tried on the running cluster, and waits until that has been done.
-fn stay(out: &mut dyn Write, node: &Node) -> Result<(), Failure> {
-    let stop =
-        stop_on_signals().map_err(|error| Failure::failed(format!("cannot catch signals: {error}")))?;
+fn stay(out: &mut dyn Write, node: &Node, stop: &AtomicBool) -> Result<(), Failure> {
     let (me, port, control) = (own_name(), node.dns().port(), node.control());
     writeln!(
         out,
@@ -105,18 +106,6 @@ fn stay(out: &mut dyn Write, node: &Node) -> Result<(), Failure> {
 /// This program as it was called.
 fn own_name() -> String {
     std::env::args().next().unwrap_or_else(|| "redbreast".into())
-}
-
-/// What is under way, on a terminal alone.
-fn spinner() -> ProgressBar {
-    let spinner = ProgressBar::new_spinner();
-    if let Ok(style) = ProgressStyle::with_template("  {spinner} [{elapsed}] {msg}") {
-        spinner.set_style(style);
-    }
-    if io::stderr().is_terminal() {
-        spinner.enable_steady_tick(Duration::from_millis(100));
-    }
-    spinner
 }
 
 /// Writes a text, for which what is drawn makes way.
@@ -177,7 +166,7 @@ fn plain_table() -> Table {
 }
 
 /// Asks for what a new user would ask for, and shows the answers as they come.
-fn show_lookups(out: &mut dyn Write, nodes: &[Node]) -> Result<(), Failure> {
+fn show_lookups(out: &mut dyn Write, nodes: &[Node], progress: &ProgressBar) -> Result<(), Failure> {
     let host = IpAddr::from([10, 1, 0, 7]);
     let lookups = [
         (0, in_domain(WEB), rtype::A, "A", "registered at three nodes, answered by each"),
@@ -202,7 +191,7 @@ fn show_lookups(out: &mut dyn Write, nodes: &[Node]) -> Result<(), Failure> {
             remark.into(),
         ]);
     }
-    writeln!(out, "\n{table}").map_err(Failure::failed)
+    say(out, progress, &format!("\n{table}"))
 }
 
 /// Shows that a node's addresses go and come with it.
@@ -235,7 +224,7 @@ fn kill_and_restart(out: &mut dyn Write, nodes: &mut [Node], progress: &Progress
 }
 
 /// Runs the load with a bar on a terminal, and nothing in a pipe.
-fn load(target: SocketAddr, time: Duration) -> Result<Outcome, Failure> {
+fn load(target: SocketAddr, time: Duration, stop: &AtomicBool) -> Result<Outcome, Failure> {
     let queries = QueryFile::read(sample::queries().as_bytes(), "demo", None).map_err(Failure::failed)?;
     let settings = Settings {
         time_limit: Some(time),
@@ -243,13 +232,11 @@ fn load(target: SocketAddr, time: Duration) -> Result<Outcome, Failure> {
         progress_interval: Duration::from_millis(100),
         ..Settings::new(target)
     };
-    let stop =
-        stop_on_signals().map_err(|error| Failure::failed(format!("cannot catch signals: {error}")))?;
     let bar = ProgressBar::new(time.as_millis().try_into().unwrap_or(u64::MAX));
     if let Ok(style) = ProgressStyle::with_template("  {bar:40} {msg}") {
         bar.set_style(style);
     }
-    let outcome = bench::run(&settings, &queries, None, &stop, &mut |Progress { point, totals, .. }| {
+    let outcome = bench::run(&settings, &queries, None, stop, &mut |Progress { point, totals, .. }| {
         let (elapsed, completed, qps) = (point.start + point.length, totals.completed, point.qps());
         bar.set_position(elapsed.as_millis().try_into().unwrap_or(u64::MAX));
         bar.set_message(format!("{completed} answered, {qps:.0} a second"));

@@ -4,10 +4,13 @@
 //! could not be reached, 2 when the command line or a file is wrong.
 
 use std::fs;
+use std::io::{self, IsTerminal};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
+use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::registry::client::{ClientError, ControlClient};
 use crate::registry::control_address::ControlAddress;
@@ -182,6 +185,18 @@ pub fn main() -> ExitCode {
             ExitCode::from(failure.status)
         }
     }
+}
+
+/// Shows what is under way, on a terminal alone.
+fn spinner() -> ProgressBar {
+    let spinner = ProgressBar::new_spinner();
+    if let Ok(style) = ProgressStyle::with_template("  {spinner} [{elapsed}] {msg}") {
+        spinner.set_style(style);
+    }
+    if io::stderr().is_terminal() {
+        spinner.enable_steady_tick(Duration::from_millis(100));
+    }
+    spinner
 }
 
 #[allow(clippy::print_stderr)] // this is where the program speaks to a person

@@ -34,7 +34,7 @@ pub fn runs(directory: &Path) -> Result<Vec<Run>, Fault> {
             stem.starts_with(FILE) && path.extension().is_some_and(|extension| extension == "json")
         })
         .collect();
-    paths.sort_by_key(|path| (path.parent().map(Path::to_owned), number_of(path)));
+    paths.sort_by_cached_key(|path| (path.parent().map(Path::to_owned), number_of(path), path.clone()));
     if paths.is_empty() {
         return Err(fault(directory, "there are no recorded runs; `redbreast perf record` makes one"));
     }
@@ -124,11 +124,15 @@ mod tests {
         };
         record("gate-10.json", "");
         record("gate.json", "");
+        record("gate-laptop.json", "");
+        record("gate-desktop.json", "");
         record("gate-2.json", "");
         record("gate-11.json", "2026-01-01T10:00:00Z");
         record("gate-12.json", "2026-01-01T09:00:00Z");
         let names: Vec<_> = runs(directory.path()).unwrap().into_iter().map(|run| run.revision).collect();
-        assert_eq!(names, ["gate.json", "gate-2.json", "gate-10.json", "gate-12.json", "gate-11.json"]);
+        let without_a_number = ["gate-desktop.json", "gate-laptop.json", "gate.json"];
+        assert_eq!(names[..3], without_a_number, "in the order of their paths, whatever the directory's is");
+        assert_eq!(names[3..], ["gate-2.json", "gate-10.json", "gate-12.json", "gate-11.json"]);
     }
 
     #[test]

@@ -37,7 +37,8 @@ impl<R: BufRead> LineReader<R> {
         let before = queries.count();
         let added = match limited.read_until(b'\n', &mut self.text).map_err(unreadable)? {
             0 => return Ok(false),
-            len if len > MAX_LINE_LEN => {
+            // With its newline, the longest line has one byte more.
+            len if len > MAX_LINE_LEN && !self.text.ends_with(b"\n") => {
                 // The rest of it is no line of its own.
                 skip_line(&mut self.source).map_err(unreadable)?;
                 Err(format!("a line of more than {MAX_LINE_LEN} bytes"))

@@ -534,6 +534,18 @@ mod tests {
     }
 
     #[test]
+    fn the_longest_line_takes_nothing_of_the_next() {
+        let padded = |begin: &str| begin.to_owned() + &"x".repeat(MAX_LINE_LEN - begin.len());
+        let (good, bad, too_long) = (padded("a A ;"), padded("a A "), padded("a A ;") + "x");
+        for (line, count, bad_lines) in [(good, 2, 0), (bad, 1, 1), (too_long, 1, 1)] {
+            let text = format!("{line}\nb A\n");
+            let queries = QueryFile::read_as(text.as_bytes(), "q", &Reading::default()).unwrap();
+            assert_eq!((queries.count(), queries.bad_lines().count), (count, bad_lines), "{}", &line[..5]);
+            assert_eq!(queries.text(count - 1), "b A");
+        }
+    }
+
+    #[test]
     fn options_follow_in_the_opt_record() {
         let edns = Edns { dnssec_ok: false, options: vec![Edns::NSID, (65_001, b"hello".to_vec())] };
         let queries = read(b"a.b A\na.b PTR", Some(&edns)).unwrap();
