@@ -311,6 +311,9 @@ pub const MAX_SUBSCRIBERS: usize = 256;
 pub const STREAM_REQUEST_TIME: Duration = Duration::from_secs(2);
 /// How long a stream may stand still.
 pub const STREAM_STALL: Duration = Duration::from_secs(10);
+/// How long streams wait at most while the node that gives registers very much of its own.
+pub const FILLING_WAIT: Duration = Duration::from_secs(3);
+const _: () = assert!(FILLING_WAIT.as_millis() * 2 < STREAM_STALL.as_millis(), "who fetches still waits");
 /// Bytes of a stream's frame, sealed.
 pub const MAX_FRAME_LEN: usize = 1 << 17;
 /// Bytes of a stream's first frame, which says what is wanted.

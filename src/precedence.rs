@@ -17,7 +17,28 @@ const NICER: i32 = 5;
 /// microsecond.
 #[inline]
 pub fn make_way(done: usize) {
-    if done % STEPS == STEPS - 1 {
+    make_way_each(STEPS, done);
+}
+
+/// The same once in `steps` steps that are shorter: they are to take some ten microseconds together.
+#[inline]
+pub fn make_way_each(steps: usize, done: usize) {
+    if done % steps == steps - 1 {
+        thread::yield_now();
+    }
+}
+
+/// Bytes of memory that are given back in one go. The kernel takes a tenth of a millisecond for them (seen on Linux 6.18), in which nobody
+/// else has the CPU.
+const GIVEN_BACK_AT_ONCE: usize = 1 << 20;
+
+/// Frees what may take very much memory, with others having the CPU in between.
+pub fn give_back<T: Copy>(mut all: Vec<T>) {
+    let step = GIVEN_BACK_AT_ONCE / size_of::<T>().max(1);
+    while all.capacity() > step {
+        let rest = all.capacity() - step;
+        all.truncate(rest);
+        all.shrink_to(rest);
         thread::yield_now();
     }
 }
@@ -31,6 +52,13 @@ pub fn stand_back() {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_given_back_is_freed_to_the_end() {
+        give_back(Vec::<u64>::new());
+        give_back(vec![1u8; 10]);
+        give_back(vec![[0u8; 48]; 200_000]);
+    }
 
     #[test]
     fn who_stands_back_is_nicer_than_the_others() {

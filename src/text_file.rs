@@ -7,6 +7,7 @@ use std::fs::{self, File};
 use std::io::Read as _;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::thread;
 
 use crate::limits::MAX_FILE_LEN;
 
@@ -65,9 +66,22 @@ pub fn read(path: &Path, kind: &str) -> Result<Vec<u8>, FileError> {
     }
     let mut bytes = Vec::with_capacity(usize::try_from(len).unwrap_or_default());
     // It may grow meanwhile, or have no length of its own.
-    file.take(MAX_FILE_LEN + 1).read_to_end(&mut bytes).map_err(cannot)?;
-    if bytes.len() as u64 > MAX_FILE_LEN { Err(too_long()) } else { Ok(bytes) }
+    let mut file = file.take(MAX_FILE_LEN + 1);
+    loop {
+        // The kernel copies what it is asked for in one go, and nobody else has the CPU meanwhile.
+        let some = file.by_ref().take(READ_AT_ONCE).read_to_end(&mut bytes).map_err(cannot)?;
+        if bytes.len() as u64 > MAX_FILE_LEN {
+            return Err(too_long());
+        }
+        if some == 0 {
+            return Ok(bytes);
+        }
+        thread::yield_now();
+    }
 }
+
+/// Bytes of a file that are read in one go: some ten microseconds.
+const READ_AT_ONCE: u64 = 64 << 10;
 
 /// The same of a file with secrets, which nobody else may read.
 ///

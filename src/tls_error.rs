@@ -143,26 +143,26 @@ fn of_certificate(error: &CertificateError) -> String {
 /// What the library that checks certificates says by a word.
 fn of_verifier(word: &str) -> String {
     match word {
-            AUTHORITY_AS_SERVER => "its certificate is that of an authority (CA:TRUE), which can sign others but is no \
-                                    server's. Make one for the server with basicConstraints=CA:FALSE; or give this very \
-                                    certificate as one that is trusted, or the hash of its key"
-                .into(),
-            "UnsupportedCertVersion" => "its certificate is of version 1, which has no names: make one of version 3, with \
-                                         subjectAltName"
-                .into(),
-            "EndEntityUsedAsCa" => "one of the certificates that it shows is signed by a certificate that may sign none: have \
-                                    it signed by one with basicConstraints=CA:TRUE"
-                .into(),
-            "NameConstraintViolation" => "its authority may not sign for the name in its certificate (nameConstraints): have it \
-                                          signed by another"
-                .into(),
-            "PathLenConstraintViolated" => "there are more certificates between its own and its authority than that authority \
-                                            allows (pathlen)"
-                .into(),
-            // Ours is a sentence by itself.
-            own if own.contains(' ') => own.into(),
-            other => format!("its certificate cannot be used: {}", words(other)),
-        }
+        AUTHORITY_AS_SERVER => "its certificate is that of an authority (CA:TRUE), which can sign others but is no \
+                                server's. Make one for the server with basicConstraints=CA:FALSE; or give this very \
+                                certificate as one that is trusted, or the hash of its key"
+            .into(),
+        "UnsupportedCertVersion" => "its certificate is of version 1, which has no names: make one of version 3, with \
+                                     subjectAltName"
+            .into(),
+        "EndEntityUsedAsCa" => "one of the certificates that it shows is signed by a certificate that may sign none: have \
+                                it signed by one with basicConstraints=CA:TRUE"
+            .into(),
+        "NameConstraintViolation" => "its authority may not sign for the name in its certificate (nameConstraints): have it \
+                                      signed by another"
+            .into(),
+        "PathLenConstraintViolated" => "there are more certificates between its own and its authority than that authority \
+                                        allows (pathlen)"
+            .into(),
+        // Ours is a sentence by itself.
+        own if own.contains(' ') => own.into(),
+        other => format!("its certificate cannot be used: {}", words(other)),
+    }
 }
 
 /// A name as the library lists it: `DnsName("dns.example")`, `IpAddress(192.0.2.1)`.

@@ -214,3 +214,24 @@ fn who_is_left_alone_in_the_middle_of_a_burst_comes_to_rest() {
         assert!(is_at_rest(&nodes), "there is nothing to do for anybody");
     }
 }
+
+#[test]
+fn who_is_being_filled_gives_all_at_once_and_lets_nobody_wait_for_ever() {
+    let mut nodes = cluster(2);
+    let me = NodeId([1; 16]);
+    // As with a names file of very many names: more than is told in datagrams.
+    nodes[0].store.note_filling(true);
+    for part in 0..10 {
+        (part * 6_000..(part + 1) * 6_000)
+            .for_each(|i| assert!(nodes[0].store.write().register(&key(i), &Attributes::default()).unwrap()));
+        (0..20).for_each(|_| nodes.iter_mut().for_each(|node| node.turn(true)));
+    }
+    let told = nodes[1].knows(me);
+    assert!(told < 30_000, "{told}: the rest is pulled when all is there");
+    nodes[0].store.note_filling(false);
+    until(&mut nodes, |nodes| nodes[1].knows(me) == 60_000);
+    // One that is never said to be over holds nobody up for longer than a limit.
+    nodes[0].store.note_filling(true);
+    register(&mut nodes, 100_000);
+    until(&mut nodes, |nodes| nodes[1].knows(me) == 100_000);
+}

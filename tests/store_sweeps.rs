@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 use redbreast::policy::rules::Scope;
-use redbreast::store::{Attributes, Cursor, Delta, Key, MAX_CHANGED, NodeId, Store, Target};
+use redbreast::policy::select::Health;
+use redbreast::store::{
+    Attributes, Changed, Cursor, Delta, Key, MAX_CHANGED, NodeId, Record, State, Store, Target, encode,
+};
 use redbreast::wire::name::Name;
 
 const ME: NodeId = NodeId([1; 16]);
@@ -160,6 +163,82 @@ fn no_more_names_are_noted_than_may_wait() {
     assert!(store.has_room());
     let (_, changed) = sweep(&mut store);
     assert!(changed >= 99_000, "{changed}");
+}
+
+#[test]
+fn where_all_is_made_anew_names_are_counted_and_afterwards_noted_again() {
+    let mut store = filled(ME, 1, 0..10);
+    store.count_changes_only(true);
+    (0..50).for_each(|i| assert!(store.register(&key(i), &Attributes::with_ttl_s(7)).unwrap()));
+    assert!(store.has_room());
+    assert!(matches!(store.take_changes(), Changed::Many(50)));
+    store.count_changes_only(false);
+    store.register(&key(3), &Attributes::with_ttl_s(8)).unwrap();
+    let Changed::Names(names) = store.take_changes() else { panic!("names are noted again") };
+    assert!(names.contains(key(3).name.as_wire()) && names.len() == 2, "with its reverse name");
+}
+
+fn checked(check: &str) -> Attributes {
+    let mut attributes = Attributes::default();
+    attributes.check = Some(check.into());
+    attributes
+}
+
+#[test]
+fn what_is_registered_together_is_as_if_it_had_been_one_after_the_other() {
+    let mut rng = fastrand::Rng::with_seed(6);
+    let (mut together, mut single) = (filled(ME, 1, 0..200), filled(ME, 1, 0..200));
+    for _ in 0..100 {
+        let wanted: Vec<_> = (0..rng.usize(1..300))
+            .map(|_| {
+                let attributes = match rng.u8(..4) {
+                    0 => Attributes::with_ttl_s(rng.u32(..3)),
+                    1 => checked("tcp:80"),
+                    _ => Attributes::default(),
+                };
+                encode(&key(rng.u32(..400)), &attributes)
+            })
+            .collect();
+        let records: Vec<_> = wanted.iter().map(|bytes| Record::read(bytes).unwrap()).collect();
+        let mut told = Vec::new();
+        together.register_some(&records, |new| told.push(new));
+        let expected: Vec<_> = records
+            .iter()
+            .map(|record| {
+                let new = !single.has_own_key(record.key);
+                single.register_anew(record);
+                new
+            })
+            .collect();
+        assert_eq!(told, expected);
+        for _ in 0..rng.usize(..50) {
+            let gone = encode(&key(rng.u32(..400)), &Attributes::default());
+            let gone = Record::read(&gone).unwrap().key;
+            assert_eq!(together.remove_key(gone), single.remove_key(gone));
+            let (state, found) = (State { health: Health::Down, ramp: None }, key(rng.u32(..400)));
+            let found = encode(&found, &Attributes::default());
+            let found = Record::read(&found).unwrap().key;
+            assert_eq!(together.set_state(found, state), single.set_state(found, state));
+        }
+        assert_eq!(answers(&together), answers(&single));
+        assert_eq!((together.own_head(), together.digest_hash()), (single.own_head(), single.digest_hash()));
+        let [mut noted, mut noted_single] = [together.take_changed(), single.take_changed()]
+            .map(|names| names.iter().map(<[u8]>::to_vec).collect::<Vec<_>>());
+        noted.sort();
+        noted_single.sort();
+        assert_eq!(noted, noted_single);
+    }
+    // What a check has found stays with the check.
+    let bytes = encode(&key(1_000), &checked("tcp:80"));
+    let record = Record::read(&bytes).unwrap();
+    together.register_some(&[record], |new| assert!(new));
+    together.set_state(record.key, State { health: Health::Down, ramp: None });
+    let health = |store: &Store| store.own(record.key).unwrap().attributes().unwrap().state.health;
+    together.register_some(&[record], |new| assert!(!new));
+    assert_eq!(health(&together), Health::Down);
+    let other = encode(&key(1_000), &checked("tcp:81"));
+    together.register_some(&[Record::read(&other).unwrap()], |new| assert!(!new));
+    assert_eq!(health(&together), Health::Unknown);
 }
 
 #[test]

@@ -43,7 +43,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "wire",
         ],
     ),
-    ("registry", &["health", "policy", "precedence", "store", "table", "text_file", "wire"]),
+    ("registry", &["health", "policy", "precedence", "share_out", "store", "table", "text_file", "wire"]),
     ("zone_maintenance", &["dataplane", "registry", "snapshot", "store", "table", "text_file", "wire"]),
     (
         "config",

@@ -38,6 +38,9 @@ const TOMBSTONE_AGE: Duration = crate::limits::TOMBSTONE_AGE;
 /// Units of the store's postponed work that are done at each turn: some 2 ms of them.
 const SWEEP_STEPS: usize = crate::limits::SWEEP_STEPS;
 
+/// How long others wait at most for what they want of this node, while it registers very much.
+const FILLING_WAIT: Duration = crate::limits::FILLING_WAIT;
+
 /// How often it is looked whether there is room for the names that sweeps note.
 const ROOM_PERIOD: Duration = Duration::from_millis(2);
 
@@ -106,6 +109,8 @@ pub struct Engine {
     next_sync: Duration,
     /// When the store's postponed work goes on, if there is any.
     next_sweep: Duration,
+    /// Since when this node has been registering very much of its own, if it is.
+    filled_since: Option<Duration>,
     /// What has been asked for, so that each gap is asked for once.
     requests: Requests,
     /// Nodes that have records here and are down.
@@ -136,6 +141,7 @@ impl Engine {
             membership,
             next_sync: Duration::ZERO,
             next_sweep: Duration::ZERO,
+            filled_since: None,
             requests: Requests::default(),
             down: BTreeMap::new(),
             left: BTreeSet::new(),
@@ -331,10 +337,21 @@ impl Engine {
         }
     }
 
-    /// Whether changes of streams may come. If not, so many names wait to be published that they are to be left in the socket.
+    /// Whether changes of streams may come. If not, so many names wait to be published, or all are just read, that they are to be left
+    /// in the socket.
     #[must_use]
     pub fn takes_bulk(&self) -> bool {
-        self.store.read().has_room()
+        !self.store.is_bulk_held() && self.store.read().has_room()
+    }
+
+    /// Whether streams may give what others want. Not while this node registers very much: what is told in parts takes longer, here and
+    /// there. For how long they wait for that has a limit.
+    pub fn gives_bulk(&mut self, now: Duration) -> bool {
+        if !self.store.is_being_filled() {
+            self.filled_since = None;
+            return true;
+        }
+        now.saturating_sub(*self.filled_since.get_or_insert(now)) >= FILLING_WAIT
     }
 
     /// Takes over changes that have come over a stream.

@@ -128,6 +128,11 @@ impl Stream {
         matches!(self.job, Job::Fetch)
     }
 
+    /// Whether it is known what the other node wants.
+    pub(super) fn is_served(&self) -> bool {
+        matches!(self.job, Job::Serve(Some(_)))
+    }
+
     /// Whether the other node, if it is one, has not said yet what it wants.
     pub(super) fn is_unknown(&self) -> bool {
         matches!(self.job, Job::Serve(None))

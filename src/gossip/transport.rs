@@ -314,14 +314,16 @@ impl Transport {
     /// after the other.
     pub fn work(&mut self, now: Duration, registry: &Registry, engine: &mut Engine) {
         self.receive(now, registry, engine);
-        if !self.paused.is_empty() && engine.takes_bulk() {
+        if now >= self.resume {
             self.busy.extend(self.paused.drain(..));
         }
         let mut left = STREAM_BYTES_PER_TURN;
         while left > 0 {
             let Some(key) = self.busy.pop_front() else { break };
             let Some(stream) = self.streams.get_mut(key) else { continue };
-            if stream.is_fetch() && !engine.takes_bulk() {
+            let waits =
+                stream.is_fetch() && !engine.takes_bulk() || stream.is_served() && !engine.gives_bulk(now);
+            if waits {
                 stream.rest(now);
                 self.paused.push(key);
                 self.resume = now + RESUME_PERIOD;

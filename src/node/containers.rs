@@ -64,9 +64,10 @@ impl Writes {
         let new = put.iter().map(|(key, attributes)| Op::put(key, attributes));
         let mut ops: Vec<_> = gone.chain(new).collect();
         ops.sort_by(|a, b| a.name().cmp(b.name()));
-        self.apply(&ops);
-        if let Some((instance, health)) = health {
-            self.report(&instance, health);
+        self.apply(&ops.iter().map(Op::as_ref).collect::<Vec<_>>());
+        if let Some((keys, health)) = health {
+            let keys = keys.iter().map(|key| Op::remove(key).key().to_vec());
+            self.set_health(keys, health);
         }
         containers.lock().unwrap_or_else(PoisonError::into_inner).note(container, complete);
     }

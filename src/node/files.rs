@@ -13,7 +13,7 @@ use std::time::Instant;
 use crossbeam_channel::{Sender, bounded};
 
 use super::inbox::{Bulk, ControlSender};
-use super::persist::Op;
+use super::persist::{Op, OpRef};
 use super::writes::each_own;
 use super::{NodeError, read_ring, read_secrets, read_zone_keys, upstreams};
 use crate::config::Settings;
@@ -31,9 +31,35 @@ use crate::wire::name::Name;
 use crate::wire::record::rtype;
 use crate::zone_maintenance::keys::Keys;
 
-/// Operations that belong together: all of each name's are in one batch.
+/// Operations that belong together: all of each name's are in one batch. Their bytes follow each other in one block.
 #[derive(Debug, Default)]
-pub(super) struct Batch(pub(super) Vec<Op>);
+pub(super) struct Batch {
+    bytes: Vec<u8>,
+    /// Where each ends, and whether it registers something.
+    ops: Vec<(usize, bool)>,
+}
+
+impl Batch {
+    fn put(&mut self, registration: &[u8]) {
+        self.bytes.extend_from_slice(registration);
+        self.ops.push((self.bytes.len(), true));
+    }
+
+    fn remove(&mut self, key: &[u8]) {
+        self.bytes.extend_from_slice(key);
+        self.ops.push((self.bytes.len(), false));
+    }
+
+    /// All of them, in their order.
+    pub(super) fn ops(&self) -> Vec<OpRef<'_>> {
+        let mut begin = 0;
+        let op = |&(end, registers): &(usize, bool)| {
+            let bytes = &self.bytes[std::mem::replace(&mut begin, end)..end];
+            if registers { OpRef::Put(Record::known(bytes)) } else { OpRef::Remove(bytes) }
+        };
+        self.ops.iter().map(op).collect()
+    }
+}
 
 /// What the thread is to read.
 pub(super) struct Job {
@@ -70,9 +96,17 @@ pub(super) struct Before {
 
 impl Before {
     /// Keeps `texts`, by which `names` are registered, unless they are too long.
-    pub(super) fn new(settings: &Settings, texts: Texts, names: Registrations) -> Option<Self> {
+    pub(super) fn new(settings: &Settings, mut texts: Texts, names: Registrations) -> Option<Self> {
+        texts.forget_read();
         let (domains, ttl_s) = (settings.domains.clone(), settings.zone.ttl_s);
         texts.can_be_kept().then(|| Self { texts, doubled: names.into_doubled(), domains, ttl_s })
+    }
+}
+
+impl Before {
+    /// Does what the next reading would begin with, while nobody waits for it.
+    fn prepare(&self) {
+        self.texts.prepare();
     }
 }
 
@@ -94,6 +128,7 @@ impl Files {
         let (jobs, receiver) = bounded::<Job>(1);
         let work = move || {
             stand_back();
+            before.iter().for_each(Before::prepare);
             for job in receiver {
                 let begin = Instant::now();
                 let mut output = Output::new(&sender, job.policies.clone());
@@ -103,6 +138,7 @@ impl Files {
                 if !sender.bulk(Bulk::Read(Box::new(FilesRead { job, begin, read }))) {
                     return;
                 }
+                before.iter().for_each(Before::prepare);
             }
         };
         let thread = thread::Builder::new().name("files".into()).spawn(work)?;
@@ -144,19 +180,31 @@ fn reload(
         && let Some(ops) = changes(&texts, before, store)
     {
         output.begin();
-        ops.into_iter().for_each(|of_name| output.push(of_name));
-        before.texts = texts;
+        for of_name in ops {
+            let batch = output.room_for(of_name.len());
+            for op in of_name {
+                match op.as_ref() {
+                    OpRef::Put(record) => batch.put(record.bytes),
+                    OpRef::Remove(key) => batch.remove(key),
+                }
+            }
+        }
+        let mut texts = texts;
+        texts.forget_read();
+        std::mem::replace(&mut before.texts, texts).give_back();
         return Ok(contents);
     }
-    let Settings { zones, domains, zone, .. } = settings;
-    let names = Registrations::of(&texts, zones, domains, zone.ttl_s).map_err(NodeError::Names)?;
+    let Settings { domains, zone, .. } = settings;
+    let names = Registrations::of(&texts, domains, zone.ttl_s).map_err(NodeError::Names)?;
     output.begin();
     compare(&names, store).each_name(|changes| {
-        let new = changes.puts().map(|(key_len, bytes)| Op::Put { key_len, bytes: bytes.into() });
-        let gone = changes.removals().map(|key| Op::Remove { key: key.into() });
-        output.push(gone.chain(new).collect());
+        let batch = output.room_for(changes.len());
+        changes.removals().for_each(|key| batch.remove(key));
+        changes.puts().for_each(|bytes| batch.put(bytes));
     });
-    *before = Before::new(settings, texts, names);
+    if let Some(before) = std::mem::replace(before, Before::new(settings, texts, names)) {
+        before.texts.give_back();
+    }
     Ok(contents)
 }
 
@@ -165,12 +213,12 @@ struct Output<'a> {
     sender: &'a ControlSender,
     /// They go before all names: whoever sees the new names is to see them by the new policies.
     policies: Option<Vec<(Scope, Policy)>>,
-    batch: Vec<Op>,
+    batch: Batch,
 }
 
 impl<'a> Output<'a> {
     fn new(sender: &'a ControlSender, policies: Option<Vec<(Scope, Policy)>>) -> Self {
-        Self { sender, policies, batch: Vec::new() }
+        Self { sender, policies, batch: Batch::default() }
     }
 
     /// There is no mistake in any file.
@@ -181,28 +229,41 @@ impl<'a> Output<'a> {
         }
     }
 
-    /// Hands over all that is to be done for a name, together with others'.
-    fn push(&mut self, of_name: Vec<Op>) {
-        if !self.batch.is_empty() && self.batch.len() + of_name.len() > MAX_BATCH {
+    /// The batch for so many operations on one name.
+    fn room_for(&mut self, of_name: usize) -> &mut Batch {
+        if !self.batch.ops.is_empty() && self.batch.ops.len() + of_name > MAX_BATCH {
             self.flush();
         }
-        self.batch.extend(of_name);
+        &mut self.batch
     }
 
     fn flush(&mut self) {
-        if !self.batch.is_empty() {
+        if !self.batch.ops.is_empty() {
+            let room = Batch {
+                bytes: Vec::with_capacity(self.batch.bytes.len()),
+                ops: Vec::with_capacity(self.batch.ops.len()),
+            };
             // It can only fail when the node stops: what has not been taken is read again at the next start.
-            self.sender.bulk(Bulk::Batch(Batch(std::mem::take(&mut self.batch))));
+            self.sender.bulk(Bulk::Batch(std::mem::replace(&mut self.batch, room)));
         }
     }
 }
+
+/// Of all text the part that may have changed, for it to be less work to look at what has changed than at all; and bytes for which
+/// neither is work.
+const CHANGED_SHARE: usize = 8;
+const FEW_BYTES: usize = 64 << 10;
 
 /// Records of one name beyond which all files are read: they may be too many.
 const MANY_OF_A_NAME: usize = 1_000;
 
 /// What is to be done for each name in lines that have changed since `before`; `None` if that cannot be told from these lines alone.
 fn changes(texts: &Texts, before: &Before, store: &SharedStore) -> Option<Vec<Vec<Op>>> {
-    let lines = texts.changed_since(&before.texts)?;
+    let most = (texts.hosts_len() / CHANGED_SHARE).max(FEW_BYTES);
+    if texts.hosts_len().abs_diff(before.texts.hosts_len()) > most {
+        return None;
+    }
+    let lines = texts.changed_since(&before.texts).filter(|lines| lines.len() <= most)?;
     let [old, new] =
         [&lines.before, &lines.after].map(|lines| Registrations::of_lines(lines, &before.domains));
     let (old, new) = (old?, new?);
@@ -263,9 +324,25 @@ mod tests {
     use std::fs;
     use std::time::Duration;
 
+    /// What an operation does.
+    #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+    struct Told {
+        registers: bool,
+        bytes: Vec<u8>,
+    }
+
+    impl Told {
+        fn of(op: OpRef<'_>) -> Self {
+            match op {
+                OpRef::Put(record) => Self { registers: true, bytes: record.bytes.to_vec() },
+                OpRef::Remove(key) => Self { registers: false, bytes: key.to_vec() },
+            }
+        }
+    }
+
     /// The batches by which a node that has registered `before` of a file comes to have registered `after`, twice: if it remembers the text
     /// of before, and if it does not.
-    fn batches(before: &str, after: &str) -> [Vec<Vec<Op>>; 2] {
+    fn batches(before: &str, after: &str) -> [Vec<Vec<Told>>; 2] {
         [true, false].map(|remembers| {
             let directory = tempfile::tempdir().unwrap();
             let path = directory.path().join("hosts");
@@ -273,7 +350,7 @@ mod tests {
             let domains = vec![Name::from_text("example").unwrap()];
             let settings = Settings { names: vec![path.clone()], domains, ..Settings::default() };
             let texts = Texts::read(&settings.names, &[]).unwrap();
-            let names = Registrations::of(&texts, &[], &settings.domains, settings.zone.ttl_s).unwrap();
+            let names = Registrations::of(&texts, &settings.domains, settings.zone.ttl_s).unwrap();
             let mut store = Store::new(NodeId([1; 16]), 1);
             store.load(&names.all(), 1);
             let mut known = Before::new(&settings, texts, names).filter(|_| remembers);
@@ -283,8 +360,8 @@ mod tests {
             let taker = thread::spawn(move || {
                 let mut all = Vec::new();
                 while let Some(Work::Bulk(bulk)) = inbox.next(Duration::from_secs(60), false, true) {
-                    let Bulk::Batch(Batch(ops)) = bulk else { break };
-                    all.push(ops);
+                    let Bulk::Batch(batch) = bulk else { break };
+                    all.push(batch.ops().into_iter().map(Told::of).collect());
                 }
                 all
             });
@@ -303,8 +380,8 @@ mod tests {
         range.map(|i| format!("10.0.{}.{} h{i}\n", i / 250, i % 250)).collect()
     }
 
-    fn sorted(batches: &[Vec<Op>]) -> Vec<String> {
-        let mut all: Vec<_> = batches.iter().flatten().map(|op| format!("{op:?}")).collect();
+    fn sorted(batches: &[Vec<Told>]) -> Vec<Told> {
+        let mut all = batches.concat();
         all.sort();
         all
     }
@@ -313,8 +390,7 @@ mod tests {
     fn what_has_not_changed_costs_nothing_and_what_has_one_operation_each() {
         assert!(batches(&lines(0..5_000), &lines(0..5_000)).iter().all(Vec::is_empty));
         for all in batches(&lines(0..5_000), &lines(3..5_002)) {
-            let (puts, removals): (Vec<_>, Vec<_>) =
-                all.iter().flatten().partition(|op| matches!(op, Op::Put { .. }));
+            let (puts, removals): (Vec<_>, Vec<_>) = all.iter().flatten().partition(|op| op.registers);
             assert_eq!((puts.len(), removals.len()), (2, 3));
         }
     }
@@ -347,7 +423,7 @@ mod tests {
         let text = lines(0..2_500) + &wide + &lines(2_500..4_000);
         for all in batches("10.9.9.9 wide\n", &text) {
             assert_eq!(all.iter().map(Vec::len).sum::<usize>(), 4_000 + 1_500 + 1);
-            let name = |op: &Op| Record::read(op.key()).unwrap().name.to_vec();
+            let name = |op: &Told| Record::read(&op.bytes).unwrap().name.to_vec();
             let mut seen = HashSet::new();
             for batch in &all {
                 let names: HashSet<_> = batch.iter().map(name).collect();

@@ -37,10 +37,9 @@ impl Checks {
         Arc::clone(&self.results)
     }
 
-    /// Has what was registered with these bytes checked, if that is asked for, and otherwise no longer.
-    pub(super) fn registered(&mut self, bytes: &[u8], new: bool) {
-        let Ok(record) = Record::read(bytes) else { return };
-        match watch(&record) {
+    /// Has what was registered checked, if that is asked for, and otherwise no longer.
+    pub(super) fn registered(&mut self, record: &Record<'_>, new: bool) {
+        match watch(record) {
             Some(watch) => self.watch(record.key, watch, new),
             None => self.removed(record.key),
         }
@@ -81,7 +80,7 @@ impl Writes {
                 checked.push(record.bytes.to_vec());
             }
         });
-        checked.iter().for_each(|bytes| self.checks.registered(bytes, false));
+        checked.iter().for_each(|bytes| self.checks.registered(&Record::known(bytes), false));
     }
 
     /// Takes what a check has found.
@@ -112,24 +111,33 @@ impl Writes {
     pub(super) fn report(&mut self, instance: &str, health: Health) -> usize {
         let mut keys = Vec::new();
         each_own(&self.store, |record| {
-            let checked = || record.attributes().is_ok_and(|attributes| attributes.check.is_some());
-            if record.instance() == instance && record.address().is_some() && !checked() {
+            if record.instance() == instance {
                 keys.push(record.key.to_vec());
             }
         });
-        for key in &keys {
+        self.set_health(keys, health)
+    }
+
+    /// The same of the registrations with these keys.
+    pub(super) fn set_health(&mut self, keys: impl IntoIterator<Item = Vec<u8>>, health: Health) -> usize {
+        let mut count = 0;
+        for key in keys {
             let mut store = self.store.write();
-            let ramp = store.own(key).and_then(|record| record.attributes().ok()?.state.ramp);
-            store.set_state(key, State { health, ramp });
+            let Some(record) = store.own(&key).filter(|record| record.address().is_some()) else { continue };
+            let Ok(attributes) = record.attributes() else { continue };
+            if attributes.check.is_none() {
+                store.set_state(&key, State { health, ramp: attributes.state.ramp });
+                count += 1;
+            }
         }
         self.has_changed();
-        keys.len()
+        count
     }
 }
 
 /// What there is to be watched of a registration.
 fn watch(record: &Record<'_>) -> Option<Watch> {
-    let address = record.address()?;
+    let address = record.address().filter(|_| record.has_attributes())?;
     let attributes = record.attributes().ok()?;
     let slow_start = attributes.slow_start_s.map(|s| Duration::from_secs(s.into()));
     // It was checked when it was registered; what a later release may have asked for, this one cannot do.

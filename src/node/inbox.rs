@@ -37,8 +37,6 @@ pub enum Control {
     Members(Vec<News>),
     /// A connection to an upstream has failed, for a reason that is news.
     UpstreamFault(String),
-    /// What files say is in answers.
-    Reloaded,
     /// Tell somebody that the owner does its work.
     Ping(Reply<()>),
     /// Answer what has been received, then end.

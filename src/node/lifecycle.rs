@@ -347,7 +347,11 @@ impl Node {
                 self.writes.take_container(update, &self.views.containers);
             }
             Some(Work::Bulk(Bulk::Policies(policies))) => self.tables.set_policies(policies),
-            Some(Work::Bulk(Bulk::Batch(batch))) => self.writes.apply(&batch.0),
+            Some(Work::Bulk(Bulk::Batch(batch))) => {
+                self.tables.note_bulk(true);
+                self.writes.store.note_filling(true);
+                self.writes.apply(&batch.ops());
+            }
             Some(Work::Bulk(Bulk::Read(read))) => self.take_files(*read),
             None => {}
         }
@@ -379,7 +383,6 @@ impl Node {
             Control::Committed(done) => self.writes.committed(done, &self.views),
             Control::Members(news) => self.tell_members(&news),
             Control::UpstreamFault(what) => self.upstream_faults.log(what),
-            Control::Reloaded => self.service_manager.tell_reloaded(),
             // Whoever asked may be gone.
             Control::Ping(reply) => _ = reply.send(()),
             Control::Stop => {}

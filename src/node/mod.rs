@@ -166,7 +166,7 @@ pub fn check(settings: &Settings) -> Result<(usize, Vec<String>), NodeError> {
 fn read_names(settings: &Settings) -> Result<(Texts, Registrations), NodeError> {
     let Settings { names, zones, domains, zone, .. } = settings;
     let texts = Texts::read(names, zones).map_err(|error| NodeError::Names(Refused::File(error)))?;
-    let names = Registrations::of(&texts, zones, domains, zone.ttl_s).map_err(NodeError::Names)?;
+    let names = Registrations::of(&texts, domains, zone.ttl_s).map_err(NodeError::Names)?;
     Ok((texts, names))
 }
 

@@ -50,13 +50,46 @@ impl Op {
 
     /// The name that it is about, in wire form and lower case.
     pub(super) fn name(&self) -> &[u8] {
-        Record::read(self.key()).map_or(&[], |record| record.name)
+        self.as_ref().name()
+    }
+
+    pub(super) fn as_ref(&self) -> OpRef<'_> {
+        match self {
+            Self::Put { bytes, .. } => OpRef::Put(Record::known(bytes)),
+            Self::Remove { key } => OpRef::Remove(key),
+        }
     }
 
     fn write(&self) -> Write<'_> {
         match self {
             Self::Put { bytes, .. } => Write::Put { key: self.key(), bytes },
             Self::Remove { key } => Write::Remove { key },
+        }
+    }
+}
+
+/// An operation whose bytes stand somewhere else.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum OpRef<'a> {
+    Put(Record<'a>),
+    /// Of the registration with this key.
+    Remove(&'a [u8]),
+}
+
+impl<'a> OpRef<'a> {
+    /// What it registers, if it does.
+    pub(super) fn registered(&self) -> Option<Record<'a>> {
+        match self {
+            Self::Put(record) => Some(*record),
+            Self::Remove(_) => None,
+        }
+    }
+
+    /// The name that it is about, in wire form and lower case.
+    pub(super) fn name(&self) -> &'a [u8] {
+        match self {
+            Self::Put(record) => record.name,
+            Self::Remove(key) => Record::read(key).map_or(&[], |record| record.name),
         }
     }
 }

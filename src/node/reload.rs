@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use tracing::{error, info, warn};
 
 use super::files::{FilesRead, Job};
-use super::inbox::Control;
 use super::lifecycle::Node;
+use super::systemd::ServiceManager;
 use super::{watch_files, watch_or_tell};
 use crate::config::Settings;
 use crate::registry::watch::FileWatch;
@@ -66,7 +66,9 @@ impl Node {
     /// Takes what files say besides names, which have been taken by now, all of it or nothing.
     pub(super) fn take_files(&mut self, FilesRead { job, begin, read }: FilesRead) {
         self.reload.is_reading = false;
+        self.tables.note_bulk(false);
         let Job { settings, is_configuration, .. } = job;
+        let store = self.writes.store.clone();
         let contents = match read {
             Ok(contents) => contents,
             Err(why) => {
@@ -77,7 +79,7 @@ impl Node {
                 if is_configuration {
                     self.reload.file_watch = watch_or_tell(watch_files(&self.settings.load(), &self.inbox));
                 }
-                return self.service_manager.tell_reloaded();
+                return ServiceManager::tell_reloaded();
             }
         };
         self.zone_keys.replace(contents.zone_keys);
@@ -95,8 +97,9 @@ impl Node {
         if is_configuration {
             self.settings.replace(Settings::clone(&settings));
         }
-        let (table, sender) = (self.views.table.clone(), self.inbox.sender());
+        let table = self.views.table.clone();
         self.tables.publish_all(move || {
+            store.note_filling(false);
             let names = table.load().names();
             if is_configuration {
                 info!("configuration read again: {names} names");
@@ -104,7 +107,7 @@ impl Node {
                 let took_ms = begin.elapsed().as_secs_f64() * 1e3;
                 info!("names read again: {names} names, in {took_ms:.1} ms");
             }
-            sender.try_send(Control::Reloaded);
+            ServiceManager::tell_reloaded();
         });
     }
 }

@@ -44,6 +44,11 @@ impl Subscribers {
         has_room
     }
 
+    /// Whether nobody listens.
+    pub(super) fn is_empty(&self) -> bool {
+        self.listening().is_empty()
+    }
+
     fn listening(&self) -> std::sync::MutexGuard<'_, Vec<Subscriber>> {
         let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
         all.retain(|subscriber| !subscriber.sender.is_closed());

@@ -32,7 +32,7 @@ impl ServiceManager {
     }
 
     /// It has read them, well or not.
-    pub(super) fn tell_reloaded(&self) {
+    pub(super) fn tell_reloaded() {
         tell(&[NotifyState::Ready]);
     }
 

@@ -5,7 +5,7 @@
 //! names need not even be noted ([`Store::take_changed`](crate::store::Store::take_changed)).
 
 use std::io;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle, yield_now};
 use std::time::{Duration, Instant};
@@ -55,6 +55,9 @@ const REBUILD_SHARE: u32 = 2;
 /// and at least this.
 const REBUILD_PERIOD: Duration = Duration::from_millis(200);
 
+/// While a source hands over very much whose end it will tell, the table is made anew no more often than this.
+const MAX_BULK_WAIT: Duration = Duration::from_secs(5);
+
 /// Units of postponed work that are done while nobody else has the store, and how many times in a turn.
 const SWEPT_AT_ONCE: usize = 256;
 const SWEEPS_PER_TURN: usize = 16;
@@ -82,6 +85,8 @@ pub(super) struct TablesSender {
     wake: Sender<()>,
     /// Policies that the thread has not taken.
     policies_waiting: Arc<AtomicUsize>,
+    /// A source hands over very much, and will say when that is all.
+    is_bulk_under_way: Arc<AtomicBool>,
 }
 
 impl TablesSender {
@@ -96,6 +101,17 @@ impl TablesSender {
     /// Whether policies are still to come into force, so that names that are registered by now may be published before them.
     pub(super) fn has_policies_waiting(&self) -> bool {
         self.policies_waiting.load(Ordering::Acquire) > 0
+    }
+
+    /// Tells it that a source begins to hand over what may be very much, or that it was all: a table of all that there is need not be made
+    /// before.
+    pub(super) fn note_bulk(&self, is_under_way: bool) {
+        self.is_bulk_under_way.store(is_under_way, Ordering::Release);
+    }
+
+    /// Whether a source is handing over what may be very much.
+    pub(super) fn is_bulk_under_way(&self) -> bool {
+        self.is_bulk_under_way.load(Ordering::Acquire)
     }
 
     pub(super) fn set_policies(&self, policies: Vec<(Scope, Policy)>) {
@@ -124,15 +140,21 @@ pub(super) struct TablesInbox {
     commands: Receiver<Command>,
     wake: Receiver<()>,
     policies_waiting: Arc<AtomicUsize>,
+    is_bulk_under_way: Arc<AtomicBool>,
 }
 
 /// The queue to the thread.
 pub(super) fn queue() -> (TablesSender, TablesInbox) {
     let ((commands, commands_in), (wake, wake_in)) = (bounded(MAX_COMMANDS), bounded(1));
     let policies_waiting = Arc::<AtomicUsize>::default();
-    let inbox =
-        TablesInbox { commands: commands_in, wake: wake_in, policies_waiting: Arc::clone(&policies_waiting) };
-    (TablesSender { commands, wake, policies_waiting }, inbox)
+    let is_bulk_under_way = Arc::<AtomicBool>::default();
+    let inbox = TablesInbox {
+        commands: commands_in,
+        wake: wake_in,
+        policies_waiting: Arc::clone(&policies_waiting),
+        is_bulk_under_way: Arc::clone(&is_bulk_under_way),
+    };
+    (TablesSender { commands, wake, policies_waiting, is_bulk_under_way }, inbox)
 }
 
 /// What makes tables.
@@ -156,6 +178,8 @@ pub(super) struct Tables {
     /// Since when the table is to be made anew, if it is, and when something has changed last since.
     rebuild: Option<(Instant, Instant)>,
     rebuild_took: Duration,
+    /// More will follow, and its end will be told.
+    is_bulk_under_way: bool,
     /// Names that have been taken and are not published, as others see it.
     unpublished: Arc<AtomicUsize>,
     /// What is to be done when all is published.
@@ -190,6 +214,7 @@ impl Tables {
             publication_debt: Duration::ZERO,
             rebuild: None,
             rebuild_took: Duration::ZERO,
+            is_bulk_under_way: false,
             unpublished: Arc::default(),
             waiting: Vec::new(),
         }
@@ -258,6 +283,7 @@ impl Tables {
             recv(inbox.wake) -> _ => {}
             default(timeout) => {}
         }
+        self.is_bulk_under_way = inbox.is_bulk_under_way.load(Ordering::Acquire);
         self.note_ages();
         self.work();
         self.note_unpublished();
@@ -303,6 +329,9 @@ impl Tables {
     fn due(&self) -> Option<Instant> {
         if let Some((since, changed)) = self.rebuild {
             let latest = since + (self.rebuild_took * REBUILD_SHARE).max(REBUILD_PERIOD);
+            if self.is_bulk_under_way {
+                return Some(latest.max(since + MAX_BULK_WAIT));
+            }
             return Some(latest.min(changed + LULL));
         }
         if !self.waiting.is_empty() {
@@ -329,7 +358,8 @@ impl Tables {
         // is room for them.
         let is_awaited = !self.waiting.is_empty() && self.store.read().has_new_directives();
         let is_full = !self.store.read().has_room();
-        if is_awaited || is_full || self.rebuild.is_some() && self.store.read().changed() > 0 {
+        let is_lull_looked_for = self.rebuild.is_some() && !self.is_bulk_under_way;
+        if is_awaited || is_full || is_lull_looked_for && self.store.read().changed() > 0 {
             self.note_changed();
         }
         if self.due().is_none_or(|due| Instant::now() < due) {
@@ -361,9 +391,9 @@ impl Tables {
         }
     }
 
-    /// Takes the names that have changed, with the directives that concern them.
-    fn note_changed(&mut self) {
-        // Before they are taken: nobody is to see that nothing waits, while it does.
+    /// Takes what has changed, with the directives that concern it, and tells who follows the changes.
+    fn take_changes(&mut self) -> Changed {
+        // Before it is taken: nobody is to see that nothing waits, while it does.
         self.unpublished.fetch_max(1, Ordering::AcqRel);
         let (directed, changed) = {
             let mut store = self.store.write();
@@ -372,24 +402,26 @@ impl Tables {
         if directed {
             self.apply_policies();
         }
-        match changed {
+        match &changed {
             Changed::Names(names) if names.is_empty() => {}
-            Changed::Names(names) => {
-                self.subscribers.tell_names(&names);
-                if self.rebuild.is_none() {
-                    self.publisher.note(names);
-                    let pending = self.publisher.pending();
-                    if pending >= MANY.max(self.publisher.current().names() / 2) {
-                        self.rebuild_later();
-                    }
-                } else {
+            Changed::Names(names) => self.subscribers.tell_names(names),
+            Changed::Many(count) => self.subscribers.tell_lost(*count),
+        }
+        changed
+    }
+
+    /// Notes what has changed to be published.
+    fn note_changed(&mut self) {
+        match self.take_changes() {
+            Changed::Names(names) if names.is_empty() => {}
+            Changed::Names(names) if self.rebuild.is_none() => {
+                self.publisher.note(names);
+                let pending = self.publisher.pending();
+                if pending >= MANY.max(self.publisher.current().names() / 2) {
                     self.rebuild_later();
                 }
             }
-            Changed::Many(count) => {
-                self.subscribers.tell_lost(count);
-                self.rebuild_later();
-            }
+            Changed::Names(_) | Changed::Many(_) => self.rebuild_later(),
         }
     }
 
@@ -399,13 +431,18 @@ impl Tables {
         let since = self.rebuild.map_or(now, |(since, _)| since);
         self.rebuild = Some((since, now));
         self.publisher.forget_pending();
+        if self.subscribers.is_empty() {
+            // Nobody is told of single names, and all are looked at.
+            self.store.write().count_changes_only(true);
+        }
     }
 
     fn make_anew(&mut self) {
         let begin = Instant::now();
         self.rebuild = None;
-        self.note_changed();
-        self.rebuild = None;
+        // What changes from now on is noted, and what has changed before it is read.
+        self.store.write().count_changes_only(false);
+        drop(self.take_changes());
         self.publisher.forget_pending();
         // What is half there when it is read would be half there in answers, so sources of very much wait until all is read.
         self.store.hold_bulk(true);

@@ -229,6 +229,10 @@ fn scan(
 }
 
 impl View for Views {
+    fn is_durable(&self) -> bool {
+        self.keeps
+    }
+
     fn page_of(&self, filter: &Filter, from: Cursor, most: usize) -> Page {
         let names = self.node_names();
         if let Filter::Name(name) = filter {

@@ -11,7 +11,7 @@ use std::thread::yield_now;
 use super::cluster::ClusterSender;
 use super::health::Checks;
 use super::inbox::Inbox;
-use super::persist::{Journal, Op, Written};
+use super::persist::{Journal, Op, OpRef, Written};
 use super::room::{self, Room};
 use super::tables::TablesSender;
 use super::updates;
@@ -275,7 +275,11 @@ impl Writes {
             answers.into_iter().for_each(|answer| answer.reject(&why));
             return;
         }
-        self.apply(&ops);
+        self.apply(&ops.iter().map(Op::as_ref).collect::<Vec<_>>());
+        if self.tables.is_bulk_under_way() && !ops.is_empty() {
+            // What a person asks for is not to wait until all of a file is there.
+            self.tables.publish_first(ops.iter().map(Op::name).collect(), || {});
+        }
         for answer in answers {
             match answer {
                 Answer::Changed(told, others, reply) => {
@@ -299,7 +303,7 @@ impl Writes {
     }
 
     /// Does to the registrations what is durable by now, or need not be. Operations on one name follow each other.
-    pub(super) fn apply(&mut self, ops: &[Op]) {
+    pub(super) fn apply(&mut self, ops: &[OpRef<'_>]) {
         let mut rest = ops;
         while !rest.is_empty() {
             let mut len = rest.len().min(APPLIED_AT_ONCE);
@@ -318,29 +322,29 @@ impl Writes {
         }
     }
 
-    fn apply_at_once(&mut self, ops: &[Op]) {
-        let mut store = self.store.write();
-        for op in ops {
-            match op {
-                Op::Put { bytes, .. } => {
-                    let record = Record::known(bytes);
-                    let before = store.own(op.key());
-                    let new = before.is_none();
-                    let check = |record: &Record<'_>| record.attributes().ok().and_then(|it| it.check);
-                    // What was found out by the same check still holds.
-                    let state = before.filter(|before| check(before) == check(&record));
-                    let state = state.and_then(|before| before.attributes().ok()).map(|it| it.state);
-                    match state {
-                        Some(state) => drop(store.register_encoded(&record.with_state(state))),
-                        None => drop(store.register_encoded(bytes)),
-                    }
-                    self.services += usize::from(new && is_service(&record));
-                    self.checks.registered(bytes, new);
+    fn apply_at_once(&mut self, ops: &[OpRef<'_>]) {
+        let mut news = Vec::with_capacity(ops.len());
+        {
+            let mut store = self.store.write();
+            // What follows each other and registers something is registered together.
+            for same in ops.chunk_by(|a, b| matches!((a, b), (OpRef::Put(_), OpRef::Put(_)))) {
+                if let OpRef::Remove(key) = same[0] {
+                    news.push(store.remove_key(key));
+                    continue;
                 }
-                Op::Remove { key } => {
-                    let service = Record::read(key).is_ok_and(|record| is_service(&record));
-                    let there = store.remove_key(key);
-                    self.services -= usize::from(there && service);
+                let records = same.iter().filter_map(OpRef::registered);
+                store.register_some(&records.collect::<Vec<_>>(), |new| news.push(new));
+            }
+        }
+        for (op, is_news) in ops.iter().zip(news) {
+            match op {
+                OpRef::Put(record) => {
+                    self.services += usize::from(is_news && is_service(record));
+                    self.checks.registered(record, is_news);
+                }
+                OpRef::Remove(key) => {
+                    let is_of_service = || Record::read(key).is_ok_and(|record| is_service(&record));
+                    self.services -= usize::from(is_news && is_of_service());
                     self.checks.removed(key);
                 }
             }

@@ -5,11 +5,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
-use std::path::PathBuf;
 
 use domain::base::iana::Rtype;
 
-use super::names_text::{Text, Texts};
+use super::names_text::{Text, Texts, ZoneText};
 use super::{names_file, zone_file};
 use crate::limits::{MAX_RECORD_SETS, MAX_SET_LEN};
 use crate::text_file::FileError;
@@ -98,14 +97,8 @@ impl Seen<'_> {
     }
 }
 
-/// The record of the files from which on `conflict` holds; `None` if it is in none, since they have changed meanwhile.
-pub(super) fn find(
-    conflict: &Conflict,
-    texts: &Texts,
-    zones: &[PathBuf],
-    domains: &[Name],
-    ttl_s: u32,
-) -> Option<FileError> {
+/// The record of the files from which on `conflict` holds.
+pub(super) fn find(conflict: &Conflict, texts: &Texts, domains: &[Name], ttl_s: u32) -> Option<FileError> {
     let name = Name::from_text(conflict.name()).ok()?;
     let mut seen = Seen { conflict, name, records: BTreeSet::new(), types: BTreeMap::new() };
     let told = |rtype: u16| format!("{conflict} (from this {} record on)", Rtype::from_int(rtype));
@@ -127,8 +120,8 @@ pub(super) fn find(
             return found;
         }
     }
-    for path in zones {
-        let placed = zone_file::read_placed(path, domains, ttl_s).ok()?;
+    for ZoneText { path, bytes, .. } in &texts.zones {
+        let placed = zone_file::parse(path, bytes, domains, ttl_s).ok()?;
         let mut records = placed.records.iter().enumerate();
         let first = records.find(|(_, it)| seen.is_too_much(&it.name, it.rtype, &it.rdata));
         if let Some((record, it)) = first {

@@ -2,6 +2,8 @@
 //!
 //! Runs on the thread `files`, and at a start on the main thread.
 
+mod comparison;
+
 use std::collections::{BTreeSet, HashSet};
 use std::fmt;
 use std::hash::BuildHasher;
@@ -11,11 +13,15 @@ use std::path::{Path, PathBuf};
 use foldhash::fast::FixedState;
 use hashbrown::HashTable;
 
+pub use comparison::{Comparison, NameChanges};
+
 use super::conflict::{self, Conflict};
 use super::names_file::{self, Host};
-use super::names_text::{Text, Texts};
+use super::names_text::{Text, Texts, ZoneText};
 use super::zone_file::{self, ZoneRecord};
 use crate::limits::{MAX_RECORD_SETS, MAX_SET_LEN};
+use crate::precedence::{give_back, make_way_each};
+use crate::share_out::{share_out, threads_for};
 use crate::store::{Attributes, Record, encode_to};
 use crate::text_file::FileError;
 use crate::wire::name::Name;
@@ -68,6 +74,9 @@ impl Doubled {
     }
 }
 
+/// Items that are looked at before others may have the CPU.
+const ITEMS_AT_ONCE: usize = 256;
+
 /// Bytes of a line, as a guess.
 const LIKELY_LINE_LEN: usize = 24;
 
@@ -98,28 +107,71 @@ impl Registrations {
     /// # Errors
     /// [`Refused`] for the first mistake.
     pub fn read(hosts: &[PathBuf], zones: &[PathBuf], domains: &[Name], ttl_s: u32) -> Result<Self, Refused> {
-        Self::of(&Texts::read(hosts, zones).map_err(Refused::File)?, zones, domains, ttl_s)
+        Self::of(&Texts::read(hosts, zones).map_err(Refused::File)?, domains, ttl_s)
     }
 
-    /// The same of names files that have been read.
+    /// The same of files of which the text has been read.
     ///
     /// # Errors
     /// [`Refused`] for the first mistake.
-    pub fn of(texts: &Texts, zones: &[PathBuf], domains: &[Name], ttl_s: u32) -> Result<Self, Refused> {
+    pub fn of(texts: &Texts, domains: &[Name], ttl_s: u32) -> Result<Self, Refused> {
         let mut registrations = Self::default();
         for Text { path, bytes, .. } in &texts.hosts {
-            registrations.reserve(bytes.len() / LIKELY_LINE_LEN);
-            let add = |host| registrations.add_host(&host);
-            names_file::parse(path, bytes, domains, add).map_err(Refused::File)?;
+            registrations.read_hosts(path, bytes, domains).map_err(Refused::File)?;
         }
-        for path in zones {
-            let records = zone_file::read(path, domains, ttl_s).map_err(Refused::File)?;
-            records.iter().for_each(|record| registrations.add_record(record));
+        for ZoneText { path, bytes, .. } in &texts.zones {
+            let zone = zone_file::parse(path, bytes, domains, ttl_s).map_err(Refused::File)?;
+            zone.records.iter().for_each(|record| registrations.add_record(record));
         }
         registrations.checked().map_err(|conflict| {
-            let place = conflict::find(&conflict, texts, zones, domains, ttl_s);
+            let place = conflict::find(&conflict, texts, domains, ttl_s);
             place.map_or(Refused::Conflict(conflict), Refused::File)
         })
+    }
+
+    /// Adds what a hosts file says.
+    fn read_hosts(&mut self, path: &Path, bytes: &[u8], domains: &[Name]) -> Result<(), FileError> {
+        let parts = lines_in_parts(bytes, threads_for(bytes.len() / LIKELY_LINE_LEN));
+        if parts.len() > 1 {
+            let parsed = share_out(parts, |lines| {
+                let mut part = Parsed::default();
+                part.reserve(lines);
+                names_file::parse(path, lines, domains, |host| part.add_host(&host)).map(|()| part)
+            });
+            if parsed.iter().all(Result::is_ok) {
+                self.reserve(parsed.iter().flatten().map(|part| part.items.len()).sum());
+                parsed.into_iter().flatten().for_each(|part| self.append(part));
+                return Ok(());
+            }
+            // Which line it is, and whether there is one before it, is found by reading all in its order.
+        }
+        let mut part = Parsed::default();
+        part.reserve(bytes);
+        names_file::parse(path, bytes, domains, |host| part.add_host(&host))?;
+        self.reserve(part.items.len());
+        self.append(part);
+        Ok(())
+    }
+
+    /// Adds what a line of a hosts file says.
+    pub fn add_host(&mut self, host: &Host) {
+        let mut part = Parsed::default();
+        part.add_host(host);
+        self.append(part);
+    }
+
+    /// Adds what has been parsed.
+    fn append(&mut self, part: Parsed) {
+        // To make room only when there is none would move all that is there, in one long step.
+        self.arena.reserve(part.arena.len());
+        for (done, parsed) in part.items.iter().enumerate() {
+            make_way_each(ITEMS_AT_ONCE, done);
+            let at = self.arena.len();
+            self.arena.extend_from_slice(&part.arena[parsed.at..][..usize::from(parsed.len)]);
+            self.add(Item { at, ..*parsed });
+        }
+        give_back(part.arena);
+        give_back(part.items);
     }
 
     /// What these lines of hosts files say, if there is no mistake in them, and nothing is said twice.
@@ -127,7 +179,7 @@ impl Registrations {
     pub fn of_lines(lines: &[&[u8]], domains: &[Name]) -> Option<Self> {
         let mut registrations = Self::default();
         for lines in lines {
-            names_file::parse(Path::new(""), lines, domains, |host| registrations.add_host(&host)).ok()?;
+            registrations.read_hosts(Path::new(""), lines, domains).ok()?;
         }
         let registrations = registrations.checked().ok()?;
         registrations.doubled.is_empty().then_some(registrations)
@@ -142,6 +194,8 @@ impl Registrations {
     /// The hashes of such names, which are all that is kept of registrations until the next reading.
     #[must_use]
     pub fn into_doubled(self) -> Doubled {
+        give_back(self.arena);
+        give_back(self.items);
         Doubled(self.doubled)
     }
 
@@ -158,42 +212,16 @@ impl Registrations {
         found.map(|(_, item)| self.bytes(item))
     }
 
-    /// Adds what a line of a hosts file says.
-    pub fn add_host(&mut self, host: &Host) {
-        for (i, name) in host.names.iter().enumerate() {
-            // As everywhere that reads hosts files, an address leads back to its canonical name, not to the aliases.
-            let attributes = Attributes { no_pointer: i > 0, ..Attributes::default() };
-            match host.address {
-                IpAddr::V4(v4) => self.push(name, rtype::A, &v4.octets(), &attributes),
-                IpAddr::V6(v6) => self.push(name, rtype::AAAA, &v6.octets(), &attributes),
-            }
-        }
-    }
-
     /// Adds a record of a zone file.
     pub fn add_record(&mut self, ZoneRecord { name, rtype, ttl_s, rdata }: &ZoneRecord) {
         // Pointers are records of their own in zone files.
         let attributes = Attributes { no_pointer: true, ..Attributes::with_ttl_s(*ttl_s) };
-        self.push(name, *rtype, rdata, &attributes);
+        let item = encode_item(&mut self.arena, name, *rtype, rdata, &attributes);
+        self.add(item);
     }
 
-    /// Adds a registration. Of what is said twice the first holds.
-    fn push(&mut self, name: &Name, rtype: u16, rdata: &[u8], attributes: &Attributes) {
-        let at = self.arena.len();
-        let parts = encode_to(&mut self.arena, INSTANCE, name.as_wire(), (rtype, rdata), attributes);
-        let short = |len: usize| {
-            u16::try_from(len).expect("at most MAX_RECORD_LEN: the readers of files bound every part")
-        };
-        let mut item = Item {
-            at,
-            name_hash: hash(&self.arena[at + parts.name.0..at + parts.name.1]),
-            next: LAST,
-            rtype,
-            len: short(self.arena.len() - at),
-            key_len: short(parts.key_len),
-            name: (short(parts.name.0), short(parts.name.1)),
-            is_first: true,
-        };
+    /// Adds the registration that the arena ends with. Of what is said twice the first holds.
+    fn add(&mut self, mut item: Item) {
         let number = u32::try_from(self.items.len()).expect("the readers of files bound their size");
         let Some(first) = self.first_of(item.name_hash, self.name(&item)) else {
             self.items.push(item);
@@ -206,7 +234,7 @@ impl Registrations {
         loop {
             if self.key(&self.items[last as usize]) == self.key(&item) {
                 self.doubled.insert(item.name_hash);
-                self.arena.truncate(at);
+                self.arena.truncate(item.at);
                 return;
             }
             match self.items[last as usize].next {
@@ -259,7 +287,11 @@ impl Registrations {
     /// # Errors
     /// [`Conflict`] if they cannot.
     pub fn checked(self) -> Result<Self, Conflict> {
-        for (first, item) in (0..).zip(&self.items).filter(|(_, item)| item.is_first && item.next != LAST) {
+        for (first, item) in (0..).zip(&self.items) {
+            make_way_each(ITEMS_AT_ONCE, first as usize);
+            if !item.is_first || item.next == LAST {
+                continue;
+            }
             let of_name = || self.of_name(first).map(|(_, item)| item);
             let text = || self.record(item).to_key().name.to_string();
             if of_name().any(|item| item.rtype == rtype::CNAME) {
@@ -298,12 +330,70 @@ impl Registrations {
     pub fn all(&self) -> Vec<&[u8]> {
         self.items.iter().map(|item| self.bytes(item)).collect()
     }
+}
 
-    /// Begins to compare them with what a node has registered of files.
-    #[must_use]
-    pub fn compare(&self) -> Comparison<'_> {
-        Comparison { said: self, is_there: vec![false; self.items.len()], gone: Vec::new() }
+/// What some lines of a hosts file say, in their order.
+#[derive(Default)]
+struct Parsed {
+    arena: Vec<u8>,
+    items: Vec<Item>,
+}
+
+impl Parsed {
+    /// Makes room for what these lines are likely to say.
+    fn reserve(&mut self, lines: &[u8]) {
+        self.arena.reserve(2 * lines.len());
+        self.items.reserve(lines.len() / LIKELY_LINE_LEN);
     }
+
+    /// Adds what a line says.
+    fn add_host(&mut self, host: &Host) {
+        for (i, name) in host.names.iter().enumerate() {
+            // As everywhere that reads hosts files, an address leads back to its canonical name, not to the aliases.
+            let attributes = Attributes { no_pointer: i > 0, ..Attributes::default() };
+            let mut add = |rtype, rdata: &[u8]| {
+                self.items.push(encode_item(&mut self.arena, name, rtype, rdata, &attributes));
+            };
+            match host.address {
+                IpAddr::V4(v4) => add(rtype::A, &v4.octets()),
+                IpAddr::V6(v6) => add(rtype::AAAA, &v6.octets()),
+            }
+        }
+    }
+}
+
+/// Appends a registration to the `arena`.
+fn encode_item(arena: &mut Vec<u8>, name: &Name, rtype: u16, rdata: &[u8], attributes: &Attributes) -> Item {
+    let at = arena.len();
+    let parts = encode_to(arena, INSTANCE, name.as_wire(), (rtype, rdata), attributes);
+    let short = |len: usize| {
+        u16::try_from(len).expect("at most MAX_RECORD_LEN: the readers of files bound every part")
+    };
+    Item {
+        at,
+        name_hash: hash(&arena[at + parts.name.0..at + parts.name.1]),
+        next: LAST,
+        rtype,
+        len: short(arena.len() - at),
+        key_len: short(parts.key_len),
+        name: (short(parts.name.0), short(parts.name.1)),
+        is_first: true,
+    }
+}
+
+/// The text in up to so many parts of about the same length, each of whole lines.
+fn lines_in_parts(text: &[u8], parts: usize) -> Vec<&[u8]> {
+    let mut rest = text;
+    let mut all = Vec::with_capacity(parts);
+    for left in (1..parts).rev() {
+        let middle = rest.len() / (left + 1);
+        let Some(end) = memchr::memchr(b'\n', &rest[middle..]) else { break };
+        let (part, after) = rest.split_at(middle + end + 1);
+        all.push(part);
+        rest = after;
+    }
+    all.push(rest);
+    all
 }
 
 fn hash(name: &[u8]) -> u64 {
@@ -311,82 +401,45 @@ fn hash(name: &[u8]) -> u64 {
     FixedState::default().hash_one(name)
 }
 
-/// A name and the key of a registration of it.
-type NameAndKey = (Box<[u8]>, Box<[u8]>);
-
-/// What files say beside what a node has registered of them.
-pub struct Comparison<'a> {
-    said: &'a Registrations,
-    /// Which items are registered as they are said.
-    is_there: Vec<bool>,
-    /// Names and keys of what is registered and not said any more.
-    gone: Vec<NameAndKey>,
-}
-
-impl<'a> Comparison<'a> {
-    /// That this is registered. Something that has changed meanwhile may be told twice.
-    pub fn registered(&mut self, record: &Record<'_>) {
-        let first = self.said.first_of(hash(record.name), record.name);
-        let mut of_name = first.into_iter().flat_map(|first| self.said.of_name(first));
-        match of_name.find(|(_, item)| self.said.key(item) == record.key) {
-            Some((number, item)) => {
-                self.is_there[number as usize] = self.said.bytes(item) == record.declared();
-            }
-            None => self.gone.push((record.name.into(), record.key.into())),
-        }
-    }
-
-    /// Calls `with` for each name of which something has to be done.
-    pub fn each_name(mut self, mut with: impl FnMut(NameChanges<'_>)) {
-        self.gone.sort_unstable();
-        self.gone.dedup();
-        let mut gone_names = HashTable::<usize>::new();
-        let gone: Vec<_> = self.gone.chunk_by(|(a, _), (b, _)| a == b).collect();
-        for (number, of_name) in gone.iter().enumerate() {
-            gone_names.insert_unique(hash(&of_name[0].0), number, |&of| hash(&gone[of][0].0));
-        }
-        let said = self.said;
-        for (first, item) in (0..).zip(&said.items).filter(|(_, item)| item.is_first) {
-            let is_changed = |(number, _): &(u32, &Item)| !self.is_there[*number as usize];
-            if !said.of_name(first).any(|of| is_changed(&of)) {
-                continue;
-            }
-            let name = said.name(item);
-            let found = gone_names.find_entry(item.name_hash, |&of| *gone[of][0].0 == *name).ok();
-            let removals = found.map(|found| gone[found.remove().0]).unwrap_or_default();
-            let puts: Vec<_> = said.of_name(first).filter(is_changed).map(|(_, item)| *item).collect();
-            with(NameChanges { said, puts, removals });
-        }
-        let mut rest: Vec<_> = gone_names.into_iter().collect();
-        rest.sort_unstable();
-        for number in rest {
-            with(NameChanges { said, puts: Vec::new(), removals: gone[number] });
-        }
-    }
-}
-
-/// What is to be done for one name.
-pub struct NameChanges<'a> {
-    said: &'a Registrations,
-    puts: Vec<Item>,
-    removals: &'a [NameAndKey],
-}
-
-impl NameChanges<'_> {
-    /// What is new or others: the bytes of each registration, and how many of them are its key.
-    pub fn puts(&self) -> impl Iterator<Item = (usize, &[u8])> {
-        self.puts.iter().map(|item| (usize::from(item.key_len), self.said.bytes(item)))
-    }
-
-    /// The keys of what is gone.
-    pub fn removals(&self) -> impl Iterator<Item = &[u8]> {
-        self.removals.iter().map(|(_, key)| &**key)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn lines_are_not_cut_where_a_text_is_shared_out() {
+        let mut rng = fastrand::Rng::with_seed(1);
+        for _ in 0..500 {
+            let text: Vec<u8> =
+                (0..rng.usize(..200)).map(|_| if rng.u8(..6) == 0 { b'\n' } else { b'x' }).collect();
+            let parts = lines_in_parts(&text, rng.usize(1..6));
+            assert_eq!(parts.concat(), text);
+            assert!(parts[..parts.len() - 1].iter().all(|part| part.ends_with(b"\n")));
+        }
+    }
+
+    #[test]
+    fn the_first_mistake_of_a_long_file_is_told_and_what_is_said_first_holds() {
+        let domains = [Name::from_text("example").unwrap()];
+        let lines: Vec<_> =
+            (0..60_000).map(|i| format!("10.0.{}.{} h{}", i / 250 % 250, i % 250, i % 50_000)).collect();
+        let read = |lines: &[String]| {
+            let mut registrations = Registrations::default();
+            registrations.read_hosts(Path::new("hosts"), lines.join("\n").as_bytes(), &domains)?;
+            Ok::<_, FileError>(registrations)
+        };
+        let all = read(&lines).unwrap();
+        let mut one_by_one = Registrations::default();
+        for line in &lines {
+            one_by_one.read_hosts(Path::new("hosts"), line.as_bytes(), &domains).unwrap();
+        }
+        assert!(all.each().eq(one_by_one.each()));
+        let mut wrong = lines;
+        for mistake in [59_000, 41_000, 700] {
+            wrong[mistake] = format!("10.0.0.300 h{mistake}");
+            let told = read(&wrong).unwrap_err().to_string();
+            assert!(told.starts_with(&format!("hosts:{}: ", mistake + 1)), "{told}");
+        }
+    }
 
     fn registrations(records: &[(&str, u16, &[u8])]) -> Result<Registrations, Conflict> {
         let record = |&(owner, rtype, rdata): &(&str, u16, &[u8])| ZoneRecord {
@@ -465,7 +518,7 @@ mod tests {
         let (mut gone, mut new) = (Vec::new(), Vec::new());
         comparison.each_name(|changes| {
             gone.extend(changes.removals().map(last));
-            new.extend(changes.puts().map(|(key_len, bytes)| last(&bytes[..key_len])));
+            new.extend(changes.puts().map(|bytes| last(Record::known(bytes).key)));
         });
         assert_eq!((gone, new), ((0..10).collect(), (90..100).collect()));
         let mut same = after.compare();

@@ -10,6 +10,7 @@ use std::path::Path;
 use smallvec::SmallVec;
 
 use crate::limits::MAX_LINE_LEN;
+use crate::precedence::make_way_each;
 use crate::text_file::{self, Excerpt, FileError};
 use crate::wire::name::{Name, NameTextError};
 
@@ -102,11 +103,15 @@ pub fn parse_numbered(
     mut with: impl FnMut(usize, Host),
 ) -> Result<(), FileError> {
     for (i, line) in bytes.split(|&byte| byte == b'\n').enumerate() {
+        make_way_each(LINES_AT_ONCE, i);
         let host = parse_line(line, domains).map_err(|cause| FileError::at(path, i + 1, cause))?;
         host.into_iter().for_each(|host| with(i + 1, host));
     }
     Ok(())
 }
+
+/// Lines that are read before others may have the CPU.
+const LINES_AT_ONCE: usize = 64;
 
 fn parse_line(line: &[u8], domains: &[Name]) -> Result<Option<Host>, Cause> {
     // A comment may be in any encoding.

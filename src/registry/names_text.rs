@@ -10,12 +10,14 @@
 //!
 //! Pure but for reading the files. Runs on the thread `files`, and at a start on the main thread.
 
+use std::cell::OnceCell;
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hasher};
 use std::path::PathBuf;
 
 use foldhash::fast::FixedState;
 
+use crate::precedence::{give_back, make_way};
 use crate::text_file::{self, FileError};
 
 /// A line ends a piece if its hash has none of these bits: one in 32 does.
@@ -29,8 +31,25 @@ pub const MAX_KEPT_LEN: usize = 512 << 20;
 pub struct Texts {
     /// Files in the format of hosts(5).
     pub hosts: Vec<Text>,
-    /// Zone files, with what they are compared by.
-    zones: Vec<(PathBuf, usize, [u64; 2])>,
+    /// Zone files.
+    pub zones: Vec<ZoneText>,
+}
+
+/// One zone file.
+#[derive(Debug)]
+pub struct ZoneText {
+    /// Where it is.
+    pub path: PathBuf,
+    /// All of it, until it has been read.
+    pub bytes: Vec<u8>,
+    /// What it is compared by: its length, and two hashes.
+    identity: (usize, [u64; 2]),
+}
+
+impl PartialEq for ZoneText {
+    fn eq(&self, other: &Self) -> bool {
+        (&self.path, self.identity) == (&other.path, other.identity)
+    }
 }
 
 /// One names file.
@@ -40,7 +59,8 @@ pub struct Text {
     pub path: PathBuf,
     /// All of it.
     pub bytes: Vec<u8>,
-    pieces: Vec<Piece>,
+    /// Found when they are first needed: nobody waits for them until something changes.
+    pieces: OnceCell<Vec<Piece>>,
 }
 
 /// Some lines that follow each other.
@@ -60,6 +80,20 @@ pub struct ChangedLines<'a> {
     pub after: Vec<&'a [u8]>,
 }
 
+impl ChangedLines<'_> {
+    /// Bytes of all of them.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.before.iter().chain(&self.after).map(|piece| piece.len()).sum()
+    }
+
+    /// Whether nothing has changed.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
 impl Texts {
     /// Reads the files.
     ///
@@ -71,7 +105,7 @@ impl Texts {
         let zone = |path: &PathBuf| {
             let bytes = text_file::read(path, "zone file")?;
             let hashes = [1, 2].map(|seed| FixedState::with_seed(seed).hash_one(&bytes));
-            Ok((path.clone(), bytes.len(), hashes))
+            Ok(ZoneText { path: path.clone(), identity: (bytes.len(), hashes), bytes })
         };
         Ok(Self {
             hosts: hosts.collect::<Result<_, _>>()?,
@@ -82,7 +116,31 @@ impl Texts {
     /// Whether there is little enough of it to be kept.
     #[must_use]
     pub fn can_be_kept(&self) -> bool {
-        self.hosts.iter().map(|text| text.bytes.len()).sum::<usize>() <= MAX_KEPT_LEN
+        self.hosts_len() <= MAX_KEPT_LEN
+    }
+
+    /// Bytes of all files in the format of hosts(5).
+    #[must_use]
+    pub fn hosts_len(&self) -> usize {
+        self.hosts.iter().map(|text| text.bytes.len()).sum()
+    }
+
+    /// Lets go of what has been read and is compared by its hashes alone.
+    pub fn forget_read(&mut self) {
+        self.zones.iter_mut().for_each(|zone| give_back(std::mem::take(&mut zone.bytes)));
+    }
+
+    /// Does what the next comparison would begin with.
+    pub fn prepare(&self) {
+        self.hosts.iter().for_each(|text| _ = text.pieces());
+    }
+
+    /// Lets go of what may be very much memory.
+    pub fn give_back(self) {
+        for Text { bytes, pieces, .. } in self.hosts {
+            give_back(bytes);
+            pieces.into_inner().into_iter().for_each(give_back);
+        }
     }
 
     /// What has changed since `before`; `None` if other files are read now, or a zone file has changed.
@@ -103,21 +161,11 @@ impl Texts {
 
 impl Text {
     fn new(path: PathBuf, bytes: Vec<u8>) -> Self {
-        let hasher = FixedState::default();
-        let (mut pieces, mut begin, mut at, mut piece) = (Vec::new(), 0, 0, 0u64);
-        while at < bytes.len() {
-            let end = memchr::memchr(b'\n', &bytes[at..]).map_or(bytes.len(), |len| at + len + 1);
-            let mut line = hasher.build_hasher();
-            line.write(&bytes[at..end]);
-            let hash = line.finish();
-            piece = piece.rotate_left(23).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ hash;
-            at = end;
-            if hash & PIECE_MASK == 0 || end == bytes.len() {
-                pieces.push(Piece { hash: piece, begin, end });
-                (begin, piece) = (end, 0);
-            }
-        }
-        Self { path, bytes, pieces }
+        Self { path, bytes, pieces: OnceCell::new() }
+    }
+
+    fn pieces(&self) -> &[Piece] {
+        self.pieces.get_or_init(|| pieces(&self.bytes))
     }
 
     fn piece(&self, piece: &Piece) -> &[u8] {
@@ -126,9 +174,13 @@ impl Text {
 
     fn compare<'a>(&'a self, before: &'a Self, changed: &mut ChangedLines<'a>) {
         let mut there: HashMap<u64, Vec<&Piece>, FixedState> = HashMap::default();
-        there.reserve(before.pieces.len());
-        before.pieces.iter().for_each(|piece| there.entry(piece.hash).or_default().push(piece));
-        for piece in &self.pieces {
+        there.reserve(before.pieces().len());
+        for (done, piece) in before.pieces().iter().enumerate() {
+            make_way(done);
+            there.entry(piece.hash).or_default().push(piece);
+        }
+        for (done, piece) in self.pieces().iter().enumerate() {
+            make_way(done);
             let same = there.get_mut(&piece.hash).and_then(|same| {
                 let at = same.iter().position(|other| before.piece(other) == self.piece(piece))?;
                 Some(same.swap_remove(at))
@@ -141,13 +193,35 @@ impl Text {
     }
 }
 
+/// The pieces of a text.
+fn pieces(bytes: &[u8]) -> Vec<Piece> {
+    let hasher = FixedState::default();
+    let (mut pieces, mut begin, mut at, mut piece) = (Vec::new(), 0, 0, 0u64);
+    while at < bytes.len() {
+        let end = memchr::memchr(b'\n', &bytes[at..]).map_or(bytes.len(), |len| at + len + 1);
+        let mut line = hasher.build_hasher();
+        line.write(&bytes[at..end]);
+        let hash = line.finish();
+        piece = piece.rotate_left(23).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ hash;
+        at = end;
+        if hash & PIECE_MASK == 0 || end == bytes.len() {
+            make_way(pieces.len());
+            pieces.push(Piece { hash: piece, begin, end });
+            (begin, piece) = (end, 0);
+        }
+    }
+    pieces
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn texts(text: &str) -> Texts {
         let text = Text::new("hosts".into(), text.as_bytes().to_vec());
-        assert!(text.pieces.iter().map(|piece| text.piece(piece)).collect::<Vec<_>>().concat() == text.bytes);
+        assert!(
+            text.pieces().iter().map(|piece| text.piece(piece)).collect::<Vec<_>>().concat() == text.bytes
+        );
         Texts { hosts: vec![text], zones: Vec::new() }
     }
 

@@ -85,6 +85,8 @@ pub trait View: Send + Sync {
     fn members(&self) -> Vec<Member>;
     /// How the node is.
     fn status(&self) -> Status;
+    /// Whether what is registered here survives the node.
+    fn is_durable(&self) -> bool;
     /// What the node waits for before it should be asked, if anything.
     fn waits_for(&self) -> Option<String>;
     /// Has each change sent to `events`, until nobody listens any more. False if there are too many already.

@@ -49,7 +49,7 @@ const REFUSED: &[(std::ops::RangeInclusive<u16>, &str)] = &[
 /// # Errors
 /// [`FileError`].
 pub fn read(path: &Path, domains: &[Name], ttl_s: u32) -> Result<Vec<ZoneRecord>, FileError> {
-    read_placed(path, domains, ttl_s).map(|placed| placed.records)
+    parse(path, &text_file::read(path, "zone file")?, domains, ttl_s).map(|placed| placed.records)
 }
 
 /// The records of a file, with where they are in it.
@@ -67,14 +67,13 @@ impl Placed {
     }
 }
 
-/// The same, with where the records are.
+/// The same of what has been read of the file, with where the records are.
 ///
 /// # Errors
 /// The same.
-pub(super) fn read_placed(path: &Path, domains: &[Name], ttl_s: u32) -> Result<Placed, FileError> {
-    let text = text_file::read(path, "zone file")?;
+pub(super) fn parse(path: &Path, text: &[u8], domains: &[Name], ttl_s: u32) -> Result<Placed, FileError> {
     let first = domains.first().cloned().unwrap_or_else(Name::root);
-    let entries = zone_text::entries(&text, &first.to_string());
+    let entries = zone_text::entries(text, &first.to_string());
     let entries = entries.map_err(|(line, what)| FileError::at(path, line, what))?;
     // The TTL that holds until the file states one can be told to the reader only by a record before the file's first.
     let preamble = format!("@ {ttl_s} IN TXT before\n");

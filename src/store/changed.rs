@@ -18,6 +18,10 @@ pub enum Changed {
 impl Store {
     /// Notes the names whose records depend on `record`.
     pub(super) fn note(&mut self, record: Record<'_>) {
+        if self.counts_only {
+            self.lost_changes += 1;
+            return;
+        }
         note(&mut self.changed, record);
         if self.changed.len() >= self.max_changed {
             // Who takes them makes all answers anew then.
@@ -30,6 +34,11 @@ impl Store {
     #[must_use]
     pub fn with_max_changed(self, max_changed: usize) -> Self {
         Self { max_changed, ..self }
+    }
+
+    /// From now on names are not noted, but only counted: who takes them makes all answers anew. Or they are noted again.
+    pub fn count_changes_only(&mut self, count_only: bool) {
+        self.counts_only = count_only;
     }
 
     /// What has changed since this was last called, with the directives that are in force by now.

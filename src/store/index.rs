@@ -84,6 +84,10 @@ impl Entry {
     }
 }
 
+/// Where a registration is found: under its name, and under its address's reverse name if it has one. Each is a part and a hash.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Spots(SmallVec<[(usize, u32); 2]>);
+
 impl Default for Index {
     fn default() -> Self {
         let parts = (0..PARTS).map(|_| HashTable::new()).collect();
@@ -113,13 +117,32 @@ impl Index {
         }
     }
 
-    /// Has memory bring what inserting these registrations will read, for all of them at the same time.
-    pub(super) fn warm(&self, records: &[Record<'_>]) {
-        let mut hashes: SmallVec<[_; 2 * WARMED]> = SmallVec::new();
-        records
-            .iter()
-            .for_each(|record| self.each_hash(record, true, |part, hash| hashes.push((part, hash))));
-        self.look_at(&hashes);
+    /// Where `record` is found, or will be: a registration that is `live`, or a tombstone.
+    pub(super) fn spots(&self, record: &Record<'_>, live: bool) -> Spots {
+        let mut spots = Spots::default();
+        self.each_hash(record, live, |part, hash| spots.0.push((part, hash)));
+        spots
+    }
+
+    /// Has memory bring what inserting registrations at these spots will read, for all of them at the same time.
+    pub(super) fn warm(&self, spots: &[Spots]) {
+        let look = |any: bool, spot: &(usize, u32)| any | has(&self.parts[spot.0], spot.1);
+        std::hint::black_box(spots.iter().flat_map(|spots| &spots.0).fold(false, look));
+    }
+
+    /// Where there may be changes that are found under the name that `spots` are of.
+    pub(super) fn by_spots(&self, spots: &Spots) -> impl Iterator<Item = Place> {
+        let (part, hash) = spots.0[0];
+        let found = self.parts[part].iter_hash(spread(hash));
+        found.filter(move |entry| entry.hash == hash).map(|entry| entry.place())
+    }
+
+    /// What `record` registers is found at `place`; its `spots` have been looked for.
+    pub(super) fn insert_at(&mut self, place: Place, record: &Record<'_>, spots: &Spots) {
+        self.statements_changed |= record.rtype == STATEMENT;
+        for &(part, hash) in &spots.0 {
+            self.parts[part].insert_unique(spread(hash), Entry::new(place, hash), |entry| spread(entry.hash));
+        }
     }
 
     /// The same for what finding these names will read.

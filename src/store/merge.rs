@@ -2,6 +2,8 @@
 //!
 //! Pure. Runs on whichever thread has the lock. `docs/gossip.md` has the rules, by number, and the tests break them.
 
+use smallvec::SmallVec;
+
 use super::index::{Place, WARMED};
 use super::log::{Delta, Log, Role};
 use super::{Applied, Store};
@@ -100,10 +102,23 @@ impl Store {
 
     /// Puts the changes of a delta with higher numbers than `head` into the log at `place`.
     fn put_all(&mut self, place: u16, delta: &Delta, head: u64) {
-        let records: Vec<_> = delta.changes().map(|(_, change)| change.record()).collect();
-        records.chunks(WARMED).for_each(|some| self.index.warm(some));
-        for (number, change) in delta.changes().filter(|(number, _)| *number > head) {
-            self.put_and_note(Place::new(place, number), change);
+        let mut changes = delta.changes().filter(|(number, _)| *number > head);
+        loop {
+            let some: SmallVec<[_; WARMED]> = changes.by_ref().take(WARMED).collect();
+            if some.is_empty() {
+                return;
+            }
+            let spots: SmallVec<[_; WARMED]> =
+                some.iter().map(|(_, change)| self.index.spots(&change.record(), change.is_live())).collect();
+            self.index.warm(&spots);
+            for ((number, change), spots) in some.into_iter().zip(&spots) {
+                let (now, record) = (Place::new(place, number), change.record());
+                if self.find_at(place, self.index.by_spots(spots), &record).is_none() {
+                    self.put_new(now, change, &record, spots);
+                } else {
+                    self.put_and_note(now, change);
+                }
+            }
         }
     }
 }

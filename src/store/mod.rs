@@ -19,6 +19,7 @@ mod log;
 mod merge;
 mod name_set;
 mod node_id;
+mod own;
 mod record;
 mod reserve;
 mod scan;
@@ -36,7 +37,7 @@ pub use codec::{Malformed, Reader, put_bytes, put_varint};
 pub use digest::{Digest, Summary, Want};
 pub use disk::{Disk, DiskError, Found, Write, file_in};
 pub use disk_check::check;
-use index::{Index, Place};
+use index::{Index, Place, Spots};
 pub use log::Delta;
 use log::{Log, Role};
 pub use name_set::NameSet;
@@ -130,6 +131,8 @@ pub struct Store {
     max_changed: usize,
     /// Names that have changed and are not noted one by one.
     lost_changes: usize,
+    /// Names are counted rather than noted for now.
+    counts_only: bool,
     /// The latest change of our own; kept for its room.
     change: Vec<u8>,
     work: Work,
@@ -156,6 +159,7 @@ impl Store {
             max_foreign_len: MAX_FOREIGN_LEN,
             max_changed: usize::MAX,
             lost_changes: 0,
+            counts_only: false,
             change: Vec::new(),
             work: Work::default(),
         }
@@ -212,125 +216,6 @@ impl Store {
         self.places.get(&origin).and_then(|&place| self.logs[usize::from(place)].as_ref())
     }
 
-    /// Registers `key`, or changes what is said of it. Returns whether that changed anything.
-    ///
-    /// # Errors
-    /// [`TooLong`]; nothing is changed then.
-    pub fn register(&mut self, key: &Key, attributes: &Attributes) -> Result<bool, TooLong> {
-        key.check()?;
-        Ok(self.register_encoded(&encode(key, attributes)))
-    }
-
-    /// The same with a registration's [encoding](encode).
-    ///
-    /// # Panics
-    /// If it is none.
-    pub fn register_encoded(&mut self, bytes: &[u8]) -> bool {
-        let record = Record::read(bytes).expect("an encoding");
-        let put = self.take_registration(&record);
-        if put == Put::Answered {
-            self.note(record);
-        }
-        put != Put::Known
-    }
-
-    /// The same with the encodings of many that all are new, by so many threads, but for noting their names: who calls this makes
-    /// a table of all that there is.
-    ///
-    /// # Panics
-    /// If one is none.
-    pub fn load(&mut self, registrations: &[&[u8]], threads: usize) {
-        debug_assert!(registrations.iter().all(|bytes| self.find(0, &Record::known(bytes)).is_none()));
-        let log = self.log_mut(0);
-        let first = Place::new(0, log.head + 1);
-        let mut change = Vec::new();
-        for bytes in registrations {
-            log.head += 1;
-            Change::register(bytes, &mut change);
-            log.changes.insert(log.head, Change::known(&change));
-        }
-        self.index.load(first, registrations, threads);
-    }
-
-    fn take_registration(&mut self, record: &Record<'_>) -> Put {
-        let found = self.find(0, record);
-        if found.is_some_and(|(_, change)| change.is_live() && change.record_bytes() == record.bytes) {
-            return Put::Known;
-        }
-        let void = found.map(|(number, _)| number);
-        self.put_own(record, void)
-    }
-
-    /// Registers what is not registered yet, or otherwise in the change with the number `void`.
-    fn put_own(&mut self, record: &Record<'_>, void: Option<u64>) -> Put {
-        let log = self.log_mut(0);
-        log.head += 1;
-        let place = Place::new(0, log.head);
-        let mut change = std::mem::take(&mut self.change);
-        Change::register(record.bytes, &mut change);
-        let put = self.put(place, Change::known(&change), record, void);
-        self.change = change;
-        put
-    }
-
-    /// Removes this node's registration with the bytes `key`. Returns whether there was one.
-    pub fn remove_key(&mut self, key: &[u8]) -> bool {
-        let there = self.has_own_key(key);
-        if there {
-            self.change(&Change::removed(key));
-        }
-        there
-    }
-
-    /// Removes those of this node's registrations that `which` says. Returns their keys.
-    pub fn remove(&mut self, mut which: impl FnMut(&Record<'_>) -> bool) -> Vec<Key> {
-        let own = self.own_log();
-        let gone: Vec<_> = own
-            .changes
-            .live()
-            .map(Change::record)
-            .filter(|record| which(record))
-            .map(|record| (record.to_key(), Change::removed(record.key)))
-            .collect();
-        gone.into_iter()
-            .map(|(key, change)| {
-                self.change(&change);
-                key
-            })
-            .collect()
-    }
-
-    fn change(&mut self, change: &[u8]) {
-        let number = self.own_log().head + 1;
-        self.put_and_note(Place::new(0, number), Change::known(change));
-        self.log_mut(0).head = number;
-    }
-
-    /// Whether this node has the registration with these bytes, attributes and all, whatever it has found out about it since.
-    #[must_use]
-    pub fn has_own(&self, bytes: &[u8]) -> bool {
-        self.own(bytes).is_some_and(|own| own.declared() == bytes)
-    }
-
-    /// This node's registration with the key that `bytes` begin with.
-    #[must_use]
-    pub fn own(&self, bytes: &[u8]) -> Option<Record<'_>> {
-        self.own_live(bytes).map(Change::record)
-    }
-
-    /// Whether this node has a registration with the bytes `key`.
-    #[must_use]
-    pub fn has_own_key(&self, key: &[u8]) -> bool {
-        self.own_live(key).is_some()
-    }
-
-    /// This node's registration with the key that `bytes` begin with.
-    fn own_live(&self, bytes: &[u8]) -> Option<Change<'_>> {
-        let record = Record::read(bytes).ok()?;
-        let (_, change) = self.find(0, &record)?;
-        change.is_live().then_some(change)
-    }
-
     /// How many registrations of `origin` are known.
     #[must_use]
     pub fn count(&self, origin: NodeId) -> usize {
@@ -380,13 +265,6 @@ impl Store {
         records.filter(|(_, record)| record.rtype != STATEMENT)
     }
 
-    /// This node's registration with these bytes as its key gets another state. Returns whether that changed anything.
-    pub fn set_state(&mut self, key: &[u8], state: State) -> bool {
-        let Some(record) = self.own(key) else { return false };
-        let bytes = record.with_state(state);
-        self.register_encoded(&bytes)
-    }
-
     /// How many registrations there are, over all origins.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -405,7 +283,17 @@ impl Store {
 
     /// The change in one log to what `record` registers, and its number.
     fn find(&self, place: u16, record: &Record<'_>) -> Option<(u64, Change<'_>)> {
-        let here = self.index.by_name(record.name).filter(|found| found.log() == place);
+        self.find_at(place, self.index.by_name(record.name), record)
+    }
+
+    /// The same where it is known under which places there may be something.
+    fn find_at(
+        &self,
+        place: u16,
+        found: impl Iterator<Item = Place>,
+        record: &Record<'_>,
+    ) -> Option<(u64, Change<'_>)> {
+        let here = found.filter(|found| found.log() == place);
         let log = self.logs[usize::from(place)].as_ref()?;
         let mut here = here.filter_map(|found| Some((found.number(), log.changes.get(found.number())?)));
         here.find(|(_, change)| change.has_key(record.key))
@@ -417,6 +305,21 @@ impl Store {
         let void = self.find(place.log(), &record).map(|(number, _)| number);
         if self.put(place, change, &record, void) == Put::Answered {
             self.note(record);
+        }
+    }
+
+    /// Puts a change into a log where nothing is known of what `record` says, and notes the names whose records are others by that.
+    fn put_new(&mut self, now: Place, change: Change<'_>, record: &Record<'_>, spots: &Spots) {
+        let log = self.log_mut(now.log());
+        log.changes.insert(now.number(), change);
+        let is_visible = log.is_visible();
+        if now.log() > 0 {
+            self.foreign_len += change.as_bytes().len();
+        }
+        self.work.add_alone(1);
+        self.index.insert_at(now, record, spots);
+        if change.is_live() && (is_visible || self.is_noting(now.log())) {
+            self.note(*record);
         }
     }
 

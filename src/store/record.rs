@@ -337,6 +337,12 @@ impl<'a> Record<'a> {
         Ok(attributes)
     }
 
+    /// Whether anything is said of it besides.
+    #[must_use]
+    pub fn has_attributes(&self) -> bool {
+        self.bytes.len() > self.key.len()
+    }
+
     /// What was registered: its bytes but for what its node has found out about it since.
     #[must_use]
     pub fn declared(&self) -> &'a [u8] {

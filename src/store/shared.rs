@@ -34,13 +34,18 @@ pub struct SharedStore(Arc<Shared>);
 struct Shared {
     store: RwLock<Store>,
     is_bulk_held: AtomicBool,
+    is_being_filled: AtomicBool,
 }
 
 impl SharedStore {
     /// Shares `store`.
     #[must_use]
     pub fn new(store: Store) -> Self {
-        Self(Arc::new(Shared { store: RwLock::new(store), is_bulk_held: AtomicBool::new(false) }))
+        Self(Arc::new(Shared {
+            store: RwLock::new(store),
+            is_bulk_held: AtomicBool::new(false),
+            is_being_filled: AtomicBool::new(false),
+        }))
     }
 
     /// The store, to be read.
@@ -58,6 +63,17 @@ impl SharedStore {
     #[must_use]
     pub fn is_bulk_held(&self) -> bool {
         self.0.is_bulk_held.load(Ordering::Acquire)
+    }
+
+    /// A source of this node's begins to register what may be very much, or all of it is in answers.
+    pub fn note_filling(&self, is_being_filled: bool) {
+        self.0.is_being_filled.store(is_being_filled, Ordering::Release);
+    }
+
+    /// Whether such a source is at work. To give others parts of it meanwhile would only take longer, for them and here.
+    #[must_use]
+    pub fn is_being_filled(&self) -> bool {
+        self.0.is_being_filled.load(Ordering::Acquire)
     }
 
     /// The store, to be changed.

@@ -13,6 +13,7 @@ use super::whole::{Copied, Making, Whole, whole, whole_of_copy};
 use super::{Entry, MAX_TOGETHER, Table, ZoneSettings, name_server, shard_of};
 use crate::policy::Policy;
 use crate::policy::rules::Rules;
+use crate::share_out::threads_for;
 use crate::snapshot::{Current, Reader, View};
 use crate::store::{NameSet, ReadStore, SharedStore, Store};
 use crate::wire::name::{HashSeed, Name, QueryName};
@@ -209,12 +210,17 @@ impl Publisher {
     /// has changed before, as far as it has been noted, is in it; what changes meanwhile is given by `take_changed` when all has been
     /// read, and looked up once more, so that no name has half of its records.
     pub fn rebuild(&mut self, store: &SharedStore, take_changed: impl FnOnce() -> NameSet) {
+        let threads = threads_for(store.read().len());
         let old = self.current.load();
         self.forget_pending();
         let copied = Copied::of(store);
-        let made =
-            whole_of_copy(&copied, self.making(old.seed), |name, below| count_above(name, &old, below));
-        drop(copied);
+        let made = whole_of_copy(
+            &copied,
+            self.making(old.seed),
+            |name, below| count_above(name, &old, below),
+            threads,
+        );
+        copied.give_back();
         self.publish_made(made, &old, take_changed(), store);
     }
 

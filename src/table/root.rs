@@ -6,8 +6,10 @@
 //! for one change, and few for each of many.
 
 use std::sync::Arc;
+use std::thread;
 
 use super::shard::Shard;
+use crate::precedence::make_way;
 
 /// Shards of a twig: few, since for nearly each of many changes one is copied.
 const TWIG: usize = 16;
@@ -64,6 +66,19 @@ impl Root {
     }
 }
 
+impl Drop for Root {
+    /// Frees what no other table has, some at a time: whoever does has all of a table's shards to free, at a reload.
+    fn drop(&mut self) {
+        for branch in std::mem::take(&mut self.branches) {
+            let is_freed = Arc::strong_count(&branch) == 1;
+            drop(branch);
+            if is_freed {
+                thread::yield_now();
+            }
+        }
+    }
+}
+
 impl FromIterator<Shard> for Root {
     fn from_iter<T: IntoIterator<Item = Shard>>(shards: T) -> Self {
         let mut len = 0;
@@ -75,7 +90,7 @@ impl FromIterator<Shard> for Root {
 /// The items, so many in each part.
 fn in_parts<T>(mut items: impl Iterator<Item = T>, len: usize) -> Vec<Arc<[T]>> {
     let next = || Some(items.by_ref().take(len).collect::<Arc<[T]>>()).filter(|part| !part.is_empty());
-    std::iter::from_fn(next).collect()
+    std::iter::from_fn(next).enumerate().inspect(|(done, _)| make_way(*done)).map(|(_, part)| part).collect()
 }
 
 #[cfg(test)]

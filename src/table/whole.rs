@@ -2,10 +2,11 @@
 //!
 //! Runs on the thread `tables`, and on helpers at a start. What an [`Update`](super::update::Update) looks up for each name,
 //! in the store and in the table before, would be waited for in memory, one name after the other. Here all names of the store
-//! are put in the order of the table first, and what one shard is made of is brought from memory together.
+//! are put in the order of the table first, and what one shard is made of is brought from memory together. They are put apart by
+//! ranges of their hashes, of which each is put in order by itself: no step is long, and each range stays in the nearest memory.
 
 use std::ops::Range;
-use std::thread::yield_now;
+use std::thread;
 
 use smallvec::SmallVec;
 
@@ -13,9 +14,10 @@ use super::crowded::Crowded;
 use super::root::Root;
 use super::shard::{Shard, ShardWriter};
 use super::shard_of;
-use super::update::{Below, NameRecord, SHARDS, append_sets, shards_for};
+use super::update::{Below, NameRecord, append_sets, shards_for};
 use crate::policy::rules::Rules;
 use crate::policy::select::Standing;
+use crate::precedence::{give_back, make_way, make_way_each};
 use crate::share_out::share_out;
 use crate::store::{Cursor, ReadStore, Record, SharedStore, Store};
 use crate::wire::name::{HashSeed, QueryName};
@@ -59,20 +61,30 @@ impl Copied {
                     }
                 })
             });
-            yield_now();
+            thread::yield_now();
         }
         copied
     }
 
-    fn records(&self) -> impl Iterator<Item = (Standing, Record<'_>)> {
-        let mut begin = 0;
-        self.records.iter().map(move |&(end, standing)| {
+    /// Frees them.
+    pub(super) fn give_back(self) {
+        give_back(self.arena);
+        give_back(self.records);
+    }
+
+    /// One of so many shares of them, each of records that follow each other.
+    fn share(&self, share: usize, shares: usize) -> impl Iterator<Item = (Standing, Record<'_>)> {
+        let place = |share: usize| share * self.records.len() / shares;
+        let here = place(share)..place(share + 1);
+        let mut begin = here.start.checked_sub(1).map_or(0, |before| self.records[before].0);
+        self.records[here].iter().map(move |&(end, standing)| {
             let record = Record::known(&self.arena[begin..end]);
             begin = end;
             (standing, record)
         })
     }
 }
+
 /// What a table is made with.
 #[derive(Clone, Copy)]
 pub(super) struct Making<'a> {
@@ -101,47 +113,62 @@ pub(super) fn whole(
     count: impl Fn(&[u8], &mut Below) + Sync,
     threads: usize,
 ) -> Whole {
-    // A power of two, as the shards are, so that each shard is in one range of hashes.
-    let ranges = threads.next_power_of_two().min(*SHARDS.start());
-    let found = share_out((0..ranges).collect(), |share| {
-        let room = 2 * store.len() / ranges / ranges;
-        let records = store.answered(share, ranges);
-        in_ranges(
-            records.map(|(log, record)| (store.standing(log, &record), record)),
-            making.seed,
-            ranges,
-            room,
-        )
+    let ranges = ranges_for(store.len());
+    let found = share_out((0..threads).collect(), |share| {
+        let records = store.answered(share, threads);
+        let records = records.map(|(log, record)| (store.standing(log, &record), record));
+        in_ranges(records, making.seed, ranges, store.len() / threads)
     });
     make(found, making, count)
 }
 
-/// The same of what has been copied out of a store, by this thread alone.
+/// The same of what has been copied out of a store.
 pub(super) fn whole_of_copy(
     copied: &Copied,
     making: Making<'_>,
     count: impl Fn(&[u8], &mut Below) + Sync,
+    threads: usize,
 ) -> Whole {
-    let room = 2 * copied.records.len();
-    make(vec![in_ranges(copied.records(), making.seed, 1, room)], making, count)
+    let records = copied.records.len();
+    let found = share_out((0..threads).collect(), |share| {
+        in_ranges(copied.share(share, threads), making.seed, ranges_for(records), records / threads)
+    });
+    make(found, making, count)
 }
 
-/// Makes the shards of items that are there by their shares of the store, and in each by the range of their hashes.
+/// Ranges of hashes at most: items of a range are put in order in a fraction of a millisecond.
+const MAX_RANGES: usize = 1_024;
+
+/// Ranges of hashes by which the items of so many records are put apart: a power of two, and at most as many as there will be shards, so
+/// that each shard is in one range.
+fn ranges_for(records: usize) -> usize {
+    shards_for(records).min(MAX_RANGES)
+}
+
+/// Makes the shards of items that are there by their shares of the store, and in each by the range of their hashes, on as many threads as
+/// there are shares.
 fn make(
     found: Vec<Vec<Vec<Item<'_>>>>,
     making: Making<'_>,
     count: impl Fn(&[u8], &mut Below) + Sync,
 ) -> Whole {
-    let ranges = found.len();
+    let (threads, ranges) = (found.len(), found[0].len());
     let shards = shards_for(found.iter().flatten().map(Vec::len).sum());
-    let mut by_range: Vec<Vec<Vec<Item<'_>>>> = vec![Vec::new(); ranges];
+    let mut by_range: Vec<Vec<Vec<Item<'_>>>> = vec![Vec::with_capacity(threads); ranges];
     for share in found {
         by_range.iter_mut().zip(share).for_each(|(range, items)| range.push(items));
     }
-    let made = share_out(by_range.into_iter().enumerate().collect(), |(range, items)| {
-        let here = shards / ranges;
-        let writer = Writer { making, arena: Vec::new(), names: Vec::new(), crowded: Crowded::default() };
-        writer.shards(in_order(items), (range * here..(range + 1) * here, shards), &count)
+    let mut by_range = by_range.into_iter().enumerate();
+    let place = |thread: usize| thread * ranges / threads;
+    let parts =
+        (0..threads).map(|thread| by_range.by_ref().take(place(thread + 1) - place(thread)).collect());
+    let made = share_out(parts.collect(), |ranges_here: Vec<(usize, Vec<Vec<Item<'_>>>)>| {
+        let mut writer = Writer::new(making, shards / ranges * ranges_here.len());
+        for (range, items) in ranges_here {
+            let here = shards / ranges;
+            writer.shards(&in_order(items), (range * here..(range + 1) * here, shards), &count);
+        }
+        writer.finish()
     });
     let (mut names, mut below, mut crowded) = (0, Below::default(), Crowded::default());
     let mut shards = Vec::with_capacity(shards);
@@ -154,20 +181,28 @@ fn make(
     Whole { shards: shards.into_iter().collect(), names, below, crowded }
 }
 
-/// The items of these records, by the range that their names' hashes are in. There is room for so many in each.
+/// The items of so many records, by the range that their names' hashes are in.
 fn in_ranges<'a>(
     records: impl Iterator<Item = (Standing, Record<'a>)>,
     seed: HashSeed,
     ranges: usize,
-    room: usize,
+    count: usize,
 ) -> Vec<Vec<Item<'a>>> {
-    let mut items: Vec<_> = (0..ranges).map(|_| Vec::with_capacity(room + room / 32)).collect();
+    // Most have a pointer; and chance may add a little.
+    let likely = 2 * count / ranges;
+    let room = likely + 3 * likely.isqrt();
+    let mut items = Vec::with_capacity(ranges);
+    for range in 0..ranges {
+        make_way(range);
+        items.push(Vec::with_capacity(room));
+    }
     let mut folded = QueryName::default();
     let mut hash = |name: &[u8]| {
         folded.fold_wire(name, seed).expect("names are valid");
         folded.hash()
     };
-    for (standing, record) in records {
+    for (done, (standing, record)) in records.enumerate() {
+        make_way_each(HASHED_AT_ONCE, done);
         let registration = record.bytes;
         let mut add = |hash, is_pointer| {
             items[shard_of(hash, ranges)].push(Item { hash, registration, standing, is_pointer });
@@ -179,6 +214,9 @@ fn in_ranges<'a>(
     }
     items
 }
+
+/// Records that are hashed before others may have the CPU.
+const HASHED_AT_ONCE: usize = 64;
 
 /// The items of several shares in the order of their hashes, and so by shard.
 fn in_order(shares: Vec<Vec<Item<'_>>>) -> Vec<Item<'_>> {
@@ -224,11 +262,12 @@ struct Writer<'a> {
     /// The names, each before the record sets behind their count.
     arena: Vec<u8>,
     names: Vec<Made>,
-    crowded: Crowded,
+    shard: ShardWriter,
+    made: MadeRanges,
 }
 
-/// The shards of a range, and what there is to tell of them.
-struct MadeRange {
+/// The shards of some ranges, and what there is to tell of them.
+struct MadeRanges {
     shards: Vec<Shard>,
     names: usize,
     below: Below,
@@ -243,32 +282,41 @@ struct Made {
     end: usize,
 }
 
-impl Writer<'_> {
+impl<'a> Writer<'a> {
+    /// With room for so many shards.
+    fn new(making: Making<'a>, shards: usize) -> Self {
+        let (below, crowded) = (Below::default(), Crowded::default());
+        let made = MadeRanges { shards: Vec::with_capacity(shards), names: 0, below, crowded };
+        Self { making, arena: Vec::new(), names: Vec::new(), shard: ShardWriter::default(), made }
+    }
+
+    fn finish(self) -> MadeRanges {
+        let Self { mut made, shard, .. } = self;
+        made.crowded.add_names(shard.left_out());
+        made
+    }
+
     /// Makes the shards with these numbers, of so many, from all items that are in them.
     fn shards(
-        mut self,
-        items: Vec<Item<'_>>,
+        &mut self,
+        items: &[Item<'_>],
         (numbers, of): (Range<usize>, usize),
-        count: impl Fn(&[u8], &mut Below),
-    ) -> MadeRange {
-        let (mut rest, mut names, mut below) = (&items[..], 0, Below::default());
-        let mut writer = ShardWriter::default();
-        let shards = numbers.map(|number| {
+        count: &impl Fn(&[u8], &mut Below),
+    ) {
+        let mut rest = items;
+        for number in numbers {
+            make_way(number);
             let here = rest.iter().take_while(|item| shard_of(item.hash, of) == number).count();
             let (here, after) = rest.split_at(here);
             rest = after;
-            self.write(here, &mut writer, |name| count(name, &mut below));
-            names += self.names.len();
-            writer.finish_new()
-        });
-        let shards = shards.collect();
-        let mut crowded = self.crowded;
-        crowded.add_names(writer.left_out());
-        MadeRange { shards, names, below, crowded }
+            self.write(here, count);
+            self.made.names += self.names.len();
+            self.made.shards.push(self.shard.finish_new());
+        }
     }
 
     /// Writes the shard that has these records.
-    fn write(&mut self, items: &[Item<'_>], writer: &mut ShardWriter, mut of_each: impl FnMut(&[u8])) {
+    fn write(&mut self, items: &[Item<'_>], count: &impl Fn(&[u8], &mut Below)) {
         warm(items);
         self.arena.clear();
         self.names.clear();
@@ -282,15 +330,15 @@ impl Writer<'_> {
                 self.arena.extend_from_slice(name);
                 let mut records = of_name.iter().map(|(_, record)| *record).collect();
                 let left_out = append_sets(&mut self.arena, &mut records, &self.making.rules.of(name));
-                self.crowded.note(name, left_out);
+                self.made.crowded.note(name, left_out);
                 let (sets, end) = (begin + name.len(), self.arena.len());
                 self.names.push(Made { hash: same[0].hash, begin, sets, end });
-                of_each(name);
+                count(name, &mut self.made.below);
             }
         }
-        writer.begin(self.names.len());
+        self.shard.begin(self.names.len());
         for &Made { hash, begin, sets, end } in &self.names {
-            writer.name(hash, &self.arena[begin..sets], &self.arena[sets..end]);
+            self.shard.name(hash, &self.arena[begin..sets], &self.arena[sets..end]);
         }
     }
 }

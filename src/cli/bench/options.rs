@@ -187,7 +187,7 @@ struct Connection {
     /// The server's name in its certificate [default: as given by --server]
     #[arg(long, value_name = "NAME")]
     tls_name: Option<String>,
-    /// Authorities in PEM form, one of which has to vouch for the server [default: any certificate will do]
+    /// Authorities in PEM form, one of which has to vouch for the server, or its own certificate [default: any will do]
     #[arg(long, value_name = "FILE")]
     tls_ca: Option<PathBuf>,
 }

@@ -55,8 +55,8 @@ pub struct Update {
     pub remove: Vec<Key>,
     /// Registrations that are new or others.
     pub put: Vec<(Key, Attributes)>,
-    /// How the addresses of an instance are.
-    pub health: Option<(Box<str>, Health)>,
+    /// How these registrations' addresses are.
+    pub health: Option<(Vec<Key>, Health)>,
     /// The container by its id, with its name if it runs.
     pub container: Option<(Box<str>, Option<Box<str>>)>,
     /// Whether the Engine is there from now on, and all that runs has been told.
@@ -217,7 +217,7 @@ impl<T: Fn(Update) -> bool> Watch<T> {
     }
 
     fn take(&mut self, id: &str, container: Container) {
-        let Container { name, instance, health, registrations } = container;
+        let Container { name, health, registrations, .. } = container;
         let known = self.containers.entry(id.to_owned()).or_default();
         let registrations: HashMap<_, _> = registrations.into_iter().collect();
         let remove = known.registrations.keys().filter(|key| !registrations.contains_key(*key)).cloned();
@@ -227,7 +227,8 @@ impl<T: Fn(Update) -> bool> Watch<T> {
         let update = Update {
             remove: remove.collect(),
             // What is new has to be told how it is, too.
-            health: (known.health != health || !put.is_empty()).then_some((instance, health)),
+            health: (known.health != health || !put.is_empty())
+                .then(|| (registrations.keys().cloned().collect(), health)),
             put,
             container: Some((id.into(), Some(name.clone()))),
             complete: None,

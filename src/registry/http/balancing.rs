@@ -1,6 +1,6 @@
 //! The part of the control listener's API that says who gets the traffic: drains, policies, health, explanations.
 //!
-//! Runs on the thread `control`, asynchronously.
+//! Runs on the thread `http`, asynchronously.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -77,7 +77,7 @@ impl Shared {
             next = self.view.effect(&target, from, &mut effect);
             yield_now().await;
         }
-        let durable = self.view.status().data_dir.is_some();
+        let durable = self.view.is_durable();
         let Effect { names, emptied, ttl_s } = effect;
         Ok(Json(Directed { changed, durable, names: names.len(), emptied, ttl_s }))
     }

@@ -1,6 +1,6 @@
 //! The part of the API that looks at the caches of names that are not ours, and has them forget.
 //!
-//! Runs on the thread `control`, asynchronously.
+//! Runs on the thread `http`, asynchronously.
 
 use std::sync::Arc;
 

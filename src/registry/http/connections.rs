@@ -1,6 +1,6 @@
 //! The connections of the control listener, with their limits.
 //!
-//! Runs on the thread `control`. A client that is slow, silent or one of too many costs the others nothing: it is let go.
+//! Runs on the thread `http`. A client that is slow, silent or one of too many costs the others nothing: it is let go.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,6 +1,6 @@
 //! Who may ask something of the control listener, and how much.
 //!
-//! Runs on the thread `control`, before each request is looked at.
+//! Runs on the thread `http`, before each request is looked at.
 
 use std::fmt;
 use std::net::IpAddr;

@@ -1,6 +1,6 @@
 //! The part of the API that registers and removes: names, their addresses, and whole instances, one by one and in batches.
 //!
-//! Runs on the thread `control`, asynchronously.
+//! Runs on the thread `http`, asynchronously.
 
 use std::net::IpAddr;
 use std::sync::Arc;

@@ -1,6 +1,6 @@
 //! The part of the API that tells how the node and its cluster are, and what changes.
 //!
-//! Runs on the thread `control`, asynchronously.
+//! Runs on the thread `http`, asynchronously.
 
 use std::sync::Arc;
 

@@ -1,6 +1,6 @@
 //! The API of weaveDNS 1.1, so that scripts that were written for it keep working. docs/weave.md has what differs.
 //!
-//! Runs on the thread `control`, asynchronously.
+//! Runs on the thread `http`, asynchronously.
 
 use std::sync::Arc;
 

@@ -184,6 +184,28 @@ fn the_whole_made_at_once_is_what_changes_make_one_after_the_other() {
         assert_eq!(all(&world.publisher.current()), by_changes, "{threads}");
         assert_eq!(world.publisher.below, below, "{threads}");
     }
+    // Others may change the store meanwhile, and what they have changed is looked up once more.
+    let mut copy = Store::new(NodeId([1; 16]), 1);
+    world.store.registrations().for_each(|record| assert!(copy.register_encoded(record.bytes)));
+    let shared = SharedStore::new(copy);
+    world.publisher.rebuild(&shared, NameSet::default);
+    assert_eq!(all(&world.publisher.current()), by_changes, "of a copy");
+    shared.write().take_changed();
+    world.publisher.rebuild(&shared, || {
+        let mut store = shared.write();
+        let attributes = Attributes::with_ttl_s(1);
+        let late = Key {
+            instance: "".into(),
+            name: name("late.example"),
+            rtype: rtype::TXT,
+            rdata: (*b"\x01a").into(),
+        };
+        store.register(&late, &attributes).unwrap();
+        store.take_changed()
+    });
+    assert_eq!(world.publisher.current().names(), by_changes.1 + 1);
+    assert!(world.publisher.current().get(&name("late.example")).is_some());
+    world.publisher.publish_whole(&world.store, 1);
     assert!(below.len() > 3 && by_changes.1 > 2_000, "{} {}", below.len(), by_changes.1);
     world.store.remove(|_| true);
     assert_eq!(world.publish().names(), 2, "the apexes");
