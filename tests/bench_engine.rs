@@ -416,7 +416,9 @@ fn connections_of_several_threads_have_addresses_of_their_own() {
     };
     let stop = AtomicBool::new(false);
     thread::scope(|scope| {
-        let outcome = scope.spawn(|| bench::run(&settings, &queries(3), None, &stop, &mut |_| ()).unwrap());
+        // More than may be outstanding, so that there are some left for each thread.
+        let run = || bench::run(&settings, &queries(10_000), None, &stop, &mut |_| ()).unwrap();
+        let outcome = scope.spawn(run);
         let accepted: Vec<_> = (0..5).map(|_| listener.accept().unwrap()).collect();
         stop.store(true, Relaxed);
         let mut sources: Vec<_> = accepted.iter().map(|(_, peer)| peer.ip()).collect();

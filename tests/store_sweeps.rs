@@ -206,7 +206,7 @@ fn what_is_registered_together_is_as_if_it_had_been_one_after_the_other() {
             .iter()
             .map(|record| {
                 let new = !single.has_own_key(record.key);
-                single.register_anew(record);
+                single.register_some(&[*record], |told| assert_eq!(told, new));
                 new
             })
             .collect();

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 const MAX_FILE_LINES: usize = 600;
 const MAX_FUNCTION_LINES: usize = 70;
 
-/// Which modules of this crate a module may import. The load generator stands on `wire` and `mmsg` alone, so that it
+/// Which modules of this crate a module may import. The load generator imports `wire` and `mmsg` alone, so that it
 /// stays an independent judge of the server; the wire code on nothing at all.
 const LAYERS: &[(&str, &[&str])] = &[
     ("limits", &["mmsg", "wire"]),

@@ -13,7 +13,7 @@
 //!
 //! On top of single runs: `search` finds the highest rate that holds an objective, `contest` compares two servers.
 //!
-//! Of this crate it stands on `wire` and `mmsg` alone: it must be an independent judge of the server.
+//! Of this crate it imports `wire` and `mmsg` alone: it must be an independent judge of the server.
 
 mod answer;
 pub mod contest;

@@ -137,14 +137,6 @@ impl Index {
         found.filter(move |entry| entry.hash == hash).map(|entry| entry.place())
     }
 
-    /// What `record` registers is found at `place`; its `spots` have been looked for.
-    pub(super) fn insert_at(&mut self, place: Place, record: &Record<'_>, spots: &Spots) {
-        self.statements_changed |= record.rtype == STATEMENT;
-        for &(part, hash) in &spots.0 {
-            self.parts[part].insert_unique(spread(hash), Entry::new(place, hash), |entry| spread(entry.hash));
-        }
-    }
-
     /// The same for what finding these names will read.
     pub(super) fn warm_names(&self, names: &[&[u8]]) {
         let hashes: SmallVec<[_; 2 * WARMED]> = names.iter().map(|name| self.find(name)).collect();
@@ -191,41 +183,31 @@ impl Index {
         }
     }
 
-    /// What `record` says is found at `place`: a registration that is `live`, or a tombstone.
-    pub(super) fn insert(&mut self, place: Place, record: &Record<'_>, live: bool) {
-        self.each_name(record, live, |part, hash| {
-            part.insert_unique(spread(hash), Entry::new(place, hash), |entry| spread(entry.hash));
-        });
+    /// What `record` says, whose spots these are, is found at `place`.
+    pub(super) fn insert(&mut self, place: Place, record: &Record<'_>, spots: &Spots) {
+        self.statements_changed |= record.rtype == STATEMENT;
+        for &(part, hash) in &spots.0 {
+            self.parts[part].insert_unique(spread(hash), Entry::new(place, hash), |entry| spread(entry.hash));
+        }
     }
 
     pub(super) fn remove(&mut self, place: Place, record: &Record<'_>, live: bool) {
-        self.each_name(record, live, |part, hash| {
-            if let Ok(found) = part.find_entry(spread(hash), |entry| entry.place() == place) {
+        self.statements_changed |= record.rtype == STATEMENT;
+        for (part, hash) in self.spots(record, live).0 {
+            if let Ok(found) = self.parts[part].find_entry(spread(hash), |entry| entry.place() == place) {
                 found.remove();
             }
-        });
+        }
     }
 
-    /// What was found at the place `void` is found at `place` from now on, under the same names.
-    pub(super) fn move_to(&mut self, place: Place, void: Place, record: &Record<'_>, live: bool) {
-        self.each_name(record, live, |part, hash| {
-            if let Some(entry) = part.find_mut(spread(hash), |entry| entry.place() == void) {
+    /// What was found at the place `void` is found at `place` from now on, at the same spots.
+    pub(super) fn move_to(&mut self, place: Place, void: Place, record: &Record<'_>, spots: &Spots) {
+        self.statements_changed |= record.rtype == STATEMENT;
+        for &(part, hash) in &spots.0 {
+            if let Some(entry) = self.parts[part].find_mut(spread(hash), |entry| entry.place() == void) {
                 *entry = Entry::new(place, hash);
             }
-        });
-    }
-
-    /// Calls `with` for each name that the record is found under.
-    fn each_name(
-        &mut self,
-        record: &Record<'_>,
-        live: bool,
-        mut with: impl FnMut(&mut HashTable<Entry>, u32),
-    ) {
-        self.statements_changed |= record.rtype == STATEMENT;
-        let mut hashes: SmallVec<[_; 2]> = SmallVec::new();
-        self.each_hash(record, live, |part, hash| hashes.push((part, hash)));
-        hashes.into_iter().for_each(|(part, hash)| with(&mut self.parts[part], hash));
+        }
     }
 
     /// Calls `with` for each name that the record is found under: the part that it is in, and its hash.

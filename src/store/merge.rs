@@ -113,11 +113,7 @@ impl Store {
             self.index.warm(&spots);
             for ((number, change), spots) in some.into_iter().zip(&spots) {
                 let (now, record) = (Place::new(place, number), change.record());
-                if self.find_at(place, self.index.by_spots(spots), &record).is_none() {
-                    self.put_new(now, change, &record, spots);
-                } else {
-                    self.put_and_note(now, change);
-                }
+                self.put_at(now, change, &record, spots);
             }
         }
     }

@@ -78,17 +78,6 @@ pub enum Applied {
     Full,
 }
 
-/// What a change did.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Put {
-    /// Nothing: it was there.
-    Known,
-    /// It is kept, and what is answered is the same.
-    Kept,
-    /// It is kept, and answered.
-    Answered,
-}
-
 /// Bytes of changes that are held for other nodes at most. With what the indexes and the table add that is some three times
 /// as much memory.
 pub const MAX_FOREIGN_LEN: usize = crate::limits::MAX_FOREIGN_LEN;
@@ -302,29 +291,27 @@ impl Store {
     /// Puts a change into a log in place of what it makes void, and notes the names whose records are others by that.
     fn put_and_note(&mut self, place: Place, change: Change<'_>) {
         let record = change.record();
-        let void = self.find(place.log(), &record).map(|(number, _)| number);
-        if self.put(place, change, &record, void) == Put::Answered {
-            self.note(record);
-        }
+        let spots = self.index.spots(&record, change.is_live());
+        self.put_at(place, change, &record, &spots);
     }
 
-    /// Puts a change into a log where nothing is known of what `record` says, and notes the names whose records are others by that.
-    fn put_new(&mut self, now: Place, change: Change<'_>, record: &Record<'_>, spots: &Spots) {
-        let log = self.log_mut(now.log());
-        log.changes.insert(now.number(), change);
-        let is_visible = log.is_visible();
-        if now.log() > 0 {
-            self.foreign_len += change.as_bytes().len();
-        }
-        self.work.add_alone(1);
-        self.index.insert_at(now, record, spots);
-        if change.is_live() && (is_visible || self.is_noting(now.log())) {
+    /// The same of what `record` says, whose `spots` have been looked for.
+    fn put_at(&mut self, now: Place, change: Change<'_>, record: &Record<'_>, spots: &Spots) {
+        let void = self.find_at(now.log(), self.index.by_spots(spots), record).map(|(number, _)| number);
+        if self.put(now, change, (record, spots), void) {
             self.note(*record);
         }
     }
 
-    /// Puts a change of what `record` says into a log in place of the one with the number `void`.
-    fn put(&mut self, now: Place, change: Change<'_>, record: &Record<'_>, void: Option<u64>) -> Put {
+    /// Puts a change of what `record` says into a log in place of the one with the number `void`. Returns whether what is answered is
+    /// other by that.
+    fn put(
+        &mut self,
+        now: Place,
+        change: Change<'_>,
+        (record, spots): (&Record<'_>, &Spots),
+        void: Option<u64>,
+    ) -> bool {
         let log = self.log_mut(now.log());
         let before = void.and_then(|number| log.changes.remove(number));
         log.changes.insert(now.number(), change);
@@ -338,22 +325,18 @@ impl Store {
         match void.map(|number| Place::new(now.log(), number)) {
             // The key is the same, and so are the names that it is found under.
             Some(void) if was_live == Some(change.is_live()) => {
-                self.index.move_to(now, void, record, change.is_live());
+                self.index.move_to(now, void, record, spots);
             }
             Some(void) => {
                 let before = before.as_deref().map_or(change, Change::known);
                 self.index.remove(void, &before.record(), before.is_live());
-                self.index.insert(now, record, change.is_live());
+                self.index.insert(now, record, spots);
             }
-            None => self.index.insert(now, record, change.is_live()),
+            None => self.index.insert(now, record, spots),
         }
         let matters = was_live == Some(true) || change.is_live();
         let differs = before.as_deref() != Some(change.as_bytes());
-        if matters && (is_visible && differs || self.is_noting(now.log())) {
-            Put::Answered
-        } else {
-            Put::Kept
-        }
+        matters && (is_visible && differs || self.is_noting(now.log()))
     }
 
     fn take(&mut self, place: u16, number: u64) -> Option<Box<[u8]>> {

@@ -5,8 +5,8 @@
 use smallvec::SmallVec;
 
 use super::changes::Change;
-use super::index::{Place, WARMED};
-use super::{Attributes, Key, Put, Record, State, Store, TooLong, encode};
+use super::index::{Place, Spots, WARMED};
+use super::{Attributes, Key, Record, State, Store, TooLong, encode};
 
 impl Store {
     /// Registers `key`, or changes what is said of it. Returns whether that changed anything.
@@ -24,57 +24,43 @@ impl Store {
     /// If it is none.
     pub fn register_encoded(&mut self, bytes: &[u8]) -> bool {
         let record = Record::read(bytes).expect("an encoding");
-        let put = self.take_registration(&record);
-        if put == Put::Answered {
-            self.note(record);
+        let spots = self.index.spots(&record, true);
+        let found = self.find_at(0, self.index.by_spots(&spots), &record);
+        if found.is_some_and(|(_, change)| change.is_live() && change.record_bytes() == bytes) {
+            return false;
         }
-        put != Put::Known
+        let void = found.map(|(number, _)| number);
+        self.put_own(&record, void, &spots);
+        true
     }
 
-    /// Registers what `record` says. What has been found out about it by the same check still holds. Returns whether nothing was
-    /// registered with its key.
-    pub fn register_anew(&mut self, record: &Record<'_>) -> bool {
-        let found = self.find(0, record);
-        let before = found.filter(|(_, change)| change.is_live()).map(|(_, change)| change.record());
-        let check = |record: &Record<'_>| record.attributes().ok().and_then(|attributes| attributes.check);
-        let state = before.and_then(|before| before.attributes().ok()).map(|it| it.state);
-        let state = state.filter(|it| *it != State::default());
-        match state.filter(|_| before.is_some_and(|before| check(&before) == check(record))) {
-            Some(state) => drop(self.register_encoded(&record.with_state(state))),
-            None if before.is_some_and(|before| before.bytes == record.bytes) => {}
-            None => {
-                let (new, void) = (before.is_none(), found.map(|(number, _)| number));
-                if self.put_own(record, void) == Put::Answered {
-                    self.note(*record);
-                }
-                return new;
-            }
-        }
-        false
-    }
-
-    /// The same for each of some, of which `told` is told. What it reads of memory is brought for many of them at the same time.
+    /// Registers what each of `records` says, of which `told` is told whether nothing was registered with its key. What has been found out
+    /// about it by the same check still holds. What this reads of memory is brought for many of them at the same time.
     pub fn register_some(&mut self, records: &[Record<'_>], mut told: impl FnMut(bool)) {
         for some in records.chunks(WARMED) {
             let spots: SmallVec<[_; WARMED]> =
                 some.iter().map(|record| self.index.spots(record, true)).collect();
             self.index.warm(&spots);
-            for (record, spots) in some.iter().zip(&spots) {
-                let is_there = self.find_at(0, self.index.by_spots(spots), record).is_some();
-                if is_there {
-                    told(self.register_anew(record));
-                    continue;
-                }
-                let mut change = std::mem::take(&mut self.change);
-                Change::register(record.bytes, &mut change);
-                let log = self.log_mut(0);
-                log.head += 1;
-                let place = Place::new(0, log.head);
-                self.put_new(place, Change::known(&change), record, spots);
-                self.change = change;
-                told(true);
-            }
+            some.iter().zip(&spots).for_each(|(record, spots)| told(self.register_anew(record, spots)));
         }
+    }
+
+    fn register_anew(&mut self, record: &Record<'_>, spots: &Spots) -> bool {
+        let found = self.find_at(0, self.index.by_spots(spots), record);
+        let void = found.map(|(number, _)| number);
+        let before = found.filter(|(_, change)| change.is_live()).map(|(_, change)| change.record());
+        let Some(before) = before else {
+            self.put_own(record, void, spots);
+            return true;
+        };
+        let check = |record: &Record<'_>| record.attributes().ok().and_then(|attributes| attributes.check);
+        let state = before.attributes().ok().map(|it| it.state).filter(|it| *it != State::default());
+        match state.filter(|_| check(&before) == check(record)) {
+            Some(state) => drop(self.register_encoded(&record.with_state(state))),
+            None if before.bytes == record.bytes => {}
+            None => self.put_own(record, void, spots),
+        }
+        false
     }
 
     /// The same with the encodings of many that all are new, by so many threads, but for noting their names: who calls this makes
@@ -95,25 +81,18 @@ impl Store {
         self.index.load(first, registrations, threads);
     }
 
-    fn take_registration(&mut self, record: &Record<'_>) -> Put {
-        let found = self.find(0, record);
-        if found.is_some_and(|(_, change)| change.is_live() && change.record_bytes() == record.bytes) {
-            return Put::Known;
-        }
-        let void = found.map(|(number, _)| number);
-        self.put_own(record, void)
-    }
-
     /// Registers what is not registered yet, or otherwise in the change with the number `void`.
-    fn put_own(&mut self, record: &Record<'_>, void: Option<u64>) -> Put {
+    fn put_own(&mut self, record: &Record<'_>, void: Option<u64>, spots: &Spots) {
         let log = self.log_mut(0);
         log.head += 1;
         let place = Place::new(0, log.head);
         let mut change = std::mem::take(&mut self.change);
         Change::register(record.bytes, &mut change);
-        let put = self.put(place, Change::known(&change), record, void);
+        let is_answered = self.put(place, Change::known(&change), (record, spots), void);
         self.change = change;
-        put
+        if is_answered {
+            self.note(*record);
+        }
     }
 
     /// Removes this node's registration with the bytes `key`. Returns whether there was one.
