@@ -154,6 +154,13 @@ pub const CACHE_PART_LEN: usize = 1 << 20;
 pub const DEFAULT_MAX_TTL_S: u32 = 86_400;
 /// The same of an answer that there is nothing (RFC 2308 §5).
 pub const DEFAULT_MAX_NEGATIVE_TTL_S: u32 = 3_600;
+/// Seconds for which it is kept that there is nothing where no SOA record says for how long, unless it is set: long enough that a
+/// program that asks again and again is not passed on each time.
+pub const DEFAULT_NEGATIVE_TTL_S: u32 = 5;
+/// The most that this can be set to.
+pub const MAX_NEGATIVE_TTL_S: u32 = 3_600;
+/// The most that the seconds for which an answer is kept at least can be set to: more would keep names where they are not any more.
+pub const MAX_MIN_TTL_S: u32 = 3_600;
 /// Seconds after its end for which an answer is given where no upstream answers, unless it is set (RFC 8767 §5).
 pub const DEFAULT_MAX_STALE_S: u32 = 86_400;
 /// The most that the first and the last can be set to (RFC 8767 §4).
@@ -163,10 +170,15 @@ pub const MAX_KEPT_S: u32 = 7 * 86_400;
 pub const MAX_QUESTIONS: usize = 100_000;
 /// Queries of one worker that wait for them.
 pub const MAX_WAITERS: usize = 131_072;
-/// How often one question is sent to all servers together.
-pub const MAX_SENT: usize = 16;
-/// How often to one server by datagrams, and as often over streams (RFC 9520 §3.1).
+/// How often one question is sent to all servers together; what has reached nobody counts half. Enough for a host that refuses all of
+/// it to be asked again as long as clients wait.
+pub const MAX_SENT: usize = 20;
+/// How often to one server by datagrams (RFC 9520 §3.1) before it is left alone with it for a second.
 pub const MAX_TRIES: usize = 3;
+/// How often to one server over streams, where it is asked over these alone: connections that break are no answer.
+pub const MAX_STREAM_TRIES: usize = 8;
+/// How often to one server over streams beside datagrams that it has not answered.
+pub const MAX_STREAM_TRIES_BESIDE: usize = 3;
 /// Retries of one worker at once, and each second.
 pub const RETRIES_PER_S: u32 = 5_000;
 /// Questions in flight beyond which silence is no reason for a stream.
@@ -177,7 +189,11 @@ pub const RECHECKS_PER_S: u32 = 10_000;
 pub const UPSTREAM_PORTS: usize = 16;
 /// How long one of them is used.
 pub const UPSTREAM_PORT_AGE: Duration = Duration::from_secs(160);
-/// Bytes that wait to be sent on a worker's connection to an upstream.
+/// How long as many old ones are kept for answers that come late, where all were renewed together: as long as clients wait.
+pub const OLD_UPSTREAM_PORT_AGE: Duration = Duration::from_secs(5);
+/// Connections of one worker to one upstream: one that is silent has others beside it.
+pub const UPSTREAM_STREAMS: u8 = 4;
+/// Bytes that wait to be sent on one of them.
 pub const UPSTREAM_QUEUE_LEN: usize = 64 << 10;
 /// Answers and failures of upstreams that are looked at before clients get their turn.
 pub const STEPS_PER_TURN: usize = 16;
@@ -191,8 +207,10 @@ pub const MAX_UNSENT: usize = 4_096;
 pub const MAX_UNTOLD: usize = 4_096;
 /// Records of an upstream's answer: a place is noted for each.
 pub const MAX_UPSTREAM_RECORDS: usize = 4_096;
-/// Aliases that are followed in it.
-pub const MAX_UPSTREAM_ALIASES: usize = 16;
+/// Aliases that are followed in it, as by dnsmasq; Unbound and BIND end at 11 and 17.
+pub const MAX_UPSTREAM_ALIASES: usize = 32;
+/// Questions of our own that its aliases lead to, one after the other.
+pub const MAX_ALIAS_QUESTIONS: usize = 11;
 /// Popular answers that are asked for once more in one turn.
 pub const MAX_EXPIRING: usize = 64;
 /// Queries to upstreams before clients get their turn.
@@ -371,6 +389,14 @@ const _: () = assert!(
 const _: () = assert!(
     ((MAX_QUESTIONS * MAX_SENT) as u64) < u32::MAX as u64,
     "what was sent, and when to look at it again, have keys of 32 bits"
+);
+const _: () = assert!(
+    2 * UPSTREAM_PORTS + UPSTREAM_STREAMS as usize <= u8::MAX as usize,
+    "old and new ports and the streams of an upstream have numbers of eight bits together"
+);
+const _: () = assert!(
+    MAX_TRIES + MAX_STREAM_TRIES <= MAX_SENT,
+    "a question that one upstream loses is sent to another as often"
 );
 const _: () = assert!(MAX_ASKED_NAMES <= u16::MAX as usize / 2, "a free id is found by trying");
 const _: () =

@@ -24,7 +24,8 @@ use redbreast::policy::{Order, Policy};
 use redbreast::registry::files::Registrations;
 use redbreast::registry::names_file::Host;
 use redbreast::registry::zone_file::ZoneRecord;
-use redbreast::resolver::settings::{self as resolver, Upstream};
+use redbreast::resolver::settings::{self as resolver};
+use redbreast::resolver::upstream::Upstream;
 use redbreast::wire::name::Name;
 use redbreast::wire::record::rtype;
 

@@ -6,7 +6,8 @@ use std::fs;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 
 use crate::resolver::resolv_conf::ResolvConf;
-use crate::resolver::settings::{MAX_UPSTREAMS, Settings, Upstream, Upstreams, is_own};
+use crate::resolver::settings::{MAX_UPSTREAMS, Settings, Upstreams};
+use crate::resolver::upstream::{Upstream, is_own};
 use crate::text_file::{self, FileError};
 
 /// Reads the file, if there is one, and says whom to ask for what, for a server that listens at `listen`. The second part is what
@@ -37,6 +38,10 @@ fn read_where(
     let mut forwards = settings.forwards.clone();
     forwards.iter_mut().for_each(|forward| forward.upstreams = others(&forward.upstreams));
     let mut upstreams = Upstreams::new(general, forwards, settings.timeout);
+    upstreams.fail_fast = settings.fail_fast;
+    upstreams.order = settings.order;
+    upstreams.rebind_protection = settings.rebind_protection;
+    upstreams.rebind_allow.clone_from(&settings.rebind_allow);
     if let Some(path) = &settings.resolv_conf {
         let file = ResolvConf::parse(&text_file::read(path, "upstreams")?, interface);
         let at = |(line, why): &(usize, String)| {
@@ -69,6 +74,22 @@ fn read_where(
 #[must_use]
 pub fn is_local(ip: IpAddr) -> bool {
     UdpSocket::bind((ip, 0)).is_ok()
+}
+
+/// `text` with the numbers of network interfaces for their names, where these stand behind a `%`.
+///
+/// # Errors
+/// If there is no interface of such a name.
+pub fn number_scopes(text: &str) -> Result<String, String> {
+    let Some((before, rest)) = text.split_once('%') else { return Ok(text.into()) };
+    let (name, rest) = rest.split_at(rest.find([']', ':', '#', ',']).unwrap_or(rest.len()));
+    let number = match name.parse::<u32>() {
+        Ok(number) => number,
+        Err(_) => interface(name).ok_or_else(|| {
+            format!("there is no network interface `{name}` here; `ip link` has their names and numbers")
+        })?,
+    };
+    Ok(format!("{before}%{number}{}", number_scopes(rest)?))
 }
 
 /// The number of the network interface `name`.
@@ -145,6 +166,16 @@ mod tests {
         assert!(is_local("127.0.0.1".parse().unwrap()));
         assert!(!is_local("255.255.255.254".parse().unwrap()));
         assert!(interface("lo").is_some());
+        let lo = interface("lo").unwrap();
+        for (text, expected) in [
+            ("fe80::1%lo", format!("fe80::1%{lo}")),
+            ("a=[fe80::1%lo]:53,tls://fe80::2%lo#b", format!("a=[fe80::1%{lo}]:53,tls://fe80::2%{lo}#b")),
+            ("fe80::1%7", "fe80::1%7".into()),
+            ("10.0.0.2", "10.0.0.2".into()),
+        ] {
+            assert_eq!(number_scopes(text), Ok(expected));
+        }
+        assert!(number_scopes("fe80::1%no-such").unwrap_err().contains("`no-such`"));
         assert_eq!((interface("../lo"), interface("no-such-interface")), (None, None));
     }
 }

@@ -307,15 +307,19 @@ impl Answerer {
 /// Answers for a name that is not in the table: it does not exist, is known elsewhere, or is none of ours.
 #[inline]
 fn missing(
-    look: Look<'_>,
+    mut look: Look<'_>,
     elsewhere: Option<&mut Elsewhere>,
     query: &Query,
     mut response: Response<'_>,
     mut count: impl FnMut(Event),
 ) -> Verdict {
     let Some((apex, zone)) = look.table.zone_of(look.name) else {
+        let is_search = look.name.is_single_label()
+            && look.resolver.as_deref_mut().is_none_or(|resolver| {
+                !forwarded::is_no_search(look.table, look.name, resolver, query, &response)
+            });
         return match look.resolver {
-            Some(resolver) if !look.name.is_single_label() => {
+            Some(resolver) if !is_search => {
                 forwarded::answer(look.name, resolver, query, response, look.wanted, count)
             }
             _ => not_ours(look, elsewhere, query, response, count),

@@ -57,6 +57,36 @@ fn question<'a>(name: &'a QueryName, query: &Query, response: &Response<'_>) -> 
     }
 }
 
+/// Whether a question for a name of one label is about that name, and not what is left of a search path: those are for addresses and
+/// the like, of programs that do not validate. A domain with upstreams of its own is about itself.
+#[cold]
+pub(super) fn is_no_search(
+    table: &Table,
+    name: &QueryName,
+    resolver: &mut Resolver,
+    query: &Query,
+    response: &Response<'_>,
+) -> bool {
+    let asked = question(name, query, response);
+    let may_be_search = matches!(
+        query.qtype,
+        rtype::A
+            | rtype::AAAA
+            | rtype::HTTPS
+            | rtype::SVCB
+            | rtype::SRV
+            | rtype::MX
+            | rtype::TXT
+            | rtype::PTR
+            | rtype::ANY
+    );
+    if !may_be_search || matches!(resolver.route(asked.name), Route::Forward(_)) {
+        return true;
+    }
+    let is_validated = asked.dnssec_ok || asked.checking_disabled;
+    is_validated && table.qualify(name).is_none_or(|qualified| table.lookup(&qualified).is_none())
+}
+
 /// Answers for a name that is not ours. What has to be asked for is then in `wanted`.
 ///
 /// Apart from the way for our own names, which stays as short as it is.
@@ -65,22 +95,34 @@ pub(super) fn answer(
     name: &QueryName,
     resolver: &mut Resolver,
     query: &Query,
-    mut response: Response<'_>,
+    response: Response<'_>,
     wanted: &mut Wanted,
-    mut count: impl FnMut(Event),
+    count: impl FnMut(Event),
 ) -> Verdict {
     let asked = question(name, query, &response);
     match resolver.seek(&asked) {
-        Sought::Answer { answer, age_s, stale } => {
-            count(if stale { Event::Stale } else { Event::Cached });
-            if !copy(&answer, &mut response, |records| age(records, answer.ttls_at, age_s, stale)) {
-                count(Event::TruncatedAnswer);
-            }
-            finish(&answer, stale, response)
-        }
-        Sought::Failed(failure) => fail(failure, response, count),
+        Sought::Answer { answer, age_s, stale } => reply_with(&answer, (age_s, stale), response, count),
+        Sought::Failed(failure) => match resolver.seek_unsigned(&asked) {
+            Some((answer, age_s, stale)) => reply_with(&answer, (age_s, stale), response, count),
+            None => fail(failure, response, count),
+        },
         Sought::Unknown => ask(&asked, resolver, query, response, wanted, count),
     }
+}
+
+/// Replies with an answer that came so many seconds ago, and is stale or not.
+#[inline]
+fn reply_with(
+    answer: &Answer<'_>,
+    (age_s, stale): (u32, bool),
+    mut response: Response<'_>,
+    mut count: impl FnMut(Event),
+) -> Verdict {
+    count(if stale { Event::Stale } else { Event::Cached });
+    if !copy(answer, &mut response, |records| age(records, answer.ttls_at, age_s, stale)) {
+        count(Event::TruncatedAnswer);
+    }
+    finish(answer, stale, response)
 }
 
 /// What is to be done for a question of which nothing is known.
@@ -250,7 +292,7 @@ pub(super) fn leads_outside<'a>(
                 return Outside::No;
             };
             if local_answer(asked.name, asked.qtype).is_some()
-                || target.is_single_label()
+                || target.is_single_label() && !is_no_search(table, target, resolver, query, response)
                 || !may_be_asked(query)
                 || !response.recursion_desired()
             {
@@ -282,23 +324,25 @@ pub(super) fn append(
     response: &mut Response<'_>,
 ) -> u8 {
     let asked = question(target, query, response);
-    match resolver.seek(&asked) {
-        // Beyond, no pointer reaches.
-        Sought::Answer { answer, .. } if response.end() + answer.records.len() > POINTER_REACH => {
-            rcode::NOERROR
-        }
-        Sought::Answer { answer, age_s, stale } => {
-            let shift = Shift { name_len: asked.name.len(), target_at, records_at: response.end() };
-            let mend = |records: &mut [u8]| {
-                age(records, answer.ttls_at, age_s, stale);
-                shift.apply(records);
-            };
-            copy(&answer, response, mend);
-            answer.rcode
-        }
-        Sought::Failed(_) => rcode::SERVFAIL,
-        Sought::Unknown => rcode::NOERROR,
+    let (answer, age_s, stale) = match resolver.seek(&asked) {
+        Sought::Answer { answer, age_s, stale } => (answer, age_s, stale),
+        Sought::Failed(_) => match resolver.seek_unsigned(&asked) {
+            Some(unsigned) => unsigned,
+            None => return rcode::SERVFAIL,
+        },
+        Sought::Unknown => return rcode::NOERROR,
+    };
+    // Beyond, no pointer reaches.
+    if response.end() + answer.records.len() > POINTER_REACH {
+        return rcode::NOERROR;
     }
+    let shift = Shift { name_len: asked.name.len(), target_at, records_at: response.end() };
+    let mend = |records: &mut [u8]| {
+        age(records, answer.ttls_at, age_s, stale);
+        shift.apply(records);
+    };
+    copy(&answer, response, mend);
+    answer.rcode
 }
 
 /// How pointers change when records that stood behind their question stand elsewhere.

@@ -16,7 +16,7 @@ use rand::rngs::StdRng;
 use super::counters::{Counters, Event};
 use super::forwarded::Wanted;
 use super::upstream_sockets::{SLOTS, Sockets};
-use super::upstream_streams::{Streams, TellFault};
+use super::upstream_streams::{PER_SERVER, Streams, TellFault};
 use super::upstream_tls::TlsClient;
 use super::waiting::Waiter;
 use crate::mmsg::{Addressing, BATCH_LEN, Batch, ReturnAddress, Wait};
@@ -26,6 +26,7 @@ use crate::resolver::in_flight::STREAM;
 use crate::resolver::query::MAX_QUERY_LEN;
 use crate::resolver::question::Question;
 use crate::resolver::routes::Routes;
+use crate::wire::header;
 use crate::wire::name::HashSeed;
 
 /// Tokens of the sockets begin here, and those of the streams; what is below is of the clients' side.
@@ -33,6 +34,7 @@ const SOCKETS: usize = 1 << 24;
 const STREAMS: usize = 1 << 28;
 
 const _: () = assert!(SLOTS < STREAM as usize && SOCKETS + u16::MAX as usize * SLOTS < STREAMS);
+const _: () = assert!(u16::MAX as usize * PER_SERVER < STREAMS);
 
 /// Queries sent to upstreams before clients get their turn.
 const QUERIES_PER_TURN: usize = crate::limits::QUERIES_PER_TURN;
@@ -87,7 +89,7 @@ impl Forwarding {
     #[allow(clippy::cast_possible_truncation)] // of a server's number and a slot's, as they were when it was registered
     pub(super) fn ready(&mut self, token: Token) {
         match token.0.checked_sub(STREAMS) {
-            Some(server) => self.links.streams.ready(server),
+            Some(place) => self.links.streams.ready((place / PER_SERVER) as u16, (place % PER_SERVER) as u8),
             None => {
                 let place = token.0 - SOCKETS;
                 self.links.ready.push_back(((place / SLOTS) as u16, (place % SLOTS) as u8));
@@ -133,6 +135,7 @@ impl Forwarding {
         counters: &Counters,
     ) {
         counters.count(Event::Forwarded);
+        self.exchange.note_client(waiter.client.ip());
         if self.exchange.ask(&question, wanted.group, &wanted.passed_by, waiter, self.now) {
             counters.count(Event::Coalesced);
         }
@@ -170,6 +173,14 @@ impl Forwarding {
 
     /// Sends the questions that are to be sent, as far as this turn goes: those for one server together.
     pub(super) fn flush(&mut self, registry: &Registry) {
+        while let Some(server) = self.exchange.next_renewal() {
+            if let Some(sockets) = self.links.sockets.get_mut(usize::from(server)) {
+                sockets.renew(self.now);
+            }
+        }
+        while let Some((server, slot)) = self.exchange.next_closing() {
+            self.links.streams.close(server, slot);
+        }
         let mut staged_for = 0;
         for _ in 0..QUERIES_PER_TURN {
             let Some(server) = self.exchange.next_server() else { break };
@@ -179,12 +190,15 @@ impl Forwarding {
             }
             let Self { exchange, links, outgoing, tls, now, .. } = self;
             let slot = links.sockets.get(usize::from(server)).map_or(0, Sockets::chosen);
-            let Some(query) = exchange.next_to_send(slot, *now) else { break };
-            if query.place().slot == STREAM {
+            let Some(query) = exchange.next_to_send(slot, *now) else { continue };
+            let place = query.place();
+            if place.is_stream() {
                 let mut message = [0; MAX_QUERY_LEN];
                 let len = query.write(&mut message);
-                let token = Token(STREAMS + usize::from(server));
-                links.streams.send(server, &message[..len], (registry, token), tls.as_ref(), *now);
+                let token =
+                    Token(STREAMS + usize::from(server) * PER_SERVER + usize::from(place.slot - STREAM));
+                let at = (server, place.slot);
+                links.streams.send(at, &message[..len], (registry, token), tls.as_ref(), *now);
             } else if let Some(buffer) = outgoing.compose() {
                 let len = query.write(buffer);
                 outgoing.stage_to(len, &ReturnAddress::connected());
@@ -194,6 +208,7 @@ impl Forwarding {
     }
 
     /// Sends what is staged for `server`. What the kernel does not take is lost, as on any network.
+    #[allow(clippy::cast_possible_truncation)] // a slot's number
     fn send(&mut self, server: u16, registry: &Registry) {
         let Self { links, outgoing, exchange, now, .. } = self;
         let sockets = links.sockets.get_mut(usize::from(server));
@@ -202,19 +217,33 @@ impl Forwarding {
         };
         let slot = usize::from(sockets.chosen());
         let token = Token(SOCKETS + usize::from(server) * SLOTS + slot);
-        let mut next = 0;
-        // The kernel has no port, or no descriptor: as if it were lost.
-        if let Ok(socket) = sockets.open(registry, token) {
-            while next < outgoing.staged() {
-                match outgoing.send_from(socket.as_fd(), next) {
-                    Ok(sent) => next += sent,
-                    Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                    Err(error) => {
+        let (mut next, mut is_new, mut is_refused) = (0, false, false);
+        while next < outgoing.staged() {
+            let sent =
+                sockets.open(registry, token).and_then(|socket| outgoing.send_from(socket.as_fd(), next));
+            let Err(error) = sent.map(|sent| next += sent) else { continue };
+            match error.kind() {
+                ErrorKind::Interrupted => {}
+                // As if it were lost.
+                ErrorKind::WouldBlock => next += 1,
+                // That is said of what was sent before, if it was by this socket.
+                ErrorKind::ConnectionRefused => {
+                    if is_refused {
                         next += 1;
-                        if error.kind() != ErrorKind::WouldBlock {
-                            exchange.server_refuses(server, *now);
-                        }
+                    } else {
+                        exchange.server_refuses(server, slot as u8, *now);
                     }
+                    is_refused = true;
+                }
+                // Our own kernel: the address is gone that the socket sends from, or the way. Another may have a way.
+                _ if !is_new => {
+                    sockets.close();
+                    is_new = true;
+                }
+                _ => {
+                    sockets.close();
+                    exchange.cannot_send(server, slot as u8, *now);
+                    break;
                 }
             }
         }
@@ -252,22 +281,25 @@ impl Arrivals for Links {
             if let Some(i) = self.unread.next() {
                 let (server, slot) = self.reading;
                 let datagram = self.incoming.datagram(i);
-                // What lost its end has no room to be anything that was asked for.
-                let len = if datagram.truncated { 0 } else { datagram.len };
-                return Some(Arrival::Message { server, slot, bytes: &datagram.buffer[..len] });
+                // It may be an answer that lost its end here, and not there.
+                if datagram.truncated {
+                    datagram.buffer[2] |= header::TC;
+                }
+                return Some(Arrival::Message { server, slot, bytes: &datagram.buffer[..datagram.len] });
             }
             match self.receive() {
                 Received::Something => {}
-                Received::Refused(server) => return Some(Arrival::Refused { server }),
+                Received::Refused(server, slot) => return Some(Arrival::Refused { server, slot }),
+                Received::Unreachable(server, slot) => return Some(Arrival::Unreachable { server, slot }),
                 Received::Nothing => break,
             }
         }
-        if let Some((server, message)) = self.streams.next_message(now) {
+        if let Some((server, slot, message)) = self.streams.next_message(now) {
             self.message = message;
-            return Some(Arrival::Message { server, slot: STREAM, bytes: &self.message });
+            return Some(Arrival::Message { server, slot, bytes: &self.message });
         }
-        let (server, worked) = self.streams.next_broken()?;
-        Some(Arrival::StreamBroken { server, worked })
+        let (server, slot, worked) = self.streams.next_broken()?;
+        Some(Arrival::StreamBroken { server, slot, worked })
     }
 }
 
@@ -275,8 +307,10 @@ impl Arrivals for Links {
 enum Received {
     /// Datagrams, or a socket less to look at.
     Something,
-    /// A server's host says that nobody is there.
-    Refused(u16),
+    /// A server's host says to the socket in a slot that nobody is there.
+    Refused(u16, u8),
+    /// Something on the way says that a server is not reached by the socket in a slot.
+    Unreachable(u16, u8),
     /// There is nothing.
     Nothing,
 }
@@ -330,7 +364,10 @@ impl Links {
                 }
             }
             Err(error) if error.kind() == ErrorKind::WouldBlock => drop(self.ready.pop_front()),
-            Err(_) => return Received::Refused(server),
+            Err(error) if error.kind() == ErrorKind::ConnectionRefused => {
+                return Received::Refused(server, slot);
+            }
+            Err(_) => return Received::Unreachable(server, slot),
         }
         Received::Something
     }

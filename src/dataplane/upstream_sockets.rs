@@ -12,42 +12,63 @@ use mio::{Interest, Registry, Token};
 use rand::Rng;
 
 use super::udp::buffered;
+use crate::limits::{OLD_UPSTREAM_PORT_AGE, UPSTREAM_PORT_AGE, UPSTREAM_PORTS};
 
-/// Sockets for each upstream, each with a port of its own: who forges an answer has to guess which of them it is for, too
+/// Sockets for each upstream in use, each with a port of its own: who forges an answer has to guess which of them it is for, too
 /// (RFC 5452 §9.2).
-pub(super) const SLOTS: usize = crate::limits::UPSTREAM_PORTS;
+#[allow(clippy::cast_possible_truncation)] // slots have eight bits
+const PORTS: u8 = UPSTREAM_PORTS as u8;
+
+/// Those in use, and as many that were before all of them were renewed: what they were asked may still be answered.
+pub(super) const SLOTS: usize = 2 * UPSTREAM_PORTS;
 
 /// How often one of them gets a new port. It has rested for as long before, so that nothing is awaited there any more.
-const RENEWAL: Duration = Duration::from_secs(crate::limits::UPSTREAM_PORT_AGE.as_secs() / SLOTS as u64);
+const RENEWAL: Duration = Duration::from_secs(UPSTREAM_PORT_AGE.as_secs() / UPSTREAM_PORTS as u64);
 
 /// The sockets. They are connected, so that the kernel lets through what comes from the upstream alone, and tells if nobody
-/// is there.
+/// is there. Each so has the source address that was right when it was opened.
 pub(super) struct Sockets {
     address: SocketAddr,
     slots: [Option<UdpSocket>; SLOTS],
+    /// Where those in use begin: at 0 or at [`PORTS`].
+    base: u8,
     chosen: u8,
     /// The one that rests before it gets a new port, and since when.
     resting: u8,
     resting_since: Instant,
+    renewed: Option<Instant>,
 }
 
 impl Sockets {
     /// None yet: they are opened when there is something to send.
     pub(super) fn new(address: SocketAddr, now: Instant) -> Self {
-        Self { address, slots: Default::default(), chosen: 0, resting: 0, resting_since: now }
+        let slots = Default::default();
+        Self { address, slots, base: 0, chosen: 0, resting: 0, resting_since: now, renewed: None }
     }
 
     /// Chooses the port that questions are sent from in this turn: to send all of them by one call is cheaper.
     #[allow(clippy::cast_possible_truncation)] // sixteen
     pub(super) fn choose(&mut self, now: Instant, secret: &mut impl Rng) {
-        const COUNT: u8 = SLOTS as u8;
         if now.saturating_duration_since(self.resting_since) >= RENEWAL {
-            self.slots[usize::from(self.resting)] = None;
-            self.resting = (self.resting + 1) % COUNT;
+            self.slots[usize::from(self.base + self.resting)] = None;
+            self.resting = (self.resting + 1) % PORTS;
             self.resting_since = now;
         }
         // Any but the one that rests.
-        self.chosen = (self.resting + 1 + (secret.next_u32() % u32::from(COUNT - 1)) as u8) % COUNT;
+        let other = 1 + (secret.next_u32() % u32::from(PORTS - 1)) as u8;
+        self.chosen = self.base + (self.resting + other) % PORTS;
+    }
+
+    /// Has all questions from now on sent by new sockets, which have the source address and the way that are right now. Not if that was
+    /// done a moment ago.
+    pub(super) fn renew(&mut self, now: Instant) {
+        if self.renewed.is_some_and(|at| now.saturating_duration_since(at) < OLD_UPSTREAM_PORT_AGE) {
+            return;
+        }
+        self.renewed = Some(now);
+        self.base = PORTS - self.base;
+        self.chosen = self.base + self.chosen % PORTS;
+        self.slots[usize::from(self.base)..][..usize::from(PORTS)].fill_with(|| None);
     }
 
     /// The slot that was chosen.
@@ -58,6 +79,11 @@ impl Sockets {
     /// The socket in a slot, if it is open.
     pub(super) fn get(&self, slot: u8) -> Option<&UdpSocket> {
         self.slots.get(usize::from(slot))?.as_ref()
+    }
+
+    /// Closes the chosen socket: it is of no use any more.
+    pub(super) fn close(&mut self) {
+        self.slots[usize::from(self.chosen)] = None;
     }
 
     /// The chosen socket; opened at a port that the kernel draws, and watched by `token`, if it is not.
@@ -110,13 +136,22 @@ mod tests {
                 .collect()
         };
         let first = ports(&mut sockets, &mut rng, now);
-        assert_eq!(first.len(), SLOTS - 1, "one rests");
+        let count = usize::from(PORTS);
+        assert_eq!(first.len(), count - 1, "one rests");
         assert_eq!(ports(&mut sockets, &mut rng, now), first);
-        for _ in 0..=SLOTS {
+        for _ in 0..=count {
             now += RENEWAL;
             ports(&mut sockets, &mut rng, now);
         }
         let later = ports(&mut sockets, &mut rng, now);
-        assert!(later.intersection(&first).count() < SLOTS / 2, "{first:?} {later:?}");
+        assert!(later.intersection(&first).count() < count / 2, "{first:?} {later:?}");
+        // All of them at once, and what comes late to the old ones is still received.
+        let old = sockets.chosen();
+        sockets.renew(now);
+        let renewed = ports(&mut sockets, &mut rng, now);
+        assert_eq!((renewed.len(), renewed.intersection(&later).count()), (count - 1, 0));
+        assert!(sockets.get(old).is_some());
+        sockets.renew(now + OLD_UPSTREAM_PORT_AGE / 2);
+        assert_eq!(ports(&mut sockets, &mut rng, now), renewed, "not again so soon");
     }
 }

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use mio::net::TcpStream;
 use rustls::ClientConnection;
+use socket2::SockRef;
 
 use super::connection::{INPUT_LEN, PREFIX_LEN, first_message, write};
 use super::upstream_tls::{decrypt, encrypt, take_leave};
@@ -114,6 +115,14 @@ pub fn connect(address: SocketAddr) -> io::Result<TcpStream> {
     // Small queries shall not wait for each other's acknowledgements.
     stream.set_nodelay(true)?;
     Ok(stream)
+}
+
+impl UpstreamStream {
+    /// Has the kernel acknowledge at once what has come: a server behind its handshake's last message may hold the first answer back
+    /// until then, which is 40 ms by a delayed acknowledgement (RFC 1122 §4.2.3.2, Nagle).
+    pub fn acknowledge(&self) {
+        let _ = SockRef::from(&self.stream).set_tcp_quickack(true);
+    }
 }
 
 /// Queries without answers, and since when there is something to wait for.

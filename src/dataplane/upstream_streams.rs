@@ -1,6 +1,6 @@
-//! A worker's connections to its upstreams, one to each at most: made when there is something to ask, and let go when they end.
+//! A worker's connections to its upstreams, a few to each at most: made when there is something to ask, and let go when they end.
 //!
-//! Runs on the workers.
+//! Runs on the workers. Which of them a question goes over is for `resolver::in_flight` to say, which begins another where one is silent.
 
 use std::collections::VecDeque;
 use std::fmt::Display;
@@ -12,26 +12,30 @@ use mio::{Interest, Registry, Token};
 
 use super::upstream_stream::{Buffers, End, Standing, UpstreamStream, connect};
 use super::upstream_tls::TlsClient;
+use crate::resolver::in_flight::{STREAM, STREAMS};
 use crate::resolver::meter::Meter;
-use crate::resolver::settings::{Protocol, Upstream};
+use crate::resolver::upstream::{Protocol, Upstream};
 use crate::tls_error;
 
 /// Is told, of an upstream, why a connection to it has failed, when that is news. Called on a worker.
 pub type TellFault = Arc<dyn Fn(&Upstream, &str) + Send + Sync>;
 
-/// An upstream, and the connection to it if there is one.
+/// Connections to one server.
+pub(super) const PER_SERVER: usize = STREAMS as usize;
+
+/// An upstream, and the connections to it that there are.
 struct Place {
     upstream: Upstream,
     meter: Arc<Meter>,
-    stream: Option<UpstreamStream>,
+    streams: [Option<UpstreamStream>; PER_SERVER],
     /// The last connection that was of use, or would have been, has failed.
     faulty: bool,
-    /// It is in the queue of those that have something to do.
-    queued: bool,
+    /// They are in the queue of those that have something to do.
+    queued: [bool; PER_SERVER],
 }
 
 impl Place {
-    /// Notes why its connection has failed.
+    /// Notes why a connection has failed.
     fn note_fault(&mut self, why: &impl Display, tell_fault: &TellFault) {
         let why = why.to_string();
         self.faulty = true;
@@ -41,17 +45,20 @@ impl Place {
     }
 }
 
+/// A server, and the number of a connection to it.
+type Number = (u16, u8);
+
 /// The connections.
 pub(super) struct Streams {
     places: Vec<Place>,
     tell_fault: TellFault,
     buffers: Buffers,
-    /// Numbers of those that may have something to do.
-    queue: VecDeque<u16>,
-    /// What has come, and from whom.
-    messages: VecDeque<(u16, Box<[u8]>)>,
-    /// Whose connection has ended with questions that were not answered, and whether it had answered any.
-    broken: VecDeque<(u16, bool)>,
+    /// Those that may have something to do.
+    queue: VecDeque<Number>,
+    /// What has come, and over which of them.
+    messages: VecDeque<(Number, Box<[u8]>)>,
+    /// Those that have ended with questions that were not answered, and whether they had answered any.
+    broken: VecDeque<(Number, bool)>,
 }
 
 impl Streams {
@@ -62,7 +69,7 @@ impl Streams {
     ) -> Self {
         let place = |(upstream, meter): (_, Arc<Meter>)| {
             let faulty = meter.fault().is_some();
-            Place { upstream, meter, stream: None, faulty, queued: false }
+            Place { upstream, meter, streams: Default::default(), faulty, queued: Default::default() }
         };
         Self {
             places: upstreams.map(place).collect(),
@@ -74,17 +81,14 @@ impl Streams {
         }
     }
 
-    /// Notes that the poll has reported the connection to a server.
-    pub(super) fn ready(&mut self, server: usize) {
-        if let Ok(server) = u16::try_from(server) {
-            self.enqueue(server);
-        }
-    }
-
-    fn enqueue(&mut self, server: u16) {
-        if let Some(place) = self.places.get_mut(usize::from(server)).filter(|place| !place.queued) {
-            place.queued = true;
-            self.queue.push_back(server);
+    /// Notes that the poll has reported the connection of this number to a server.
+    pub(super) fn ready(&mut self, server: u16, number: u8) {
+        let place = self.places.get_mut(usize::from(server));
+        if let Some(queued) = place.and_then(|place| place.queued.get_mut(usize::from(number)))
+            && !*queued
+        {
+            *queued = true;
+            self.queue.push_back((server, number));
         }
     }
 
@@ -95,39 +99,54 @@ impl Streams {
 
     /// When there will be something to do.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        self.places.iter().filter_map(|place| Some(place.stream.as_ref()?.deadline())).min()
+        self.places.iter().flat_map(|place| &place.streams).flatten().map(UpstreamStream::deadline).min()
     }
 
-    /// Sends `message` to `server`, over a connection that is made for it if there is none.
+    /// Sends `message` to a server over the connection of this `slot`, which is made if it is not there.
     pub(super) fn send(
         &mut self,
-        server: u16,
+        (server, slot): (u16, u8),
         message: &[u8],
         (registry, token): (&Registry, Token),
         tls: Option<&TlsClient>,
         now: Instant,
     ) {
+        let number = slot.saturating_sub(STREAM);
         let Some(place) = self.places.get_mut(usize::from(server)) else { return };
-        if place.stream.is_none() {
-            match open(&place.upstream, registry, token, tls, now) {
-                Ok(stream) => place.stream = Some(stream),
-                Err(error) => place.note_fault(&error, &self.tell_fault),
-            }
-        }
-        match &mut place.stream {
+        let Some(stream) = place.streams.get_mut(usize::from(number)) else { return };
+        let opened = match stream {
+            Some(_) => Ok(()),
+            None => open(&place.upstream, registry, token, tls, now).map(|new| *stream = Some(new)),
+        };
+        match stream {
             // What there is no room for waits until somebody else is asked.
             Some(stream) => _ = stream.send(message, now),
-            None => self.broken.push_back((server, false)),
+            None => self.broken.push_back(((server, number), false)),
         }
-        self.enqueue(server);
+        if let Err(error) = opened {
+            place.note_fault(&error, &self.tell_fault);
+        }
+        self.ready(server, number);
     }
 
-    /// The next message that has come, and from whom.
-    pub(super) fn next_message(&mut self, now: Instant) -> Option<(u16, Box<[u8]>)> {
-        for server in 0..self.places.len() {
-            let due = self.places[server].stream.as_ref().is_some_and(|stream| stream.deadline() <= now);
-            if due {
-                self.ready(server);
+    /// Closes the connection of this `slot`, if it is there. What was asked over it is not waited for.
+    pub(super) fn close(&mut self, server: u16, slot: u8) {
+        let place = self.places.get_mut(usize::from(server));
+        let number = usize::from(slot.saturating_sub(STREAM));
+        if let Some(stream) = place.and_then(|place| place.streams.get_mut(number)) {
+            *stream = None;
+        }
+    }
+
+    /// The next message that has come, from whom, and to which slot.
+    pub(super) fn next_message(&mut self, now: Instant) -> Option<(u16, u8, Box<[u8]>)> {
+        for (server, place) in (0..).zip(&mut self.places) {
+            for (number, (stream, queued)) in (0..).zip(place.streams.iter().zip(&mut place.queued)) {
+                let due = stream.as_ref().is_some_and(|stream| stream.deadline() <= now);
+                if due && !*queued {
+                    *queued = true;
+                    self.queue.push_back((server, number));
+                }
             }
         }
         // Each has one turn: one that has more to say has another after the clients.
@@ -135,42 +154,47 @@ impl Streams {
             if !self.messages.is_empty() {
                 break;
             }
-            let server = self.queue.pop_front()?;
-            self.take_turn(server, now);
+            let number = self.queue.pop_front()?;
+            self.take_turn(number, now);
         }
-        self.messages.pop_front()
+        let ((server, number), message) = self.messages.pop_front()?;
+        Some((server, STREAM + number, message))
     }
 
-    fn take_turn(&mut self, server: u16, now: Instant) {
+    fn take_turn(&mut self, (server, number): Number, now: Instant) {
         let Self { places, buffers, messages, tell_fault, .. } = self;
         let place = &mut places[usize::from(server)];
-        place.queued = false;
-        let Some(stream) = &mut place.stream else { return };
-        let mut take = |message: &[u8]| messages.push_back((server, message.into()));
+        place.queued[usize::from(number)] = false;
+        let Some(stream) = &mut place.streams[usize::from(number)] else { return };
+        let mut take = |message: &[u8]| messages.push_back(((server, number), message.into()));
         let standing = stream.turn(buffers, now, &mut take);
         let worked = stream.has_answered();
+        if !worked {
+            stream.acknowledge();
+        }
         if worked && place.faulty {
             place.faulty = false;
             place.meter.set_fault(None);
         }
         match standing {
             Standing::Open => {}
-            Standing::More => self.enqueue(server),
-            Standing::Closed(End::Idle) => place.stream = None,
+            Standing::More => self.ready(server, number),
+            Standing::Closed(End::Idle) => place.streams[usize::from(number)] = None,
             Standing::Closed(end) => {
                 // It may end one that it has answered on whenever it likes (RFC 7766 §6.2.3).
                 if !(worked && matches!(end, End::ByServer)) {
                     place.note_fault(&end, tell_fault);
                 }
-                place.stream = None;
-                self.broken.push_back((server, worked));
+                place.streams[usize::from(number)] = None;
+                self.broken.push_back(((server, number), worked));
             }
         }
     }
 
-    /// A server whose connection has ended: whether it had answered before.
-    pub(super) fn next_broken(&mut self) -> Option<(u16, bool)> {
-        self.broken.pop_front()
+    /// A connection that has ended, as server and slot: whether it had answered before.
+    pub(super) fn next_broken(&mut self) -> Option<(u16, u8, bool)> {
+        let ((server, number), worked) = self.broken.pop_front()?;
+        Some((server, STREAM + number, worked))
     }
 }
 
@@ -182,7 +206,7 @@ fn open(
     now: Instant,
 ) -> io::Result<UpstreamStream> {
     let session = match (&upstream.protocol, tls) {
-        (Protocol::Dns, _) => None,
+        (Protocol::Dns | Protocol::Tcp, _) => None,
         (Protocol::Tls { identity }, Some(tls)) => {
             Some(tls.session(identity).map_err(|error| io::Error::other(tls_error::text(&error)))?)
         }

@@ -34,7 +34,7 @@ pub(super) enum Client {
 }
 
 impl Client {
-    fn ip(&self) -> IpAddr {
+    pub(super) fn ip(&self) -> IpAddr {
         match self {
             Self::Udp { ip, .. } => *ip,
             Self::Tcp(client) => client.ip,

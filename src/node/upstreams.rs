@@ -20,7 +20,8 @@ use crate::resolver::Resolver;
 use crate::resolver::cache::Limits;
 use crate::resolver::meter::{BUCKETS, Count, Meter};
 use crate::resolver::routes::{Measured, Routes};
-use crate::resolver::settings::{Protocol, Upstreams};
+use crate::resolver::settings::Upstreams;
+use crate::resolver::upstream::Protocol;
 use crate::tls_trust::ServerIdentity;
 use crate::wire::name::HashSeed;
 
@@ -48,7 +49,7 @@ fn identities(upstreams: &Upstreams) -> impl Iterator<Item = &ServerIdentity> {
     let forwards = upstreams.forwards().iter().flat_map(|forward| &forward.upstreams);
     upstreams.general().iter().chain(forwards).filter_map(|upstream| match &upstream.protocol {
         Protocol::Tls { identity } => Some(identity),
-        Protocol::Dns => None,
+        Protocol::Dns | Protocol::Tcp => None,
     })
 }
 
@@ -65,13 +66,16 @@ impl Node {
         };
         told.iter().for_each(|line| warn!("{line}"));
         let tls = tls(&settings, &upstreams)?;
+        let before = Routes { own: settings.domains.clone(), ..Routes::default() };
         let Some(settings) = &settings.resolver else { return Ok(Vec::new()) };
         self.speaks_tls = tls.is_some();
-        self.routes.replace(Routes::new(upstreams, listeners.len(), &self.routes.load()));
+        self.routes.replace(Routes::new(upstreams, listeners.len(), &before));
         let limits = Limits {
             max_bytes: settings.cache_bytes / listeners.len().max(1),
             max_ttl_s: settings.max_ttl_s,
             max_negative_ttl_s: settings.max_negative_ttl_s,
+            min_ttl_s: settings.min_ttl_s,
+            negative_ttl_s: settings.negative_ttl_s,
             max_stale_s: settings.max_stale_s,
         };
         let (epoch, id, mix_case) = (Instant::now(), fastrand::u64(..), settings.mix_case);

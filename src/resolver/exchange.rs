@@ -5,6 +5,7 @@
 //! `tests/resolver_scenarios` has none, and a time of its own.
 
 use std::collections::VecDeque;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -18,8 +19,10 @@ use super::message::{Expected, Fault, answered_question, read_answer};
 use super::meter::Count;
 use super::query::{Manner, mix_case, write_query};
 use super::question::{OwnedQuestion, Question};
-use super::routes::{Route, Routes};
+use super::reserved::local_answer;
+use super::routes::Routes;
 use super::sanitize::AnswerBuffer;
+use crate::wire::header::rcode;
 use crate::wire::name::{HashSeed, MAX_LEN, QueryName};
 
 /// Answers, failures and silences looked at in one turn at most. When many come at once, clients that ask for names of our own shall
@@ -39,21 +42,44 @@ const MAX_UNSENT: usize = crate::limits::MAX_UNSENT;
 /// told nothing.
 const MAX_UNTOLD: usize = crate::limits::MAX_UNTOLD;
 
+/// The extended error (RFC 8914) of an answer that is not passed on: blocked.
+const BLOCKED: u16 = 15;
+
+/// The extended error (RFC 8914) with which a node refuses what goes round in a loop: no reachable authority.
+const LOOP: u16 = 22;
+
+/// An answer with an address of a near network, from who may not give one.
+const BLOCKED_ADDRESS: Fault = Fault::Failed { rcode: rcode::REFUSED as u16, extended_error: Some(BLOCKED) };
+
+/// Whether it may be our option that the server does not take.
+fn may_be_by_option(read: Result<(), Fault>) -> bool {
+    match read {
+        // So says a node that the option has told of a loop.
+        Err(Fault::Failed { extended_error: Some(LOOP | BLOCKED), .. }) => false,
+        Err(Fault::Failed { rcode: code, .. }) => {
+            [rcode::FORMERR, rcode::NOTIMP, rcode::REFUSED].iter().any(|it| u16::from(*it) == code)
+        }
+        _ => false,
+    }
+}
+
 /// Something that has come from an upstream. Servers are known by their numbers in the [`Routes`].
 pub enum Arrival<'a> {
     /// A message.
     Message {
         /// From whom.
         server: u16,
-        /// To which of the sockets for that server, or [`STREAM`].
+        /// To which of the sockets for that server, or from [`STREAM`] on over which connection.
         slot: u8,
         /// What it says.
         bytes: &'a [u8],
     },
-    /// The stream to a server has ended, with questions that it has not answered.
+    /// The connection to a server has ended, with questions that it has not answered.
     StreamBroken {
         /// To whom.
         server: u16,
+        /// Which.
+        slot: u8,
         /// It had answered others.
         worked: bool,
     },
@@ -61,6 +87,15 @@ pub enum Arrival<'a> {
     Refused {
         /// Which.
         server: u16,
+        /// Which of the sockets for it was told.
+        slot: u8,
+    },
+    /// Something on the way to a server, or our own kernel, says that it is not reached.
+    Unreachable {
+        /// Which.
+        server: u16,
+        /// By which of the sockets for it.
+        slot: u8,
     },
 }
 
@@ -91,7 +126,7 @@ impl Outgoing<'_> {
     pub fn write(&self, out: &mut [u8]) -> usize {
         let Sending { place, question, edns, case_bits, passed_by } = &self.sending;
         // Nobody but the server answers over a stream; and there are servers that do not give the case back.
-        let case_bits = (self.mix_case && place.slot != STREAM).then_some([*case_bits; 4]);
+        let case_bits = (self.mix_case && !place.is_stream()).then_some([*case_bits; 4]);
         write_query(out, place.id, question, &Manner { edns: *edns, case_bits, passed_by })
     }
 }
@@ -108,8 +143,8 @@ enum Outcome {
     Answer,
     /// There is none.
     Failed(Failure),
-    /// It has been waited for for long: what is stale will do.
-    Stale,
+    /// It has been waited for for long, or all servers are down: what is stale will do.
+    Stale { all_down: bool },
 }
 
 impl<W> Done<W> {
@@ -123,7 +158,7 @@ impl<W> Done<W> {
         match self.outcome {
             Outcome::Answer => resolver.take_answer(self.question),
             Outcome::Failed(failure) => resolver.take_failure(self.question, failure),
-            Outcome::Stale => resolver.allow_stale(&self.question.get()),
+            Outcome::Stale { all_down } => resolver.allow_stale(&self.question.get(), all_down),
         }
         self.waiters
     }
@@ -197,10 +232,12 @@ impl<W> Exchange<W> {
 
     /// The servers that are asked for it.
     fn group(&self, question: &Question<'_>) -> Option<u16> {
-        match self.routes.route(question.name) {
-            Route::Forward(group) | Route::Default(group) => Some(group),
-            Route::Nobody => None,
-        }
+        self.routes.group_of(question.name)
+    }
+
+    /// Somebody at `client` asks us: if we ask there, too, a loop is possible.
+    pub fn note_client(&mut self, client: IpAddr) {
+        self.in_flight.note_client(client);
     }
 
     /// Has `waiter` wait for what the servers of a `group` say of a question. Returns whether others wait for the same.
@@ -284,10 +321,11 @@ impl<W> Exchange<W> {
                         return Some(done);
                     }
                 }
-                Arrival::StreamBroken { server, worked } => {
-                    self.in_flight.stream_broken(server, worked, now);
+                Arrival::StreamBroken { server, slot, worked } => {
+                    self.in_flight.stream_broken(server, slot, worked, now);
                 }
-                Arrival::Refused { server } => self.in_flight.server_refuses(server, now),
+                Arrival::Refused { server, slot } => self.in_flight.server_refuses(server, slot, now),
+                Arrival::Unreachable { server, slot } => self.in_flight.unreachable(server, slot, now),
             }
             self.steps_left = self.steps_left.checked_sub(1)?;
         }
@@ -298,8 +336,8 @@ impl<W> Exchange<W> {
             return Some(Done::failed(given_up));
         }
         let has_stale = |question: &Question<'_>| resolver.has_stale(question);
-        let Ended { question, waiters } = self.in_flight.next_overdue(now, has_stale)?;
-        Some(Done { question, waiters, outcome: Outcome::Stale })
+        let (Ended { question, waiters }, all_down) = self.in_flight.next_overdue(now, has_stale)?;
+        Some(Done { question, waiters, outcome: Outcome::Stale { all_down } })
     }
 
     /// Gives up all questions, since the server stops. What comes of each, [`next_given_up`](Self::next_given_up) says: what
@@ -322,7 +360,8 @@ impl<W> Exchange<W> {
         message: &[u8],
         now: Instant,
     ) -> Option<Done<W>> {
-        let exact_case = self.mix_case && slot != STREAM;
+        let over_stream = slot >= STREAM;
+        let exact_case = self.mix_case && !over_stream;
         let in_flight = &mut self.in_flight;
         let id = u16::from_be_bytes(*message.first_chunk()?);
         let place = Place { server, slot, id };
@@ -334,16 +373,49 @@ impl<W> Exchange<W> {
                 return None;
             }
         };
-        let question = awaited.question;
+        let (question, group) = (awaited.question, awaited.group);
         let mut sent_name = [0; MAX_LEN];
         let sent_name = &mut sent_name[..question.name.len()];
         sent_name.copy_from_slice(question.name);
         if exact_case {
             mix_case(sent_name, [awaited.case_bits; 4]);
         }
-        let (edns, over_stream) = (awaited.edns, slot == STREAM);
-        let expected = Expected { id, question, sent_name, exact_case, over_stream, edns };
-        let failure = match read_answer(message, &expected, buffer) {
+        let edns = awaited.edns;
+        let expected =
+            Expected { id, question, sent_name, exact_case, over_stream, edns, before: awaited.before };
+        let routes = &self.routes;
+        // A name that nobody is asked for is theirs to tell, as far as they do.
+        let is_theirs = |name: &[u8]| routes.group_of(name).is_none_or(|it| it == group);
+        let read = read_answer(message, &expected, is_theirs, buffer);
+        let is_near = read.is_ok()
+            && group == 0
+            && routes.upstreams.rebind_protection
+            && !routes.upstreams.may_be_near(question.name)
+            && buffer.has_near_address();
+        self.conclude(buffer, place, message, if is_near { Err(BLOCKED_ADDRESS) } else { read }, now)
+    }
+
+    /// What has come of a question by what has been `read` of the `message` that came back.
+    fn conclude(
+        &mut self,
+        buffer: &AnswerBuffer,
+        place: Place,
+        message: &[u8],
+        read: Result<(), Fault>,
+        now: Instant,
+    ) -> Option<Done<W>> {
+        let in_flight = &mut self.in_flight;
+        if read != Err(Fault::Mismatch) {
+            let answers = matches!(read, Ok(()) | Err(Fault::Alias | Fault::Truncated | BLOCKED_ADDRESS));
+            // The OPT record of one that is truncated may be missing.
+            let has_opt = read != Err(Fault::Truncated) && buffer.has_opt();
+            in_flight.note_dress(place, has_opt, answers, now);
+        }
+        let is_nobody = read.is_ok() && buffer.answer().rcode == rcode::NXDOMAIN;
+        if is_nobody && in_flight.falls_back(place, now) {
+            return None;
+        }
+        let failure = match read {
             Ok(()) => {
                 let Ended { question, waiters } = in_flight.answered(place, now)?;
                 return Some(Done { question, waiters, outcome: Outcome::Answer });
@@ -353,18 +425,39 @@ impl<W> Exchange<W> {
                 self.look_for_guesses(place, message);
                 return None;
             }
+            Err(Fault::Alias) => return self.follow(buffer, place, message, now),
             Err(Fault::Truncated) => {
                 in_flight.truncated(place, now);
                 return None;
             }
-            Err(Fault::NoEdns) => {
-                in_flight.without_edns(place, now);
-                return None;
-            }
             Err(Fault::Malformed) => Failure::NoAnswer,
+            Err(Fault::NoEdns) => Failure::Answered(rcode::FORMERR.into(), None),
             Err(Fault::Failed { rcode, extended_error }) => Failure::Answered(rcode, extended_error),
         };
+        let by_edns = matches!(read, Err(Fault::NoEdns));
+        if (by_edns || may_be_by_option(read)) && in_flight.rejected(place, by_edns, now) {
+            return None;
+        }
         in_flight.declined(place, failure, now).map(Done::failed)
+    }
+
+    /// What has come of a question whose answer, this `message`, leads by aliases to another name, with which the `buffer` ends.
+    #[cold]
+    fn follow(
+        &mut self,
+        buffer: &AnswerBuffer,
+        place: Place,
+        message: &[u8],
+        now: Instant,
+    ) -> Option<Done<W>> {
+        let mut name = QueryName::default();
+        let group = self.routes.group_of(buffer.last_name());
+        let group = group.filter(|_| name.fold_wire(buffer.last_name(), self.seed).is_ok());
+        let Some(group) = group.filter(|_| local_answer(name.as_wire(), 0).is_none()) else {
+            let Ended { question, waiters } = self.in_flight.answered(place, now)?;
+            return Some(Done { question, waiters, outcome: Outcome::Answer });
+        };
+        self.in_flight.led_on(place, message, (name.as_wire(), name.hash()), group, now).map(Done::failed)
     }
 
     /// A `message` that came back to `place` is no answer to what was asked from there. If it has one of the questions that are
@@ -372,7 +465,7 @@ impl<W> Exchange<W> {
     #[cold]
     fn look_for_guesses(&mut self, place: Place, message: &[u8]) {
         let mut name = QueryName::default();
-        if place.slot != STREAM
+        if !place.is_stream()
             && let Some(qtype) = answered_question(message, &mut name, self.seed)
         {
             for (dnssec_ok, checking_disabled) in [(false, false), (true, false), (false, true), (true, true)]
@@ -389,7 +482,7 @@ impl<W> Exchange<W> {
         self.in_flight.next_server()
     }
 
-    /// The next query that is to be sent, from this `slot` if it is a datagram.
+    /// The next query that is to be sent, from this `slot` if it is a datagram; none if that may not be yet.
     pub fn next_to_send(&mut self, slot: u8, now: Instant) -> Option<Outgoing<'_>> {
         let mix_case = self.mix_case;
         let sending = self.in_flight.next_to_send(slot, now)?;
@@ -397,9 +490,24 @@ impl<W> Exchange<W> {
         Some(Outgoing { sending, mix_case })
     }
 
-    /// The host of `server` says that nobody is there.
-    pub fn server_refuses(&mut self, server: u16, now: Instant) {
-        self.in_flight.server_refuses(server, now);
+    /// The host of `server` says, to the socket of this slot, that nobody is there.
+    pub fn server_refuses(&mut self, server: u16, slot: u8, now: Instant) {
+        self.in_flight.server_refuses(server, slot, now);
+    }
+
+    /// What was to be sent to `server` from this slot cannot be, by what our own kernel says.
+    pub fn cannot_send(&mut self, server: u16, slot: u8, now: Instant) {
+        self.in_flight.unreachable(server, slot, now);
+    }
+
+    /// A connection, by server and slot, that is to be closed, if it is there: what is sent next begins another.
+    pub fn next_closing(&mut self) -> Option<(u16, u8)> {
+        self.in_flight.next_closing()
+    }
+
+    /// A server that is to be asked by new sockets: what was sent by those there are got lost, one after the other.
+    pub fn next_renewal(&mut self) -> Option<u16> {
+        self.in_flight.next_renewal()
     }
 
     /// Whether there is something to do at once.

@@ -5,7 +5,7 @@
 
 use super::question::Question;
 use super::rewrite::Malformed;
-use super::sanitize::AnswerBuffer;
+use super::sanitize::{AnswerBuffer, Reached};
 use crate::wire::header::{self, rcode, u16_at};
 use crate::wire::name::{HashSeed, QueryName};
 use crate::wire::record::CLASS_IN;
@@ -25,6 +25,8 @@ pub struct Expected<'a> {
     pub over_stream: bool,
     /// It was sent with EDNS(0).
     pub edns: bool,
+    /// Answers whose aliases have led to this question, if it is not the first.
+    pub before: &'a [Box<[u8]>],
 }
 
 /// Why there is no answer in a message.
@@ -34,6 +36,8 @@ pub enum Fault {
     Mismatch,
     /// It is one, but broken, or too large to be passed on: this upstream has failed.
     Malformed,
+    /// It leads by aliases to another name and says nothing of that, or says it for others: to be asked for by a question of its own.
+    Alias,
     /// It did not fit in a datagram: to be asked again over a stream.
     Truncated,
     /// The upstream does not know EDNS(0): to be asked again without.
@@ -47,11 +51,17 @@ pub enum Fault {
     },
 }
 
-/// Reads an answer to what is `expected`; what of it can be passed on is then in `out`. That is said in full there.
+/// Reads an answer to what is `expected`; what of it can be passed on is then in `out`. That is said in full there. Of names on a chain
+/// of aliases `is_theirs` says whether they are for the same servers to tell.
 ///
 /// # Errors
 /// A [`Fault`]; what `out` has is then of no meaning.
-pub fn read_answer(message: &[u8], expected: &Expected<'_>, out: &mut AnswerBuffer) -> Result<(), Fault> {
+pub fn read_answer(
+    message: &[u8],
+    expected: &Expected<'_>,
+    is_theirs: impl Fn(&[u8]) -> bool,
+    out: &mut AnswerBuffer,
+) -> Result<(), Fault> {
     let Some(flags) = fitting_flags(message, expected) else { return Err(Fault::Mismatch) };
     let low = flags[1] & header::RCODE_MASK;
     let answers = is_answer(low);
@@ -72,7 +82,19 @@ pub fn read_answer(message: &[u8], expected: &Expected<'_>, out: &mut AnswerBuff
     };
     match u8::try_from(rcode) {
         Ok(rcode) if is_answer(rcode) => {
-            out.sanitize(message, &expected.question, flags).map_err(|Malformed| Fault::Malformed)
+            let Expected { question, before, .. } = expected;
+            let reached = match before {
+                [] => out.sanitize(message, question, flags, is_theirs),
+                _ => out.sanitize_behind(before, message, question, flags, is_theirs),
+            };
+            match reached {
+                Ok(Reached::End) => Ok(()),
+                Ok(Reached::Alias) => Err(Fault::Alias),
+                Ok(Reached::Circle | Reached::Referral) => {
+                    Err(Fault::Failed { rcode: rcode::SERVFAIL.into(), extended_error: None })
+                }
+                Err(Malformed) => Err(Fault::Malformed),
+            }
         }
         _ if expected.edns && no_edns => Err(Fault::NoEdns),
         _ => Err(Fault::Failed { rcode, extended_error: opt.and_then(|opt| opt.extended_error) }),
@@ -165,10 +187,17 @@ mod tests {
     fn read_as(message: &[u8], qtype: u16, dnssec_ok: bool) -> Result<AnswerBuffer, Fault> {
         let name = wire("a.example");
         let question = question(&name, qtype, dnssec_ok);
-        let expected =
-            Expected { id: 9, question, sent_name: &name, exact_case: true, over_stream: false, edns: true };
+        let expected = Expected {
+            id: 9,
+            question,
+            sent_name: &name,
+            exact_case: true,
+            over_stream: false,
+            edns: true,
+            before: &[],
+        };
         let mut out = AnswerBuffer::default();
-        read_answer(message, &expected, &mut out).map(|()| out)
+        read_answer(message, &expected, |_| true, &mut out).map(|()| out)
     }
 
     fn read(message: &[u8]) -> Result<AnswerBuffer, Fault> {
@@ -253,12 +282,13 @@ mod tests {
             exact_case: false,
             over_stream: false,
             edns: true,
+            before: &[],
         };
         let mut out = AnswerBuffer::default();
-        assert_eq!(read_answer(&answer, &expected, &mut out), Ok(()));
+        assert_eq!(read_answer(&answer, &expected, |_| true, &mut out), Ok(()));
         assert_eq!(out.answer().answers, 1);
         expected.exact_case = true;
-        assert_eq!(read_answer(&answer, &expected, &mut out), Err(Fault::Mismatch));
+        assert_eq!(read_answer(&answer, &expected, |_| true, &mut out), Err(Fault::Mismatch));
     }
 
     #[test]
@@ -300,13 +330,14 @@ mod tests {
             exact_case: true,
             over_stream,
             edns,
+            before: &[],
         };
         let mut out = AnswerBuffer::default();
         let formerr = message([0x81, 0x81], A, [&[], &[], &[]]);
         let failed = Fault::Failed { rcode: 1, extended_error: None };
-        assert_eq!(read_answer(&formerr, &expected(false, false), &mut out), Err(failed));
+        assert_eq!(read_answer(&formerr, &expected(false, false), |_| true, &mut out), Err(failed));
         let truncated = message([0x83, 0x80], A, [&[], &[], &[]]);
-        assert_eq!(read_answer(&truncated, &expected(true, true), &mut out), Err(Fault::Malformed));
+        assert_eq!(read_answer(&truncated, &expected(true, true), |_| true, &mut out), Err(Fault::Malformed));
     }
 
     #[test]
@@ -371,19 +402,22 @@ mod tests {
     }
 
     #[test]
-    fn chains_that_lead_nowhere_end_and_are_not_kept() {
+    fn chains_that_lead_nowhere_are_no_answers() {
         let circle = [alias("a.example", "b.test"), alias("b.test", "a.example")];
-        let out = read(&message(NOERROR, A, [&circle, &[soa("example", 60, 60)], &[]])).unwrap();
-        assert_eq!(told(out.answer(), A), ["a.example. 300 5 b.test.", "b.test. 300 5 a.example.", "--"]);
-        assert_eq!(out.answer().ttl_s, 0);
-        for (aliases, ttl_s) in [(16, 60), (17, 0)] {
+        let failed = Some(Fault::Failed { rcode: 2, extended_error: None });
+        assert_eq!(fault(&message(NOERROR, A, [&circle, &[soa("example", 60, 60)], &[]])), failed);
+        for (aliases, expected) in [(17, None), (32, None), (33, failed)] {
             let name = |i| if i == 0 { "a.example".into() } else { format!("{i}.test") };
             let mut chain: Vec<_> = (0..aliases).map(|i| alias(&name(i), &name(i + 1))).collect();
             chain.push(record(&wire(&name(aliases)), A, 60, ADDRESS));
-            let out = read(&message(NOERROR, A, [&chain, &[], &[]])).unwrap();
-            let answers = if ttl_s > 0 { 17 } else { 16 };
-            assert_eq!((out.answer().answers, out.answer().ttl_s), (answers, ttl_s), "{aliases}");
+            assert_eq!(fault(&message(NOERROR, A, [&chain, &[], &[]])), expected, "{aliases}");
         }
+        // One that leads to another name, and says nothing of it, is none either; nor is one that names other servers.
+        let dangling = [alias("a.example", "b.test")];
+        assert_eq!(fault(&message(NOERROR, A, [&dangling, &[], &[]])), Some(Fault::Alias));
+        assert_eq!(fault(&message(NOERROR, A, [&dangling, &[soa("test", 60, 60)], &[]])), None);
+        let referral = [record(&wire("example"), NS, 60, &wire("ns.example"))];
+        assert_eq!(fault(&message([0x81, 0], A, [&[], &referral, &[]])), failed);
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! whole of it.
 
 pub mod cache;
+pub mod dress;
 pub mod exchange;
 pub mod in_flight;
 pub mod message;
@@ -18,10 +19,11 @@ pub mod routes;
 pub mod sanitize;
 pub mod servers;
 pub mod settings;
+pub mod upstream;
 
 use std::sync::Arc;
 
-use cache::{Cache, DOWN_RECHECK_S, FAILURE_RECHECK_S, Limits, State};
+use cache::{Cache, DOWN_RECHECK_S, FAILURE_RECHECK_S, Found, Limits, State};
 use in_flight::Failure;
 use question::{Answer, OwnedQuestion, Question};
 use routes::{Route, Routes};
@@ -158,6 +160,17 @@ impl Resolver {
         }
     }
 
+    /// What is known without signatures of a `question` that could not be answered with them, be it over: an answer, its age and whether
+    /// it is stale. That is better than nothing.
+    #[cold]
+    pub fn seek_unsigned(&mut self, question: &Question<'_>) -> Option<(Answer<'_>, u32, bool)> {
+        let unsigned = Question { dnssec_ok: false, ..*question };
+        let found = if question.dnssec_ok { self.cache.find(&unsigned, self.now_s) } else { None };
+        let Found { answer, age_s, state } = found?;
+        let is_answer = matches!(answer.rcode, rcode::NOERROR | rcode::NXDOMAIN);
+        is_answer.then_some((answer, age_s, matches!(state, State::Stale { .. })))
+    }
+
     /// Where an upstream's answer is read into.
     pub fn buffer(&mut self) -> &mut AnswerBuffer {
         &mut self.buffer
@@ -165,6 +178,8 @@ impl Resolver {
 
     /// Keeps the answer to `question` that is in the buffer, as it may be kept, and has it at hand for those who wait.
     pub fn take_answer(&mut self, question: OwnedQuestion) {
+        self.buffer.keep_negative(self.cache.negative_ttl_s());
+        self.buffer.raise_ttls(self.cache.min_ttl_s());
         // Nobody shall keep it for longer than we would.
         self.buffer.limit_ttls(self.cache.max_ttl_s(&self.buffer.answer()));
         self.cache.insert(&question.get(), &self.buffer.answer(), self.now_s);
@@ -177,7 +192,7 @@ impl Resolver {
         let recheck_s = if failure == Failure::NobodyThere { DOWN_RECHECK_S } else { FAILURE_RECHECK_S };
         self.cache.note_failure(&it, self.now_s, recheck_s);
         self.outcome = None;
-        if self.has_stale(&it) {
+        if self.is_stale(&it) {
             return;
         }
         // What is due to us, and not to the name, may be over with the next question.
@@ -187,14 +202,22 @@ impl Resolver {
         self.outcome = Some((question, Outcome::Failed(failure)));
     }
 
-    /// Whether something stale is there for `question`.
+    /// Whether something stale is there for `question`, with signatures or without.
     pub fn has_stale(&mut self, question: &Question<'_>) -> bool {
+        self.is_stale(question) || self.seek_unsigned(question).is_some()
+    }
+
+    fn is_stale(&mut self, question: &Question<'_>) -> bool {
         self.cache.find(question, self.now_s).is_some_and(|found| matches!(found.state, State::Stale { .. }))
     }
 
-    /// Those who wait have waited for long: what is stale may be used from now on.
-    pub fn allow_stale(&mut self, question: &Question<'_>) {
-        self.cache.note_failure(question, self.now_s, FAILURE_RECHECK_S);
+    /// Those who wait have waited for long, or all servers are down: what is stale may be used from now on.
+    pub fn allow_stale(&mut self, question: &Question<'_>, all_down: bool) {
+        let recheck_s = if all_down { DOWN_RECHECK_S } else { FAILURE_RECHECK_S };
+        self.cache.note_failure(question, self.now_s, recheck_s);
+        if !self.is_stale(question) {
+            self.outcome = Some((question.into(), Outcome::Failed(Failure::NoAnswer)));
+        }
     }
 
     /// Nobody waits any more for what has just become known.

@@ -6,7 +6,7 @@
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::time::Duration;
 
-use super::settings::{DNS_PORT, Upstream, check_address, is_own};
+use super::upstream::{DNS_PORT, Upstream, check_address, is_own};
 
 /// The keywords that say nothing to us.
 const IGNORED: [&str; 3] = ["domain", "search", "sortlist"];

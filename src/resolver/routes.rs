@@ -5,7 +5,9 @@
 use std::sync::Arc;
 
 use super::meter::Meter;
-use super::settings::{Upstream, Upstreams};
+use super::settings::Upstreams;
+use super::upstream::Upstream;
+use crate::wire::name::{Name, suffix_at};
 
 /// A server, and what the workers count of it, each its own.
 #[derive(Clone)]
@@ -44,6 +46,8 @@ pub struct Routes {
     pub servers: Vec<Measured>,
     /// Servers that are asked for the same names, by their numbers: first those for everything else, then those of each domain.
     pub groups: Vec<Vec<u16>>,
+    /// Our own domains: nobody is asked for them, wherever an alias leads.
+    pub own: Vec<Name>,
     /// Grows with each change.
     pub generation: u64,
 }
@@ -52,7 +56,8 @@ impl Routes {
     /// Those to these `upstreams`, for so many workers. What was counted `before` of servers that are still there goes on.
     #[must_use]
     pub fn new(upstreams: Upstreams, workers: usize, before: &Self) -> Self {
-        let mut routes = Self { generation: before.generation + 1, ..Self::default() };
+        let mut routes =
+            Self { generation: before.generation + 1, own: before.own.clone(), ..Self::default() };
         let groups = [upstreams.general()].into_iter();
         for group in groups.chain(upstreams.forwards().iter().map(|forward| &*forward.upstreams)) {
             let numbers = group.iter().map(|upstream| routes.number_of(upstream, workers, before)).collect();
@@ -75,7 +80,20 @@ impl Routes {
         u16::try_from(number).unwrap_or(u16::MAX)
     }
 
-    /// Who is asked for `name`, lower-cased in wire form.
+    /// The group of those who are asked for `name`, in wire form and any case, if an alias leads there.
+    #[must_use]
+    pub fn group_of(&self, name: &[u8]) -> Option<u16> {
+        let is_in = |own: &Name| suffix_at(name, own.as_wire(), <[u8]>::eq_ignore_ascii_case).is_some();
+        if self.own.iter().any(is_in) {
+            return None;
+        }
+        match self.route(name) {
+            Route::Forward(group) | Route::Default(group) => Some(group),
+            Route::Nobody => None,
+        }
+    }
+
+    /// Who is asked for `name`, in wire form and any case.
     #[must_use]
     pub fn route(&self, name: &[u8]) -> Route {
         match self.upstreams.forward_of(name) {
@@ -94,7 +112,6 @@ mod tests {
     use super::super::meter::Count;
     use super::super::settings::Forward;
     use super::*;
-    use crate::wire::name::Name;
 
     fn wire(name: &str) -> Vec<u8> {
         Name::from_text(name).unwrap().as_wire().to_vec()

@@ -7,16 +7,18 @@
 
 use super::question::{Answer, Question};
 use super::rewrite::{Malformed, Place, Writer};
+use super::upstream::is_near;
 use crate::wire::edns;
 use crate::wire::header::{self, rcode, u16_at};
 use crate::wire::message::{expand_name_into, records};
 use crate::wire::name::{HashSeed, MAX_LEN, QueryName, suffix_at};
+use crate::wire::query::skip_name;
 use crate::wire::record::{CLASS_IN, rtype};
 
 /// Records of a message at most: more than as many addresses as fit in the longest one.
 pub const MAX_RECORDS: usize = crate::limits::MAX_UPSTREAM_RECORDS;
 
-/// Aliases in a row that are followed at most, as other resolvers do.
+/// Aliases in a row that are followed at most.
 pub const MAX_ALIASES: usize = crate::limits::MAX_UPSTREAM_ALIASES;
 
 /// What an upstream says in its OPT record.
@@ -35,6 +37,21 @@ enum End {
     Nothing,
     /// Nowhere: it goes round in circles, or on for too long.
     Lost,
+    /// With a name that others are asked for.
+    Outside,
+}
+
+/// How far a message has led.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reached {
+    /// To an answer: records, or that there are none.
+    End,
+    /// To another name, of which it does not say what there is, or is not to say it.
+    Alias,
+    /// Nowhere: the aliases go round in circles, or on for too long.
+    Circle,
+    /// To other servers: the one that was asked does not answer itself.
+    Referral,
 }
 
 /// An answer as it can be passed on, and the room for making it. It is kept and filled anew for each message, and allocates
@@ -47,7 +64,7 @@ enum End {
 /// the NSEC and NSEC3 records of the zone. All else is left out.
 ///
 /// A TTL with its top bit set is 0 (RFC 2181 §8). That of an SOA record is no more than its MINIMUM field (RFC 2308 §5).
-/// A negative answer without such a record may not be kept (§5), nor may one whose chain leads nowhere: its `ttl_s` is 0.
+/// A negative answer without such a record may not be kept (§5): its `ttl_s` is 0.
 pub struct AnswerBuffer {
     rcode: u8,
     authenticated: bool,
@@ -59,6 +76,8 @@ pub struct AnswerBuffer {
     /// So many are of the answer section.
     answer_places: usize,
     folded: QueryName,
+    /// There was an OPT record.
+    has_opt: bool,
     /// Nobody outside knows it, so that names with the same hash are the same.
     seed: HashSeed,
 }
@@ -74,6 +93,7 @@ impl Default for AnswerBuffer {
             places: Vec::new(),
             answer_places: 0,
             folded: QueryName::default(),
+            has_opt: false,
             seed: HashSeed::random(),
         }
     }
@@ -94,16 +114,58 @@ impl AnswerBuffer {
         }
     }
 
+    /// Whether the message that was read last had an OPT record.
+    #[must_use]
+    pub fn has_opt(&self) -> bool {
+        self.has_opt
+    }
+
+    /// Whether there is an address among its records that is not reached from everywhere.
+    #[must_use]
+    pub fn has_near_address(&self) -> bool {
+        let Writer { records, ttls_at, .. } = &self.writer;
+        ttls_at.as_chunks::<2>().0.iter().any(|at| {
+            let at = usize::from(u16::from_be_bytes(*at));
+            let rtype = at.checked_sub(4).and_then(|at| records.get(at..at + 2));
+            let data = records.get(at + 6..).unwrap_or_default();
+            match rtype.map(|rtype| u16_at(rtype, 0)) {
+                Some(rtype::A) => data.first_chunk::<4>().is_some_and(|v4| is_near((*v4).into())),
+                Some(rtype::AAAA) => data.first_chunk::<16>().is_some_and(|v6| is_near((*v6).into())),
+                _ => false,
+            }
+        })
+    }
+
+    /// Has a negative answer that says nothing of its time kept for so long.
+    pub fn keep_negative(&mut self, ttl_s: u32) {
+        let is_negative = self.rcode == rcode::NXDOMAIN || self.answers == 0;
+        if is_negative && self.writer.count() == self.answers {
+            self.ttl_s = ttl_s;
+        }
+    }
+
+    /// Makes TTLs that are shorter than that so long, but for an answer that may not be kept at all.
+    pub fn raise_ttls(&mut self, min_s: u32) {
+        if min_s == 0 || self.ttl_s == 0 {
+            return;
+        }
+        self.change_ttls(|ttl_s| ttl_s.max(min_s));
+    }
+
     /// Makes TTLs that are longer than that so long.
     pub fn limit_ttls(&mut self, max_s: u32) {
+        self.change_ttls(|ttl_s| ttl_s.min(max_s));
+    }
+
+    fn change_ttls(&mut self, change: impl Fn(u32) -> u32) {
         let Writer { records, ttls_at, .. } = &mut self.writer;
         for at in ttls_at.as_chunks::<2>().0 {
             let at = usize::from(u16::from_be_bytes(*at));
             if let Some(ttl) = records.get_mut(at..).and_then(|ttl| ttl.first_chunk_mut::<4>()) {
-                *ttl = u32::from_be_bytes(*ttl).min(max_s).to_be_bytes();
+                *ttl = change(u32::from_be_bytes(*ttl)).to_be_bytes();
             }
         }
-        self.ttl_s = self.ttl_s.min(max_s);
+        self.ttl_s = change(self.ttl_s);
     }
 
     /// Notes where the records of `message` stand, and reads its OPT record. Bytes behind the last record mean nothing.
@@ -116,6 +178,7 @@ impl AnswerBuffer {
         }
         self.places.clear();
         self.answer_places = 0;
+        self.has_opt = false;
         let (mut opt, mut seen) = (None, 0);
         for record in records(message) {
             let (in_answers, in_additionals) = (seen < answers, seen >= answers + authorities);
@@ -138,29 +201,98 @@ impl AnswerBuffer {
                 self.answer_places += usize::from(in_answers);
             }
         }
+        self.has_opt = opt.is_some();
         if seen == total { Ok(opt) } else { Err(Malformed) }
     }
 
     /// Makes the answer of the records that were [collected](Self::collect) from `message`, which has these `flags` and, in
-    /// front, this `question`.
+    /// front, this `question`, as far as its servers are whom to ask, as `is_theirs` says of a name.
+    ///
+    /// # Errors
+    /// If it is broken; or if it is incomplete: then it has led to another [name](Self::last_name).
     pub(super) fn sanitize(
         &mut self,
         message: &[u8],
         question: &Question<'_>,
         flags: [u8; 2],
-    ) -> Result<(), Malformed> {
-        self.rcode = flags[1] & header::RCODE_MASK;
-        self.authenticated = flags[1] & header::AD != 0;
+        is_theirs: impl Fn(&[u8]) -> bool,
+    ) -> Result<Reached, Malformed> {
         // Its case is the one that the upstream has repeated: that is what pointers of the upstream mean.
         let name = message.get(header::LEN..header::LEN + question.name.len()).ok_or(Malformed)?;
         let hash = self.hash(name)?;
         self.writer.begin(name, hash);
-        self.hash_owners(message, hash)?;
-        let end = self.follow(message, question)?;
-        self.answers = self.writer.count();
+        self.authenticated = true;
+        self.go_on(message, question, flags, is_theirs)
+    }
+
+    /// The same where the answers of `before` have led to the name that `message` is about.
+    pub(super) fn sanitize_behind(
+        &mut self,
+        before: &[Box<[u8]>],
+        message: &[u8],
+        question: &Question<'_>,
+        flags: [u8; 2],
+        is_theirs: impl Fn(&[u8]) -> bool,
+    ) -> Result<Reached, Malformed> {
+        for (i, earlier) in before.iter().enumerate() {
+            self.collect(earlier)?;
+            let name_len = skip_name(earlier, header::LEN).ok_or(Malformed)? - header::LEN;
+            if i == 0 {
+                let name = &earlier[header::LEN..][..name_len];
+                let hash = self.hash(name)?;
+                self.writer.begin(name, hash);
+                self.authenticated = true;
+            }
+            let next = before.get(i + 1).map_or(message, |it| it);
+            let next_len = skip_name(next, header::LEN).ok_or(Malformed)? - header::LEN;
+            let next_name = &next[header::LEN..][..next_len];
+            self.authenticated &= earlier[3] & header::AD != 0;
+            self.rcode = rcode::NOERROR;
+            self.hash_owners(earlier)?;
+            self.follow(earlier, question, |name| !name.eq_ignore_ascii_case(next_name))?;
+        }
+        self.collect(message)?;
+        self.go_on(message, question, flags, is_theirs)
+    }
+
+    /// Follows the chain through `message` from where it has got to.
+    fn go_on(
+        &mut self,
+        message: &[u8],
+        question: &Question<'_>,
+        flags: [u8; 2],
+        is_theirs: impl Fn(&[u8]) -> bool,
+    ) -> Result<Reached, Malformed> {
+        self.rcode = flags[1] & header::RCODE_MASK;
+        self.authenticated &= flags[1] & header::AD != 0;
+        self.hash_owners(message)?;
+        let links = self.writer.chain.len();
+        let end = self.follow(message, question, is_theirs)?;
+        (self.answers, self.ttl_s) = (self.writer.count(), 0);
+        match end {
+            End::Lost => return Ok(Reached::Circle),
+            End::Outside => return Ok(Reached::Alias),
+            End::Records | End::Nothing => {}
+        }
         let has_soa = self.write_authority(message, question, end)?;
         self.ttl_s = if end == End::Records || has_soa { self.writer.min_ttl_s } else { 0 };
-        Ok(())
+        if end == End::Nothing && !has_soa && self.rcode == rcode::NOERROR {
+            if self.writer.chain.len() > links {
+                return Ok(Reached::Alias);
+            }
+            let is_recursive = flags[1] & header::RA != 0 || flags[0] & header::AA != 0;
+            let authorities = &self.places[self.answer_places..];
+            if !is_recursive && authorities.iter().any(|place| place.rtype == rtype::NS) {
+                return Ok(Reached::Referral);
+            }
+        }
+        Ok(Reached::End)
+    }
+
+    /// The name that the chain of aliases has led to.
+    #[must_use]
+    pub fn last_name(&self) -> &[u8] {
+        self.writer.last().name()
     }
 
     fn hash(&mut self, name: &[u8]) -> Result<u64, Malformed> {
@@ -168,10 +300,10 @@ impl AnswerBuffer {
         Ok(self.folded.hash())
     }
 
-    /// Hashes the owners in the answer section; the question's name has this `hash`.
-    fn hash_owners(&mut self, message: &[u8], hash: u64) -> Result<(), Malformed> {
+    /// Hashes the owners in the answer section; the message's question is the last name of the chain.
+    fn hash_owners(&mut self, message: &[u8]) -> Result<(), Malformed> {
         // Most owners point to where the one before them does, or to the question.
-        let mut last = (header::LEN, hash);
+        let mut last = (header::LEN, self.writer.last().hash);
         for i in 0..self.answer_places {
             let owner_at = usize::from(self.places[i].owner_at);
             let points = message[owner_at] >= 0xc0;
@@ -186,8 +318,13 @@ impl AnswerBuffer {
         Ok(())
     }
 
-    /// Follows the chain and writes what is on it.
-    fn follow(&mut self, message: &[u8], question: &Question<'_>) -> Result<End, Malformed> {
+    /// Follows the chain, as long as its names are those of the servers that have said so, and writes what is on it.
+    fn follow(
+        &mut self,
+        message: &[u8],
+        question: &Question<'_>,
+        is_theirs: impl Fn(&[u8]) -> bool,
+    ) -> Result<End, Malformed> {
         let qtype = question.qtype;
         let is_wanted = |place: &Place| qtype == rtype::ANY || place.rtype == qtype;
         loop {
@@ -211,6 +348,9 @@ impl AnswerBuffer {
                 || !self.write_alias(message, alias, question.dnssec_ok)?
             {
                 return Ok(End::Lost);
+            }
+            if !is_theirs(self.writer.last().name()) {
+                return Ok(End::Outside);
             }
         }
     }
@@ -326,7 +466,7 @@ mod tests {
             let message = [&message[..], record].concat();
             let mut out = AnswerBuffer::default();
             assert!(out.collect(&message).is_ok());
-            assert_eq!(out.sanitize(&message, &question, [0x81, 0x80]), Ok(()));
+            assert_eq!(out.sanitize(&message, &question, [0x81, 0x80], |_| true), Ok(Reached::End));
             out.limit_ttls(limit_s);
             let answer = out.answer();
             assert_eq!((answer.ttl_s, &answer.records[6..10]), (ttl_s, &ttl_s.to_be_bytes()[..]));
@@ -349,7 +489,7 @@ mod tests {
         let places = [9, 1, 9].map(|addresses| {
             let message = message(addresses);
             assert!(out.collect(&message).is_ok());
-            assert_eq!(out.sanitize(&message, &question, [0x81, 0x80]), Ok(()));
+            assert_eq!(out.sanitize(&message, &question, [0x81, 0x80], |_| true), Ok(Reached::End));
             assert_eq!(out.answer().answers, u16::from(1 + addresses));
             let writer = &out.writer;
             (out.places.as_ptr(), writer.chain.as_ptr(), writer.records.as_ptr(), writer.ttls_at.as_ptr())

@@ -46,6 +46,14 @@ pub mod rtype {
     pub const NSEC: u16 = 47;
     /// The same of hashed names (RFC 5155).
     pub const NSEC3: u16 = 50;
+    /// Key of a zone's parent that its own is vouched for by (RFC 4034 §5).
+    pub const DS: u16 = 43;
+    /// Key of a zone (RFC 4034 §2).
+    pub const DNSKEY: u16 = 48;
+    /// How a service is reached (RFC 9460).
+    pub const SVCB: u16 = 64;
+    /// The same for HTTP (RFC 9460 §9).
+    pub const HTTPS: u16 = 65;
     /// Transaction signature (RFC 8945), the last record of a message.
     pub const TSIG: u16 = 250;
     /// Incremental zone transfer (RFC 1995), in questions only.
@@ -98,12 +106,12 @@ pub mod rtype {
         ("DNAME", DNAME),
         ("SINK", 40),
         ("APL", 42),
-        ("DS", 43),
+        ("DS", DS),
         ("SSHFP", 44),
         ("IPSECKEY", 45),
         ("RRSIG", RRSIG),
         ("NSEC", NSEC),
-        ("DNSKEY", 48),
+        ("DNSKEY", DNSKEY),
         ("DHCID", 49),
         ("NSEC3", NSEC3),
         ("NSEC3PARAM", 51),
@@ -118,8 +126,8 @@ pub mod rtype {
         ("OPENPGPKEY", 61),
         ("CSYNC", 62),
         ("ZONEMD", 63),
-        ("SVCB", 64),
-        ("HTTPS", 65),
+        ("SVCB", SVCB),
+        ("HTTPS", HTTPS),
         ("DSYNC", 66),
         ("SPF", 99),
         ("UINFO", 100),

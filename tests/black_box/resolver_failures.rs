@@ -56,7 +56,7 @@ fn what_is_known_outlives_its_upstream_and_the_rest_fails_at_once() {
         return;
     }
     let mut unbound = Upstream::unbound(Spot::Anywhere, &zone(), "");
-    let server = forwarder(&["--upstream", &unbound.at()]);
+    let server = forwarder(&["--fail-fast", "--upstream", &unbound.at()]);
     let (short, nobody) = (format!("short.{ZONE}"), format!("nobody.{ZONE}"));
     let mut names = Names(0);
     // Once it hangs, and once its port is closed.
@@ -104,7 +104,7 @@ fn without_an_upstream_at_the_start_questions_fail_and_then_do_not() {
     }
     let mut unbound = Upstream::unbound(Spot::Anywhere, &zone(), "");
     unbound.kill();
-    let server = forwarder(&["--upstream", &unbound.at()]);
+    let server = forwarder(&["--fail-fast", "--upstream", &unbound.at()]);
     let mut names = Names(0);
     wait_for_failure(&server, &mut names);
     unbound.restart();

@@ -161,8 +161,7 @@ fn strange_answers_are_told_as_far_as_they_are_sound() {
     let server = serve(&upstream, &[]);
     let before = memory_kib(&server);
     let circle = ask(&server, "circle.example");
-    assert!(circle.rcode() == rcode::NOERROR && circle.addresses().is_empty());
-    assert_eq!(answers(&circle.message).count(), 2, "both aliases, once");
+    assert!(circle.rcode() == rcode::SERVFAIL && answers(&circle.message).count() == 0);
     assert_eq!(ask(&server, "trailing.example").addresses(), [(300, TRUE)]);
     for name in ["pointers.example", "counts.example"] {
         assert_eq!(ask(&server, name).rcode(), rcode::SERVFAIL);
@@ -173,8 +172,10 @@ fn strange_answers_are_told_as_far_as_they_are_sound() {
             assert!(upstream.asked(name) >= times, "it is not kept");
         }
     }
-    ask(&server, "circle.example");
-    assert!(upstream.asked("circle.example") >= 2, "what leads nowhere is not kept");
+    wait_until("what leads nowhere is kept for a second alone", || {
+        ask(&server, "circle.example");
+        upstream.asked("circle.example") >= 2
+    });
     let more = memory_kib(&server).saturating_sub(before);
     assert!(more < MORE_KIB, "{more} KiB more");
 }
@@ -189,9 +190,17 @@ fn who_is_slow_is_waited_for_and_who_is_silent_is_not() {
     assert!(slow.after >= Duration::from_secs(1), "{:?}", slow.after);
     let silent = ask(&server, "silent.example");
     assert!(silent.rcode() == rcode::SERVFAIL && silent.after < Duration::from_secs(10));
-    let again = ask(&server, "silent-2.example");
-    assert!(again.rcode() == rcode::SERVFAIL && again.after < silent.after, "it is known by now");
-    is_well(&server, "good-2.example");
+    // That it is silent to some names says nothing of others, also while these are waited for.
+    thread::scope(|scope| {
+        let again = scope.spawn(|| ask(&server, "silent-2.example"));
+        for i in 0..20 {
+            let good = ask(&server, &format!("good-{i}.example"));
+            assert!(good.addresses() == [(300, TRUE)] && good.after < silent.after / 2, "{:?}", good.after);
+            thread::sleep(Duration::from_millis(100));
+        }
+        let again = again.join().unwrap();
+        assert!(again.rcode() == rcode::SERVFAIL && again.after < Duration::from_secs(10));
+    });
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::Path;
 use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
@@ -35,6 +36,10 @@ fn certify(directory: &Path) {
 struct Tap {
     address: SocketAddr,
     connections: Arc<Mutex<Vec<Vec<u8>>>>,
+    /// Connections below this number are silent: what is said on them is lost, either way.
+    silent_below: Arc<AtomicUsize>,
+    /// Of so many more each ends with the first that is said after its handshake.
+    resets: Arc<AtomicUsize>,
     /// At the same port, for what should not come there.
     udp: UdpSocket,
 }
@@ -49,7 +54,15 @@ impl Tap {
         };
         udp.set_nonblocking(true).unwrap();
         let (address, connections) = (listener.local_addr().unwrap(), Arc::new(Mutex::new(Vec::new())));
-        let notes = Arc::clone(&connections);
+        let (silent_below, resets) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let it = Self {
+            address,
+            connections: Arc::clone(&connections),
+            silent_below: Arc::clone(&silent_below),
+            resets: Arc::clone(&resets),
+            udp,
+        };
+        let notes = connections;
         thread::spawn(move || {
             for client in listener.incoming().map_while(Result::ok) {
                 // The client sees it if nobody is there.
@@ -58,13 +71,30 @@ impl Tap {
                 notes.lock().unwrap().push(Vec::new());
                 let (notes, back) =
                     (Arc::clone(&notes), (server.try_clone().unwrap(), client.try_clone().unwrap()));
+                let (there, here) = (Arc::clone(&silent_below), Arc::clone(&silent_below));
+                let resets = Arc::clone(&resets);
+                let mut messages = 0;
                 thread::spawn(move || {
-                    copy(client, server, |bytes| notes.lock().unwrap()[number].extend(bytes))
+                    copy(client, server, |bytes| {
+                        notes.lock().unwrap()[number].extend(bytes);
+                        messages += 1;
+                        // The first two are of the handshake.
+                        let less = |left: usize| left.checked_sub(1);
+                        let order = Ordering::Relaxed;
+                        if messages > 2 && resets.fetch_update(order, order, less).is_ok() {
+                            return Fate::End;
+                        }
+                        if number < there.load(order) { Fate::Lost } else { Fate::Passed }
+                    })
                 });
-                thread::spawn(move || copy(back.0, back.1, |_| {}));
+                thread::spawn(move || {
+                    copy(back.0, back.1, |_| {
+                        if number < here.load(Ordering::Relaxed) { Fate::Lost } else { Fate::Passed }
+                    })
+                });
             }
         });
-        Self { address, connections, udp }
+        it
     }
 
     /// What was said on each of the connections.
@@ -83,12 +113,20 @@ impl Tap {
     }
 }
 
-fn copy(mut from: TcpStream, mut to: TcpStream, mut note: impl FnMut(&[u8])) {
+/// What becomes of what is said.
+enum Fate {
+    Passed,
+    Lost,
+    End,
+}
+
+fn copy(mut from: TcpStream, mut to: TcpStream, mut note: impl FnMut(&[u8]) -> Fate) {
     let mut buffer = [0; 4096];
     while let Ok(len @ 1..) = from.read(&mut buffer) {
-        note(&buffer[..len]);
-        if to.write_all(&buffer[..len]).is_err() {
-            break;
+        match note(&buffer[..len]) {
+            Fate::Passed if to.write_all(&buffer[..len]).is_err() => break,
+            Fate::Passed | Fate::Lost => {}
+            Fate::End => break,
         }
     }
     let _ = (from.shutdown(Shutdown::Both), to.shutdown(Shutdown::Both));
@@ -298,4 +336,26 @@ fn another_connection_is_made_when_the_upstream_is_back() {
     unbound.restart();
     wait_until("there are answers again", || ask_another().status == "NOERROR");
     assert!(tap.said().len() >= 2 && tap.is_secret());
+}
+
+#[test]
+fn connections_that_fall_silent_or_break_cost_no_question() {
+    let Some((directory, _unbound, tap)) = upstream() else { return };
+    let server = forwarder(&tap, "", &directory, "authority.pem");
+    let mut number = 0;
+    let mut lost = |count| {
+        let names = (0..count).map(|_| {
+            number += 1;
+            format!("n{number}.any.{ZONE}")
+        });
+        names.filter(|name| Told::dig(server.address, &[name]).answer.len() != 1).count()
+    };
+    assert_eq!(lost(10), 0);
+    tap.silent_below.store(tap.said().len(), Ordering::Relaxed);
+    assert_eq!(lost(40), 0, "it was silent");
+    for _ in 0..6 {
+        tap.resets.store(1, Ordering::Relaxed);
+        assert_eq!(lost(1), 0, "it broke");
+    }
+    assert!(tap.said().len() > 2 && tap.is_secret());
 }

@@ -91,6 +91,20 @@ impl Upstream {
         Self::start(spot, UNBOUND, "start of service", file)
     }
 
+    /// Unbound with nothing but this in its configuration.
+    pub(crate) fn validating_unbound(spot: Spot<'_>, more: &str) -> Self {
+        Self::start(spot, UNBOUND, "start of service", |address, directory| {
+            let (ip, port, dir) = (address.ip(), address.port(), directory.display());
+            let config = format!(
+                "server:\n interface: {ip}@{port}\n num-threads: 1\n do-daemonize: no\n use-syslog: no\n logfile: \"\"\n \
+                 username: \"\"\n chroot: \"\"\n directory: \"{dir}\"\n pidfile: \"\"\n do-not-query-localhost: no\n{more}\
+                 remote-control:\n control-enable: no\n"
+            );
+            fs::write(directory.join("config"), config).unwrap();
+            vec!["-d".into(), "-c".into(), format!("{dir}/config")]
+        })
+    }
+
     /// Knot, with these zones.
     pub(crate) fn knot(zones: &[(&str, &str)]) -> Self {
         Self::start(Spot::Anywhere, KNOT, "server started", |address, directory| {
@@ -102,8 +116,8 @@ impl Upstream {
                  zonefile-sync: -1\n    journal-content: none\nzone:\n"
             );
             for (domain, zone) in zones {
-                fs::write(directory.join(domain), zone).unwrap();
-                config += &format!("  - domain: {domain}\n    file: {domain}\n");
+                fs::write(directory.join(format!("{domain}zone")), zone).unwrap();
+                config += &format!("  - domain: {domain}\n    file: {domain}zone\n");
             }
             fs::write(directory.join("config"), config).unwrap();
             vec!["--config".into(), format!("{dir}/config")]

@@ -5,11 +5,14 @@
 
 mod message;
 mod script;
+mod simulation;
 mod world;
 
 use std::fs;
 use std::path::Path;
 use std::time::Duration;
+
+use redbreast::resolver::settings::Order;
 
 use script::{Line, What, parse};
 use world::{Settings, World};
@@ -27,6 +30,11 @@ fn run(text: &str) -> Result<(), (usize, String)> {
         max_stale: Duration::from_secs(86_400),
         seed: 1,
         rotate: false,
+        order: Order::Fastest,
+        rebind_protection: None,
+        min_ttl: Duration::ZERO,
+        negative_ttl: Duration::from_secs(5),
+        fail_fast: false,
         mix_case: false,
     };
     let begin = lines.iter().position(|line| !set(&mut settings, &line.what)).unwrap_or(lines.len());
@@ -61,6 +69,11 @@ fn set(settings: &mut Settings, what: &What) -> bool {
         What::MaxStale(time) => settings.max_stale = time,
         What::Seed(seed) => settings.seed = seed,
         What::Rotate => settings.rotate = true,
+        What::Order(order) => settings.order = order,
+        What::RebindProtection(but) => settings.rebind_protection = Some(but),
+        What::MinTtl(time) => settings.min_ttl = time,
+        What::NegativeTtl(time) => settings.negative_ttl = time,
+        What::FailFast => settings.fail_fast = true,
         What::MixCase => settings.mix_case = true,
         _ => return false,
     }
@@ -74,20 +87,30 @@ fn act(world: &mut World, line: &Line) -> Result<(), String> {
         | What::MaxStale(_)
         | What::Seed(_)
         | What::Rotate
+        | What::Order(_)
+        | What::RebindProtection(_)
+        | What::MinTtl(_)
+        | What::NegativeTtl(_)
+        | What::FailFast
         | What::MixCase => {
             return Err("this has to be said before anything happens".into());
         }
         What::Upstreams(upstreams) => world.change_upstreams(upstreams),
-        What::Asks { client, question } => world.client_asks(client, &question),
+        What::Asks { client, question, dnssec_ok, checking_disabled } => {
+            world.client_asks(client, &question, (dnssec_ok, checking_disabled));
+        }
         What::Crowd { count, question, every } => world.crowd_asks(count, &question, every),
         What::Answers { server, question, lies, message } => {
             world.server_answers(&server, &question, &lies, &message)?;
         }
-        What::Always { server, crowd, after, message } => world.always(server, crowd, after, message),
+        What::Always { server, whose, after, message } => world.always(server, whose, after, message),
+        What::AlwaysRefuses { server } => world.always_refuses(server),
         What::Loses { server, percent } => world.loses(server, percent),
         What::FallsSilent { server } => world.falls_silent(&server),
         What::Refuses { server } => world.server_refuses(&server)?,
         What::StreamBreaks { server, worked } => world.stream_breaks(&server, worked)?,
+        What::StreamSilent { server } => world.stream_falls_silent(&server)?,
+        What::AlwaysCloses { server } => world.always_closes(server),
         What::Nothing => {}
         What::Expected(output) => {
             let at = world.outputs.iter().position(|it| *it == output);

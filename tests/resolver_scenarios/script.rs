@@ -5,7 +5,9 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use redbreast::resolver::settings::{Forward, Upstream};
+use redbreast::resolver::settings::{Forward, Order};
+use redbreast::resolver::upstream::Upstream;
+use redbreast::wire::name::Name;
 use redbreast::wire::record::rtype;
 
 use crate::message::{Message, read, wire};
@@ -28,11 +30,13 @@ pub(crate) enum Lie {
     Broken,
     TrailingBytes,
     NoEdns,
+    /// It says that it does no recursion.
+    NoRecursion,
     /// To the first of what was asked of the server, and not to the last.
     Late,
 }
 
-const LIES: [(&str, Lie); 9] = [
+const LIES: [(&str, Lie); 10] = [
     ("wrong id", Lie::WrongId),
     ("wrong port", Lie::WrongPort),
     ("wrong name", Lie::WrongName),
@@ -41,8 +45,17 @@ const LIES: [(&str, Lie); 9] = [
     ("broken", Lie::Broken),
     ("trailing bytes", Lie::TrailingBytes),
     ("no EDNS", Lie::NoEdns),
+    ("no recursion", Lie::NoRecursion),
     ("late", Lie::Late),
 ];
+
+/// To which questions a server always answers the same.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Whose {
+    All,
+    Crowd,
+    Type(String),
+}
 
 /// What a line says.
 #[derive(Clone, Debug)]
@@ -53,10 +66,18 @@ pub(crate) enum What {
     MaxStale(Duration),
     Seed(u64),
     Rotate,
+    Order(Order),
+    RebindProtection(Vec<Name>),
+    MinTtl(Duration),
+    NegativeTtl(Duration),
+    FailFast,
     MixCase,
     Asks {
         client: u8,
         question: Question,
+        /// The flags DO and CD.
+        dnssec_ok: bool,
+        checking_disabled: bool,
     },
     /// So many clients ask, one after the other; a `*` in the name is the number of each.
     Crowd {
@@ -70,10 +91,9 @@ pub(crate) enum What {
         lies: Vec<Lie>,
         message: Message,
     },
-    /// Only what the `crowd` asks, or all.
     Always {
         server: String,
-        crowd: bool,
+        whose: Whose,
         after: Duration,
         message: Message,
     },
@@ -87,9 +107,18 @@ pub(crate) enum What {
     Refuses {
         server: String,
     },
+    AlwaysRefuses {
+        server: String,
+    },
     StreamBreaks {
         server: String,
         worked: bool,
+    },
+    StreamSilent {
+        server: String,
+    },
+    AlwaysCloses {
+        server: String,
     },
     Nothing,
     /// This has to be among what has come out.
@@ -186,22 +215,33 @@ fn statement(text: &str) -> Result<What, String> {
         ["max-stale", time] => What::MaxStale(duration(time)?),
         ["seed", seed] => What::Seed(read(seed, "a number")?),
         ["rotate"] => What::Rotate,
+        ["order", "listed"] => What::Order(Order::Listed),
+        ["order", "fallback"] => What::Order(Order::Fallback),
+        ["rebind-protection", ref but @ ..] => {
+            let name = |text: &&str| Name::from_text(text).map_err(|error| format!("`{text}`: {error}"));
+            What::RebindProtection(but.iter().map(name).collect::<Result<_, _>>()?)
+        }
+        ["min-ttl", time] => What::MinTtl(duration(time)?),
+        ["negative-ttl", time] => What::NegativeTtl(duration(time)?),
+        ["fail-fast"] => What::FailFast,
         ["mix-case"] => What::MixCase,
         ["nothing"] => What::Nothing,
-        ["client", client, "asks", name, qtype] => {
-            What::Asks { client: read(client, "a client's number")?, question: question(name, qtype)? }
+        ["client", client, "asks", name, qtype, ref flags @ ..] => {
+            let flags: Vec<_> = flags.chunks(2).collect();
+            let known = [["with", "DO"], ["with", "CD"]];
+            if let Some(other) = flags.iter().find(|flag| known.iter().all(|it| it != **flag)) {
+                return Err(format!("nobody asks `{}`", other.join(" ")));
+            }
+            let [dnssec_ok, checking_disabled] = known.map(|it| flags.contains(&&it[..]));
+            let client = read(client, "a client's number")?;
+            What::Asks { client, question: question(name, qtype)?, dnssec_ok, checking_disabled }
         }
         ["client", client, "gets", ref message @ ..] => {
             let client: u8 = read(client, "a client's number")?;
             What::Expected(format!("client {client} gets {}", Message::parse(&message.join(" "))?))
         }
         ["sent", "to", server, name, qtype, ref manner @ ..] => {
-            let Question { name, qtype } = question(name, qtype)?;
-            let manner = manner.join(" ");
-            if !["", "over a stream", "without EDNS", "over a stream without EDNS"].contains(&&*manner) {
-                return Err(format!("nothing is sent `{manner}`"));
-            }
-            What::Expected(format!("sent to {} {name} {qtype} {manner}", upstream(server)?).trim().into())
+            What::Expected(sent(&upstream(server)?, question(name, qtype)?, &manner.join(" "))?)
         }
         [count, "clients", "ask", name, qtype, "every", time] => What::Crowd {
             count: read(count, "a number of clients")?,
@@ -220,12 +260,27 @@ fn statement(text: &str) -> Result<What, String> {
         ["the", "stream", "to", server, "breaks"] => {
             What::StreamBreaks { server: upstream(server)?, worked: false }
         }
+        ["the", "stream", "to", server, "falls", "silent"] => {
+            What::StreamSilent { server: upstream(server)? }
+        }
         ["the", "stream", "to", server, "breaks", "after", "answers"] => {
             What::StreamBreaks { server: upstream(server)?, worked: true }
         }
         [server, ref rest @ ..] if server.parse::<Upstream>().is_ok() => of_server(upstream(server)?, rest)?,
         _ => return Err(format!("`{text}` says nothing; docs/resolver_scenarios.md has what does")),
     })
+}
+
+/// What comes out when a question is sent.
+fn sent(server: &str, Question { name, qtype }: Question, manner: &str) -> Result<String, String> {
+    let mut rest = manner;
+    for known in ["over a stream", "over another stream", "without EDNS", "with DO", "with the option"] {
+        rest = rest.strip_prefix(known).unwrap_or(rest).trim_start();
+    }
+    if !rest.is_empty() {
+        return Err(format!("nothing is sent `{rest}`"));
+    }
+    Ok(format!("sent to {server} {name} {qtype} {manner}").trim().into())
 }
 
 fn percentage(text: &str) -> Result<u8, String> {
@@ -241,10 +296,16 @@ fn of_server(server: String, words: &[&str]) -> Result<What, String> {
             let (question, message) = (question(name, qtype)?, Message::parse(message)?);
             What::Answers { server, question, lies, message }
         }
-        ["always", "answers", "after", time, ref message @ ..] => always(server, false, time, message)?,
+        ["always", "answers", "after", time, ref message @ ..] => always(server, Whose::All, time, message)?,
         ["always", "answers", "the", "crowd", "after", time, ref message @ ..] => {
-            always(server, true, time, message)?
+            always(server, Whose::Crowd, time, message)?
         }
+        ["always", "answers", qtype, "after", time, ref message @ ..] => {
+            rtype::from_text(qtype).ok_or_else(|| format!("`{qtype}` is no type"))?;
+            always(server, Whose::Type(qtype.into()), time, message)?
+        }
+        ["always", "refuses"] => What::AlwaysRefuses { server },
+        ["always", "closes", "after", "an", "answer"] => What::AlwaysCloses { server },
         ["loses", percent] => What::Loses { server, percent: percentage(percent)? },
         ["falls", "silent"] => What::FallsSilent { server },
         ["refuses"] => What::Refuses { server },
@@ -255,9 +316,9 @@ fn of_server(server: String, words: &[&str]) -> Result<What, String> {
     })
 }
 
-fn always(server: String, crowd: bool, time: &str, message: &[&str]) -> Result<What, String> {
+fn always(server: String, whose: Whose, time: &str, message: &[&str]) -> Result<What, String> {
     let (after, message) = (duration(time)?, Message::parse(&message.join(" "))?);
-    Ok(What::Always { server, crowd, after, message })
+    Ok(What::Always { server, whose, after, message })
 }
 
 /// The lies in parentheses at the front, and what is behind them.

@@ -1,5 +1,7 @@
 //! A worker with a resolver, without sockets, at a time of its own.
 
+mod servers;
+
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, HashMap, HashSet, VecDeque};
 use std::net::Ipv4Addr;
@@ -15,22 +17,26 @@ use redbreast::dataplane::identity::Identity;
 use redbreast::resolver::Resolver;
 use redbreast::resolver::cache::Limits;
 use redbreast::resolver::exchange::{Arrival, Arrivals, Exchange};
-use redbreast::resolver::in_flight::{Place, STREAM};
+use redbreast::resolver::in_flight::Place;
 use redbreast::resolver::meter::Count;
 use redbreast::resolver::query::MAX_QUERY_LEN;
 use redbreast::resolver::routes::Routes;
-use redbreast::resolver::settings::{Forward, Upstream, Upstreams};
+use redbreast::resolver::settings::{Forward, Order, Upstreams};
+use redbreast::resolver::upstream::Upstream;
 use redbreast::snapshot::Current;
 use redbreast::table::{Publisher, Table, ZoneSettings};
 use redbreast::wire::cookie::Secrets;
-use redbreast::wire::header::{self, rcode::mnemonic, u16_at};
-use redbreast::wire::message::expand_name;
+use redbreast::wire::header::{self, rcode::mnemonic};
 use redbreast::wire::name::Name;
 use redbreast::wire::record::rtype;
 use redbreast::wire::response::{DEFAULT_UDP_LEN, Transport};
 
 use crate::message::{Message, name_at, wire};
-use crate::script::{Lie, Question};
+use crate::script::Question;
+use servers::Habit;
+
+/// Lines of what has happened of late: of all that a question lives through.
+const MAX_TRACE: usize = 20_000;
 
 /// What there is from the beginning.
 #[derive(Clone)]
@@ -41,6 +47,12 @@ pub(crate) struct Settings {
     pub(crate) max_stale: Duration,
     pub(crate) seed: u64,
     pub(crate) rotate: bool,
+    pub(crate) order: Order,
+    /// But for these domains.
+    pub(crate) rebind_protection: Option<Vec<Name>>,
+    pub(crate) min_ttl: Duration,
+    pub(crate) negative_ttl: Duration,
+    pub(crate) fail_fast: bool,
     pub(crate) mix_case: bool,
 }
 
@@ -60,8 +72,8 @@ struct Waiter {
 
 enum Arriving {
     Message { server: u16, slot: u8, bytes: Vec<u8> },
-    StreamBroken { server: u16, worked: bool },
-    Refused { server: u16 },
+    StreamBroken { server: u16, slot: u8, worked: bool },
+    Refused { server: u16, slot: u8 },
 }
 
 /// What has come from upstreams, and a place for the message in hand.
@@ -78,8 +90,8 @@ impl Arrivals for Line {
                 self.message = bytes;
                 Arrival::Message { server, slot, bytes: &self.message }
             }
-            Arriving::StreamBroken { server, worked } => Arrival::StreamBroken { server, worked },
-            Arriving::Refused { server } => Arrival::Refused { server },
+            Arriving::StreamBroken { server, slot, worked } => Arrival::StreamBroken { server, slot, worked },
+            Arriving::Refused { server, slot } => Arrival::Refused { server, slot },
         })
     }
 }
@@ -88,15 +100,6 @@ impl Arrivals for Line {
 struct Sent {
     place: Place,
     query: Vec<u8>,
-}
-
-/// What servers do without being told each time.
-#[derive(Default)]
-struct Habit {
-    answer: Option<(Duration, Message)>,
-    /// That is for what the crowd asks alone.
-    crowd: bool,
-    loses_percent: u8,
 }
 
 /// What will happen, in the order in which it will.
@@ -108,6 +111,11 @@ enum Coming {
         server: u16,
         slot: u8,
         bytes: Vec<u8>,
+    },
+    /// It reaches nobody.
+    Refusal {
+        server: u16,
+        slot: u8,
     },
 }
 
@@ -123,6 +131,12 @@ pub(crate) struct World {
     routes: Current<Routes>,
     line: Line,
     sent: Vec<Sent>,
+    /// Connections that are there, and servers that there has been one to.
+    streams: HashSet<(u16, u8)>,
+    silent_streams: HashSet<(u16, u8)>,
+    /// Servers that our sockets do not reach until they are renewed: this host has got another address.
+    unreached: HashSet<u16>,
+    streamed: HashMap<u16, u8>,
     habits: HashMap<String, Habit>,
     coming: BinaryHeap<Reverse<(Duration, usize, Coming)>>,
     came: usize,
@@ -131,6 +145,10 @@ pub(crate) struct World {
     pub(crate) crowd_got: BTreeMap<String, u64>,
     pub(crate) crowd_waited: Vec<Duration>,
     counts: HashMap<&'static str, u64>,
+    /// What has happened of late, if somebody wants to know.
+    pub(crate) trace: Option<VecDeque<String>>,
+    /// What had happened when one of the crowd was given no answer first.
+    pub(crate) before_failure: Option<VecDeque<String>>,
     /// What has come out and nobody has expected yet.
     pub(crate) outputs: Vec<String>,
     rng: fastrand::Rng,
@@ -149,11 +167,17 @@ impl World {
         let mut rng = fastrand::Rng::with_seed(settings.seed);
         let secrets = Current::new(Secrets::random());
         let mut answerer = Answerer::new(Arc::new(service), secrets.reader(), rng.fork());
-        let routes = Current::new(routes_of(&settings, &Routes::default()));
-        let max_stale_s = u32::try_from(settings.max_stale.as_secs()).expect("a few days");
-        let limits = Limits { max_stale_s, ..Limits::default() };
-        answerer.forward_by(Resolver::new(routes.reader(), limits, 1));
         let domain = Name::from_text("redbreast.internal").expect("a name");
+        let before = Routes { own: vec![domain.clone()], ..Routes::default() };
+        let routes = Current::new(routes_of(&settings, &before));
+        let seconds = |time: Duration| u32::try_from(time.as_secs()).expect("a few days");
+        let limits = Limits {
+            max_stale_s: seconds(settings.max_stale),
+            min_ttl_s: seconds(settings.min_ttl),
+            negative_ttl_s: seconds(settings.negative_ttl),
+            ..Limits::default()
+        };
+        answerer.forward_by(Resolver::new(routes.reader(), limits, 1));
         let table = Publisher::new(&[domain], ZoneSettings { ttl_s: 1, negative_ttl_s: 1 }).current();
         Self {
             exchange: Exchange::new(0, settings.mix_case, StdRng::seed_from_u64(settings.seed), table.seed()),
@@ -166,6 +190,10 @@ impl World {
             routes,
             line: Line::default(),
             sent: Vec::new(),
+            streams: HashSet::new(),
+            silent_streams: HashSet::new(),
+            unreached: HashSet::new(),
+            streamed: HashMap::new(),
             habits: HashMap::new(),
             coming: BinaryHeap::new(),
             came: 0,
@@ -173,6 +201,8 @@ impl World {
             crowd_got: BTreeMap::new(),
             crowd_waited: Vec::new(),
             counts: HashMap::new(),
+            trace: None,
+            before_failure: None,
             outputs: Vec::new(),
             rng,
         }
@@ -191,10 +221,11 @@ impl World {
             self.now = next.max(self.now);
             while let Some(Reverse((_, _, coming))) = self.next_coming() {
                 match coming {
-                    Coming::Ask(name, qtype) => self.ask(Client::Some, &name, qtype),
+                    Coming::Ask(name, qtype) => self.ask(Client::Some, &name, qtype, (false, false)),
                     Coming::Answer { server, slot, bytes } => {
-                        self.line.waiting.push_back(Arriving::Message { server, slot, bytes });
+                        self.arrive(server, slot, bytes);
                     }
+                    Coming::Refusal { server, slot } => self.refuse(server, slot),
                 }
             }
             self.turn();
@@ -251,9 +282,16 @@ impl World {
     }
 
     fn flush(&mut self, now: Instant) {
+        while let Some(server) = self.exchange.next_renewal() {
+            self.unreached.remove(&server);
+        }
+        while let Some(stream) = self.exchange.next_closing() {
+            self.streams.remove(&stream);
+            self.silent_streams.remove(&stream);
+        }
         while self.exchange.next_server().is_some() {
             let slot = self.rng.u8(..16);
-            let Some(outgoing) = self.exchange.next_to_send(slot, now) else { break };
+            let Some(outgoing) = self.exchange.next_to_send(slot, now) else { continue };
             let mut query = vec![0; MAX_QUERY_LEN];
             let place = outgoing.place();
             let len = outgoing.write(&mut query);
@@ -262,33 +300,25 @@ impl World {
         }
     }
 
-    /// Takes what would go over the network to an upstream.
-    fn take_sent(&mut self, sent: Sent) {
-        let Sent { place, query } = &sent;
-        let server = self.name_of(place.server);
-        let name = name_at(query, header::LEN);
-        let by_crowd = self.crowd_names.contains(&name);
-        if !by_crowd {
-            let stream = if place.slot == STREAM { " over a stream" } else { "" };
-            let edns = if has_opt(query) { "" } else { " without EDNS" };
-            self.outputs.push(format!("sent to {server} {name} {}{stream}{edns}", type_of(query)));
-        }
-        let habit = self.habits.get(&server).filter(|habit| by_crowd || !habit.crowd);
-        if let Some(Habit { answer: Some((after, message)), loses_percent, .. }) = habit {
-            // Either way may lose it, if it is a datagram.
-            let lost = place.slot != STREAM && (0..2).any(|_| self.rng.u8(..100) < *loses_percent);
-            let bytes = message.to_bytes(query, has_opt(query));
-            let at = self.now + *after;
-            if !lost {
-                self.push(at, Coming::Answer { server: place.server, slot: place.slot, bytes });
+    /// Notes what happens.
+    pub(crate) fn note(&mut self, what: impl Fn() -> String) {
+        let now = self.now;
+        if let Some(trace) = &mut self.trace {
+            trace.push_back(format!("{now:?} {}", what()));
+            if trace.len() > MAX_TRACE {
+                trace.pop_front();
             }
-        } else if !by_crowd {
-            self.sent.push(sent);
         }
     }
 
-    pub(crate) fn client_asks(&mut self, client: u8, question: &Question) {
-        self.ask(Client::One(client), &question.name, number_of(&question.qtype));
+    /// This host has got another address: what is sent from the old one gets lost.
+    pub(crate) fn address_changes(&mut self) {
+        let servers = self.routes.load().servers.len();
+        self.unreached = (0..u16::try_from(servers).expect("a few")).collect();
+    }
+
+    pub(crate) fn client_asks(&mut self, client: u8, question: &Question, flags: (bool, bool)) {
+        self.ask(Client::One(client), &question.name, number_of(&question.qtype), flags);
         self.turn();
     }
 
@@ -300,12 +330,16 @@ impl World {
         }
     }
 
-    fn ask(&mut self, client: Client, name: &str, qtype: u16) {
+    fn ask(&mut self, client: Client, name: &str, qtype: u16, flags: (bool, bool)) {
         self.begin_turn();
-        let head = &b"\x12\x34\x01\0\0\x01\0\0\0\0\0\x01"[..];
+        let (dnssec_ok, checking_disabled) = flags;
+        let mut head = *b"\x12\x34\x01\0\0\x01\0\0\0\0\0\x01";
+        head[3] |= if checking_disabled { header::CD } else { 0 };
+        let head = &head[..];
         let name = wire(name).expect("was read");
-        let opt = b"\0\0\x29\x04\xd0\0\0\0\0\0\0";
-        let query = [head, &name, &qtype.to_be_bytes(), &[0, 1][..], opt].concat();
+        let mut opt = *b"\0\0\x29\x04\xd0\0\0\0\0\0\0";
+        opt[7] |= u8::from(dnssec_ok) << 7;
+        let query = [head, &name, &qtype.to_be_bytes(), &[0, 1][..], &opt].concat();
         self.answer(Waiter { client, asked: self.now, query }, false);
     }
 
@@ -339,92 +373,27 @@ impl World {
             Client::One(client) => self.outputs.push(format!("client {client} gets {message}")),
             Client::Some => {
                 let rcode = mnemonic(response[3] & header::RCODE_MASK).to_owned();
+                let name = name_at(response, header::LEN);
+                self.note(|| format!("{name}, asked at {:?}, gets {rcode}", waiter.asked));
+                if rcode == "SERVFAIL"
+                    && let Some(trace) = self.trace.take()
+                {
+                    let concerns_it = |line: &String| {
+                        [&*name, "upstream ", "nobody"].iter().any(|word| line.contains(word))
+                    };
+                    self.before_failure = Some(trace.into_iter().filter(concerns_it).collect());
+                }
                 *self.crowd_got.entry(rcode).or_default() += 1;
                 self.crowd_waited.push(self.now - waiter.asked);
             }
         }
     }
 
-    /// What `server` says to what it was asked.
-    pub(crate) fn server_answers(
-        &mut self,
-        server: &str,
-        question: &Question,
-        lies: &[Lie],
-        message: &Message,
-    ) -> Result<(), String> {
-        let fits = |sent: &Sent| {
-            self.name_of(sent.place.server) == server
-                && name_at(&sent.query, header::LEN) == question.name
-                && type_of(&sent.query) == question.qtype
-        };
-        let at = if lies.contains(&Lie::Late) {
-            self.sent.iter().position(fits)
-        } else {
-            self.sent.iter().rposition(fits)
-        };
-        let at = at.ok_or_else(|| format!("{server} has not been asked that, or has said it"))?;
-        let Sent { place, query } = &self.sent[at];
-        let edns = has_opt(query) && !lies.contains(&Lie::NoEdns);
-        let (mut slot, mut bytes) = (place.slot, message.to_bytes(query, edns));
-        let name_len = expand_name(query, header::LEN).expect("we write names").len();
-        let mut is_believed = true;
-        for lie in lies {
-            is_believed &= matches!(lie, Lie::Late | Lie::NoEdns | Lie::TrailingBytes | Lie::Broken);
-            match lie {
-                Lie::WrongId => bytes[1] ^= 1,
-                Lie::WrongPort => slot = (slot + 1) % 16,
-                Lie::WrongName => bytes[header::LEN + 1] ^= 1,
-                Lie::WrongType => bytes[header::LEN + name_len + 1] ^= 1,
-                Lie::OtherCase => {
-                    let letters = &mut bytes[header::LEN..header::LEN + name_len];
-                    letters.iter_mut().filter(|it| it.is_ascii_alphabetic()).for_each(|it| *it ^= 0x20);
-                }
-                Lie::Broken => bytes.truncate(header::LEN + name_len + 4 + 3),
-                Lie::TrailingBytes => bytes.extend(b"and more"),
-                Lie::NoEdns | Lie::Late => {}
-            }
-        }
-        let server = place.server;
-        if is_believed {
-            self.sent.remove(at);
-        }
-        self.line.waiting.push_back(Arriving::Message { server, slot, bytes });
-        self.turn();
-        Ok(())
-    }
-
-    pub(crate) fn server_refuses(&mut self, server: &str) -> Result<(), String> {
-        let server = self.number_of(server)?;
-        self.line.waiting.push_back(Arriving::Refused { server });
-        self.turn();
-        Ok(())
-    }
-
-    pub(crate) fn stream_breaks(&mut self, server: &str, worked: bool) -> Result<(), String> {
-        let server = self.number_of(server)?;
-        self.sent.retain(|sent| sent.place.server != server || sent.place.slot != STREAM);
-        self.line.waiting.push_back(Arriving::StreamBroken { server, worked });
-        self.turn();
-        Ok(())
-    }
-
-    pub(crate) fn always(&mut self, server: String, crowd: bool, after: Duration, message: Message) {
-        let habit = self.habits.entry(server).or_default();
-        (habit.answer, habit.crowd) = (Some((after, message)), crowd);
-    }
-
-    pub(crate) fn loses(&mut self, server: String, percent: u8) {
-        self.habits.entry(server).or_default().loses_percent = percent;
-    }
-
-    pub(crate) fn falls_silent(&mut self, server: &str) {
-        self.habits.remove(server);
-    }
-
     pub(crate) fn change_upstreams(&mut self, upstreams: Vec<Upstream>) {
         self.settings.upstreams = upstreams;
         self.sent.clear();
+        self.streams.clear();
+        self.streamed.clear();
         let routes = routes_of(&self.settings, &self.routes.load());
         self.routes.replace(routes);
         self.turn();
@@ -456,9 +425,12 @@ impl World {
 }
 
 fn routes_of(settings: &Settings, before: &Routes) -> Routes {
-    let Settings { upstreams, forwards, timeout, rotate, .. } = settings;
+    let Settings { upstreams, forwards, timeout, rotate, fail_fast, .. } = settings;
     let mut upstreams = Upstreams::new(upstreams.clone(), forwards.clone(), *timeout);
-    upstreams.rotate = *rotate;
+    (upstreams.rotate, upstreams.fail_fast) = (*rotate, *fail_fast);
+    upstreams.order = settings.order;
+    upstreams.rebind_protection = settings.rebind_protection.is_some();
+    upstreams.rebind_allow = settings.rebind_protection.clone().unwrap_or_default();
     Routes::new(upstreams, 1, before)
 }
 
@@ -467,19 +439,6 @@ fn ceil(time: Duration) -> Duration {
     Duration::from_micros(u64::try_from(time.as_nanos().div_ceil(1_000)).expect("not for so long"))
 }
 
-fn has_opt(query: &[u8]) -> bool {
-    u16_at(query, header::ARCOUNT) == 1
-}
-
 fn number_of(qtype: &str) -> u16 {
     rtype::from_text(qtype).expect("was read")
-}
-
-fn type_of(query: &[u8]) -> String {
-    let name_len = expand_name(query, header::LEN).expect("we write names").len();
-    let number = u16_at(query, header::LEN + name_len);
-    ["A", "AAAA", "CNAME", "NS", "SOA", "TXT", "MX"]
-        .into_iter()
-        .find(|text| number_of(text) == number)
-        .map_or_else(|| format!("TYPE{number}"), str::to_owned)
 }

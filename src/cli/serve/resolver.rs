@@ -4,17 +4,20 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
 use clap::builder::RangedU64ValueParser;
 
 use super::super::Failure;
-use crate::config::upstreams::is_local;
+use crate::config::upstreams::{is_local, number_scopes};
 use crate::resolver::settings::{
     DEFAULT_CACHE_BYTES, DEFAULT_MAX_NEGATIVE_TTL_S, DEFAULT_MAX_STALE_S, DEFAULT_MAX_TTL_S,
-    DEFAULT_TIMEOUT_MS, Forward, MAX_CACHE_BYTES, MAX_FORWARDS, MAX_MAX_STALE_S, MAX_MAX_TTL_S,
-    MAX_TIMEOUT_MS, MIN_CACHE_BYTES, MIN_TIMEOUT_MS, Protocol, Settings, Upstream, check_upstreams, is_own,
+    DEFAULT_NEGATIVE_TTL_S, DEFAULT_TIMEOUT_MS, Forward, MAX_CACHE_BYTES, MAX_FORWARDS, MAX_MAX_STALE_S,
+    MAX_MAX_TTL_S, MAX_MIN_TTL_S, MAX_NEGATIVE_TTL_S, MAX_TIMEOUT_MS, MIN_CACHE_BYTES, MIN_TIMEOUT_MS, Order,
+    Settings, check_upstreams,
 };
+use crate::resolver::upstream::{Protocol, Upstream, is_own};
 use crate::wire::name::Name;
 
 /// Where a machine's upstreams are unless told otherwise.
@@ -29,7 +32,8 @@ pub(super) struct ResolverArgs {
     /// this, --resolv-conf or --forward, such names are refused
     #[arg(
         long,
-        value_name = "ADDR[:PORT]|tls://ADDR[:PORT][#NAME][#PIN]...",
+        value_name = "ADDR[:PORT]|tcp://ADDR[:PORT]|tls://ADDR[:PORT][#NAME][#PIN]...",
+        value_parser = parse_scoped::<Upstream>,
         help_heading = "Names in other domains"
     )]
     upstream: Vec<Upstream>,
@@ -41,8 +45,30 @@ pub(super) struct ResolverArgs {
     resolv_conf: Option<PathBuf>,
 
     /// Ask these upstreams, and no others, for the names in this domain; the longest domain counts. Give it again for more
-    #[arg(long, value_name = "DOMAIN=UPSTREAM[,UPSTREAM]...", help_heading = "Names in other domains")]
+    #[arg(long, value_name = "DOMAIN=UPSTREAM[,UPSTREAM]...", value_parser = parse_scoped::<Forward>,
+          help_heading = "Names in other domains")]
     forward: Vec<Forward>,
+
+    /// In which order upstreams are asked: the fastest first; as they are listed, the next where one does not answer; or the next also
+    /// where one says that there is no such name, or that it could not answer [default: fastest; for --resolv-conf alone listed, as
+    /// resolv.conf(5) has it]
+    #[arg(long, value_name = "ORDER", help_heading = "Names in other domains")]
+    upstream_order: Option<OrderArg>,
+
+    /// Do not take addresses of private, loopback and other near networks from the upstreams that are asked for everything: a page on
+    /// the web could have a browser talk to what is inside. --forward domains may have them
+    #[arg(long, help_heading = "Names in other domains")]
+    rebind_protection: bool,
+
+    /// But for the names in this domain. Give it again for more
+    #[arg(
+        long,
+        value_name = "DOMAIN",
+        requires = "rebind_protection",
+        value_parser = parse_name,
+        help_heading = "Names in other domains"
+    )]
+    rebind_allow: Vec<Name>,
 
     /// Memory for the cache, of all workers together; K, M and G stand for 2^10, 2^20 and 2^30 bytes [default: 64M]
     #[arg(
@@ -59,6 +85,16 @@ pub(super) struct ResolverArgs {
           value_parser = RangedU64ValueParser::<u32>::new().range(0..=u64::from(MAX_MAX_TTL_S)))]
     cache_max_ttl: Option<u32>,
 
+    /// For how long an answer is kept at least, but for one that may not be kept at all [default: 0]
+    #[arg(long, value_name = "SECONDS", allow_negative_numbers = true, help_heading = "Names in other domains",
+          value_parser = RangedU64ValueParser::<u32>::new().range(0..=u64::from(MAX_MIN_TTL_S)))]
+    cache_min_ttl: Option<u32>,
+
+    /// For how long it is kept that there is nothing, where the upstream does not say for how long [default: 5]
+    #[arg(long, value_name = "SECONDS", allow_negative_numbers = true, help_heading = "Names in other domains",
+          value_parser = RangedU64ValueParser::<u32>::new().range(0..=u64::from(MAX_NEGATIVE_TTL_S)))]
+    negative_ttl: Option<u32>,
+
     /// For how long after its end an answer is still given where no upstream answers; 0 for never [default: 86400]
     #[arg(long, value_name = "SECONDS", allow_negative_numbers = true, help_heading = "Names in other domains",
           value_parser = RangedU64ValueParser::<u32>::new().range(0..=u64::from(MAX_MAX_STALE_S)))]
@@ -73,6 +109,10 @@ pub(super) struct ResolverArgs {
     /// a few servers do not give them
     #[arg(long, help_heading = "Names in other domains")]
     mix_case: bool,
+
+    /// Answer SERVFAIL at once where all upstreams look down. Without this they are asked all the same, as long as clients wait
+    #[arg(long, help_heading = "Names in other domains")]
+    fail_fast: bool,
 
     /// File with the certificates, as PEM, of those who may vouch for upstreams over TLS, or of these upstreams themselves
     /// [default: those who may by this system]
@@ -107,22 +147,37 @@ impl ResolverArgs {
         self.check_upstreams(listen)?;
         self.check_forwards(domains)?;
         let all = || self.upstream.iter().chain(self.forward.iter().flat_map(|forward| &forward.upstreams));
-        if self.upstream_ca.is_some() && all().all(|upstream| upstream.protocol == Protocol::Dns) {
+        let is_tls = |upstream: &Upstream| matches!(upstream.protocol, Protocol::Tls { .. });
+        if self.upstream_ca.is_some() && !all().any(is_tls) {
             return Err(Failure::usage(
                 "--upstream-ca is for upstreams over TLS, and there are none: they are given as tls://ADDR[:PORT][#NAME]",
             ));
         }
         let max_ttl_s = self.cache_max_ttl.unwrap_or(DEFAULT_MAX_TTL_S);
+        let min_ttl_s = self.cache_min_ttl.unwrap_or(0);
+        if min_ttl_s > max_ttl_s {
+            return Err(Failure::usage(format!(
+                "--cache-min-ttl {min_ttl_s} is longer than --cache-max-ttl {max_ttl_s}: an answer cannot be kept for both"
+            )));
+        }
+        let is_file_alone = self.resolv_conf.is_some() && self.upstream.is_empty();
+        let default_order = if is_file_alone { Order::Listed } else { Order::Fastest };
         Ok(Some(Settings {
             upstreams: self.upstream,
             resolv_conf: self.resolv_conf,
+            order: self.upstream_order.map_or(default_order, Into::into),
             forwards: self.forward,
             cache_bytes: self.cache_size.unwrap_or(DEFAULT_CACHE_BYTES),
             max_ttl_s,
             max_negative_ttl_s: max_ttl_s.min(DEFAULT_MAX_NEGATIVE_TTL_S),
+            min_ttl_s,
+            negative_ttl_s: self.negative_ttl.unwrap_or(DEFAULT_NEGATIVE_TTL_S),
             max_stale_s: self.max_stale.unwrap_or(DEFAULT_MAX_STALE_S),
+            rebind_protection: self.rebind_protection,
+            rebind_allow: self.rebind_allow.iter().map(Name::to_lower_case).collect(),
             timeout: Duration::from_millis(self.upstream_timeout.unwrap_or(DEFAULT_TIMEOUT_MS)),
             mix_case: self.mix_case,
+            fail_fast: self.fail_fast,
             tls_ca: self.upstream_ca,
         }))
     }
@@ -132,9 +187,14 @@ impl ResolverArgs {
         let given = [
             ("cache-size", self.cache_size.is_some()),
             ("cache-max-ttl", self.cache_max_ttl.is_some()),
+            ("cache-min-ttl", self.cache_min_ttl.is_some()),
+            ("negative-ttl", self.negative_ttl.is_some()),
             ("max-stale", self.max_stale.is_some()),
+            ("upstream-order", self.upstream_order.is_some()),
+            ("rebind-protection", self.rebind_protection),
             ("upstream-timeout", self.upstream_timeout.is_some()),
             ("mix-case", self.mix_case),
+            ("fail-fast", self.fail_fast),
             ("upstream-ca", self.upstream_ca.is_some()),
         ];
         given.into_iter().find(|(_, given)| *given).map(|(flag, _)| flag)
@@ -184,6 +244,33 @@ impl ResolverArgs {
     }
 }
 
+/// In which order upstreams are asked.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum OrderArg {
+    Fastest,
+    Listed,
+    Fallback,
+}
+
+impl From<OrderArg> for Order {
+    fn from(order: OrderArg) -> Self {
+        match order {
+            OrderArg::Fastest => Self::Fastest,
+            OrderArg::Listed => Self::Listed,
+            OrderArg::Fallback => Self::Fallback,
+        }
+    }
+}
+
+fn parse_name(text: &str) -> Result<Name, String> {
+    Name::from_text(text).map_err(|error| error.to_string())
+}
+
+/// Reads what has addresses in it, with the names of interfaces or their numbers.
+fn parse_scoped<T: FromStr<Err = String>>(text: &str) -> Result<T, String> {
+    number_scopes(text)?.parse()
+}
+
 /// Reads a number of bytes, with `K`, `M` or `G` for 2^10, 2^20 or 2^30 of them.
 fn parse_cache_size(text: &str) -> Result<usize, String> {
     let (number, shift) = match text.as_bytes().last() {
@@ -227,6 +314,12 @@ mod tests {
             settings(&["--upstream", "10.0.0.2"]),
             Ok(Some(Settings { upstreams: vec!["10.0.0.2".parse().unwrap()], ..Settings::default() }))
         );
+        let order = |flags: &[&str]| settings(flags).unwrap().unwrap().order;
+        let upstream = "--upstream=10.0.0.2";
+        assert_eq!(order(&["--resolv-conf"]), Order::Listed);
+        assert_eq!(order(&["--resolv-conf", upstream]), Order::Fastest);
+        assert_eq!(order(&[upstream, "--upstream-order=fallback"]), Order::Fallback);
+        assert_eq!(order(&["--resolv-conf", "--upstream-order=fastest"]), Order::Fastest);
         let file = |flag| settings(&[flag]).unwrap().unwrap().resolv_conf.unwrap();
         assert_eq!(file("--resolv-conf"), PathBuf::from(DEFAULT_RESOLV_CONF));
         assert_eq!(file("--resolv-conf=upstreams"), PathBuf::from("upstreams"));
@@ -297,6 +390,13 @@ mod tests {
             (&["--design=cache", "--upstream=10.0.0.2"], "of the design `gossip`"),
             (&["--design=broadcast", "--resolv-conf"], "of the design `gossip`"),
             (&["--upstream=10.0.0.2", "--upstream-ca=ca.pem"], "--upstream-ca is for upstreams over TLS"),
+            (&["--upstream=fe80::1%no-such"], "there is no network interface `no-such`"),
+            (&["--upstream=10.0.0.2", "--rebind-allow=example"], "--rebind-protection"),
+            (
+                &["--upstream=10.0.0.2", "--cache-min-ttl=60", "--cache-max-ttl=30"],
+                "is longer than --cache-max-ttl 30",
+            ),
+            (&["--upstream=10.0.0.2", "--upstream-order=alphabetical"], "fastest, listed, fallback"),
             (&["--upstream=10.0.0.2", "--cache-size=1023K"], "from 1M to 256G"),
             (&["--upstream=10.0.0.2", "--cache-size=257G"], "from 1M to 256G"),
             (&["--upstream=10.0.0.2", "--cache-size=99999999999999G"], "from 1M to 256G"),

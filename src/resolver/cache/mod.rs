@@ -41,6 +41,10 @@ pub struct Limits {
     pub max_ttl_s: u32,
     /// The same for what says that there is nothing (RFC 2308 §5 suggests one to three hours).
     pub max_negative_ttl_s: u32,
+    /// Seconds that an answer is kept at least, if it may be kept.
+    pub min_ttl_s: u32,
+    /// Seconds for which a negative answer is kept that does not say for how long it may be.
+    pub negative_ttl_s: u32,
     /// Seconds after an answer is over for which it may be used if upstreams fail (RFC 8767 §5 suggests one to three
     /// days). 0: never.
     pub max_stale_s: u32,
@@ -49,7 +53,14 @@ pub struct Limits {
 impl Default for Limits {
     /// 64 MiB; a day, an hour for negative answers, and a day in which answers may be stale.
     fn default() -> Self {
-        Self { max_bytes: 64 << 20, max_ttl_s: 86_400, max_negative_ttl_s: 3_600, max_stale_s: 86_400 }
+        Self {
+            max_bytes: 64 << 20,
+            max_ttl_s: 86_400,
+            max_negative_ttl_s: 3_600,
+            min_ttl_s: 0,
+            negative_ttl_s: 5,
+            max_stale_s: 86_400,
+        }
     }
 }
 
@@ -168,6 +179,18 @@ impl Cache {
             State::Fresh
         };
         Some(Found { answer: slot.block.answer(), age_s: now_s.saturating_sub(head.inserted_s), state })
+    }
+
+    /// For how many seconds an answer is kept at least.
+    #[must_use]
+    pub fn min_ttl_s(&self) -> u32 {
+        self.limits.min_ttl_s
+    }
+
+    /// For how many seconds a negative answer is kept that does not say for how long it may be.
+    #[must_use]
+    pub fn negative_ttl_s(&self) -> u32 {
+        self.limits.negative_ttl_s
     }
 
     /// For how many seconds `answer` may be kept at most, whatever its TTL.

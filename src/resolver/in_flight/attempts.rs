@@ -5,7 +5,8 @@
 
 use slab::Slab;
 
-use super::{Attempt, Place};
+use super::Place;
+use super::pending::Attempt;
 
 /// Chains. What is sent has ids drawn by chance, which so are spread evenly.
 const CHAINS: usize = 1 << 17;
@@ -109,7 +110,10 @@ mod tests {
     use std::collections::HashMap;
     use std::time::Instant;
 
+    use super::super::pending::State;
     use super::*;
+    use crate::resolver::dress::Dress;
+    use crate::resolver::servers::Subject;
 
     #[test]
     fn as_a_map_would() {
@@ -119,9 +123,21 @@ mod tests {
             // Few places, many of them in the same chain.
             let place = Place { server: rng.u16(..3), slot: rng.u8(..4), id: rng.u16(..3) * 0x5851 };
             if rng.bool() {
+                let subject = Subject { hash: 0, qtype: 1, first: true };
+                let (state, dress) = (State::Awaited, Dress::default());
                 attempts.insert(
                     place,
-                    Attempt { key: 0, serial, sent, case_bits: 0, edns: true, is_late: false },
+                    Attempt {
+                        key: 0,
+                        serial,
+                        sent,
+                        case_bits: 0,
+                        dress,
+                        before: 0,
+                        stage: 0,
+                        state,
+                        subject,
+                    },
                 );
                 map.insert(place, serial);
             } else {

@@ -2,11 +2,17 @@
 
 use std::time::{Duration, Instant};
 
-use super::retries::{MAX_OPEN_FOR_STREAM, MAX_SENT, MAX_TRIES, RECHECK, RECHECKS_PER_S};
-use super::{Attempt, Begun, Ended, Failure, InFlight, Pending, Place, STREAM};
+use super::pending::State;
+use super::retries::{
+    MAX_OPEN_FOR_STREAM, MAX_SENT, MAX_STREAM_TRIES, MAX_STREAM_TRIES_BESIDE, MAX_TRIES, RECHECK,
+    RECHECKS_PER_S,
+};
+use super::{Begun, Ended, Failure, InFlight, Place};
 use crate::resolver::meter::Count;
 use crate::resolver::question::Question;
-use crate::resolver::servers::choose;
+use crate::resolver::servers::{Manner, choose};
+use crate::resolver::settings::Order;
+use smallvec::SmallVec;
 
 /// How long the clients of a question wait before they are given what is stale (RFC 8767 §5).
 pub const STALE_AFTER: Duration = Duration::from_millis(1_800);
@@ -32,17 +38,20 @@ impl<W> InFlight<W> {
         pending.failed.push(place.server);
         pending.failure = Some(failure);
         // What was sent beside it may still be answered by somebody else.
-        if pending.last == Some(place) { self.ask_another(key) } else { None }
+        if pending.last == Some(place) { self.ask_another(key, now) } else { None }
     }
 
     /// Asks another server, as far as that may still be; what is told if there is none.
-    fn ask_another(&mut self, key: usize) -> Option<(Ended<W>, Failure)> {
-        self.act(key, self.whom_next(key))
+    pub(super) fn ask_another(&mut self, key: usize, now: Instant) -> Option<(Ended<W>, Failure)> {
+        self.act(key, self.whom_next(key, false, now))
     }
 
-    /// The same where a server is silent, as far as there may be retries.
-    fn ask_again(&mut self, key: usize, now: Instant) -> Option<(Ended<W>, Failure)> {
-        let next = self.whom_next(key);
+    /// The same where a server is silent, as far as there may be retries; `late` if it has been for long.
+    fn ask_again(&mut self, key: usize, late: bool, now: Instant) -> Option<(Ended<W>, Failure)> {
+        if self.questions[key].is_check {
+            return None;
+        }
+        let next = self.whom_next(key, late, now);
         let is_retry = matches!(next, Next::Usual(_) | Next::Stream(_));
         if is_retry && !self.retries.take(now) {
             return None;
@@ -60,32 +69,121 @@ impl<W> InFlight<W> {
         None
     }
 
-    /// Who is asked next.
-    fn whom_next(&self, key: usize) -> Next {
-        let Pending { group, by_datagram, over_stream, cut_short, failed, failure, is_guessed_at, .. } =
-            &self.questions[key];
-        let group = self.groups[usize::from(*group)].iter().copied();
-        let open = group.filter(|it| !failed.contains(it));
-        if choose(&self.servers, open.clone(), &[], self.rotate).is_none() {
-            let otherwise = if failed.is_empty() { Failure::NobodyThere } else { Failure::NoAnswer };
-            return Next::Nobody(failure.unwrap_or(otherwise));
+    /// Who is asked next; if nobody has answered for long, perhaps one that would not be asked again else.
+    fn whom_next(&self, key: usize, late: bool, now: Instant) -> Next {
+        let pending = &self.questions[key];
+        let group = self.groups[usize::from(pending.group)].iter().copied();
+        let open = group.filter(|it| !pending.failed.contains(it));
+        let is_up = |it: u16| self.servers[usize::from(it)].is_up();
+        let mut left = open.clone().peekable();
+        if left.peek().is_none() || self.fail_fast && !left.any(is_up) {
+            let otherwise = if pending.failed.is_empty() { Failure::NobodyThere } else { Failure::NoAnswer };
+            return Next::Nobody(pending.failure.unwrap_or(otherwise));
         }
-        if by_datagram.len() + over_stream.len() >= MAX_SENT {
+        if pending.is_sent_out() {
             return Next::Wait;
         }
-        // What was said over a stream is not lost: to say it again is of no use.
-        let is_new = |it: &u16| !over_stream.contains(it);
-        let tries = |server: u16| by_datagram.iter().filter(|it| **it == server).count();
-        let usual = open.clone().filter(|it| {
-            let streamed = *is_guessed_at || self.streamed[usize::from(*it)];
-            if streamed { is_new(it) } else { tries(*it) < MAX_TRIES && !cut_short.contains(it) }
+        let (asked, manner) = (self.asked(key), self.manner(key));
+        // Hosts that refuse are asked again and again; beside these, one that was only silent has its turn after each pause.
+        let is_few = self.questions.len() <= MAX_OPEN_FOR_STREAM;
+        let usual = open.clone().filter(|&it| {
+            self.may_be_asked(key, it) || is_few && !self.needs_stream(key, it) && pending.has_rested(it, now)
         });
-        if let Some(server) = choose(&self.servers, usual, by_datagram, self.rotate) {
+        if let Some(server) = choose(&self.servers, usual, &asked, manner) {
             return Next::Usual(server);
         }
-        let few = self.questions.len() <= MAX_OPEN_FOR_STREAM;
-        let by_stream = choose(&self.servers, open.filter(is_new), &[], self.rotate);
-        by_stream.filter(|_| few).map_or(Next::Wait, Next::Stream)
+        if !is_few {
+            return Next::Wait;
+        }
+        // Over a stream it is said once, and once more after each pause. What was said over one that has broken was not said.
+        let by_stream = open.clone().filter(|&it| {
+            let count = |servers: &[u16]| servers.iter().filter(|at| **at == it).count();
+            let said = pending.over_stream.iter().filter(|asked| asked.0 == it).count();
+            let pauses = count(&pending.by_datagram).saturating_sub(MAX_TRIES + count(&pending.refused));
+            let is_new = said <= count(&pending.broken) + pauses;
+            is_new && if pauses == 0 { self.may_be_streamed(key, it) } else { self.has_stream_tries(key, it) }
+        });
+        if let Some(server) = choose(&self.servers, by_stream, &[], manner) {
+            return Next::Stream(server);
+        }
+        // It may be back by now, or answer what it has dropped before.
+        let again =
+            open.filter(|&it| late && (!self.needs_stream(key, it) || self.has_stream_tries(key, it)));
+        choose(&self.servers, again, &asked, manner).map_or(Next::Wait, Next::Usual)
+    }
+
+    fn manner(&self, key: usize) -> Manner {
+        Manner {
+            qtype: self.questions[key].question.get().qtype,
+            in_turn: self.rotate || self.order != Order::Fastest,
+        }
+    }
+
+    /// Who has been asked, once for each time.
+    fn asked(&self, key: usize) -> SmallVec<[u16; MAX_SENT]> {
+        let pending = &self.questions[key];
+        let over_stream = pending.over_stream.iter().map(|(server, _)| *server);
+        pending.by_datagram.iter().copied().chain(over_stream).collect()
+    }
+
+    /// Whether `server` may be asked as it usually is.
+    fn may_be_asked(&self, key: usize, server: u16) -> bool {
+        if self.needs_stream(key, server) {
+            return self.may_be_streamed(key, server);
+        }
+        let count = |servers: &[u16]| servers.iter().filter(|it| **it == server).count();
+        let pending = &self.questions[key];
+        // What is said to have reached nobody does not count.
+        count(&pending.by_datagram) < MAX_TRIES + count(&pending.refused)
+    }
+
+    /// Whether only a stream is of use at `server`.
+    pub(super) fn needs_stream(&self, key: usize, server: u16) -> bool {
+        let pending = &self.questions[key];
+        pending.is_guessed_at || self.streamed[usize::from(server)] || pending.cut_short.contains(&server)
+    }
+
+    /// Whether `server` may be asked over a stream: what was said over one is not lost while that is there, and of no use to be said
+    /// again at once.
+    pub(super) fn may_be_streamed(&self, key: usize, server: u16) -> bool {
+        let connection = self.connections[usize::from(server)].number();
+        !self.questions[key].over_stream.contains(&(server, connection)) && self.has_stream_tries(key, server)
+    }
+
+    /// Whether `server` has not been asked over streams so often that it is not any more.
+    fn has_stream_tries(&self, key: usize, server: u16) -> bool {
+        let most = if self.needs_stream(key, server) { MAX_STREAM_TRIES } else { MAX_STREAM_TRIES_BESIDE };
+        self.questions[key].over_stream.iter().filter(|it| it.0 == server).count() < most
+    }
+
+    /// Asks somebody else than `server`, which has not got the question, if somebody is up, or not asked yet; or this one over a stream,
+    /// where that has not been tried. Tells whether it does.
+    pub(super) fn ask_elsewhere(&mut self, key: usize, server: u16, now: Instant) -> bool {
+        let (asked, manner) = (self.asked(key), self.manner(key));
+        let pending = &self.questions[key];
+        if pending.is_check || pending.is_sent_out() {
+            return false;
+        }
+        if self.fail_fast && self.all_down(pending.group) {
+            let given_up = (self.end(key), Failure::NobodyThere);
+            self.done.push_back(given_up);
+            return true;
+        }
+        let group = self.groups[usize::from(pending.group)].iter().copied();
+        let others = group.filter(|&it| {
+            let is_new = self.servers[usize::from(it)].is_up() || !asked.contains(&it);
+            it != server && is_new && !pending.failed.contains(&it) && self.may_be_asked(key, it)
+        });
+        if let Some(other) = choose(&self.servers, others, &asked, manner) {
+            self.queue(key, other, false);
+            return true;
+        }
+        let may_begin = self.connections[usize::from(server)].may_begin(now);
+        let over_stream = may_begin && !pending.over_stream.iter().any(|it| it.0 == server);
+        if over_stream {
+            self.queue(key, server, true);
+        }
+        over_stream
     }
 
     /// The next question that is given up, if there is one. Asks others where a server has not answered in time; of what is to be
@@ -104,13 +202,17 @@ impl<W> InFlight<W> {
         }
         while let Some(Begun { at, key, serial }) = self.begun.front().copied() {
             let failure = self.questions.get(key).filter(|pending| pending.serial == serial);
+            let is_check = failure.is_some_and(|pending| pending.is_check);
             let failure = failure.map(|pending| pending.failure.unwrap_or(Failure::NoAnswer));
             if failure.is_some() && at + self.timeout > now {
                 break;
             }
             self.begun.pop_front();
             if let Some(failure) = failure {
-                return Some((self.end(key), failure));
+                let ended = self.end(key);
+                if !is_check {
+                    return Some((ended, failure));
+                }
             }
         }
         None
@@ -118,10 +220,18 @@ impl<W> InFlight<W> {
 
     fn time_out(&mut self, place: Place, serial: u64, now: Instant) -> Option<(Ended<W>, Failure)> {
         let attempt = self.attempts.get_mut(place).filter(|attempt| attempt.serial == serial)?;
-        let (key, sent, was_late) = (attempt.key, attempt.sent, attempt.is_late);
-        attempt.is_late = true;
-        if !was_late {
-            self.servers[usize::from(place.server)].note_timeout(sent, now);
+        let (key, sent, before, subject) = (attempt.key, attempt.sent, attempt.state, attempt.subject);
+        attempt.state = State::Late;
+        if before == State::Awaited {
+            let number = usize::from(place.server);
+            if place.is_stream() {
+                self.note_silent_stream(place, sent);
+            } else if self.servers[number].note_loss() {
+                self.renewals.push_back(place.server);
+            }
+            if self.servers[usize::from(place.server)].note_timeout(subject, sent, now) {
+                self.check(place.server, now);
+            }
         }
         let pending = self.questions.get(key).filter(|pending| pending.serial == serial);
         let over = pending.map(|pending| pending.begun + self.timeout).filter(|over| now < *over);
@@ -133,7 +243,8 @@ impl<W> InFlight<W> {
         let is_last = pending.last == Some(place);
         let at = if is_last { over.min(now + self.recheck()) } else { over };
         self.timers.set(at, place, serial, now);
-        if is_last { self.ask_again(key, now) } else { None }
+        self.hurry(key);
+        if is_last { self.ask_again(key, before == State::Late, now) } else { None }
     }
 
     /// After which time a question is looked at again that cannot be helped now: the more there are, the later.
@@ -141,58 +252,18 @@ impl<W> InFlight<W> {
         RECHECK + RECHECK / RECHECKS_PER_S * u32::try_from(self.questions.len()).unwrap_or(u32::MAX)
     }
 
-    /// The host of `server` says that nobody is there.
-    pub fn server_refuses(&mut self, server: u16, now: Instant) {
-        if self.servers[usize::from(server)].note_down(now) {
-            for place in self.places(|place| place.server == server) {
-                self.give_up_on(place, false);
-            }
-        }
-    }
-
-    /// The stream to `server` is broken. If it has `worked`, what was asked over it is asked once more over another; else
-    /// elsewhere.
-    pub fn stream_broken(&mut self, server: u16, worked: bool, now: Instant) {
-        if !worked && self.streamed[usize::from(server)] {
-            self.servers[usize::from(server)].note_down(now);
-        }
-        for place in self.places(|place| place.server == server && place.slot == STREAM) {
-            self.give_up_on(place, worked);
-        }
-    }
-
-    fn places(&self, which: impl Fn(&Place) -> bool) -> Vec<Place> {
-        self.attempts.places().filter(which).collect()
-    }
-
-    /// Nothing will come back to `place`: its question is asked `again` over another stream, or elsewhere.
-    fn give_up_on(&mut self, place: Place, again: bool) {
-        let Some(Attempt { key, serial, .. }) = self.attempts.remove(place) else { return };
-        if !self.is_open(key, serial) || self.questions[key].last != Some(place) {
-            return;
-        }
-        let pending = &mut self.questions[key];
-        let tries = pending.over_stream.iter().filter(|it| **it == place.server).count();
-        if again && tries < MAX_TRIES {
-            return self.queue(key, place.server, true);
-        }
-        // What was sent by datagrams before may still be answered, unless the answer is too long for one.
-        if place.slot == STREAM
-            && (self.streamed[usize::from(place.server)] || pending.cut_short.contains(&place.server))
-        {
-            pending.failed.push(place.server);
-        }
-        let given_up = self.ask_another(key);
-        self.done.extend(given_up);
-    }
-
-    /// The next question whose clients have waited for long, if they can be given something stale instead, as `has_stale`
-    /// says. The question itself goes on.
+    /// The next question whose clients have waited for long, or whom nobody can answer now, if they can be given something stale
+    /// instead, as `has_stale` says; and whether all servers are down. The question itself goes on.
     pub fn next_overdue(
         &mut self,
         now: Instant,
         mut has_stale: impl FnMut(&Question<'_>) -> bool,
-    ) -> Option<Ended<W>> {
+    ) -> Option<(Ended<W>, bool)> {
+        while let Some((key, serial)) = self.hurried.pop_front() {
+            if let Some(ended) = self.let_go(key, serial, &mut has_stale) {
+                return Some((ended, true));
+            }
+        }
         loop {
             let Begun { at, key, serial } = *self.fresh.front()?;
             let open = self.questions.get_mut(key).filter(|pending| pending.serial == serial);
@@ -200,23 +271,37 @@ impl<W> InFlight<W> {
                 return None;
             }
             self.fresh.pop_front();
-            let Some(pending) = open else { continue };
-            if !pending.waiters.is_empty() && has_stale(&pending.question.get()) {
-                let waiters = std::mem::take(&mut pending.waiters);
-                self.waiters -= waiters.len();
-                return Some(Ended { question: pending.question.clone(), waiters });
+            if let Some(ended) = self.let_go(key, serial, &mut has_stale) {
+                return Some((ended, false));
             }
         }
+    }
+
+    /// Those who wait for a question, if something stale is there for them.
+    fn let_go(
+        &mut self,
+        key: usize,
+        serial: u64,
+        has_stale: &mut impl FnMut(&Question<'_>) -> bool,
+    ) -> Option<Ended<W>> {
+        let pending = self.questions.get_mut(key).filter(|pending| pending.serial == serial)?;
+        if pending.waiters.is_empty() || !has_stale(&pending.question.get()) {
+            return None;
+        }
+        let waiters = std::mem::take(&mut pending.waiters);
+        self.waiters -= waiters.len();
+        Some(Ended { question: pending.question.clone(), waiters })
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::STREAM;
     use super::super::tests::*;
     use super::*;
 
     #[test]
-    fn a_question_is_given_up_in_the_end() {
+    fn a_question_is_given_up_in_the_end_and_the_next_is_asked_all_the_same() {
         let (mut all, begin) = (of(1), Instant::now());
         all.waits(b"\x01a\0", 1, begin);
         let mut sent = all.sent(begin).len();
@@ -228,23 +313,38 @@ mod tests {
             while all.next_overdue(now, |_| false).is_some() {}
             sent += all.sent(now).len();
         };
-        assert_eq!((waiters(&ended), failure), (&[1][..], Failure::NobodyThere));
-        assert!(now - begin >= 1_500 * MS && now - begin < TIMEOUT && sent == MAX_TRIES + 1, "{sent}");
-        // By now it is known that nobody is there.
-        assert!(!all.waits(b"\x01b\0", 2, now) && all.sent(now).is_empty());
-        let later = now + Duration::from_secs(1);
-        assert!(!all.waits(b"\x01b\0", 3, later));
-        let probe = all.sent(later)[0];
-        assert!(!all.waits(b"\x01b\0", 4, later), "nobody waits for a probe");
-        assert!(all.answered(probe, later + MS).unwrap().waiters.is_empty());
-        assert!(all.waits(b"\x01b\0", 5, later + MS), "it is back");
-        // Probes that are not answered end, too.
+        assert_eq!((waiters(&ended), failure), (&[1][..], Failure::NoAnswer));
+        assert!(now - begin == TIMEOUT && sent > MAX_TRIES + 1 && sent < MAX_SENT, "{sent}");
+        assert!(!all.servers[0].is_up(), "several questions: the check is one");
+        assert!(all.waits(b"\x01b\0", 2, now));
+        let asked = all.sent(now);
+        assert!(!asked.is_empty());
+        assert_eq!(waiters(&all.answered(*asked.last().unwrap(), now + MS).unwrap()), [2]);
+        assert!(all.servers[0].is_up());
+        // Checks that are not answered end, too.
         while let Some(at) = all.deadline() {
             while all.expires(at).is_some() {}
             while all.next_overdue(at, |_| false).is_some() {}
             all.sent(at);
         }
         assert!(all.is_empty() && all.attempts.is_empty() && all.waiters == 0);
+    }
+
+    #[test]
+    fn where_it_is_to_fail_fast_nobody_waits_for_those_who_are_down() {
+        let (mut all, now) = (of(1), Instant::now());
+        all.fail_fast = true;
+        all.waits(b"\x01a\0", 1, now);
+        let place = all.sent(now)[0];
+        all.server_refuses(0, place.slot, now);
+        let (ended, failure) = all.expires(now).unwrap();
+        assert_eq!((waiters(&ended), failure), (&[1][..], Failure::NobodyThere));
+        assert!(!all.waits(b"\x01b\0", 2, now) && all.sent(now).is_empty());
+        let later = now + Duration::from_secs(1);
+        assert!(!all.waits(b"\x01b\0", 3, later));
+        let check = all.sent(later)[0];
+        assert!(all.answered(check, later + MS).is_none(), "nobody waits for a check");
+        assert!(all.waits(b"\x01b\0", 4, later + MS), "it is back");
     }
 
     #[test]
@@ -267,13 +367,26 @@ mod tests {
         all.truncated(place, now);
         let stream = all.sent(now)[0];
         assert_eq!((stream.server, stream.slot), (place.server, STREAM));
-        all.stream_broken(0, true, now);
+        all.stream_broken(0, stream.slot, true, now);
         let again = all.sent(now)[0];
-        assert_eq!(again.slot, STREAM, "it was closed, as it may be");
-        all.stream_broken(0, false, now);
-        let (ended, failure) = all.expires(now).unwrap();
+        assert_eq!(again.slot, STREAM + 1, "it was closed, as it may be");
+        all.stream_broken(0, again.slot, false, now);
+        let again = all.sent(now)[0];
+        assert_eq!(again.slot, STREAM + 2, "once may be by chance");
+        all.stream_broken(0, again.slot, false, now);
+        assert!(all.sent(now).is_empty(), "twice is not");
+        let (ended, failure, now) = loop {
+            let now = all.deadline().unwrap();
+            if let Some(given_up) = all.expires(now) {
+                break (given_up.0, given_up.1, now);
+            }
+            while all.next_overdue(now, |_| false).is_some() {}
+            for place in all.sent(now) {
+                all.stream_broken(0, place.slot, false, now);
+            }
+        };
         assert_eq!((waiters(&ended), failure), (&[1][..], Failure::NoAnswer));
-        assert!(all.waits(b"\x01b\0", 2, now), "by datagrams it still answers");
+        assert!(all.waits(b"\x01b\0", 2, now) && all.servers[0].is_up(), "by datagrams it still answers");
     }
 
     #[test]
@@ -281,37 +394,61 @@ mod tests {
         let (mut all, now) = (of(2), Instant::now());
         all.waits(b"\x01a\0", 1, now);
         let first = all.sent(now)[0];
-        all.server_refuses(first.server, now);
+        all.server_refuses(first.server, first.slot, now);
         let second = all.sent(now)[0];
         assert_ne!(second.server, first.server);
-        all.server_refuses(second.server, now);
-        let (ended, failure) = all.expires(now).unwrap();
-        assert_eq!((waiters(&ended), failure), (&[1][..], Failure::NobodyThere));
+        all.server_refuses(second.server, second.slot, now);
+        // Both are down. They are asked all the same: over a stream, and again when it is time.
+        let stream = all.sent(now)[0];
+        assert_eq!((stream.server, stream.is_stream()), (second.server, true));
+        all.stream_broken(stream.server, stream.slot, false, now);
+        all.sent(now).iter().for_each(|it| all.stream_broken(it.server, it.slot, false, now));
+        let (again, later) = loop {
+            let later = all.deadline().unwrap();
+            assert!(all.expires(later).is_none() && later < now + 300 * MS);
+            if let Some(again) = all.sent(later).iter().find(|it| !it.is_stream()) {
+                break (*again, later);
+            }
+        };
+        assert_eq!(waiters(&all.answered(again, later).unwrap()), [1]);
     }
 
     #[test]
     fn who_has_waited_for_long_may_have_something_stale() {
         let (mut all, begin) = (of(1), Instant::now());
-        all.servers[0].note_answer(MS);
+        all.servers[0].note_answer(MS, crate::wire::record::rtype::A);
         all.waits(b"\x01a\0", 1, begin);
         all.waits(b"\x01b\0", 2, begin);
         assert!(all.next_overdue(begin + STALE_AFTER - MS, |_| true).is_none());
         let stale = all.next_overdue(begin + STALE_AFTER, |question| question.name == b"\x01b\0").unwrap();
-        assert_eq!((waiters(&stale), stale.question.get().name), (&[2][..], &b"\x01b\0"[..]));
+        assert_eq!((waiters(&stale.0), stale.0.question.get().name), (&[2][..], &b"\x01b\0"[..]));
+        assert!(!stale.1, "nobody is down");
         assert_eq!((all.len(), all.waiters), (2, 1), "the question goes on");
     }
 
     #[test]
-    fn a_server_that_is_asked_over_streams_alone_is_not_asked_twice_at_once() {
+    fn a_connection_that_is_silent_has_another_beside_it_and_one_that_is_not_has_none() {
         let now = Instant::now();
         let mut all = of_upstreams(&["tls://192.0.2.1".parse().unwrap()]);
         all.waits(b"\x01a\0", 1, now);
-        assert_eq!(all.sent(now)[0].slot, STREAM);
-        for i in 1..4 {
-            assert!(all.expires(now + i * Duration::from_secs(1)).is_none());
-            assert!(all.sent(now).is_empty());
-        }
-        let (_, failure) = all.expires(now + TIMEOUT).unwrap();
-        assert_eq!(failure, Failure::NoAnswer);
+        all.waits(b"\x01b\0", 2, now);
+        let [a, b] = all.sent(now)[..] else { panic!() };
+        assert_eq!((a.slot, b.slot), (STREAM, STREAM));
+        assert_eq!(waiters(&all.answered(b, now + MS).unwrap()), [2]);
+        // Something has come: it is the question that takes long.
+        let later = now + 400 * MS;
+        assert!(all.expires(later).is_none() && all.sent(later).is_empty());
+        all.waits(b"\x01c\0", 3, later);
+        assert_eq!(all.sent(later)[0].slot, STREAM);
+        let silent = later + 100 * MS;
+        assert!(all.expires(silent).is_none());
+        // Two in a row had no answer: it is checked, too.
+        let [check, again] = all.sent(silent)[..] else { panic!() };
+        assert_eq!((check.slot, again.slot), (STREAM + 1, STREAM + 1));
+        assert_eq!(all.next_closing(), Some((0, STREAM + 1)), "what may be left there of before");
+        // What comes over the first counts all the same.
+        assert_eq!(waiters(&all.answered(a, silent).unwrap()), [1]);
+        assert_eq!(waiters(&all.answered(again, silent).unwrap()), [3]);
+        assert!(all.answered(check, silent).is_none());
     }
 }

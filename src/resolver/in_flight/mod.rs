@@ -3,19 +3,26 @@
 //! Owned by one worker. It does no I/O and takes the time as an argument: what is to be sent is told by
 //! [`InFlight::next_to_send`], what has come is told to it.
 
+mod answers;
 mod attempts;
+mod broken;
+mod checks;
 mod failing;
+mod pending;
 mod retries;
 #[cfg(test)]
 mod tests;
 mod timers;
 
 use std::collections::VecDeque;
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use attempts::Attempts;
+use broken::{Connections, stream_patience};
 pub use failing::STALE_AFTER;
 use hashbrown::HashTable;
+use pending::{Attempt, Pending, State};
 use rand::Rng as _;
 use rand::rngs::StdRng;
 use retries::Allowance;
@@ -23,11 +30,12 @@ use slab::Slab;
 use smallvec::SmallVec;
 use timers::Timers;
 
-use super::meter::{Count, Meter};
+use super::meter::Count;
 use super::question::{OwnedQuestion, Question};
 use super::routes::Routes;
-use super::servers::{Server, choose, explore};
-use super::settings::Protocol;
+use super::servers::{Manner, Server, Subject, choose, explore};
+use super::settings::Order;
+use super::upstream::{Protocol, is_near};
 
 /// Questions of one worker in flight at most; for a new one the oldest is given up.
 pub const MAX_QUESTIONS: usize = crate::limits::MAX_QUESTIONS;
@@ -38,16 +46,19 @@ pub const MAX_WAITERS: usize = crate::limits::MAX_WAITERS;
 /// Ids that are drawn for a message until one is free.
 const MAX_DRAWS: usize = 8;
 
-/// The slot of what is sent over a stream, which has no port of its own.
-pub const STREAM: u8 = u8::MAX;
+/// Connections of one worker to one server at most: one that is used, and others whose answers may still come.
+pub const STREAMS: u8 = crate::limits::UPSTREAM_STREAMS;
 
-/// Nodes that a question is told to have passed at most: more is a loop, or as good as one.
-pub const MAX_PASSED_BY: usize = 8;
+/// The first of the slots of what is sent over streams, which have no ports of their own: one for each connection.
+pub const STREAM: u8 = u8::MAX - STREAMS + 1;
+
+/// Questions of our own that one question leads to by aliases at most: BIND's limit.
+const MAX_STAGES: usize = crate::limits::MAX_ALIAS_QUESTIONS;
 
 /// Why there is no answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Failure {
-    /// All servers that could be asked are down.
+    /// All servers that could be asked are down, or there are none.
     NobodyThere,
     /// None has answered in time.
     NoAnswer,
@@ -66,10 +77,18 @@ pub enum Failure {
 pub struct Place {
     /// The number of the server.
     pub server: u16,
-    /// Which of the sockets for that server, or [`STREAM`].
+    /// Which of the sockets for that server, or from [`STREAM`] on which of the connections.
     pub slot: u8,
     /// The message's id.
     pub id: u16,
+}
+
+impl Place {
+    /// Whether it was sent over a stream.
+    #[must_use]
+    pub fn is_stream(&self) -> bool {
+        self.slot >= STREAM
+    }
 }
 
 /// Something to be sent.
@@ -94,6 +113,10 @@ pub struct Awaited<'a> {
     pub edns: bool,
     /// The bits that the case of its name was made with.
     pub case_bits: u64,
+    /// The answers whose aliases have led to it.
+    pub before: &'a [Box<[u8]>],
+    /// The group of servers that are asked.
+    pub group: u16,
 }
 
 /// Why nothing is awaited at a place.
@@ -111,41 +134,6 @@ pub struct Ended<W> {
     pub question: OwnedQuestion,
     /// Who has waited.
     pub waiters: SmallVec<[W; 1]>,
-}
-
-/// A question in flight.
-struct Pending<W> {
-    question: OwnedQuestion,
-    waiters: SmallVec<[W; 1]>,
-    /// Its number among all that there have been: keys are used again.
-    serial: u64,
-    /// The servers that may be asked.
-    group: u16,
-    /// Those that have been asked by a datagram, and over a stream, once for each time.
-    by_datagram: SmallVec<[u16; 4]>,
-    over_stream: SmallVec<[u16; 2]>,
-    /// Those whose answer a datagram has no room for.
-    cut_short: SmallVec<[u16; 1]>,
-    /// Those that have said that they cannot answer, and what the last of them said.
-    failed: SmallVec<[u16; 2]>,
-    failure: Option<Failure>,
-    /// Where it was sent from last.
-    last: Option<Place>,
-    /// Somebody tries to guess what an answer has to have: datagrams are not believed any more.
-    is_guessed_at: bool,
-    passed_by: SmallVec<[u64; 1]>,
-    begun: Instant,
-}
-
-/// A question as it was sent once.
-struct Attempt {
-    key: usize,
-    serial: u64,
-    sent: Instant,
-    case_bits: u64,
-    edns: bool,
-    /// It has not been answered in time; it may still be.
-    is_late: bool,
 }
 
 /// When a question began, if it is still that.
@@ -188,23 +176,34 @@ pub enum What<W> {
 pub struct InFlight<W> {
     /// How long a question is worked on.
     timeout: Duration,
-    /// The servers, by number.
+    /// The servers, by number, and where they are.
     pub servers: Vec<Server>,
-    /// Whether a server is asked over streams alone.
+    addresses: Vec<IpAddr>,
+    /// Whether a server is asked over streams alone; the connections to each.
     streamed: Vec<bool>,
+    connections: Vec<Connections>,
     groups: Vec<Vec<u16>>,
     /// The servers of a group are asked in turn; who is next.
     rotate: bool,
     turn: usize,
+    order: Order,
+    /// Where all are down there is no answer, and nobody is asked but to see whether they are back.
+    fail_fast: bool,
     questions: Slab<Pending<W>>,
     by_question: HashTable<usize>,
     /// In the order in which they began, which is that in which their time is over. Those that have ended before are passed over.
     begun: VecDeque<Begun>,
     /// The same, of those whose clients have not waited for long yet.
     fresh: VecDeque<Begun>,
+    /// Those whom nobody can answer now, by key and serial number.
+    hurried: VecDeque<(usize, u64)>,
     attempts: Attempts,
     timers: Timers,
     outgoing: VecDeque<Outgoing>,
+    /// Servers that are to be asked by new sockets.
+    renewals: VecDeque<u16>,
+    /// Connections that are to be closed.
+    closings: VecDeque<(u16, u8)>,
     /// Given up while something else was done.
     done: VecDeque<(Ended<W>, Failure)>,
     waiters: usize,
@@ -223,20 +222,30 @@ impl<W> InFlight<W> {
         let Routes { servers, groups, upstreams, .. } = routes;
         Self {
             timeout: upstreams.timeout,
-            servers: servers.iter().map(|it| Server::new(it.meter(worker))).collect(),
-            streamed: servers.iter().map(|it| matches!(it.upstream.protocol, Protocol::Tls { .. })).collect(),
+            servers: servers
+                .iter()
+                .map(|it| Server::new(it.meter(worker), is_near(it.upstream.address.ip())))
+                .collect(),
+            addresses: servers.iter().map(|it| it.upstream.address.ip()).collect(),
+            streamed: servers.iter().map(|it| it.upstream.protocol != Protocol::Dns).collect(),
+            connections: servers.iter().map(|_| Connections::default()).collect(),
             groups: groups.clone(),
             rotate: upstreams.rotate,
             turn: 0,
+            order: upstreams.order,
+            fail_fast: upstreams.fail_fast,
             // As large as they get, so that none is copied to a larger place while queries wait; what is not used takes no memory. The
             // table is larger by far: it is never so full that it has to be made anew, however much comes and goes.
             questions: Slab::with_capacity(MAX_QUESTIONS),
             by_question: HashTable::with_capacity(4 * MAX_QUESTIONS),
             begun: VecDeque::with_capacity(MAX_QUESTIONS),
             fresh: VecDeque::with_capacity(MAX_QUESTIONS),
+            hurried: VecDeque::new(),
             attempts: Attempts::with_capacity(2 * MAX_QUESTIONS),
             timers: Timers::with_capacity(2 * MAX_QUESTIONS),
             outgoing: VecDeque::new(),
+            renewals: VecDeque::new(),
+            closings: VecDeque::new(),
             done: VecDeque::new(),
             waiters: 0,
             next_serial: 0,
@@ -255,62 +264,78 @@ impl<W> InFlight<W> {
         waiter: Option<W>,
         now: Instant,
     ) -> Asked<W> {
+        self.check_those_down(group, now);
+        let all_down = self.all_down(group);
+        if let Some(key) = self.find(question) {
+            let joined = self.join(key, waiter);
+            self.hurry(key);
+            return joined;
+        }
         let servers = self.groups.get(usize::from(group)).map_or(&[][..], Vec::as_slice);
         self.turn = if self.rotate { self.turn.wrapping_add(1) } else { 0 };
         let (before, from) = servers.split_at(self.turn.checked_rem(servers.len()).unwrap_or(0));
-        let chosen = choose(&self.servers, from.iter().chain(before).copied(), &[], self.rotate);
-        if chosen.is_some()
-            && let Some(key) = self.find(question)
-        {
-            return self.join(key, waiter);
-        }
-        let beside = explore(&mut self.servers, servers, chosen, now, &mut self.rng);
-        let is_known = chosen.is_none() && self.find(question).is_some();
-        if (chosen.is_none() && beside.is_none()) || is_known {
+        let in_turn = self.rotate || self.order != Order::Fastest;
+        let manner = Manner { qtype: question.qtype, in_turn };
+        let chosen = choose(&self.servers, from.iter().chain(before).copied(), &[], manner);
+        let Some(chosen) = chosen.filter(|_| !(all_down && self.fail_fast)) else {
             return Asked { what: What::Nobody(waiter), displaced: None };
-        }
-        // If all are down, the question goes to one of them to see whether it is back, and nobody waits for that.
-        let (waiter, left) = if chosen.is_some() { (waiter, None) } else { (None, Some(waiter)) };
-        let displaced = if self.questions.len() < MAX_QUESTIONS && self.waiters < MAX_WAITERS {
-            None
-        } else {
-            self.end_oldest(None)
         };
-        let key = self.begin(question, group, passed_by, waiter, now);
-        chosen.into_iter().chain(beside).for_each(|server| self.queue(key, server, false));
-        Asked { what: left.map_or(What::New, What::Nobody), displaced }
+        // Where the order is told, and kept, nobody needs to know how fast the others are.
+        let is_kept = self.order != Order::Fastest && !self.rotate && servers.first() == Some(&chosen);
+        let beside = if is_kept { None } else { explore(&self.servers, servers, chosen, &mut self.rng) };
+        let displaced = if self.has_room() { None } else { self.end_oldest(None) };
+        let key = self.insert(question.into(), group, passed_by, waiter, false, now);
+        [chosen].into_iter().chain(beside).for_each(|server| self.queue(key, server, false));
+        self.hurry(key);
+        Asked { what: What::New, displaced }
     }
 
-    fn begin(
+    fn has_room(&self) -> bool {
+        self.questions.len() < MAX_QUESTIONS && self.waiters < MAX_WAITERS
+    }
+
+    fn insert(
         &mut self,
-        question: &Question<'_>,
+        question: OwnedQuestion,
         group: u16,
         passed_by: &[u64],
         waiter: Option<W>,
+        is_check: bool,
         now: Instant,
     ) -> usize {
         self.waiters += usize::from(waiter.is_some());
         let serial = self.next_serial;
         self.next_serial += 1;
+        let hash = question.get().hash();
         let key = self.questions.insert(Pending {
-            question: question.into(),
+            question,
             waiters: waiter.into_iter().collect(),
             serial,
             group,
             by_datagram: SmallVec::new(),
+            refused: SmallVec::new(),
+            resting: SmallVec::new(),
             over_stream: SmallVec::new(),
+            ended: 0,
+            broken: SmallVec::new(),
             cut_short: SmallVec::new(),
+            rejects_option: SmallVec::new(),
+            rejects_edns: SmallVec::new(),
             failed: SmallVec::new(),
             failure: None,
             last: None,
+            stage: None,
             is_guessed_at: false,
+            is_check,
             passed_by: passed_by.into(),
             begun: now,
         });
-        let hash_of = |key: &usize| self.questions[*key].question.get().hash();
-        self.by_question.insert_unique(question.hash(), key, hash_of);
         self.begun.push_back(Begun { at: now, key, serial });
-        self.fresh.push_back(Begun { at: now, key, serial });
+        if !is_check {
+            let hash_of = |key: &usize| self.questions[*key].question.get().hash();
+            self.by_question.insert_unique(hash, key, hash_of);
+            self.fresh.push_back(Begun { at: now, key, serial });
+        }
         key
     }
 
@@ -374,14 +399,19 @@ impl<W> InFlight<W> {
     }
 
     fn queue(&mut self, key: usize, server: u16, stream: bool) {
+        let stream = stream || self.needs_stream(key, server);
         let pending = &mut self.questions[key];
-        let stream = stream || pending.is_guessed_at || self.streamed[usize::from(server)];
         if stream {
-            pending.over_stream.push(server)
+            pending.over_stream.push((server, self.connections[usize::from(server)].number()))
         } else {
             pending.by_datagram.push(server)
         }
         self.outgoing.push_back(Outgoing { key, serial: pending.serial, server, stream });
+    }
+
+    /// A server that is to be asked by new sockets.
+    pub fn next_renewal(&mut self) -> Option<u16> {
+        self.renewals.pop_front()
     }
 
     /// Whom the next message is for that is to be sent.
@@ -395,12 +425,42 @@ impl<W> InFlight<W> {
         }
     }
 
-    /// The next message that is to be sent, from this `slot` if it is a datagram.
-    #[allow(clippy::cast_possible_truncation)] // of random bits any will do
+    /// The next message that is to be sent, from this `slot` if it is a datagram. None if there is none, or this one may not be sent
+    /// yet, and is looked at again when it may.
     pub fn next_to_send(&mut self, slot: u8, now: Instant) -> Option<Sending<'_>> {
         self.next_server()?;
-        let Outgoing { key, serial, server, stream } = self.outgoing.pop_front()?;
-        let slot = if stream { STREAM } else { slot };
+        let Outgoing { key, server, stream, .. } = self.outgoing.pop_front()?;
+        let connections = &self.connections[usize::from(server)];
+        let (slot, connection) = (if stream { connections.slot() } else { slot }, connections.number());
+        // A connection may not be begun yet.
+        let pause = connections.pause(now).filter(|_| stream);
+        let place = self.draw(server, slot);
+        self.note_attempt(key, place, pause, now);
+        let pending = &mut self.questions[key];
+        pending.last = Some(place);
+        if !stream {
+            pending.rest(server, now);
+        }
+        // It may be another than when it was queued.
+        if let Some(at) = pending.over_stream.iter().rposition(|it| it.0 == server).filter(|_| stream) {
+            pending.over_stream[at].1 = connection;
+            if pause.is_some() {
+                pending.over_stream.remove(at);
+            }
+        }
+        if pause.is_some() {
+            return None;
+        }
+        self.meter(place).count(Count::Sent);
+        let pending = &self.questions[key];
+        let Attempt { dress, case_bits, .. } = *self.attempts.get(place)?;
+        let passed_by = if dress.option { &pending.passed_by[..] } else { &[] };
+        Some(Sending { place, question: pending.asked(), edns: dress.edns, case_bits, passed_by })
+    }
+
+    /// A place with an id that nobody can guess.
+    #[allow(clippy::cast_possible_truncation)] // of random bits any will do
+    fn draw(&mut self, server: u16, slot: u8) -> Place {
         let mut place = Place { server, slot, id: 0 };
         // Where nearly all ids are taken, what has been waited for there is not waited for any more.
         for _ in 0..MAX_DRAWS {
@@ -410,86 +470,42 @@ impl<W> InFlight<W> {
                 break;
             }
         }
-        let state = &self.servers[usize::from(server)];
-        state.meter.count(Count::Sent);
-        let (edns, case_bits) = (state.speaks_edns(now), self.secret.next_u64());
-        let pending = &mut self.questions[key];
-        let asked = pending.by_datagram.iter().chain(&pending.over_stream);
-        let times = asked.filter(|it| **it == server).count();
-        let patience = state.patience(u32::try_from(times).unwrap_or(1).saturating_sub(1));
-        pending.last = Some(place);
-        self.attempts.insert(place, Attempt { key, serial, sent: now, case_bits, edns, is_late: false });
-        self.timers.set(now + patience, place, serial, now);
-        let Pending { question, passed_by, .. } = &self.questions[key];
-        Some(Sending { place, question: question.get(), edns, case_bits, passed_by })
+        place
     }
 
-    /// What was asked from `place`.
-    ///
-    /// # Errors
-    /// If nothing is awaited there.
-    pub fn awaited(&mut self, place: Place, now: Instant) -> Result<Awaited<'_>, Unawaited> {
-        let Some(&Attempt { key, serial, case_bits, edns, .. }) = self.attempts.get(place) else {
-            self.meter(place).count(Count::Mismatched);
-            return Err(Unawaited::Unasked);
+    /// Notes what is sent to `place`, or will not be before the `pause` is over.
+    fn note_attempt(&mut self, key: usize, place: Place, pause: Option<Instant>, now: Instant) {
+        let state = &self.servers[usize::from(place.server)];
+        let pending = &self.questions[key];
+        let over_stream = pending.over_stream.iter().map(|(server, _)| server);
+        let times = pending.by_datagram.iter().chain(over_stream).filter(|it| **it == place.server).count();
+        let before = u32::try_from(times).unwrap_or(1).saturating_sub(1);
+        let patience = if state.is_up() || self.all_down(pending.group) {
+            state.patience(before)
+        } else {
+            Server::patience_if_down(before)
         };
-        let open = self.is_open(key, serial);
-        if !open || (self.questions[key].is_guessed_at && place.slot != STREAM) {
-            // Another server was faster, or is asked over a stream. It is good to know when this one has answered.
-            self.close(place, now);
-            return Err(Unawaited::NoMore);
-        }
-        Ok(Awaited { question: self.questions[key].question.get(), edns, case_bits })
+        let patience = if place.is_stream() { stream_patience(patience) } else { patience };
+        let question = pending.asked();
+        let attempt = Attempt {
+            key,
+            serial: pending.serial,
+            sent: now,
+            case_bits: self.secret.next_u64(),
+            dress: state.taste.dress(pending.occasion(place.server, times.saturating_sub(1)), now),
+            before: times.saturating_sub(1),
+            state: if pause.is_none() { State::Awaited } else { State::Lost },
+            stage: pending.before().len(),
+            subject: Subject { hash: question.hash(), qtype: question.qtype, first: before == 0 },
+        };
+        self.timers.set(pause.unwrap_or(now + patience), place, attempt.serial, now);
+        self.attempts.insert(place, attempt);
     }
 
-    /// A datagram in the name of `server` has this question, but not all else that an answer has to have. Who tries one id after the
-    /// other will come upon the right one: the server is asked over a stream, and datagrams are not believed any more.
-    pub fn guessed_at(&mut self, server: u16, question: &Question<'_>) {
-        let Some(key) = self.find(question) else { return };
-        let pending = &mut self.questions[key];
-        let is_awaited = pending.by_datagram.contains(&server)
-            && !pending.failed.contains(&server)
-            && !pending.cut_short.contains(&server);
-        if is_awaited && !pending.is_guessed_at {
-            pending.is_guessed_at = true;
-            self.queue(key, server, true);
-        }
-    }
-
-    /// Ends the attempt at `place` by an answer; returns its question if that is open.
-    fn close(&mut self, place: Place, now: Instant) -> Option<usize> {
-        let Attempt { key, serial, sent, .. } = self.attempts.remove(place)?;
-        let server = &mut self.servers[usize::from(place.server)];
-        server.note_answer(now.saturating_duration_since(sent));
-        self.is_open(key, serial).then_some(key)
-    }
-
-    /// Where it is counted what the server at `place` does.
-    #[must_use]
-    pub fn meter(&self, place: Place) -> &Meter {
-        &self.servers[usize::from(place.server)].meter
-    }
-
-    /// There is an answer from `place`.
-    pub fn answered(&mut self, place: Place, now: Instant) -> Option<Ended<W>> {
-        let key = self.close(place, now)?;
-        Some(self.end(key))
-    }
-
-    /// The answer from `place` was cut short: the same server is asked over a stream.
-    pub fn truncated(&mut self, place: Place, now: Instant) {
-        self.meter(place).count(Count::Truncated);
-        if let Some(key) = self.close(place, now) {
-            self.questions[key].cut_short.push(place.server);
-            self.queue(key, place.server, true);
-        }
-    }
-
-    /// The server does not speak EDNS: it is asked again without.
-    pub fn without_edns(&mut self, place: Place, now: Instant) {
-        if let Some(key) = self.close(place, now) {
-            self.servers[usize::from(place.server)].note_no_edns(now);
-            self.queue(key, place.server, place.slot == STREAM);
+    /// Somebody at `client` asks us: a loop is possible if we ask there.
+    pub fn note_client(&mut self, client: IpAddr) {
+        for (server, _) in self.servers.iter_mut().zip(&self.addresses).filter(|(_, at)| **at == client) {
+            server.taste.may_loop = true;
         }
     }
 
@@ -504,7 +520,7 @@ impl<W> InFlight<W> {
     /// Whether there is something to send or to tell at once.
     #[must_use]
     pub fn is_busy(&self) -> bool {
-        !self.outgoing.is_empty() || !self.done.is_empty()
+        !self.outgoing.is_empty() || !self.done.is_empty() || !self.hurried.is_empty()
     }
 
     /// When there will be something to do.
@@ -516,10 +532,10 @@ impl<W> InFlight<W> {
         [timer, over, overdue].into_iter().flatten().min()
     }
 
-    /// Questions in flight.
+    /// Questions in flight, but for those by which servers are checked.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.questions.len()
+        self.by_question.len()
     }
 
     /// Those who wait for them.
@@ -528,7 +544,7 @@ impl<W> InFlight<W> {
         self.waiters
     }
 
-    /// Whether there are none.
+    /// Whether there are none, nor checks.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.questions.is_empty()

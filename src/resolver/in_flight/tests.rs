@@ -2,7 +2,8 @@
 
 use rand::SeedableRng as _;
 
-use super::super::settings::{Upstream, Upstreams};
+use super::super::settings::Upstreams;
+use super::super::upstream::Upstream;
 use super::*;
 use crate::wire::record::rtype;
 
@@ -83,8 +84,11 @@ fn without_edns_the_same_server_is_asked_again() {
     let sending = all.next_to_send(3, now).unwrap();
     assert!(sending.edns);
     let place = sending.place;
-    all.without_edns(place, now);
-    assert!(!all.next_to_send(3, now).unwrap().edns);
+    assert!(all.rejected(place, true, now));
+    let sending = all.next_to_send(3, now).unwrap();
+    assert!(!sending.edns);
+    let place = sending.place;
+    assert!(!all.rejected(place, true, now), "there is no other way");
 }
 
 #[test]
