@@ -24,27 +24,26 @@ impl Views {
         let lower = name.to_lower_case();
         let store = self.store.read();
         let policy = self.rules.load().of(lower.as_wire());
-        let found: Vec<_> = store.named(lower.as_wire()).collect();
+        let numbered = store.named_numbered(lower.as_wire());
+        let (found, numbers): (Vec<_>, Vec<_>) =
+            numbered.map(|(origin, up, number, record)| ((origin, up, record), number)).unzip();
         let (verdicts, panic) = verdicts(&policy, &store, &found);
+        let totals = totals(&verdicts);
         // Other orders depend on who asks, or on no weight at all.
-        let sum = |rtype: u16| {
-            let of_type = verdicts.iter().filter(|((it, _), _)| *it == rtype);
-            of_type.filter_map(|(_, verdict)| Some(f64::from((*verdict).ok()?))).sum::<f64>()
-        };
-        let count =
-            |rtype: u16| verdicts.iter().filter(|((it, _), verdict)| *it == rtype && verdict.is_ok()).count();
-        let share = |rtype: u16, weight: u32| match policy.order {
-            Order::Weighted | Order::Rfc6724 | Order::Hash => Some(f64::from(weight) / sum(rtype)),
-            #[allow(clippy::cast_precision_loss)] // some thousand at most
-            Order::Shuffle | Order::Rotate => Some(1.0 / count(rtype) as f64),
-            Order::Fixed | Order::Near => None,
+        let share = |rtype: u16, weight: u32| {
+            let (weights, count) = totals.get(&rtype)?;
+            match policy.order {
+                Order::Weighted | Order::Rfc6724 | Order::Hash => Some(f64::from(weight) / weights),
+                Order::Shuffle | Order::Rotate => Some(1.0 / count),
+                Order::Fixed | Order::Near => None,
+            }
         };
         let (names, ages, now) = (self.node_names(), self.ages(), Instant::now());
         let shown = self.shown_of_too_many(lower.as_wire());
         let is_left_out = |record: &Record<'_>| {
             shown.as_ref().is_some_and(|shown| !shown.contains(&(record.rtype, record.rdata.into())))
         };
-        let explain = |(origin, up, record): &(NodeId, bool, Record<'_>)| {
+        let explain = |((origin, up, record), number): (&(NodeId, bool, Record<'_>), &u64)| {
             let attributes = record.attributes().unwrap_or_default();
             let verdict = verdicts.get(&(record.rtype, record.rdata));
             let own = store.statements().standing(*origin, record);
@@ -81,12 +80,10 @@ impl Views {
                 check: attributes.check.map(Into::into),
                 found: self.check_result(record.key),
                 ttl_s: attributes.ttl_s,
-                age_s: store
-                    .change_number(*origin, record)
-                    .map(|number| ages.of(*origin, number, now).as_secs_f64()),
+                age_s: Some(ages.of(*origin, *number, now).as_secs_f64()),
             }
         };
-        let records: Vec<_> = found.iter().map(explain).collect();
+        let records: Vec<_> = found.iter().zip(&numbers).map(explain).collect();
         Explanation { name: name.to_string(), policy: policy.to_string(), panic, records, outside: None }
     }
 
@@ -166,6 +163,19 @@ fn verdicts<'a>(
         });
     }
     (verdicts, panic)
+}
+
+/// The sum of the weights, and the number of the addresses, that are in answers, by type. They are added up once: the store is held
+/// meanwhile.
+fn totals(verdicts: &BTreeMap<(u16, &[u8]), Verdict>) -> BTreeMap<u16, (f64, f64)> {
+    let mut totals: BTreeMap<u16, (f64, f64)> = BTreeMap::new();
+    for ((rtype, _), verdict) in verdicts {
+        if let Ok(weight) = *verdict {
+            let (weights, count) = totals.entry(*rtype).or_default();
+            (*weights, *count) = (*weights + f64::from(weight), *count + 1.0);
+        }
+    }
+    totals
 }
 
 fn health_text(health: Health) -> &'static str {

@@ -218,10 +218,18 @@ impl Store {
 
     /// The registrations of `name`, in wire form and lower case, with their origins and whether these are up.
     pub fn named<'a>(&'a self, name: &'a [u8]) -> impl Iterator<Item = (NodeId, bool, Record<'a>)> {
+        self.named_numbered(name).map(|(origin, up, _, record)| (origin, up, record))
+    }
+
+    /// The same, with the number of the change in its origin's log that registered each.
+    pub fn named_numbered<'a>(
+        &'a self,
+        name: &'a [u8],
+    ) -> impl Iterator<Item = (NodeId, bool, u64, Record<'a>)> {
         self.index.by_name(name).filter_map(move |place| {
             let log = self.logs[usize::from(place.log())].as_ref().filter(|log| log.role == Role::Current)?;
             let record = log.changes.get(place.number()).filter(|change| change.is_live())?.record();
-            (record.name == name).then_some((log.origin, log.up, record))
+            (record.name == name).then_some((log.origin, log.up, place.number(), record))
         })
     }
 
