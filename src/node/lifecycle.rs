@@ -350,7 +350,7 @@ impl Node {
             Some(Work::Bulk(Bulk::Batch(batch))) => {
                 self.tables.note_bulk(true);
                 self.writes.store.note_filling(true);
-                self.writes.apply(&batch.ops());
+                self.writes.apply_batch(&batch.ops());
             }
             Some(Work::Bulk(Bulk::Read(read))) => self.take_files(*read),
             None => {}

@@ -67,6 +67,7 @@ impl Node {
     pub(super) fn take_files(&mut self, FilesRead { job, begin, read }: FilesRead) {
         self.reload.is_reading = false;
         self.tables.note_bulk(false);
+        self.writes.has_changed();
         let Job { settings, is_configuration, .. } = job;
         let store = self.writes.store.clone();
         let contents = match read {

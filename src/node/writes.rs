@@ -17,6 +17,7 @@ use super::tables::TablesSender;
 use super::updates;
 use super::views::Views;
 use super::write_plan::Plan;
+use crate::limits::{MAX_BATCH_OPERATIONS, MAX_CHANGED};
 use crate::registry::request::{
     Change, Changed, Rejected, Reply, Request, Selector, ZoneUpdate, is_reserved,
 };
@@ -29,6 +30,10 @@ const MAX_DURABLE: usize = 10_000;
 
 /// Operations that are applied while nobody can read the store, but for those of one name.
 const APPLIED_AT_ONCE: usize = 64;
+
+/// Batches of files after which others are woken to see to them: fewer names than the store notes one by one.
+const BATCHES_TOGETHER: usize = 16;
+const _: () = assert!(2 * BATCHES_TOGETHER * MAX_BATCH_OPERATIONS < MAX_CHANGED);
 
 /// Registrations that are read while nobody can change the store.
 const READ_AT_ONCE: usize = 512;
@@ -83,6 +88,8 @@ pub(super) struct Writes {
     pending: Option<Pending>,
     /// Own registrations of services, which go with their name.
     services: usize,
+    /// Batches of files that have been applied.
+    batches: usize,
 }
 
 impl Writes {
@@ -96,7 +103,7 @@ impl Writes {
     ) -> Self {
         let mut services = 0;
         each_own(&store, |record| services += usize::from(is_service(record)));
-        Self { store, checks, journal, tables, cluster, held: None, pending: None, services }
+        Self { store, checks, journal, tables, cluster, held: None, pending: None, services, batches: 0 }
     }
 
     /// Whether it can take a request now: else one is being made durable.
@@ -302,8 +309,24 @@ impl Writes {
         }
     }
 
-    /// Does to the registrations what is durable by now, or need not be. Operations on one name follow each other.
+    /// Does to the registrations what is durable by now, or need not be, and has others see to it. Operations on one name follow each other.
     pub(super) fn apply(&mut self, ops: &[OpRef<'_>]) {
+        self.apply_quietly(ops);
+        if !ops.is_empty() {
+            self.has_changed();
+        }
+    }
+
+    /// The same with one batch of many, whose source tells when that was the last: others are woken for some of them together.
+    pub(super) fn apply_batch(&mut self, ops: &[OpRef<'_>]) {
+        self.apply_quietly(ops);
+        self.batches += 1;
+        if self.batches.is_multiple_of(BATCHES_TOGETHER) {
+            self.has_changed();
+        }
+    }
+
+    fn apply_quietly(&mut self, ops: &[OpRef<'_>]) {
         let mut rest = ops;
         while !rest.is_empty() {
             let mut len = rest.len().min(APPLIED_AT_ONCE);
@@ -316,9 +339,6 @@ impl Writes {
             if !rest.is_empty() {
                 yield_now();
             }
-        }
-        if !ops.is_empty() {
-            self.has_changed();
         }
     }
 
