@@ -99,7 +99,9 @@ impl Node {
         let mut command = program(namespace, self.plan.cpus.as_deref(), self.plan.program.as_deref())?;
         command.args(["serve", "--until-eof", "--log", "text", "--listen", &dns]);
         if self.plan.gossips {
-            command.args(["--gossip", &gossip]);
+            // A node that is down is looked for, and its port may be somebody else's by then.
+            let cluster = format!("testbed-{}", std::process::id());
+            command.args(["--gossip", &gossip, "--cluster", &cluster]);
         }
         if !ip.is_loopback() && self.plan.gossips {
             // The namespaces are made for this, and nobody else is in them.
