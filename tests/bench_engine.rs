@@ -390,16 +390,16 @@ fn serve_one_connection(most: u64) -> SocketAddr {
 #[test]
 fn a_schedule_is_kept_as_finely_over_connections_as_with_datagrams() {
     // The machine may be busy: the best of some short runs tells what the generator does of itself.
-    let slip_us = |_| {
+    let send_lag_us = |_| {
         let time_limit = Some(Duration::from_millis(250));
         let settings = Settings {
             transport: Transport::Tcp,
             time_limit,
             ..Settings::new(serve_one_connection(u64::MAX)).at_rate(1_000.0)
         };
-        run(&settings, 3).unwrap().tally.slip.quantile_us(0.5)
+        run(&settings, 3).unwrap().tally.send_lag.quantile_us(0.5)
     };
-    let best_us = (0..20).map(slip_us).fold(f64::INFINITY, f64::min);
+    let best_us = (0..20).map(send_lag_us).fold(f64::INFINITY, f64::min);
     assert!(best_us < 250.0, "half of the queries were sent {best_us} us late or more");
 }
 

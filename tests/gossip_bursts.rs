@@ -16,7 +16,7 @@ use redbreast::gossip::peer::Peer;
 use redbreast::gossip::seal::Seal;
 use redbreast::gossip::stream_seal::Side;
 use redbreast::gossip::transport::Transport;
-use redbreast::store::{Attributes, Key, NodeId, SharedStore, Store, Want};
+use redbreast::store::{Attributes, Filling, Key, NodeId, SharedStore, Store, Want};
 use redbreast::wire::name::Name;
 
 const CLUSTER: &str = "bursts";
@@ -220,7 +220,7 @@ fn who_is_being_filled_gives_all_at_once_and_lets_nobody_wait_for_ever() {
     let mut nodes = cluster(2);
     let me = NodeId([1; 16]);
     // As with a names file of very many names: more than is told in datagrams.
-    nodes[0].store.note_filling(true);
+    nodes[0].store.set_filling(Filling::UnderWay);
     for part in 0..10 {
         (part * 6_000..(part + 1) * 6_000)
             .for_each(|i| assert!(nodes[0].store.write().register(&key(i), &Attributes::default()).unwrap()));
@@ -228,10 +228,10 @@ fn who_is_being_filled_gives_all_at_once_and_lets_nobody_wait_for_ever() {
     }
     let told = nodes[1].knows(me);
     assert!(told < 30_000, "{told}: the rest is pulled when all is there");
-    nodes[0].store.note_filling(false);
+    nodes[0].store.set_filling(Filling::No);
     until(&mut nodes, |nodes| nodes[1].knows(me) == 60_000);
     // One that is never said to be over holds nobody up for longer than a limit.
-    nodes[0].store.note_filling(true);
+    nodes[0].store.set_filling(Filling::UnderWay);
     register(&mut nodes, 100_000);
     until(&mut nodes, |nodes| nodes[1].knows(me) == 100_000);
 }

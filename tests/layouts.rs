@@ -97,8 +97,8 @@ proptest! {
             prop_assert_eq!(store.apply(&delta), Applied::News);
             let owner = key.name.clone();
             prop_assert_eq!(store.answers(owner.as_wire()).count(), 1);
-            let record = store.named(owner.as_wire()).next().unwrap().2;
-            prop_assert_eq!(store.change_number(PEER, &record), Some(head));
+            let (origin, _, number, _) = store.named_numbered(owner.as_wire()).next().unwrap();
+            prop_assert_eq!((origin, number), (PEER, head));
             prop_assert_eq!(store.delta(PEER, head - 1, 1), store.delta(PEER, head - 1, usize::MAX));
         }
     }

@@ -568,8 +568,8 @@ fn what_is_loaded_is_found_as_what_is_registered_one_by_one() {
             let name = name.to_lower_case();
             let numbers = |store: &Store| -> Vec<_> {
                 let mut numbers: Vec<_> = store
-                    .named(name.as_wire())
-                    .map(|(origin, _, record)| store.change_number(origin, &record))
+                    .named_numbered(name.as_wire())
+                    .map(|(origin, _, number, _)| (origin, number))
                     .collect();
                 numbers.sort_unstable();
                 numbers

@@ -128,7 +128,7 @@ mod tests {
     }
 
     /// Books `answer` against one query, sent at 10 with id 0, at the time 30.
-    fn book(answer: &[u8]) -> (bool, Tally) {
+    fn record(answer: &[u8]) -> (bool, Tally) {
         let (queries, mut table, mut tally) = (queries(), InFlight::new(IDS, false), Tally::default());
         table.begin(0, 10, 0);
         let completed = account(answer, 30, &queries, &mut table, &mut tally).is_some();
@@ -151,7 +151,7 @@ mod tests {
                 answer[3] |= code;
                 answer[header::ANCOUNT + 1] = answers;
             });
-            let (completed, tally) = book(&answer);
+            let (completed, tally) = record(&answer);
             assert!(completed);
             assert_eq!((tally.positive.count(), tally.negative.count(), tally.other.count()), counts);
             assert_eq!(tally.totals.rcodes[usize::from(code)], 1);
@@ -176,7 +176,7 @@ mod tests {
             |answer, _| answer[header::QDCOUNT + 1] = 0, // NOERROR without a question
         ];
         for change in changes {
-            let (completed, tally) = book(&answer_to(&query, |answer| change(answer, last)));
+            let (completed, tally) = record(&answer_to(&query, |answer| change(answer, last)));
             assert!(!completed);
             assert_eq!((tally.totals.mismatched, tally.totals.completed), (1, 0));
         }
@@ -185,13 +185,13 @@ mod tests {
     #[test]
     fn names_are_compared_case_aside_and_errors_may_leave_the_question_out() {
         let query = queries().packet(0).to_vec();
-        assert!(book(&answer_to(&query, |answer| answer.make_ascii_lowercase())).0);
+        assert!(record(&answer_to(&query, |answer| answer.make_ascii_lowercase())).0);
         let formerr = answer_to(&query, |answer| {
             answer.truncate(header::LEN);
             answer[3] |= rcode::FORMERR;
             answer[header::QDCOUNT + 1] = 0;
         });
-        assert!(book(&formerr).0);
+        assert!(record(&formerr).0);
     }
 
     #[test]

@@ -9,10 +9,10 @@ use std::time::Instant;
 
 use super::answer::{account, hash_of};
 use super::in_flight::{InFlight, Sent};
+use super::query_source::QuerySource;
 use super::schedule::Schedule;
 use super::series::Part;
-use super::settings::Waiting;
-use super::supply::Supply;
+use super::settings::WaitMode;
 use super::tally::Tally;
 use super::usage::ThreadUsage;
 use super::verify::Verifier;
@@ -36,7 +36,7 @@ pub(super) struct Load<'a> {
     pub(super) job: &'a Job<'a>,
     thread: u32,
     start: Instant,
-    pub(super) supply: Supply<'a>,
+    pub(super) query_source: QuerySource<'a>,
     schedule: Option<Schedule>,
     /// When the queries that [`allowed`](Self::allowed) has allowed were due.
     due_ns: [u64; BATCH_LEN],
@@ -50,7 +50,7 @@ pub(super) struct Load<'a> {
     pub(super) timeout_ns: u64,
     end_ns: u64,
     /// Queries due up to here were held back by a limit.
-    held_until_ns: u64,
+    throttled_until_ns: u64,
     /// Number of the interval that `tally` is of, and where it ends.
     interval: u64,
     interval_ns: u64,
@@ -74,7 +74,7 @@ impl<'a> Load<'a> {
             job,
             thread,
             start: Instant::now(),
-            supply: Supply::new(&job.position, job.queries, runs),
+            query_source: QuerySource::new(&job.position, job.queries, runs),
             schedule: settings
                 .plan
                 .as_ref()
@@ -88,7 +88,7 @@ impl<'a> Load<'a> {
             now_ns: 0,
             timeout_ns: nanoseconds(settings.timeout),
             end_ns: settings.time_limit.map_or(u64::MAX, nanoseconds),
-            held_until_ns: 0,
+            throttled_until_ns: 0,
             interval: 0,
             interval_ns,
             interval_end_ns: interval_ns,
@@ -134,7 +134,7 @@ impl<'a> Load<'a> {
 
     /// Books a message received now. Returns whether it completes a query.
     #[inline]
-    pub(super) fn book(&mut self, message: &[u8], table: &mut InFlight) -> bool {
+    pub(super) fn record_response(&mut self, message: &[u8], table: &mut InFlight) -> bool {
         let queries = self.job.queries;
         let Some(done) = account(message, self.now_ns, queries, table, &mut self.tally) else { return false };
         if let Some(verifier) = &mut self.verifier {
@@ -160,14 +160,14 @@ impl<'a> Load<'a> {
     }
 
     /// Gives up what has been in flight for the timeout or longer.
-    pub(super) fn expire(&mut self, table: &mut InFlight) {
+    pub(super) fn handle_timeout(&mut self, table: &mut InFlight) {
         if let Some(sent_ns) = self.now_ns.checked_sub(self.timeout_ns) {
-            self.lose(table, sent_ns);
+            self.expire(table, sent_ns);
         }
     }
 
     /// Gives up what was sent at or before `sent_ns`.
-    pub(super) fn lose(&mut self, table: &mut InFlight, sent_ns: u64) {
+    pub(super) fn expire(&mut self, table: &mut InFlight, sent_ns: u64) {
         let (now_ns, tally, job, mut lost) = (self.now_ns, &mut self.tally, self.job, 0);
         table.expire(sent_ns, |query, sent, sent_ns, due_ns| {
             if job.settings.verbose {
@@ -188,22 +188,22 @@ impl<'a> Load<'a> {
         let Some(schedule) = &mut self.schedule else { return room.min(free) };
         let due = schedule.due(self.now_ns, &mut self.due_ns[..room]);
         if due > free {
-            self.held_until_ns = self.now_ns;
+            self.throttled_until_ns = self.now_ns;
         }
         due.min(free)
     }
 
     /// There is no id, or no connection, to send what may be due.
-    pub(super) fn hold_back(&mut self) {
+    pub(super) fn throttle(&mut self) {
         if self.schedule.as_ref().is_some_and(|schedule| schedule.next_due_ns() <= self.now_ns) {
-            self.held_until_ns = self.now_ns;
+            self.throttled_until_ns = self.now_ns;
         }
     }
 
     /// The `k`-th of the allowed queries is taken up, with this id table; it was sent when the clock was last read.
     #[inline]
     pub(super) fn begin(&mut self, k: usize, query: u32, table: &mut InFlight) {
-        let section = self.supply.section();
+        let section = self.query_source.section();
         if self.job.queries.feed().is_some() {
             let line = if self.job.settings.verbose { section.text(query).into() } else { Box::default() };
             table.remember(Sent { hash: hash_of(section.question(query)), line });
@@ -217,13 +217,13 @@ impl<'a> Load<'a> {
         if count == 0 {
             return;
         }
-        self.supply.take(count);
+        self.query_source.take(count);
         if let Some(schedule) = &mut self.schedule {
             // After sending, so that the time for that is in it.
             let sent_ns = nanoseconds(self.start.elapsed());
             for &due_ns in &self.due_ns[..count] {
-                self.tally.slip.record(sent_ns.saturating_sub(due_ns));
-                self.tally.totals.held_back += u64::from(due_ns < self.held_until_ns);
+                self.tally.send_lag.record(sent_ns.saturating_sub(due_ns));
+                self.tally.totals.throttled += u64::from(due_ns < self.throttled_until_ns);
             }
             schedule.issue(count);
         }
@@ -236,7 +236,7 @@ impl<'a> Load<'a> {
     pub(super) fn may_send(&mut self) -> bool {
         if self.end.is_none() && self.now_ns >= self.end_ns {
             self.end = Some(End::TimeLimit);
-        } else if self.end.is_none() && self.supply.is_exhausted() {
+        } else if self.end.is_none() && self.query_source.is_exhausted() {
             self.end = Some(End::EndOfFile);
         }
         self.end.is_none()
@@ -258,18 +258,18 @@ impl<'a> Load<'a> {
 
     /// How long nothing can be to do unless something arrives, or zero where it is not worth to sleep.
     pub(super) fn sleep_ns(&self, next_expiry_ns: u64) -> u64 {
-        let early_ns = if self.job.settings.waiting == Waiting::Sleep { 0 } else { WAKE_EARLY_NS };
+        let early_ns = if self.job.settings.wait_mode == WaitMode::Sleep { 0 } else { WAKE_EARLY_NS };
         let mut wake_ns = self.now_ns + MAX_SLEEP_NS;
         if self.outstanding > 0 {
             wake_ns = wake_ns.min(next_expiry_ns);
         }
         if self.end.is_none() {
-            if self.supply.is_starved() {
+            if self.query_source.is_starved() {
                 wake_ns = wake_ns.min(self.now_ns + STARVED_SLEEP_NS);
             }
             wake_ns = wake_ns.min(self.end_ns);
             // What is due and has not come yet cannot be sent: waking for it would be a loop around nothing.
-            let can_send = self.outstanding < self.limit && !self.supply.is_starved();
+            let can_send = self.outstanding < self.limit && !self.query_source.is_starved();
             if let Some(schedule) = self.schedule.as_ref().filter(|_| can_send) {
                 wake_ns = wake_ns.min(schedule.next_due_ns().saturating_sub(early_ns));
                 if wake_ns <= self.now_ns {
@@ -288,7 +288,7 @@ impl<'a> Load<'a> {
         if end == End::Interrupted {
             let lost_before = self.tally.totals.lost;
             for table in tables {
-                self.lose(table, u64::MAX);
+                self.expire(table, u64::MAX);
             }
             self.tally.totals.interrupted = self.tally.totals.lost - lost_before;
             self.tally.totals.lost = lost_before;

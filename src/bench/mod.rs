@@ -11,17 +11,18 @@
 //!                          answer: what a message is ─▶ tally, latency, verify ─▶ series ─▶ verdict
 //! ```
 //!
-//! On top of single runs: `search` finds the highest rate that holds an objective, `contest` compares two servers.
+//! On top of single runs: `search` finds the highest rate that holds an objective, `ab` compares two servers.
 //!
 //! Of this crate it imports `wire` and `mmsg` alone: it must be an independent judge of the server.
 
+pub mod ab;
 mod answer;
-pub mod contest;
 mod in_flight;
 pub mod latency;
 mod load;
 mod message;
 pub mod objective;
+mod query_source;
 pub mod schedule;
 pub mod search;
 mod sender;
@@ -30,7 +31,6 @@ mod settings;
 mod socket;
 pub mod statistics;
 mod stream;
-mod supply;
 pub mod tally;
 mod tls;
 pub mod usage;
@@ -52,7 +52,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 pub use series::Point;
 use series::{Collector, Part};
-pub use settings::{MAX_CLIENTS, MAX_SOURCES, Settings, SettingsError, Source, Transport, Waiting};
+pub use settings::{MAX_CLIENTS, MAX_SOURCES, Settings, SettingsError, Source, Transport, WaitMode};
 pub use tally::{Tally, Totals};
 pub use tls::Tls;
 pub use usage::Usage;
@@ -190,12 +190,12 @@ struct Job<'a> {
     /// Queries completed, by thread; each is written by that thread alone.
     completed: Box<[CachePadded<AtomicU64>]>,
     /// Where the threads hand in what they counted, and tallies that can be used again.
-    news: Sender<News>,
+    events: Sender<ThreadEvent>,
     spare: Receiver<Box<Tally>>,
 }
 
 /// What a sending thread tells the main thread.
-enum News {
+enum ThreadEvent {
     Part(Part),
     Ended(u32, Result<ThreadOutcome, BenchError>),
 }
@@ -221,7 +221,7 @@ impl Job<'_> {
 
     fn report(&self, part: Part) {
         // The receiver lives until all threads have ended.
-        let _ = self.news.send(News::Part(part));
+        let _ = self.events.send(ThreadEvent::Part(part));
     }
 
     fn spare(&self) -> Box<Tally> {
@@ -240,7 +240,7 @@ struct ThreadOutcome {
 }
 
 /// A thread's sockets, if it has any before it begins.
-enum Means {
+enum Endpoints {
     Udp(Vec<socket::Client>),
     Streams(u32),
 }
@@ -262,8 +262,8 @@ pub fn run(
     settings.check().map_err(BenchError::Settings)?;
     let threads = settings.effective_threads();
     raise_file_limit();
-    let means = open(settings, queries, threads)?;
-    let (news, told) = bounded(threads as usize * MAX_PARTS);
+    let endpoints = open(settings, queries, threads)?;
+    let (events, received) = bounded(threads as usize * MAX_PARTS);
     let (give_back, spare) = bounded(threads as usize * MAX_PARTS);
     let job = Job {
         settings,
@@ -275,29 +275,29 @@ pub fn run(
         ready: Barrier::new(threads as usize),
         start: OnceLock::new(),
         completed: (0..threads).map(|_| CachePadded::new(AtomicU64::new(0))).collect(),
-        news,
+        events,
         spare,
     };
     let mut collector = Collector::new(settings.progress_interval, threads);
     let outcomes = thread::scope(|scope| {
-        for (thread, means) in (0..threads).zip(&means) {
+        for (thread, endpoints) in (0..threads).zip(&endpoints) {
             let job = &job;
             scope.spawn(move || {
-                let outcome = match means {
-                    Means::Udp(clients) => sender::run(job, thread, threads, clients),
-                    Means::Streams(count) => stream::run(job, thread, threads, *count),
+                let outcome = match endpoints {
+                    Endpoints::Udp(clients) => sender::run(job, thread, threads, clients),
+                    Endpoints::Streams(count) => stream::run(job, thread, threads, *count),
                 };
                 if outcome.is_err() {
                     job.abort.store(true, Relaxed);
                 }
-                let _ = job.news.send(News::Ended(thread, outcome));
+                let _ = job.events.send(ThreadEvent::Ended(thread, outcome));
             });
         }
-        supervise(&job, &told, &give_back, &mut collector, progress)
+        supervise(&job, &received, &give_back, &mut collector, progress)
     })?;
-    let clients = means.iter().flat_map(|means| match means {
-        Means::Udp(clients) => clients.as_slice(),
-        Means::Streams(_) => &[],
+    let clients = endpoints.iter().flat_map(|endpoints| match endpoints {
+        Endpoints::Udp(clients) => clients.as_slice(),
+        Endpoints::Streams(_) => &[],
     });
     let drops = clients.map(socket::Client::drops).sum();
     Ok(add_up(outcomes, collector, settings, drops))
@@ -310,10 +310,10 @@ fn raise_file_limit() {
     let _ = setrlimit(Resource::Nofile, Rlimit { current: limits.maximum, ..limits });
 }
 
-fn open(settings: &Settings, queries: &QueryFile, threads: u32) -> Result<Vec<Means>, BenchError> {
+fn open(settings: &Settings, queries: &QueryFile, threads: u32) -> Result<Vec<Endpoints>, BenchError> {
     if !settings.transport.is_udp() {
         return Ok((0..threads)
-            .map(|thread| Means::Streams(share(settings.clients, threads, thread)))
+            .map(|thread| Endpoints::Streams(share(settings.clients, threads, thread)))
             .collect());
     }
     let mut clients = socket::open_all(settings, threads)?;
@@ -323,24 +323,24 @@ fn open(settings: &Settings, queries: &QueryFile, threads: u32) -> Result<Vec<Me
                 .map_err(BenchError::Failed)?;
         }
     }
-    Ok(clients.into_iter().map(Means::Udp).collect())
+    Ok(clients.into_iter().map(Endpoints::Udp).collect())
 }
 
 /// Takes what the threads hand in until all have ended, and reports progress. The first thread's error wins.
 fn supervise(
     job: &Job<'_>,
-    told: &Receiver<News>,
+    events: &Receiver<ThreadEvent>,
     give_back: &Sender<Box<Tally>>,
     collector: &mut Collector,
     progress: &mut dyn FnMut(Progress<'_>),
 ) -> Result<Vec<ThreadOutcome>, BenchError> {
     let mut results = Vec::new();
     while results.len() < job.completed.len() {
-        let Ok(news) = told.recv() else { break };
+        let Ok(event) = events.recv() else { break };
         let mut spare = None;
-        match news {
-            News::Part(part) => spare = collector.take(part),
-            News::Ended(thread, result) => {
+        match event {
+            ThreadEvent::Part(part) => spare = collector.take(part),
+            ThreadEvent::Ended(thread, result) => {
                 collector.ended(thread);
                 results.push(result);
             }

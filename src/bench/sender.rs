@@ -127,10 +127,10 @@ pub(super) fn run(
 
 impl Sender<'_> {
     fn run(mut self) -> Result<ThreadOutcome, BenchError> {
-        let patience = self.load.job.settings.waiting.idle_turns(IDLE_TURNS_BEFORE_SLEEP);
+        let max_idle_turns = self.load.job.settings.wait_mode.idle_turns(IDLE_TURNS_BEFORE_SLEEP);
         let mut idle_turns = 0;
         loop {
-            let sleep_ns = if idle_turns > patience { self.sleep_ns() } else { 0 };
+            let sleep_ns = if idle_turns > max_idle_turns { self.sleep_ns() } else { 0 };
             let received = self.receive_all(sleep_ns)?;
             self.expire();
             if self.load.is_over() {
@@ -203,11 +203,11 @@ impl Sender<'_> {
             Err(error) => return Ok((self.survive(error)?, false)),
         };
         // What is in flight too long is lost, even if its answer is in this batch.
-        self.load.expire(table);
+        self.load.handle_timeout(table);
         let (mut received, mut completed) = (0, 0);
         for bytes in self.groups.datagrams() {
             received += 1;
-            completed += u64::from(self.load.book(bytes, table));
+            completed += u64::from(self.load.record_response(bytes, table));
         }
         self.load.complete(completed);
         Ok((received, may_be_more))
@@ -226,7 +226,7 @@ impl Sender<'_> {
             Err(error) => return Ok((self.survive(error)?, false)),
         };
         // What is in flight too long is lost, even if its answer is in this batch.
-        self.load.expire(table);
+        self.load.handle_timeout(table);
         let mut completed = 0;
         for i in 0..count {
             if self.crowd.is_some() && self.batch.peer(i) != Some(self.load.job.settings.server) {
@@ -235,7 +235,7 @@ impl Sender<'_> {
             }
             let datagram = self.batch.datagram(i);
             let bytes = &datagram.buffer[..datagram.len];
-            completed += u64::from(self.load.book(bytes, table));
+            completed += u64::from(self.load.record_response(bytes, table));
         }
         self.load.complete(completed);
         Ok((count, count == BATCH_LEN))
@@ -253,7 +253,7 @@ impl Sender<'_> {
         }
         let mut oldest_ns = now_ns;
         for Client { table, .. } in &mut self.clients {
-            self.load.expire(table);
+            self.load.handle_timeout(table);
             oldest_ns = oldest_ns.min(table.oldest_sent_ns().unwrap_or(oldest_ns));
         }
         self.next_expiry_ns = oldest_ns.saturating_add(self.load.timeout_ns);
@@ -286,25 +286,25 @@ impl Sender<'_> {
             if allowed == 0 {
                 return Ok(sent);
             }
-            let count = self.load.supply.available(allowed);
+            let count = self.load.query_source.available(allowed);
             let taken = self.send(client, count)?;
             sent += taken;
             if taken < count || count == 0 {
                 return Ok(sent);
             }
         }
-        self.load.hold_back();
+        self.load.throttle();
         Ok(sent)
     }
 
     /// Sends the next `count` queries from one client and returns how many the kernel took.
     fn send(&mut self, client: usize, count: usize) -> Result<usize, BenchError> {
         let Client { sockets, table } = &mut self.clients[client];
-        let queries = self.load.supply.section();
+        let queries = self.load.query_source.section();
         let mut numbers = [0; BATCH_LEN];
         self.batch.clear();
         for (k, number) in numbers[..count].iter_mut().enumerate() {
-            *number = self.load.supply.query(k);
+            *number = self.load.query_source.query(k);
             let Some(buffer) = self.batch.compose() else { break };
             let len = sockets.cookie.write(queries.packet(*number), table.upcoming(k), &mut buffer[..]);
             match &mut self.crowd {

@@ -126,7 +126,7 @@ impl<'de> Deserialize<'de> for Source {
 
 /// How a sending thread waits for an answer, or for when the next query is due.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Waiting {
+pub enum WaitMode {
     /// It looks all the time where what it waits for is near: latency is the server's.
     #[default]
     Spin,
@@ -134,7 +134,7 @@ pub enum Waiting {
     Sleep,
 }
 
-impl Waiting {
+impl WaitMode {
     /// Its name on the command line.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -183,7 +183,7 @@ pub struct Settings {
     /// A schedule instead of a closed loop.
     pub plan: Option<Plan>,
     /// How threads wait.
-    pub waiting: Waiting,
+    pub wait_mode: WaitMode,
     /// Where the random numbers of the schedule begin.
     pub seed: u64,
     /// A query not answered within this time is lost.
@@ -226,7 +226,7 @@ impl Settings {
             time_limit: None,
             outstanding: None,
             plan: None,
-            waiting: Waiting::default(),
+            wait_mode: WaitMode::default(),
             seed: 0,
             timeout: Duration::from_secs(5),
             buffer_len: None,

@@ -107,10 +107,10 @@ pub(super) fn run(job: &Job<'_>, thread: u32, threads: u32, count: u32) -> Resul
 
 impl Streams<'_> {
     fn run(mut self) -> Result<ThreadOutcome, BenchError> {
-        let patience = self.load.job.settings.waiting.idle_turns(IDLE_TURNS_BEFORE_SLEEP);
+        let max_idle_turns = self.load.job.settings.wait_mode.idle_turns(IDLE_TURNS_BEFORE_SLEEP);
         let mut idle_turns = 0;
         loop {
-            let sleep_ns = if idle_turns > patience {
+            let sleep_ns = if idle_turns > max_idle_turns {
                 let retry_ns = self.next_retry_ns.saturating_sub(self.load.now_ns).max(1_000);
                 let is_open = self.last_open_ns == self.load.now_ns;
                 // Without a connection the schedule has nothing to be in time for.
@@ -273,13 +273,13 @@ impl Streams<'_> {
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                 Err(error) => return Err(error),
             }
-            self.load.expire(table);
+            self.load.handle_timeout(table);
             let mut at = 0;
             let mut count = 0;
             while let Some(&[high, low]) = input.get(at..at + 2) {
                 let len = usize::from(u16::from_be_bytes([high, low]));
                 let Some(message) = input.get(at + 2..at + 2 + len) else { break };
-                count += u64::from(self.load.book(message, table));
+                count += u64::from(self.load.record_response(message, table));
                 at += 2 + len;
             }
             input.drain(..at);
@@ -304,7 +304,7 @@ impl Streams<'_> {
     fn broke(&mut self, number: usize, error: io::Error) -> Result<(), BenchError> {
         let connection = &mut self.connections[number];
         let (was_open, in_flight, carried) = (connection.open, connection.table.len(), connection.carried);
-        self.load.lose(&mut connection.table, u64::MAX);
+        self.load.expire(&mut connection.table, u64::MAX);
         connection.stream = None;
         // One that was of use is replaced at once.
         connection.retry_ns = if was_open && carried > 0 { 0 } else { self.load.now_ns + RETRY_NS };
@@ -328,7 +328,7 @@ impl Streams<'_> {
         let mut next_ns = now_ns.saturating_add(self.load.timeout_ns);
         for number in 0..self.connections.len() {
             let connection = &mut self.connections[number];
-            self.load.expire(&mut connection.table);
+            self.load.handle_timeout(&mut connection.table);
             if let Some(oldest_ns) = connection.table.oldest_sent_ns() {
                 next_ns = next_ns.min(oldest_ns.saturating_add(self.load.timeout_ns));
             }
@@ -340,8 +340,8 @@ impl Streams<'_> {
                 continue;
             }
             let settings = self.load.job.settings;
-            let (transport, patience) = (settings.transport.title(), settings.timeout.as_secs_f64());
-            let text = format!("no {transport} connection could be made within {patience} s (-t)");
+            let (transport, timeout_s) = (settings.transport.title(), settings.timeout.as_secs_f64());
+            let text = format!("no {transport} connection could be made within {timeout_s} s (-t)");
             self.broke(number, io::Error::new(ErrorKind::TimedOut, text))?;
         }
         self.next_expiry_ns = next_ns;
@@ -363,7 +363,7 @@ impl Streams<'_> {
                 continue;
             }
             let allowed = self.load.allowed(room.min(BATCH_LEN));
-            let count = self.load.supply.available(allowed);
+            let count = self.load.query_source.available(allowed);
             if allowed == 0 || count == 0 {
                 return Ok(sent);
             }
@@ -373,16 +373,16 @@ impl Streams<'_> {
                 self.broke(number, error)?;
             }
         }
-        self.load.hold_back();
+        self.load.throttle();
         Ok(sent)
     }
 
     /// Sends the next `count` queries over one connection.
     fn send(&mut self, number: usize, count: usize) -> io::Result<()> {
         let connection = &mut self.connections[number];
-        let queries = self.load.supply.section().clone();
+        let queries = self.load.query_source.section().clone();
         for k in 0..count {
-            let query = self.load.supply.query(k);
+            let query = self.load.query_source.query(k);
             let packet = queries.packet(query);
             let len = u16::try_from(packet.len()).unwrap_or(u16::MAX).to_be_bytes();
             let id = connection.table.upcoming(0).to_be_bytes();

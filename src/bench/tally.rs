@@ -35,7 +35,7 @@ pub struct Totals {
     /// Queries that the schedule called for and that were not sent by the end of the run.
     pub overdue: u64,
     /// Times that a query was due and the limit of queries outstanding, or of ids, did not let it go.
-    pub held_back: u64,
+    pub throttled: u64,
     /// Bytes of all queries sent, without UDP, TCP and IP headers.
     pub request_bytes: u64,
     /// Bytes of all answers that completed a query.
@@ -62,7 +62,7 @@ pub struct Tally {
     /// Response times of all queries that were due, answered or not. Empty in a closed loop.
     pub response: Latencies,
     /// How long after they were due queries were sent. Empty in a closed loop.
-    pub slip: Latencies,
+    pub send_lag: Latencies,
 }
 
 impl Totals {
@@ -80,7 +80,7 @@ impl Totals {
         self.connections += other.connections;
         self.broken += other.broken;
         self.overdue += other.overdue;
-        self.held_back += other.held_back;
+        self.throttled += other.throttled;
         self.request_bytes += other.request_bytes;
         self.response_bytes += other.response_bytes;
         for (sum, part) in self.rcodes.iter_mut().zip(other.rcodes) {
@@ -97,14 +97,14 @@ impl Tally {
         self.negative.merge(&other.negative);
         self.other.merge(&other.other);
         self.response.merge(&other.response);
-        self.slip.merge(&other.slip);
+        self.send_lag.merge(&other.send_lag);
     }
 
     /// Empties it and keeps its memory.
     pub(crate) fn clear(&mut self) {
         self.totals = Totals::default();
         for latencies in
-            [&mut self.positive, &mut self.negative, &mut self.other, &mut self.response, &mut self.slip]
+            [&mut self.positive, &mut self.negative, &mut self.other, &mut self.response, &mut self.send_lag]
         {
             latencies.clear();
         }

@@ -41,12 +41,12 @@ pub fn judge(settings: &Settings, outcome: &Outcome) -> Vec<Fault> {
     }
     let mut faults: Vec<_> = errors_only(outcome).into_iter().collect();
     let mut fault = |name, text| faults.push(Fault { name, text });
-    let slip_us = outcome.tally.slip.quantile_us(0.99);
-    let is_late = slip_us > MAX_SLIP_US;
+    let send_lag_us = outcome.tally.send_lag.quantile_us(0.99);
+    let is_late = send_lag_us > MAX_SLIP_US;
     let due = totals.sent + totals.overdue;
     let is_short = outcome.end != End::Interrupted && totals.overdue as f64 > MAX_OVERDUE_SHARE * due as f64;
-    let is_held_back = totals.held_back as f64 > MAX_OVERDUE_SHARE * due as f64;
-    if is_held_back {
+    let is_throttled = totals.throttled as f64 > MAX_OVERDUE_SHARE * due as f64;
+    if is_throttled {
         let limit = if settings.outstanding.is_some() {
             "the limit of queries outstanding (-q) held them back; leave it out, so that the schedule stands"
         } else {
@@ -54,13 +54,13 @@ pub fn judge(settings: &Settings, outcome: &Outcome) -> Vec<Fault> {
         };
         fault(
             "held back",
-            format!("{} queries of {due} were not sent when they were due: {limit}", totals.held_back),
+            format!("{} queries of {due} were not sent when they were due: {limit}", totals.throttled),
         );
     } else if is_late || is_short {
         fault(
             "schedule slip",
             format!(
-                "the generator could not keep the schedule: one query in a hundred was sent {slip_us:.0} us late or \
+                "the generator could not keep the schedule: one query in a hundred was sent {send_lag_us:.0} us late or \
                  more, {} were not sent at all; use more threads (-T) or a lower rate",
                 totals.overdue
             ),
@@ -153,7 +153,7 @@ mod tests {
         tally.totals.sent = 1_000;
         tally.totals.completed = 1_000;
         tally.totals.rcodes[0] = 1_000;
-        (0..1_000).for_each(|_| tally.slip.record(20_000));
+        (0..1_000).for_each(|_| tally.send_lag.record(20_000));
         let usage = Usage {
             elapsed_ns: 1_000_000_000,
             idle_ns: 100_000_000,
@@ -205,7 +205,7 @@ mod tests {
     #[test]
     fn a_schedule_that_was_not_kept_is_a_fault() {
         let mut late = outcome();
-        (0..11).for_each(|_| late.tally.slip.record(2_000_000));
+        (0..11).for_each(|_| late.tally.send_lag.record(2_000_000));
         assert_eq!(names(&settings().at_rate(1_000.0), &late), ["schedule slip"]);
         let mut short = outcome();
         short.tally.totals.overdue = 2;
@@ -217,8 +217,8 @@ mod tests {
     #[test]
     fn queries_held_back_by_a_limit_are_a_fault_of_the_limit() {
         let mut held = outcome();
-        held.tally.totals.held_back = 5;
-        (0..500).for_each(|_| held.tally.slip.record(9_000_000));
+        held.tally.totals.throttled = 5;
+        (0..500).for_each(|_| held.tally.send_lag.record(9_000_000));
         let limited = Settings { outstanding: NonZeroU32::new(5), ..settings() }.at_rate(1_000.0);
         let fault = &judge(&limited, &held)[..];
         assert!(

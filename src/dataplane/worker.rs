@@ -31,7 +31,7 @@ use super::tcp::Tcp;
 use super::udp::{self, Served};
 use super::waiting::{Client, Takers, answer_tcp, drop_queries, resume};
 use crate::design::in_flight::Answered;
-use crate::mmsg::{BATCH_LEN, Batch, ask_for_short_turns, go_first};
+use crate::mmsg::{BATCH_LEN, Batch, ask_for_short_turns, set_fifo};
 use crate::snapshot::Reader;
 use crate::table::Table;
 
@@ -185,7 +185,7 @@ impl Worker {
                 let sockets = listeners.udp.into_iter().map(watched).collect();
                 // Queries shall not wait until another thread, of this process or others, has ended a turn of milliseconds. Where the
                 // kernel does not know that, they do; that it allows what is wanted was seen before.
-                let _ = if manner.realtime { go_first() } else { ask_for_short_turns(LONGEST_TURN) };
+                let _ = if manner.realtime { set_fifo() } else { ask_for_short_turns(LONGEST_TURN) };
                 if let Some(cpu) = manner.cpu {
                     pin(cpu);
                 }
@@ -521,7 +521,7 @@ fn send_completed(sockets: &mut [Watched], counters: &Counters) {
 /// What the kernel says if not.
 pub fn may_go_first() -> io::Result<()> {
     thread::Builder::new()
-        .spawn(go_first)?
+        .spawn(set_fifo)?
         .join()
         .unwrap_or_else(|_| Err(io::Error::other("a thread has ended")))
 }

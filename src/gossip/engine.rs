@@ -18,7 +18,7 @@ use super::membership::{Action, Membership};
 use super::message::{MAX_DELTA_LEN, MAX_SUMMARIES, Message};
 use super::peer::Peer;
 use super::requests::{Requests, Way};
-use crate::store::{Applied, Delta, NodeId, SharedStore, Want};
+use crate::store::{Applied, Delta, Filling, NodeId, SharedStore, Want};
 
 /// How often a node tells a random member what it knows.
 const SYNC_PERIOD: Duration = Duration::from_secs(1);
@@ -347,7 +347,7 @@ impl Engine {
     /// Whether streams may give what others want. Not while this node registers very much: what is told in parts takes longer, here and
     /// there. For how long they wait for that has a limit.
     pub fn gives_bulk(&mut self, now: Duration) -> bool {
-        if !self.store.is_being_filled() {
+        if self.store.filling() == Filling::No {
             self.filled_since = None;
             return true;
         }

@@ -22,7 +22,7 @@ use std::ptr::{self, NonNull};
 use address::{decode, encode};
 pub use gro::{GroupReceiver, hand_over_groups};
 pub use options::{receive_drops, report_local_address};
-pub use turns::{ask_for_short_turns, go_first};
+pub use turns::{ask_for_short_turns, set_fifo};
 
 /// Datagrams moved by one system call at most. Beyond 64 the per-call cost is already spread so thin that larger
 /// batches only add latency and cache footprint; the kernel itself caps a call at 1,024.

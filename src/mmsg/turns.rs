@@ -42,7 +42,7 @@ pub fn ask_for_short_turns(longest: Duration) -> io::Result<()> {
 ///
 /// # Errors
 /// When the kernel refuses: it takes CAP_SYS_NICE or a resource limit RTPRIO of 1.
-pub fn go_first() -> io::Result<()> {
+pub fn set_fifo() -> io::Result<()> {
     set(SchedAttr { policy: SCHED_FIFO, priority: 1, ..ORDINARY })
 }
 
@@ -83,7 +83,7 @@ mod tests {
     #[test]
     fn who_may_goes_first() {
         let policy = std::thread::spawn(|| {
-            let done = go_first();
+            let done = set_fifo();
             let stat = std::fs::read_to_string("/proc/thread-self/stat").unwrap();
             // Behind the name, which may have anything in it; the policy is the 41st field, the first of these the third.
             let fields = stat.rsplit_once(") ").unwrap().1.to_owned();

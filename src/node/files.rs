@@ -21,10 +21,10 @@ use crate::gossip::key_ring::KeyRing;
 use crate::limits::MAX_BATCH_OPERATIONS as MAX_BATCH;
 use crate::policy::Policy;
 use crate::policy::rules::Scope;
-use crate::precedence::stand_back;
 use crate::registry::files::{Comparison, Doubled, INSTANCE, Refused, Registrations};
 use crate::registry::names_text::Texts;
 use crate::resolver::settings::Upstreams;
+use crate::sched::lower_priority;
 use crate::store::{Record, SharedStore};
 use crate::wire::cookie::Secrets;
 use crate::wire::name::Name;
@@ -127,7 +127,7 @@ impl Files {
         // The owner gives it one job at a time.
         let (jobs, receiver) = bounded::<Job>(1);
         let work = move || {
-            stand_back();
+            lower_priority();
             before.iter().for_each(Before::prepare);
             for job in receiver {
                 let begin = Instant::now();

@@ -35,16 +35,16 @@ use crate::dataplane::{self, Inherited, unix_time_s};
 use crate::design::Elsewhere;
 use crate::gossip::engine::News;
 use crate::gossip::key_ring::KeyRing;
-use crate::precedence::stand_back;
+use crate::parallel_map::threads_for;
 use crate::registry::docker::Watcher;
 use crate::registry::files::Registrations;
 use crate::registry::http::{Listener, Rules, Token};
 use crate::registry::names_text::Texts;
 use crate::registry::request::{NODE_INSTANCE, Queued, Request};
 use crate::resolver::routes::Routes;
-use crate::share_out::threads_for;
+use crate::sched::lower_priority;
 use crate::snapshot::Current;
-use crate::store::{Attributes, Key, MAX_CHANGED, SharedStore, encode};
+use crate::store::{Attributes, Filling, Key, MAX_CHANGED, SharedStore, encode};
 use crate::table::{Publisher, Table, name_server};
 use crate::wire::cookie::Secrets;
 use crate::wire::name::Name;
@@ -322,7 +322,7 @@ impl Node {
     /// Does what it is asked until it is asked to stop.
     pub fn run(mut self) {
         // Queries go before changes.
-        stand_back();
+        lower_priority();
         while self.turn() {}
         info!("stopping: answering what has been received");
         let totals = self.stop();
@@ -348,8 +348,7 @@ impl Node {
             }
             Some(Work::Bulk(Bulk::Policies(policies))) => self.tables.set_policies(policies),
             Some(Work::Bulk(Bulk::Batch(batch))) => {
-                self.tables.note_bulk(true);
-                self.writes.store.note_filling(true);
+                self.writes.store.set_filling(Filling::UnderWay);
                 self.writes.apply_batch(&batch.ops());
             }
             Some(Work::Bulk(Bulk::Read(read))) => self.take_files(*read),

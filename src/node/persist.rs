@@ -15,8 +15,8 @@ use super::inbox::{ControlSender, Inbox};
 use super::{Control, NodeError};
 use crate::config::Settings;
 use crate::dataplane::unix_time_s;
-use crate::precedence::stand_back;
-use crate::share_out::threads_for;
+use crate::parallel_map::threads_for;
+use crate::sched::lower_priority;
 use crate::store::{Attributes, Disk, Found, Key, NodeId, Parts, Record, Store, Write, encode_to};
 
 /// A change to make durable. Keys and registrations are in their encodings.
@@ -148,7 +148,7 @@ impl Journal {
         let fault = Arc::new(Mutex::new(None));
         let told = Arc::clone(&fault);
         let write = move || {
-            stand_back();
+            lower_priority();
             if let Err(error) = disk.reserve() {
                 warn!("{error}; there may be no room for removals when the disk is full");
             }

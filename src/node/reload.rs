@@ -13,6 +13,7 @@ use super::systemd::ServiceManager;
 use super::{watch_files, watch_or_tell};
 use crate::config::Settings;
 use crate::registry::watch::FileWatch;
+use crate::store::Filling;
 
 /// What is to be read again.
 #[derive(Default)]
@@ -66,10 +67,7 @@ impl Node {
     /// Takes what files say besides names, which have been taken by now, all of it or nothing.
     pub(super) fn take_files(&mut self, FilesRead { job, begin, read }: FilesRead) {
         self.reload.is_reading = false;
-        self.tables.note_bulk(false);
-        self.writes.has_changed();
         let Job { settings, is_configuration, .. } = job;
-        let store = self.writes.store.clone();
         let contents = match read {
             Ok(contents) => contents,
             Err(why) => {
@@ -83,6 +81,9 @@ impl Node {
                 return ServiceManager::tell_reloaded();
             }
         };
+        let store = self.writes.store.clone();
+        store.set_filling(Filling::ToBePublished);
+        self.writes.has_changed();
         self.zone_keys.replace(contents.zone_keys);
         if let Some(upstreams) = contents.upstreams {
             self.ask_others(upstreams);
@@ -100,7 +101,7 @@ impl Node {
         }
         let table = self.views.table.clone();
         self.tables.publish_all(move || {
-            store.note_filling(false);
+            store.set_filling(Filling::No);
             let names = table.load().names();
             if is_configuration {
                 info!("configuration read again: {names} names");

@@ -5,7 +5,7 @@
 //! names need not even be noted ([`Store::take_changed`](crate::store::Store::take_changed)).
 
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle, yield_now};
 use std::time::{Duration, Instant};
@@ -19,9 +19,9 @@ use super::record_age::RecordAge;
 use super::subscribers::Subscribers;
 use crate::policy::Policy;
 use crate::policy::rules::{Rules, Scope};
-use crate::precedence::stand_back;
+use crate::sched::lower_priority;
 use crate::snapshot::{Current, View};
-use crate::store::{Changed, NameSet, SharedStore, Target};
+use crate::store::{Changed, Filling, NameSet, SharedStore, Target};
 use crate::table::{Crowded, Publisher};
 
 /// The shortest time between two publications.
@@ -85,8 +85,6 @@ pub(super) struct TablesSender {
     wake: Sender<()>,
     /// Policies that the thread has not taken.
     policies_waiting: Arc<AtomicUsize>,
-    /// A source hands over very much, and will say when that is all.
-    is_bulk_under_way: Arc<AtomicBool>,
 }
 
 impl TablesSender {
@@ -101,17 +99,6 @@ impl TablesSender {
     /// Whether policies are still to come into force, so that names that are registered by now may be published before them.
     pub(super) fn has_policies_waiting(&self) -> bool {
         self.policies_waiting.load(Ordering::Acquire) > 0
-    }
-
-    /// Tells it that a source begins to hand over what may be very much, or that it was all: a table of all that there is need not be made
-    /// before.
-    pub(super) fn note_bulk(&self, is_under_way: bool) {
-        self.is_bulk_under_way.store(is_under_way, Ordering::Release);
-    }
-
-    /// Whether a source is handing over what may be very much.
-    pub(super) fn is_bulk_under_way(&self) -> bool {
-        self.is_bulk_under_way.load(Ordering::Acquire)
     }
 
     pub(super) fn set_policies(&self, policies: Vec<(Scope, Policy)>) {
@@ -140,21 +127,15 @@ pub(super) struct TablesInbox {
     commands: Receiver<Command>,
     wake: Receiver<()>,
     policies_waiting: Arc<AtomicUsize>,
-    is_bulk_under_way: Arc<AtomicBool>,
 }
 
 /// The queue to the thread.
 pub(super) fn queue() -> (TablesSender, TablesInbox) {
     let ((commands, commands_in), (wake, wake_in)) = (bounded(MAX_COMMANDS), bounded(1));
     let policies_waiting = Arc::<AtomicUsize>::default();
-    let is_bulk_under_way = Arc::<AtomicBool>::default();
-    let inbox = TablesInbox {
-        commands: commands_in,
-        wake: wake_in,
-        policies_waiting: Arc::clone(&policies_waiting),
-        is_bulk_under_way: Arc::clone(&is_bulk_under_way),
-    };
-    (TablesSender { commands, wake, policies_waiting, is_bulk_under_way }, inbox)
+    let inbox =
+        TablesInbox { commands: commands_in, wake: wake_in, policies_waiting: Arc::clone(&policies_waiting) };
+    (TablesSender { commands, wake, policies_waiting }, inbox)
 }
 
 /// What makes tables.
@@ -178,8 +159,6 @@ pub(super) struct Tables {
     /// Since when the table is to be made anew, if it is, and when something has changed last since.
     rebuild: Option<(Instant, Instant)>,
     rebuild_took: Duration,
-    /// More will follow, and its end will be told.
-    is_bulk_under_way: bool,
     /// Names that have been taken and are not published, as others see it.
     unpublished: Arc<AtomicUsize>,
     /// What is to be done when all is published.
@@ -214,7 +193,6 @@ impl Tables {
             publication_debt: Duration::ZERO,
             rebuild: None,
             rebuild_took: Duration::ZERO,
-            is_bulk_under_way: false,
             unpublished: Arc::default(),
             waiting: Vec::new(),
         }
@@ -266,7 +244,7 @@ impl Tables {
     /// Starts the thread. It ends with the last sender.
     pub(super) fn start(mut self, inbox: TablesInbox) -> io::Result<JoinHandle<()>> {
         let run = move || {
-            stand_back();
+            lower_priority();
             while self.turn(&inbox) {}
         };
         thread::Builder::new().name("tables".into()).spawn(run)
@@ -283,7 +261,6 @@ impl Tables {
             recv(inbox.wake) -> _ => {}
             default(timeout) => {}
         }
-        self.is_bulk_under_way = inbox.is_bulk_under_way.load(Ordering::Acquire);
         self.note_ages();
         self.work();
         self.note_unpublished();
@@ -329,7 +306,7 @@ impl Tables {
     fn due(&self) -> Option<Instant> {
         if let Some((since, changed)) = self.rebuild {
             let latest = since + (self.rebuild_took * REBUILD_SHARE).max(REBUILD_PERIOD);
-            if self.is_bulk_under_way {
+            if self.store.filling() == Filling::UnderWay {
                 return Some(latest.max(since + MAX_BULK_WAIT));
             }
             return Some(latest.min(changed + LULL));
@@ -358,7 +335,7 @@ impl Tables {
         // is room for them.
         let is_awaited = !self.waiting.is_empty() && self.store.read().has_new_directives();
         let is_full = !self.store.read().has_room();
-        let is_lull_looked_for = self.rebuild.is_some() && !self.is_bulk_under_way;
+        let is_lull_looked_for = self.rebuild.is_some() && self.store.filling() != Filling::UnderWay;
         if is_awaited || is_full || is_lull_looked_for && self.store.read().changed() > 0 {
             self.note_changed();
         }

@@ -21,7 +21,7 @@ use crate::limits::{MAX_BATCH_OPERATIONS, MAX_CHANGED};
 use crate::registry::request::{
     Change, Changed, Rejected, Reply, Request, Selector, ZoneUpdate, is_reserved,
 };
-use crate::store::{Cursor, NameSet, NodeId, ReadStore, Record, SharedStore, Target};
+use crate::store::{Cursor, Filling, NameSet, NodeId, ReadStore, Record, SharedStore, Target};
 use crate::wire::header::rcode;
 use crate::wire::record::rtype;
 
@@ -283,7 +283,7 @@ impl Writes {
             return;
         }
         self.apply(&ops.iter().map(Op::as_ref).collect::<Vec<_>>());
-        if self.tables.is_bulk_under_way() && !ops.is_empty() {
+        if self.store.filling() == Filling::UnderWay && !ops.is_empty() {
             // What a person asks for is not to wait until all of a file is there.
             self.tables.publish_first(ops.iter().map(Op::name).collect(), || {});
         }

@@ -15,7 +15,7 @@ use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use super::cluster::{DOMAIN, names_file};
 use super::fault::Fault;
 use super::scenario::Load;
-use crate::bench::contest::contest;
+use crate::bench::ab::run_rounds;
 use crate::bench::statistics::{Estimate, bootstrap_median};
 use crate::bench::{self, QueryFile, Settings};
 use crate::report::neighbour::ServerProcess;
@@ -209,7 +209,7 @@ pub(super) fn add_rounds(
     let stop = AtomicBool::new(false);
     let mut cpu_s = Vec::new();
     let mut lost = None;
-    let result = contest(
+    let result = run_rounds(
         rounds,
         |is_ours| {
             let settings = settings(if is_ours { ours } else { theirs });

@@ -20,8 +20,8 @@ use super::names_file::{self, Host};
 use super::names_text::{Text, Texts, ZoneText};
 use super::zone_file::{self, ZoneRecord};
 use crate::limits::{MAX_RECORD_SETS, MAX_SET_LEN};
-use crate::precedence::{give_back, make_way_each};
-use crate::share_out::{share_out, threads_for};
+use crate::parallel_map::{parallel_map, threads_for};
+use crate::sched::{give_back, yield_every};
 use crate::store::{Attributes, Record, encode_to};
 use crate::text_file::FileError;
 use crate::wire::name::Name;
@@ -133,7 +133,7 @@ impl Registrations {
     fn read_hosts(&mut self, path: &Path, bytes: &[u8], domains: &[Name]) -> Result<(), FileError> {
         let parts = lines_in_parts(bytes, threads_for(bytes.len() / LIKELY_LINE_LEN));
         if parts.len() > 1 {
-            let parsed = share_out(parts, |lines| {
+            let parsed = parallel_map(parts, |lines| {
                 let mut part = Parsed::default();
                 part.reserve(lines);
                 names_file::parse(path, lines, domains, |host| part.add_host(&host)).map(|()| part)
@@ -165,7 +165,7 @@ impl Registrations {
         // To make room only when there is none would move all that is there, in one long step.
         self.arena.reserve(part.arena.len());
         for (done, parsed) in part.items.iter().enumerate() {
-            make_way_each(ITEMS_AT_ONCE, done);
+            yield_every(ITEMS_AT_ONCE, done);
             let at = self.arena.len();
             self.arena.extend_from_slice(&part.arena[parsed.at..][..usize::from(parsed.len)]);
             self.add(Item { at, ..*parsed });
@@ -288,7 +288,7 @@ impl Registrations {
     /// [`Conflict`] if they cannot.
     pub fn checked(self) -> Result<Self, Conflict> {
         for (first, item) in (0..).zip(&self.items) {
-            make_way_each(ITEMS_AT_ONCE, first as usize);
+            yield_every(ITEMS_AT_ONCE, first as usize);
             if !item.is_first || item.next == LAST {
                 continue;
             }

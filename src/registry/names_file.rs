@@ -10,7 +10,7 @@ use std::path::Path;
 use smallvec::SmallVec;
 
 use crate::limits::MAX_LINE_LEN;
-use crate::precedence::make_way_each;
+use crate::sched::yield_every;
 use crate::text_file::{self, Excerpt, FileError};
 use crate::wire::name::{Name, NameTextError};
 
@@ -103,7 +103,7 @@ pub fn parse_numbered(
     mut with: impl FnMut(usize, Host),
 ) -> Result<(), FileError> {
     for (i, line) in bytes.split(|&byte| byte == b'\n').enumerate() {
-        make_way_each(LINES_AT_ONCE, i);
+        yield_every(LINES_AT_ONCE, i);
         let host = parse_line(line, domains).map_err(|cause| FileError::at(path, i + 1, cause))?;
         host.into_iter().for_each(|host| with(i + 1, host));
     }

@@ -17,7 +17,7 @@ use std::path::PathBuf;
 
 use foldhash::fast::FixedState;
 
-use crate::precedence::{give_back, make_way};
+use crate::sched::{SHORT_STEPS, give_back, yield_every};
 use crate::text_file::{self, FileError};
 
 /// A line ends a piece if its hash has none of these bits: one in 32 does.
@@ -176,11 +176,11 @@ impl Text {
         let mut there: HashMap<u64, Vec<&Piece>, FixedState> = HashMap::default();
         there.reserve(before.pieces().len());
         for (done, piece) in before.pieces().iter().enumerate() {
-            make_way(done);
+            yield_every(SHORT_STEPS, done);
             there.entry(piece.hash).or_default().push(piece);
         }
         for (done, piece) in self.pieces().iter().enumerate() {
-            make_way(done);
+            yield_every(SHORT_STEPS, done);
             let same = there.get_mut(&piece.hash).and_then(|same| {
                 let at = same.iter().position(|other| before.piece(other) == self.piece(piece))?;
                 Some(same.swap_remove(at))
@@ -205,7 +205,7 @@ fn pieces(bytes: &[u8]) -> Vec<Piece> {
         piece = piece.rotate_left(23).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ hash;
         at = end;
         if hash & PIECE_MASK == 0 || end == bytes.len() {
-            make_way(pieces.len());
+            yield_every(SHORT_STEPS, pieces.len());
             pieces.push(Piece { hash: piece, begin, end });
             (begin, piece) = (end, 0);
         }

@@ -8,7 +8,7 @@ use comfy_table::{CellAlignment, Table, presets};
 use serde::{Deserialize, Serialize};
 
 use super::json::Report;
-use crate::bench::contest::{self, Comparison, Contest, METRICS, Ruling};
+use crate::bench::ab::{self, AbRounds, Comparison, METRICS, RequirementResult};
 use crate::bench::objective::{Metric, Objective};
 use crate::bench::search::{Found, Limit, Trial};
 
@@ -157,7 +157,7 @@ pub struct ComparisonRecord {
 /// What became of a requirement.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-#[allow(missing_docs)] // as in `Ruling`
+#[allow(missing_docs)] // as in `RequirementResult`
 pub struct RulingRecord {
     pub requirement: String,
     pub holds: bool,
@@ -167,8 +167,8 @@ pub struct RulingRecord {
 impl ContestRecord {
     /// What came of a comparison of rounds.
     #[must_use]
-    pub fn of_rounds(against: &str, contest: &Contest, requirements: &[Objective]) -> Self {
-        let values = |round: &contest::Round| {
+    pub fn of_rounds(against: &str, contest: &AbRounds, requirements: &[Objective]) -> Self {
+        let values = |round: &ab::Round| {
             let value =
                 |metric: &Metric| (metric.to_string(), metric.of(&round.ours), metric.of(&round.theirs));
             METRICS.iter().map(value).collect()
@@ -199,12 +199,11 @@ impl ContestRecord {
             Metric::Quantile(1.0) => report.response_us.max,
             Metric::Quantile(_) | Metric::Loss | Metric::Errors => None,
         };
-        let compare = |metric| contest::compare(metric, &[value(ours, metric)?], &[value(theirs, metric)?]);
+        let compare = |metric| ab::compare(metric, &[value(ours, metric)?], &[value(theirs, metric)?]);
         let rule = |requirement: &Objective| match compare(requirement.metric) {
-            Some(comparison) => RulingRecord {
-                certain: false,
-                ..RulingRecord::new(&contest::rule(requirement, comparison.ratio))
-            },
+            Some(comparison) => {
+                RulingRecord { certain: false, ..RulingRecord::new(&ab::rule(requirement, comparison.ratio)) }
+            }
             None => RulingRecord { requirement: requirement.to_string(), ..RulingRecord::default() },
         };
         Self {
@@ -241,7 +240,7 @@ impl ComparisonRecord {
 }
 
 impl RulingRecord {
-    fn new(ruling: &Ruling) -> Self {
+    fn new(ruling: &RequirementResult) -> Self {
         let Objective { metric, bound, .. } = ruling.requirement;
         // The bound is a ratio, and not in the unit of the metric.
         let text = ruling.requirement.to_string().replace(&metric.show(bound), &bound.to_string());

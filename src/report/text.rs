@@ -114,7 +114,7 @@ fn write_additions(out: &mut dyn Write, outcome: &Outcome) -> io::Result<()> {
         ("Connections:", totals.connections),
         ("Connections broken:", totals.broken),
         ("Queries overdue:", totals.overdue),
-        ("Queries held back:", totals.held_back),
+        ("Queries held back:", totals.throttled),
     ];
     for (label, count) in counts.into_iter().filter(|&(_, count)| count > 0) {
         writeln!(out, "  {label:<21} {count}")?;
@@ -134,8 +134,8 @@ fn write_additions(out: &mut dyn Write, outcome: &Outcome) -> io::Result<()> {
     write_percentiles(out, if tally.response.is_empty() { "all" } else { "service" }, &tally.all())?;
     write_percentiles(out, "positive", &tally.positive)?;
     write_percentiles(out, "negative", &tally.negative)?;
-    if !tally.slip.is_empty() {
-        write_percentiles(out, "sent after due", &tally.slip)?;
+    if !tally.send_lag.is_empty() {
+        write_percentiles(out, "sent after due", &tally.send_lag)?;
     }
     let censored = tally.responses().censored();
     if censored > 0 {

@@ -236,16 +236,13 @@ impl AnswerBuffer {
     ) -> Result<Reached, Malformed> {
         for (i, earlier) in before.iter().enumerate() {
             self.collect(earlier)?;
-            let name_len = skip_name(earlier, header::LEN).ok_or(Malformed)? - header::LEN;
             if i == 0 {
-                let name = &earlier[header::LEN..][..name_len];
+                let name = name_asked(earlier)?;
                 let hash = self.hash(name)?;
                 self.writer.begin(name, hash);
                 self.authenticated = true;
             }
-            let next = before.get(i + 1).map_or(message, |it| it);
-            let next_len = skip_name(next, header::LEN).ok_or(Malformed)? - header::LEN;
-            let next_name = &next[header::LEN..][..next_len];
+            let next_name = name_asked(before.get(i + 1).map_or(message, |it| it))?;
             self.authenticated &= earlier[3] & header::AD != 0;
             self.rcode = rcode::NOERROR;
             self.hash_owners(earlier)?;
@@ -442,6 +439,12 @@ impl AnswerBuffer {
         let signature = answers.iter().find(|place| place.owner == last.hash && signs(place))?;
         signature.signer(message, room).filter(|signer| last.is_within(signer))
     }
+}
+
+/// The name that a message asks for, in wire form.
+fn name_asked(message: &[u8]) -> Result<&[u8], Malformed> {
+    let end = skip_name(message, header::LEN).ok_or(Malformed)?;
+    message.get(header::LEN..end).ok_or(Malformed)
 }
 
 /// Whether records can be of this type: OPT and the types from 128 to 255 are only in questions, or say something of the

@@ -11,7 +11,7 @@ use std::hash::BuildHasher;
 use super::record::Record;
 use super::statement::STATEMENT;
 use crate::limits::MAX_CHANGES;
-use crate::share_out::share_out;
+use crate::parallel_map::parallel_map;
 
 /// A change, by the place of its log and its number there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -160,7 +160,7 @@ impl Index {
             let share = registrations.len().div_ceil(threads);
             let shares: Vec<_> = registrations.chunks(share).enumerate().collect();
             // By who is to insert them.
-            let found = share_out(shares, |(number, registrations)| {
+            let found = parallel_map(shares, |(number, registrations)| {
                 let mut found = vec![Vec::new(); threads];
                 let mut statements = false;
                 let begin = first.0 + (round * LOADED + number * share) as u64;
@@ -175,7 +175,7 @@ impl Index {
             });
             self.statements_changed |= found.iter().any(|(_, statements)| *statements);
             let parts = self.parts.chunks_mut(parts_each).enumerate().collect();
-            share_out(parts, |(number, parts)| {
+            parallel_map(parts, |(number, parts)| {
                 for (found, _) in &found {
                     insert_all(parts, &found[number]);
                 }

@@ -47,7 +47,7 @@ pub use record::{
     encode_to,
 };
 pub use scan::Cursor;
-pub use shared::{ReadStore, SharedStore};
+pub use shared::{Filling, ReadStore, SharedStore};
 use statement::STATEMENT;
 pub use statement::{STATEMENT_INSTANCE, Statements, Target};
 pub use sweep::MAX_CHANGED;
@@ -236,13 +236,6 @@ impl Store {
     /// Each log that is known: whose, of which start, and the number of its latest change.
     pub fn heads(&self) -> impl Iterator<Item = (NodeId, u64, u64)> {
         self.current().map(|(_, log)| (log.origin, log.incarnation, log.head))
-    }
-
-    /// The number of the change that has registered `record`, in the log of `origin`.
-    #[must_use]
-    pub fn change_number(&self, origin: NodeId, record: &Record<'_>) -> Option<u64> {
-        let (number, _) = self.find(*self.places.get(&origin)?, record)?;
-        Some(number)
     }
 
     /// All registrations, with their origins and whether these are up.

@@ -4,7 +4,7 @@
 //! ([`Store::sweep`]). So whoever takes the lock gives it back within a millisecond, and the thread that keeps membership
 //! alive never waits for longer. Whoever reads very much lets go of it again and again.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use super::Store;
@@ -34,7 +34,19 @@ pub struct SharedStore(Arc<Shared>);
 struct Shared {
     store: RwLock<Store>,
     is_bulk_held: AtomicBool,
-    is_being_filled: AtomicBool,
+    filling: AtomicU8,
+}
+
+/// Whether a source of this node's own, such as a file, registers what may be very much.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Filling {
+    /// No.
+    No,
+    /// Yes, and more will follow. To make a table of all that there is, or to give others parts of it, would only take longer.
+    UnderWay,
+    /// All is registered, and not in answers yet.
+    ToBePublished,
 }
 
 impl SharedStore {
@@ -44,7 +56,7 @@ impl SharedStore {
         Self(Arc::new(Shared {
             store: RwLock::new(store),
             is_bulk_held: AtomicBool::new(false),
-            is_being_filled: AtomicBool::new(false),
+            filling: AtomicU8::new(Filling::No as u8),
         }))
     }
 
@@ -65,15 +77,16 @@ impl SharedStore {
         self.0.is_bulk_held.load(Ordering::Acquire)
     }
 
-    /// A source of this node's begins to register what may be very much, or all of it is in answers.
-    pub fn note_filling(&self, is_being_filled: bool) {
-        self.0.is_being_filled.store(is_being_filled, Ordering::Release);
+    /// Tells how far a source is that registers what may be very much.
+    pub fn set_filling(&self, filling: Filling) {
+        self.0.filling.store(filling as u8, Ordering::Release);
     }
 
-    /// Whether such a source is at work. To give others parts of it meanwhile would only take longer, for them and here.
+    /// How far it is.
     #[must_use]
-    pub fn is_being_filled(&self) -> bool {
-        self.0.is_being_filled.load(Ordering::Acquire)
+    pub fn filling(&self) -> Filling {
+        let all = [Filling::No, Filling::UnderWay, Filling::ToBePublished];
+        all[usize::from(self.0.filling.load(Ordering::Acquire))]
     }
 
     /// The store, to be changed.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::thread;
 
 use super::shard::Shard;
-use crate::precedence::make_way;
+use crate::sched::{SHORT_STEPS, yield_every};
 
 /// Shards of a twig: few, since for nearly each of many changes one is copied.
 const TWIG: usize = 16;
@@ -90,7 +90,11 @@ impl FromIterator<Shard> for Root {
 /// The items, so many in each part.
 fn in_parts<T>(mut items: impl Iterator<Item = T>, len: usize) -> Vec<Arc<[T]>> {
     let next = || Some(items.by_ref().take(len).collect::<Arc<[T]>>()).filter(|part| !part.is_empty());
-    std::iter::from_fn(next).enumerate().inspect(|(done, _)| make_way(*done)).map(|(_, part)| part).collect()
+    std::iter::from_fn(next)
+        .enumerate()
+        .inspect(|(done, _)| yield_every(SHORT_STEPS, *done))
+        .map(|(_, part)| part)
+        .collect()
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use super::{Table, Zone, ZoneSettings, shard_of};
 use crate::limits::{MAX_RECORD_SETS, MAX_SET_LEN};
 use crate::policy::select::{Standing, select};
 use crate::policy::{Order, Policy, steering};
-use crate::precedence::make_way;
+use crate::sched::{SHORT_STEPS, yield_every};
 use crate::store::NameSet;
 use crate::wire::name::{HashSeed, Name, QueryName, suffix_at};
 use crate::wire::record::{FIXED_LEN, rtype};
@@ -196,7 +196,7 @@ impl Update {
         let all = std::mem::take(&mut self.entries);
         let by_part = all.chunk_by(|a, b| recent::part_of(a.hash) == recent::part_of(b.hash));
         for (done, changed) in by_part.enumerate() {
-            make_way(done);
+            yield_every(SHORT_STEPS, done);
             let part = recent::part_of(changed[0].hash);
             // What is newer there would hide what is written into the shards.
             if is_worth || recent.part(part).is_some() {
@@ -229,7 +229,7 @@ impl Update {
         let mut all: Vec<(u64, &[u8], &[u8])> = Vec::new();
         let by_shard = self.entries.chunk_by(|a, b| shard_of(a.hash, count) == shard_of(b.hash, count));
         for (done, changed) in by_shard.enumerate() {
-            make_way(done);
+            yield_every(SHORT_STEPS, done);
             let i = shard_of(changed[0].hash, count);
             // Both are in the order of their hashes, then names: what is in both is met at the same time.
             let mut changed = changed.iter().peekable();

@@ -15,10 +15,10 @@ use super::root::Root;
 use super::shard::{Shard, ShardWriter};
 use super::shard_of;
 use super::update::{Below, NameRecord, append_sets, shards_for};
+use crate::parallel_map::parallel_map;
 use crate::policy::rules::Rules;
 use crate::policy::select::Standing;
-use crate::precedence::{give_back, make_way, make_way_each};
-use crate::share_out::share_out;
+use crate::sched::{SHORT_STEPS, give_back, yield_every};
 use crate::store::{Cursor, ReadStore, Record, SharedStore, Store};
 use crate::wire::name::{HashSeed, QueryName};
 use crate::wire::record::rtype;
@@ -114,7 +114,7 @@ pub(super) fn whole(
     threads: usize,
 ) -> Whole {
     let ranges = ranges_for(store.len());
-    let found = share_out((0..threads).collect(), |share| {
+    let found = parallel_map((0..threads).collect(), |share| {
         let records = store.answered(share, threads);
         let records = records.map(|(log, record)| (store.standing(log, &record), record));
         in_ranges(records, making.seed, ranges, store.len() / threads)
@@ -130,7 +130,7 @@ pub(super) fn whole_of_copy(
     threads: usize,
 ) -> Whole {
     let records = copied.records.len();
-    let found = share_out((0..threads).collect(), |share| {
+    let found = parallel_map((0..threads).collect(), |share| {
         in_ranges(copied.share(share, threads), making.seed, ranges_for(records), records / threads)
     });
     make(found, making, count)
@@ -162,7 +162,7 @@ fn make(
     let place = |thread: usize| thread * ranges / threads;
     let parts =
         (0..threads).map(|thread| by_range.by_ref().take(place(thread + 1) - place(thread)).collect());
-    let made = share_out(parts.collect(), |ranges_here: Vec<(usize, Vec<Vec<Item<'_>>>)>| {
+    let made = parallel_map(parts.collect(), |ranges_here: Vec<(usize, Vec<Vec<Item<'_>>>)>| {
         let mut writer = Writer::new(making, shards / ranges * ranges_here.len());
         for (range, items) in ranges_here {
             let here = shards / ranges;
@@ -193,7 +193,7 @@ fn in_ranges<'a>(
     let room = likely + 3 * likely.isqrt();
     let mut items = Vec::with_capacity(ranges);
     for range in 0..ranges {
-        make_way(range);
+        yield_every(SHORT_STEPS, range);
         items.push(Vec::with_capacity(room));
     }
     let mut folded = QueryName::default();
@@ -202,7 +202,7 @@ fn in_ranges<'a>(
         folded.hash()
     };
     for (done, (standing, record)) in records.enumerate() {
-        make_way_each(HASHED_AT_ONCE, done);
+        yield_every(HASHED_AT_ONCE, done);
         let registration = record.bytes;
         let mut add = |hash, is_pointer| {
             items[shard_of(hash, ranges)].push(Item { hash, registration, standing, is_pointer });
@@ -305,7 +305,7 @@ impl<'a> Writer<'a> {
     ) {
         let mut rest = items;
         for number in numbers {
-            make_way(number);
+            yield_every(SHORT_STEPS, number);
             let here = rest.iter().take_while(|item| shard_of(item.hash, of) == number).count();
             let (here, after) = rest.split_at(here);
             rest = after;

@@ -26,7 +26,7 @@ use queries::Queries;
 
 use super::Failure;
 use super::sample;
-use crate::bench::contest::contest;
+use crate::bench::ab::run_rounds;
 use crate::bench::schedule::Plan;
 use crate::bench::search::search;
 use crate::bench::verdict::{self, Fault};
@@ -217,7 +217,7 @@ impl Task<'_> {
         self.begin(outputs, &ours);
         let rounds = self.args.judgement.rounds;
         let outputs = std::cell::RefCell::new(outputs);
-        let result = contest(
+        let result = run_rounds(
             rounds,
             |is_ours| {
                 let settings = if is_ours { &ours } else { &theirs };

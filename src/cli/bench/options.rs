@@ -10,7 +10,7 @@ use clap::ValueEnum;
 use crate::bench::objective::{Objective, parse_rate};
 use crate::bench::schedule::{Arrivals, Plan, Rate};
 use crate::bench::workload::{Tsig, mix};
-use crate::bench::{self, Edns, Settings, Source, Tls, Transport, Waiting};
+use crate::bench::{self, Edns, Settings, Source, Tls, Transport, WaitMode};
 
 /// Longest time that can be asked for: a year.
 const LONGEST_S: f64 = 31_536_000.0;
@@ -297,9 +297,9 @@ impl Args {
             time_limit: self.time_limit.or(ramp_time),
             outstanding: self.outstanding,
             plan: rate.map(|rate| Plan::Rate(rate, arrivals)),
-            waiting: match self.wait {
-                Wait::Spin => Waiting::Spin,
-                Wait::Sleep => Waiting::Sleep,
+            wait_mode: match self.wait {
+                Wait::Spin => WaitMode::Spin,
+                Wait::Sleep => WaitMode::Sleep,
             },
             seed: self.workload.seed,
             timeout: self.timeout,

@@ -5,7 +5,7 @@
 use hashbrown::HashTable;
 
 use super::{ITEMS_AT_ONCE, LAST, Registrations, hash};
-use crate::precedence::make_way_each;
+use crate::sched::yield_every;
 use crate::store::Record;
 
 impl Registrations {
@@ -52,7 +52,7 @@ impl<'a> Comparison<'a> {
         }
         let said = self.said;
         for (first, item) in (0..).zip(&said.items).filter(|(_, item)| item.is_first) {
-            make_way_each(ITEMS_AT_ONCE, first as usize);
+            yield_every(ITEMS_AT_ONCE, first as usize);
             let is_there = &self.is_there;
             if said.of_name(first).all(|(number, _)| is_there[number as usize]) {
                 continue;

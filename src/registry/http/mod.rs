@@ -35,7 +35,7 @@ pub use self::guard::Token;
 use self::problem::Problem;
 use super::control_address::ControlAddress;
 use super::request::{Queued, Reply, Request, View};
-use crate::precedence::stand_back;
+use crate::sched::lower_priority;
 use crate::wire::name::Name;
 
 /// Bytes of a request's body at most: a thousand registrations have a few hundred thousand.
@@ -117,7 +117,7 @@ impl Listener {
         let (stop, stopped) = oneshot::channel::<()>();
         // It ends when it is told to; connections that are open then are closed.
         let serve = move || {
-            stand_back();
+            lower_priority();
             runtime.block_on(async {
                 let socket = match socket {
                     Socket::Tcp(socket) => TcpListener::from_std(socket).map(connections::Socket::Tcp),

@@ -16,11 +16,11 @@ use serde_json::Value;
 use super::Shared;
 use super::listing::{MAX_LIMIT, stream_all};
 use super::problem::Problem;
-use crate::precedence::make_way;
 use crate::registry::addition;
 use crate::registry::request::{
     Addition, Change, Changed, Filter, MAX_ADDITIONS, Registration, Request, Selector,
 };
+use crate::sched::{SHORT_STEPS, yield_every};
 
 pub(super) fn router() -> Router<Arc<Shared>> {
     Router::new()
@@ -120,7 +120,7 @@ fn read_list<T: serde::de::DeserializeOwned>(value: Value) -> Result<Vec<T>, Pro
     match value {
         Value::Array(list) => {
             let item = |(i, it): (usize, Value)| {
-                make_way(i);
+                yield_every(SHORT_STEPS, i);
                 read(it).map_err(|problem| Problem::bad(format!("item {}: {}", i + 1, problem.detail())))
             };
             list.into_iter().enumerate().map(item).collect()

@@ -8,21 +8,15 @@ use rustix::process::{getpriority_process, setpriority_process};
 
 /// Steps of long work, of some microseconds each, between which the CPU is left to others. The kernel gives it to a worker that
 /// wakes up sooner or later, but may let a turn go on until its next tick, milliseconds later (seen on Linux 6.18).
-const STEPS: usize = 8;
+pub const SHORT_STEPS: usize = 8;
 
 /// How much nicer than the workers threads are that only those wait for who have asked for changes.
 const NICER: i32 = 5;
 
-/// Lets others have the CPU, once in some steps of which `done` have been done; where nobody waits for it, this costs a tenth of a
-/// microsecond.
+/// Lets others have the CPU, once in `steps` steps of which `done` have been done: those are to take some ten microseconds together. Where
+/// nobody waits for it, this costs a tenth of a microsecond.
 #[inline]
-pub fn make_way(done: usize) {
-    make_way_each(STEPS, done);
-}
-
-/// The same once in `steps` steps that are shorter: they are to take some ten microseconds together.
-#[inline]
-pub fn make_way_each(steps: usize, done: usize) {
+pub fn yield_every(steps: usize, done: usize) {
     if done % steps == steps - 1 {
         thread::yield_now();
     }
@@ -34,7 +28,7 @@ const GIVEN_BACK_AT_ONCE: usize = 1 << 20;
 
 /// Frees what may take very much memory, with others having the CPU in between.
 pub fn give_back<T: Copy>(mut all: Vec<T>) {
-    let step = GIVEN_BACK_AT_ONCE / size_of::<T>().max(1);
+    let step = (GIVEN_BACK_AT_ONCE / size_of::<T>().max(1)).max(1);
     while all.capacity() > step {
         let rest = all.capacity() - step;
         all.truncate(rest);
@@ -44,7 +38,7 @@ pub fn give_back<T: Copy>(mut all: Vec<T>) {
 }
 
 /// From now on others go before this thread, which still has a quarter of a CPU that a worker wants all of.
-pub fn stand_back() {
+pub fn lower_priority() {
     // Where it cannot be, the thread is as important as all.
     let _ = getpriority_process(None).and_then(|nice| setpriority_process(None, nice + NICER));
 }
@@ -65,8 +59,8 @@ mod tests {
         let here = || getpriority_process(None).unwrap();
         let before = here();
         let there = thread::spawn(move || {
-            stand_back();
-            (0..2 * STEPS).for_each(make_way);
+            lower_priority();
+            (0..2 * SHORT_STEPS).for_each(|done| yield_every(SHORT_STEPS, done));
             here()
         });
         assert_eq!(there.join().unwrap(), (before + NICER).min(19));

@@ -26,7 +26,7 @@ pub fn threads_for(count: usize) -> usize {
 ///
 /// # Panics
 /// If `work` does.
-pub fn share_out<T: Send, R: Send>(parts: Vec<T>, work: impl Fn(T) -> R + Sync) -> Vec<R> {
+pub fn parallel_map<T: Send, R: Send>(parts: Vec<T>, work: impl Fn(T) -> R + Sync) -> Vec<R> {
     let helpers = parts.len().saturating_sub(1);
     let queue = Mutex::new(parts.into_iter().enumerate());
     let take = || queue.lock().ok()?.next();
@@ -59,19 +59,19 @@ mod tests {
         for count in [0, 1, 2, 7, 40] {
             let parts: Vec<usize> = (0..count).collect();
             let expected: Vec<_> = parts.iter().map(|part| part * part).collect();
-            assert_eq!(share_out(parts, |part| part * part), expected);
+            assert_eq!(parallel_map(parts, |part| part * part), expected);
         }
     }
 
     #[test]
     fn all_parts_are_under_way_at_the_same_time() {
         let barrier = std::sync::Barrier::new(3);
-        share_out(vec![(); 3], |()| barrier.wait());
+        parallel_map(vec![(); 3], |()| barrier.wait());
     }
 
     #[test]
     #[should_panic(expected = "in a part")]
     fn a_panic_is_passed_on() {
-        share_out(vec![1, 2, 3], |part| assert!(part != 2, "in a part"));
+        parallel_map(vec![1, 2, 3], |part| assert!(part != 2, "in a part"));
     }
 }

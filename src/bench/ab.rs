@@ -42,7 +42,7 @@ pub struct Comparison {
 
 /// What became of a requirement.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Ruling {
+pub struct RequirementResult {
     /// What was required.
     pub requirement: Objective,
     /// What was seen of its metric.
@@ -54,7 +54,7 @@ pub struct Ruling {
 }
 
 /// A comparison that was made.
-pub struct Contest {
+pub struct AbRounds {
     /// The rounds.
     pub rounds: Vec<Round>,
     /// Why results do not stand for the servers, if so, and whose: ours (true) or theirs.
@@ -63,7 +63,7 @@ pub struct Contest {
     pub interrupted: bool,
 }
 
-impl Contest {
+impl AbRounds {
     /// A metric of both, over all rounds.
     #[must_use]
     pub fn compare(&self, metric: Metric) -> Option<Comparison> {
@@ -75,7 +75,7 @@ impl Contest {
 
     /// Whether the requirements hold.
     #[must_use]
-    pub fn rule(&self, requirements: &[Objective]) -> Vec<Ruling> {
+    pub fn rule(&self, requirements: &[Objective]) -> Vec<RequirementResult> {
         let rule = |requirement: &Objective| {
             self.compare(requirement.metric).map(|comparison| rule(requirement, comparison.ratio))
         };
@@ -101,43 +101,43 @@ pub fn compare(metric: Metric, ours: &[f64], theirs: &[f64]) -> Option<Compariso
 
 /// Whether a ratio holds a requirement.
 #[must_use]
-pub fn rule(requirement: &Objective, ratio: Estimate) -> Ruling {
+pub fn rule(requirement: &Objective, ratio: Estimate) -> RequirementResult {
     let holds = requirement.holds(ratio.median);
     let certain = requirement.holds(ratio.low) == holds && requirement.holds(ratio.high) == holds;
-    Ruling { requirement: *requirement, ratio, holds, certain }
+    RequirementResult { requirement: *requirement, ratio, holds, certain }
 }
 
 /// Compares two servers in `rounds` rounds. `run` does one run, of ours (true) or of theirs; `tell` hears of each round.
 ///
 /// # Errors
 /// The first error of a run.
-pub fn contest(
+pub fn run_rounds(
     rounds: u32,
     mut run: impl FnMut(bool) -> Result<(Settings, Outcome), BenchError>,
     mut tell: impl FnMut(u32, &Round),
-) -> Result<Contest, BenchError> {
-    let mut contest = Contest { rounds: Vec::new(), faults: Vec::new(), interrupted: false };
+) -> Result<AbRounds, BenchError> {
+    let mut done = AbRounds { rounds: Vec::new(), faults: Vec::new(), interrupted: false };
     for number in 0..rounds {
         // Who is first has a colder machine: in turn.
         let ours_first = number % 2 == 0;
         let (first, second) = (run(ours_first)?, run(!ours_first)?);
         for (is_ours, (settings, outcome)) in [(ours_first, &first), (!ours_first, &second)] {
             for fault in verdict::judge(settings, outcome) {
-                if !contest.faults.iter().any(|known| (known.0, known.1.name) == (is_ours, fault.name)) {
-                    contest.faults.push((is_ours, fault));
+                if !done.faults.iter().any(|known| (known.0, known.1.name) == (is_ours, fault.name)) {
+                    done.faults.push((is_ours, fault));
                 }
             }
-            contest.interrupted |= outcome.end == End::Interrupted;
+            done.interrupted |= outcome.end == End::Interrupted;
         }
-        if contest.interrupted {
+        if done.interrupted {
             break;
         }
         let (ours, theirs) = if ours_first { (first.1, second.1) } else { (second.1, first.1) };
         let round = Round { ours, theirs };
         tell(number, &round);
-        contest.rounds.push(round);
+        done.rounds.push(round);
     }
-    Ok(contest)
+    Ok(done)
 }
 
 #[cfg(test)]
@@ -166,15 +166,15 @@ mod tests {
             let outcome = outcome(if is_ours { speed * 9 / 10 } else { speed });
             Ok((Settings::new("127.0.0.1:53".parse().unwrap()), outcome))
         };
-        let contest = contest(9, run, |_, _| ()).unwrap();
+        let rounds = run_rounds(9, run, |_, _| ()).unwrap();
         assert_eq!(order[..4], [true, false, false, true]);
-        let comparison = contest.compare(Metric::Qps).unwrap();
+        let comparison = rounds.compare(Metric::Qps).unwrap();
         assert!(
             (comparison.ratio.median - 0.9).abs() < 1e-3
                 && comparison.ratio.high - comparison.ratio.low < 1e-3
         );
         let requirements = Objective::parse_ratios("qps>=0.95,qps>=0.85,qps>0.9").unwrap();
-        let rulings = contest.rule(&requirements);
+        let rulings = rounds.rule(&requirements);
         assert!(!rulings[0].holds && rulings[0].certain && rulings[1].holds && rulings[1].certain);
     }
 

@@ -30,7 +30,7 @@ impl Deref for Section<'_> {
 }
 
 /// One thread's claims.
-pub(crate) struct Supply<'a> {
+pub(crate) struct QuerySource<'a> {
     section: Section<'a>,
     feed: Option<&'a Feed>,
     /// The feed has nothing more.
@@ -46,7 +46,7 @@ pub(crate) struct Supply<'a> {
     end: u64,
 }
 
-impl<'a> Supply<'a> {
+impl<'a> QuerySource<'a> {
     /// Claims from `position` in `runs` passes through `file`; in one, if there is something behind it.
     pub(crate) fn new(position: &'a AtomicU64, file: &'a QueryFile, runs: Option<u32>) -> Self {
         let (feed, file_len) = (file.feed(), file.count());
@@ -129,20 +129,20 @@ mod tests {
     #[test]
     fn what_follows_a_file_is_sent_once_and_whole() {
         let lines: String = (0..1_000_000).map(|i| format!("n{i} A\n")).collect();
-        let source = std::io::Cursor::new(lines);
-        let file = crate::bench::workload::feed::read(source, "test", &Default::default()).unwrap();
+        let lines = std::io::Cursor::new(lines);
+        let file = crate::bench::workload::feed::read(lines, "test", &Default::default()).unwrap();
         assert!(file.feed().is_some() && file.count() < 1_000_000);
         let position = AtomicU64::new(0);
-        let mut supplies = [(); 2].map(|()| Supply::new(&position, &file, Some(3)));
+        let mut sources = [(); 2].map(|()| QuerySource::new(&position, &file, Some(3)));
         let (mut numbers, mut turn) = (vec![0u8; 1_000_000], 0);
-        while !supplies.iter().all(Supply::is_exhausted) {
-            let supply = &mut supplies[turn % 2];
-            let count = supply.available(64);
+        while !sources.iter().all(QuerySource::is_exhausted) {
+            let source = &mut sources[turn % 2];
+            let count = source.available(64);
             for k in 0..count {
-                let text = supply.section().text(supply.query(k)).into_owned();
+                let text = source.section().text(source.query(k)).into_owned();
                 numbers[text.trim_start_matches('n').trim_end_matches(" A").parse::<usize>().unwrap()] += 1;
             }
-            supply.take(count);
+            source.take(count);
             turn += 1;
         }
         assert!(numbers.iter().all(|&count| count == 1));
@@ -152,14 +152,14 @@ mod tests {
     fn threads_together_send_each_pass_in_full() {
         let position = AtomicU64::new(0);
         let file = file(7);
-        let mut supplies = [(); 3].map(|()| Supply::new(&position, &file, Some(4)));
+        let mut sources = [(); 3].map(|()| QuerySource::new(&position, &file, Some(4)));
         let mut sent = [0; 7];
         for turn in 0.. {
-            let supply = &mut supplies[turn % 3];
-            let count = supply.available(5).min(turn % 4); // not always all of what was claimed
-            (0..count).for_each(|k| sent[supply.query(k) as usize] += 1);
-            supply.take(count);
-            if supplies.iter().all(Supply::is_exhausted) {
+            let source = &mut sources[turn % 3];
+            let count = source.available(5).min(turn % 4); // not always all of what was claimed
+            (0..count).for_each(|k| sent[source.query(k) as usize] += 1);
+            source.take(count);
+            if sources.iter().all(QuerySource::is_exhausted) {
                 break;
             }
         }
@@ -169,12 +169,12 @@ mod tests {
     #[test]
     fn without_a_number_of_passes_there_is_no_end() {
         let (position, file) = (AtomicU64::new(0), file(3));
-        let mut supply = Supply::new(&position, &file, None);
+        let mut source = QuerySource::new(&position, &file, None);
         for i in 0..100 {
-            assert_eq!(supply.available(1), 1);
-            assert_eq!(supply.query(0), i % 3);
-            supply.take(1);
+            assert_eq!(source.available(1), 1);
+            assert_eq!(source.query(0), i % 3);
+            source.take(1);
         }
-        assert!(!supply.is_exhausted());
+        assert!(!source.is_exhausted());
     }
 }
