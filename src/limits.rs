@@ -10,7 +10,7 @@
 
 use std::time::Duration;
 
-pub use crate::mmsg::{BATCH_LEN, BUFFER_LEN};
+pub use crate::sys::mmsg::{BATCH_LEN, BUFFER_LEN};
 pub use crate::wire::edns::MAX_PASSED_BY;
 use crate::wire::name::MAX_LEN as MAX_NAME_LEN;
 use crate::wire::record::FIXED_LEN;

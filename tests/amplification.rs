@@ -6,10 +6,11 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use redbreast::dataplane::access::Access;
-use redbreast::dataplane::answer::{Answerer, Origin, Service, Verdict};
-use redbreast::dataplane::identity::Identity;
-use redbreast::snapshot::Current;
+use redbreast::answer::access::Access;
+use redbreast::answer::answerer::Answerer;
+use redbreast::answer::identity::Identity;
+use redbreast::answer::types::{Origin, Service, Verdict};
+use redbreast::sys::published::Current;
 use redbreast::table::{Publisher, ZoneSettings};
 use redbreast::wire::cookie::Secrets;
 use redbreast::wire::name::Name;

@@ -7,13 +7,14 @@ use std::sync::Arc;
 
 use hickory_proto::op::{Message, ResponseCode};
 use hickory_proto::rr::RData;
-use redbreast::dataplane::access::Access;
-use redbreast::dataplane::answer::{Answerer, Origin, Service, Verdict};
-use redbreast::dataplane::identity::Identity;
+use redbreast::answer::access::Access;
+use redbreast::answer::answerer::Answerer;
+use redbreast::answer::identity::Identity;
+use redbreast::answer::types::{Origin, Service, Verdict};
 use redbreast::policy::rules::{Rules, Scope};
 use redbreast::policy::select::Health;
-use redbreast::snapshot::Current;
 use redbreast::store::{Attributes, Key, NodeId, State, Store, Target, encode};
+use redbreast::sys::published::Current;
 use redbreast::table::{Publisher, ZoneSettings};
 use redbreast::wire::cookie::Secrets;
 use redbreast::wire::name::Name;

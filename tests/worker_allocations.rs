@@ -13,19 +13,19 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use redbreast::answer::access::Access;
+use redbreast::answer::metrics::Event;
 use redbreast::config::Settings;
-use redbreast::dataplane::Inherited;
-use redbreast::dataplane::access::Access;
-use redbreast::dataplane::counters::Event;
-use redbreast::mmsg::{Addressing, BATCH_LEN, Batch, Wait};
 use redbreast::node::{Inbox, Node};
 use redbreast::policy::rules::Scope;
 use redbreast::policy::{Order, Policy};
-use redbreast::registry::files::Registrations;
-use redbreast::registry::names_file::Host;
-use redbreast::registry::zone_file::ZoneRecord;
 use redbreast::resolver::settings::{self as resolver};
 use redbreast::resolver::upstream::Upstream;
+use redbreast::sources::files::Registrations;
+use redbreast::sources::names_file::Host;
+use redbreast::sources::zone_file::ZoneRecord;
+use redbreast::sys::mmsg::{Addressing, BATCH_LEN, Batch, Wait};
+use redbreast::transport::Inherited;
 use redbreast::wire::name::Name;
 use redbreast::wire::record::rtype;
 

@@ -18,7 +18,7 @@ use super::usage::ThreadUsage;
 use super::verify::Verifier;
 use super::workload::QueryFile;
 use super::{BenchError, End, Job, ThreadOutcome, share};
-use crate::mmsg::BATCH_LEN;
+use crate::sys::mmsg::BATCH_LEN;
 use crate::wire::header::{self, rcode};
 
 /// Longest sleep: how soon a raised stop flag is noticed.

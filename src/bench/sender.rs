@@ -17,7 +17,9 @@ use super::load::Load;
 use super::settings::Source;
 use super::socket::{Client as Sockets, timespec};
 use super::{BenchError, Job, ThreadOutcome};
-use crate::mmsg::{Addressing, BATCH_LEN, Batch, GroupReceiver, ReturnAddress, Wait, ask_for_short_turns};
+use crate::sys::mmsg::{
+    Addressing, BATCH_LEN, Batch, GroupReceiver, ReturnAddress, Wait, ask_for_short_turns,
+};
 
 /// The turns of a sending thread that shares its CPU.
 const LONGEST_TURN: std::time::Duration = std::time::Duration::from_micros(200);

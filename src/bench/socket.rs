@@ -15,7 +15,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use super::settings::Settings;
 use super::workload::cookie::CookieJar;
 use super::{BenchError, share};
-use crate::mmsg;
+use crate::sys::mmsg;
 
 /// Socket buffers asked for when no size is set. The kernel grants at most `net.core.rmem_max` and `wmem_max`.
 const SOCKET_BUFFER_LEN: usize = 4 << 20;

@@ -19,8 +19,8 @@ use super::load::Load;
 use super::settings::Transport;
 use super::socket::{local_port, source, timespec};
 use super::{BenchError, Job, ThreadOutcome};
-use crate::mmsg::BATCH_LEN;
-use crate::tls_error;
+use crate::sys::mmsg::BATCH_LEN;
+use crate::sys::tls_error;
 
 /// How long after a failure a connection is tried again.
 const RETRY_NS: u64 = 10_000_000;

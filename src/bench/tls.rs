@@ -6,8 +6,8 @@ use std::sync::Arc;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection};
 
-use crate::tls_error;
-use crate::tls_trust::Trust;
+use crate::sys::tls_error;
+use crate::sys::tls_trust::Trust;
 
 /// How connections are encrypted.
 #[derive(Clone, Debug)]

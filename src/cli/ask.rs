@@ -9,7 +9,7 @@ use std::time::Duration;
 use domain::base::Message;
 use serde::Serialize;
 
-use crate::registry::rdata_text::{Shown, answer_and_authority};
+use crate::api::rdata_text::{Shown, answer_and_authority};
 use crate::wire::message::write_query;
 use crate::wire::name::Name;
 

@@ -12,9 +12,9 @@ use hyper::Method;
 use super::names::tell;
 use super::{ControlArgs, Failure};
 
-use crate::registry::client::escape;
-use crate::registry::forwarding::Outside;
-use crate::registry::request::{Directed, Directive, Explained, Explanation, PolicyBody};
+use crate::api::external::Outside;
+use crate::api::request::{Directed, Directive, Explained, Explanation, PolicyBody};
+use crate::http::client::escape;
 
 /// Arguments of `redbreast drain`.
 #[derive(clap::Args)]

@@ -9,9 +9,9 @@ use hyper::Method;
 
 use super::names::tell;
 use super::{ControlArgs, Failure};
-use crate::registry::client::escape;
-use crate::registry::forwarding::{CacheStats, CachedAnswer, CachedAt, Flushed, WorkerCache};
-use crate::registry::rdata_text::Shown;
+use crate::api::external::{CacheStats, CachedAnswer, CachedAt, Flushed, WorkerCache};
+use crate::api::rdata_text::Shown;
+use crate::http::client::escape;
 
 /// Arguments of `redbreast cache`.
 #[derive(clap::Args)]

@@ -9,7 +9,7 @@ use clap::ValueEnum;
 use clap::builder::RangedU64ValueParser;
 
 use super::Failure;
-use crate::design::{Asking, DEFAULT_CACHE_ENTRIES, DEFAULT_GROUP, DEFAULT_WINDOW_MS, MAX_PEERS, Reach};
+use crate::query_time::{Asking, DEFAULT_CACHE_ENTRIES, DEFAULT_GROUP, DEFAULT_WINDOW_MS, MAX_PEERS, Reach};
 
 /// How a node comes to know the names of the others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -10,7 +10,7 @@ use hyper::Method;
 use super::ask::{Answer, ask};
 use super::names::tell;
 use super::{ControlArgs, Failure};
-use crate::registry::request::Status;
+use crate::api::request::Status;
 use crate::wire::name::Name;
 use crate::wire::record::rtype;
 

@@ -9,8 +9,8 @@ use hyper::Method;
 
 use super::names::tell;
 use super::{ControlArgs, Failure};
-use crate::registry::forwarding::{Forwarding, UpstreamStatus};
-use crate::registry::request::{Member, Status};
+use crate::api::external::{Forwarding, UpstreamStatus};
+use crate::api::request::{Member, Status};
 
 /// Arguments of `redbreast members`.
 #[derive(clap::Args)]

@@ -12,8 +12,8 @@ use std::time::Duration;
 use clap::{Parser, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::registry::client::{ClientError, ControlClient};
-use crate::registry::control_address::ControlAddress;
+use crate::api::control_address::ControlAddress;
+use crate::http::client::{ClientError, ControlClient};
 
 mod ask;
 mod balancing;

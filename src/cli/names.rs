@@ -10,8 +10,8 @@ use hyper::Method;
 use serde::Serialize;
 
 use super::{ControlArgs, Failure};
-use crate::registry::client::escape;
-use crate::registry::request::{Addition, Changed, Registration};
+use crate::api::request::{Addition, Changed, Registration};
+use crate::http::client::escape;
 
 /// Arguments of `redbreast add`.
 #[derive(clap::Args)]

@@ -10,10 +10,10 @@ use smallvec::smallvec;
 
 use super::Failure;
 use crate::config::{DEFAULT_DOMAIN, Settings};
-use crate::dataplane::Inherited;
 use crate::node::{Inbox, Node};
-use crate::registry::files::Registrations;
-use crate::registry::names_file::Host;
+use crate::sources::files::Registrations;
+use crate::sources::names_file::Host;
+use crate::transport::Inherited;
 use crate::wire::name::Name;
 
 /// Names, with one address each.

@@ -12,9 +12,9 @@ use clap::builder::RangedU64ValueParser;
 use hyper::Method;
 
 use super::Failure;
-use crate::registry::client::{ControlClient, escape};
-use crate::registry::control_address::ControlAddress;
-use crate::registry::request::Explanation;
+use crate::api::control_address::ControlAddress;
+use crate::api::request::Explanation;
+use crate::http::client::{ControlClient, escape};
 use crate::spread::ask::{Question, over_dns, with_getaddrinfo};
 use crate::spread::sorting::Subnet;
 use crate::spread::{Chooser, Client, Results, page, told};

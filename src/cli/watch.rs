@@ -5,7 +5,7 @@
 use std::io::{self, Write};
 
 use super::{ControlArgs, Failure};
-use crate::registry::request::Event;
+use crate::api::request::Event;
 
 /// Arguments of `redbreast watch`.
 #[derive(clap::Args)]

@@ -12,7 +12,7 @@ use super::cluster::{Cluster, in_domain};
 use super::probe::{Answer, Pace, Question, Sample, probe};
 use super::results::Freshness;
 use super::{Design, Experiment, Task};
-use crate::registry::request::Addition;
+use crate::api::request::Addition;
 
 /// How often each node is asked for each name.
 const PERIOD: Duration = Duration::from_millis(50);

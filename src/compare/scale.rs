@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::cluster::Cluster;
 use super::results::{Negatives, Row, SweepResult};
 use super::{Design, Experiment, Task, speed};
-use crate::registry::request::Addition;
+use crate::api::request::Addition;
 
 /// What is varied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]

@@ -16,8 +16,8 @@ use super::cluster::{Cluster, Traffic, all_names, in_domain};
 use super::results::{Negatives, Row};
 use super::scale::churn;
 use super::{DOMAIN, Design, Experiment, Task};
+use crate::api::request::Addition;
 use crate::bench::statistics;
-use crate::registry::request::Addition;
 use crate::report::json::{Percentiles, Report};
 use crate::testbed;
 

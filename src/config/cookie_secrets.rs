@@ -5,7 +5,7 @@
 
 use std::path::Path;
 
-use crate::text_file::{self, FileError};
+use crate::sys::file_error::{self, FileError};
 use crate::wire::cookie::{Secret, Secrets};
 
 /// Reads the secrets in the file at `path`. What is told of a mistake never shows a secret.
@@ -13,7 +13,7 @@ use crate::wire::cookie::{Secret, Secrets};
 /// # Errors
 /// [`FileError`].
 pub fn read(path: &Path) -> Result<Secrets, FileError> {
-    let bytes = text_file::read(path, "file of cookie secrets")?;
+    let bytes = file_error::read(path, "file of cookie secrets")?;
     let mut secrets = Vec::new();
     for (i, line) in bytes.split(|&byte| byte == b'\n').enumerate() {
         let line = line.split(|&byte| byte == b'#').next().unwrap_or_default().trim_ascii();

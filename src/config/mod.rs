@@ -8,16 +8,16 @@ pub mod upstreams;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
-use crate::dataplane::access::Access;
-use crate::dataplane::worker::BusyPoll;
-use crate::design::Asking;
+use crate::answer::access::Access;
+use crate::api::control_address::ControlAddress;
 use crate::policy::Policy;
 use crate::policy::rules::Scope;
-use crate::registry::control_address::ControlAddress;
+use crate::query_time::Asking;
 use crate::resolver;
 use crate::table::ZoneSettings;
 use crate::wire::name::Name;
 use crate::wire::response::DEFAULT_UDP_LEN;
+use crate::worker::BusyPoll;
 use crate::zone_maintenance::keys::KeyFile;
 
 /// Where we listen unless told otherwise: the port of DNS, on loopback, so that nobody offers DNS to a network by

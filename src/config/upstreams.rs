@@ -8,7 +8,7 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use crate::resolver::resolv_conf::ResolvConf;
 use crate::resolver::settings::{MAX_UPSTREAMS, Settings, Upstreams};
 use crate::resolver::upstream::{Upstream, is_own};
-use crate::text_file::{self, FileError};
+use crate::sys::file_error::{self, FileError};
 
 /// Reads the file, if there is one, and says whom to ask for what, for a server that listens at `listen`. The second part is what
 /// a person should know of it: what was passed over or left out.
@@ -43,7 +43,7 @@ fn read_where(
     upstreams.rebind_protection = settings.rebind_protection;
     upstreams.rebind_allow.clone_from(&settings.rebind_allow);
     if let Some(path) = &settings.resolv_conf {
-        let file = ResolvConf::parse(&text_file::read(path, "upstreams")?, interface);
+        let file = ResolvConf::parse(&file_error::read(path, "upstreams")?, interface);
         let at = |(line, why): &(usize, String)| {
             FileError::at(path, *line, format_args!("{why}; the line is passed over")).to_string()
         };

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
-use crate::text_file::{self, FileError};
+use crate::sys::file_error::{self, FileError};
 
 /// Keys in a file at most: what comes is tried with those whose id it has.
 pub const MAX_KEYS: usize = 16;
@@ -55,7 +55,7 @@ impl KeyRing {
     /// # Errors
     /// [`FileError`], also for a file that others can read.
     pub fn read(path: &Path) -> Result<Self, FileError> {
-        let bytes = text_file::read_secret(path, "key file")?;
+        let bytes = file_error::read_secret(path, "key file")?;
         Self::parse(&bytes, path)
     }
 

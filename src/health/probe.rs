@@ -27,8 +27,8 @@ use tokio_rustls::TlsConnector;
 
 use super::monitor::Outcome;
 use super::spec::{Check, Probe};
-use crate::tls_error;
-use crate::tls_trust::Trust;
+use crate::sys::tls_error;
+use crate::sys::tls_trust::Trust;
 use crate::wire::header as dns_header;
 use crate::wire::message::write_query;
 use crate::wire::name::Name;

@@ -3,10 +3,10 @@
 //! Asked by the thread `http`; it is done on the workers.
 
 use super::views::Views;
-use crate::dataplane::jobs::Desk;
-use crate::registry::forwarding::{CachedMessage, Replies, WorkerCache};
+use crate::api::external::{CachedMessage, Replies, WorkerCache};
 use crate::resolver::cache::Stats;
 use crate::wire::name::Name;
+use crate::worker::cache_commands::Desk;
 
 /// Has each worker do `command` with its cache, if they have some, and reply. Returns whether all have room for it.
 fn ask_workers<T: Send + 'static>(

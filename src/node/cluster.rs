@@ -21,9 +21,9 @@ use crate::gossip::engine::{Down, Faults, News};
 use crate::gossip::key_ring::KeyRing;
 use crate::gossip::peer::Peer;
 use crate::gossip::transport::Traffic;
-use crate::single_writer::Times;
-use crate::snapshot::{Current, View};
 use crate::store::NodeId;
+use crate::sys::counter::Times;
+use crate::sys::published::{Current, View};
 
 /// The waker's token; the sockets of the gossip have those from `gossip::transport::FIRST_TOKEN` on.
 const WAKER: Token = Token(0);

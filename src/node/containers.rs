@@ -10,7 +10,7 @@ use super::inbox::{ControlSender, Outcome};
 use super::persist::Op;
 use super::writes::Writes;
 use crate::config::Settings;
-use crate::registry::docker::{Rules, Update, Watcher};
+use crate::sources::docker::{Rules, Update, Watcher};
 
 /// Characters of an id that have to be said at least for it to be meant.
 const MIN_ID_LEN: usize = 12;

@@ -4,14 +4,14 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
-use crate::dataplane::ListenError;
-use crate::dataplane::asking_sockets::ReachError;
-use crate::dataplane::upstream_tls::TrustError;
 use crate::gossip::transport::TransportError;
-use crate::registry::files::Refused;
-use crate::registry::http::HttpError;
+use crate::http::HttpError;
+use crate::sources::files::Refused;
 use crate::store::DiskError;
-use crate::text_file::FileError;
+use crate::sys::file_error::FileError;
+use crate::transport::ListenError;
+use crate::upstream::peer_sockets::ReachError;
+use crate::upstream::tls::TrustError;
 
 /// Why a server did not start, or did not take new names.
 #[derive(Debug)]

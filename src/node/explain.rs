@@ -6,11 +6,11 @@ use std::collections::{BTreeMap, HashSet};
 use std::time::Instant;
 
 use super::views::Views;
+use crate::api::external::Outside;
+use crate::api::rdata_text;
+use crate::api::request::{Explained, Explanation};
 use crate::policy::select::{Health, RAMP_STEPS, Verdict, select};
 use crate::policy::{Order, Policy};
-use crate::registry::forwarding::Outside;
-use crate::registry::rdata_text;
-use crate::registry::request::{Explained, Explanation};
 use crate::resolver::reserved::{Reserved, local_answer, reason};
 use crate::store::{NodeId, Record, Store, Target};
 use crate::wire::name::{Name, QueryName};
@@ -112,7 +112,7 @@ impl Views {
     }
 
     /// What the workers do about a name, in lower case, that is in none of the domains, in their order
-    /// (`dataplane::answer`, `dataplane::forwarded`).
+    /// (`answer::answerer`, `answer::external`).
     fn outside(&self, name: &Name) -> Outside {
         let by = |by: &str| Outside { by: by.into(), ..Outside::default() };
         let wire = name.as_wire();

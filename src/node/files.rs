@@ -1,7 +1,7 @@
 //! The thread `files`: reads what the node is given in files, and hands what has changed of it to the owner of the registrations.
 //!
 //! A file of a million names of which ten have changed costs the owner ten operations, and this thread little more: only lines that
-//! were not there before are read ([`names_text`](crate::registry::names_text)). Where that does not do, all that files say is compared
+//! were not there before are read ([`names_text`](crate::sources::names_text)). Where that does not do, all that files say is compared
 //! with what this node has registered of them, which is read some at a time. A mistake in a file changes nothing at all, of no file.
 
 use std::collections::BTreeMap;
@@ -21,11 +21,11 @@ use crate::gossip::key_ring::KeyRing;
 use crate::limits::MAX_BATCH_OPERATIONS as MAX_BATCH;
 use crate::policy::Policy;
 use crate::policy::rules::Scope;
-use crate::registry::files::{Comparison, Doubled, INSTANCE, Refused, Registrations};
-use crate::registry::names_text::Texts;
 use crate::resolver::settings::Upstreams;
-use crate::sched::lower_priority;
+use crate::sources::files::{Comparison, Doubled, INSTANCE, Refused, Registrations};
+use crate::sources::names_text::Texts;
 use crate::store::{Record, SharedStore};
+use crate::sys::sched::lower_priority;
 use crate::wire::cookie::Secrets;
 use crate::wire::name::Name;
 use crate::wire::record::rtype;

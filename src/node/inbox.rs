@@ -16,14 +16,14 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Select, Sender, TrySendError, bounded, never, select};
 
 use super::files::{Batch, FilesRead};
+use crate::api::request::{Queued, Reply, Request};
 use crate::config::Settings;
 use crate::gossip::engine::News;
 use crate::health::monitor::Found;
 use crate::limits::{MAX_BATCHES_WAITING, MAX_CONTROL_WAITING, MAX_REQUESTS_WAITING, MAX_RESULTS_WAITING};
 use crate::policy::Policy;
 use crate::policy::rules::Scope;
-use crate::registry::docker;
-use crate::registry::request::{Queued, Reply, Request};
+use crate::sources::docker;
 
 /// What other threads tell the owner.
 pub enum Control {

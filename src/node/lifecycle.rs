@@ -25,29 +25,33 @@ use super::{
     NodeError, join, reach, read_names, read_ring, read_secrets, read_zone_keys, see_to_turns, seeds,
     watch_files, watch_or_tell,
 };
+use crate::answer::answerer::Answerer;
+use crate::answer::identity::Identity;
+use crate::answer::metrics::Event;
+use crate::answer::types::Service;
+use crate::api::request::{NODE_INSTANCE, Queued, Request};
 use crate::config::Settings;
-use crate::dataplane::answer::{Answerer, Service};
-use crate::dataplane::counters::Event;
-use crate::dataplane::handed::{HandedOver, MAX_WAITING};
-use crate::dataplane::identity::Identity;
-use crate::dataplane::worker::{Handle, Listeners, Manner, Worker};
-use crate::dataplane::{self, Inherited, unix_time_s};
-use crate::design::Elsewhere;
 use crate::gossip::engine::News;
 use crate::gossip::key_ring::KeyRing;
-use crate::parallel_map::threads_for;
-use crate::registry::docker::Watcher;
-use crate::registry::files::Registrations;
-use crate::registry::http::{Listener, Rules, Token};
-use crate::registry::names_text::Texts;
-use crate::registry::request::{NODE_INSTANCE, Queued, Request};
+use crate::http::{Listener, Rules, Token};
+use crate::query_time::Elsewhere;
 use crate::resolver::routes::Routes;
-use crate::sched::lower_priority;
-use crate::snapshot::Current;
+use crate::sources::docker::Watcher;
+use crate::sources::files::Registrations;
+use crate::sources::names_text::Texts;
 use crate::store::{Attributes, Filling, Key, MAX_CHANGED, SharedStore, encode};
+use crate::sys::parallel_map::threads_for;
+use crate::sys::published::Current;
+use crate::sys::sched::lower_priority;
 use crate::table::{Publisher, Table, name_server};
+use crate::transport;
+use crate::transport::Inherited;
+use crate::transport::Listeners;
 use crate::wire::cookie::Secrets;
 use crate::wire::name::Name;
+use crate::worker::offload::{HandedOver, MAX_WAITING};
+use crate::worker::unix_time_s;
+use crate::worker::{self, Handle, Manner, Worker};
 use crate::zone_maintenance;
 use crate::zone_maintenance::keys::Keys;
 
@@ -115,9 +119,9 @@ impl Node {
     ) -> Result<Self, NodeError> {
         let secrets = Current::new(read_secrets(&settings)?.unwrap_or_else(Secrets::random));
         let (ring, zone_keys) = (read_ring(&settings)?, Current::new(read_zone_keys(&settings)?));
-        let (mut listeners, addresses) = listen(&settings, inherited)?;
+        let (listeners, addresses) = listen(&settings, inherited)?;
         see_to_turns(&settings, &listeners)?;
-        reach(&settings, &mut listeners).map_err(NodeError::Reach)?;
+        let workers = reach(&settings, listeners).map_err(NodeError::Reach)?;
         let (store, journal, before) = begin(&settings, &addresses, names, texts, &inbox)?;
         let (thread, sender) = (NodeError::Thread, inbox.sender());
         let poll = cluster::event_loop().map_err(thread)?;
@@ -173,17 +177,17 @@ impl Node {
             service_manager: ServiceManager::default(),
         };
         node.writes.check_all();
-        node.go(listeners, maker, tables_inbox)
+        node.go(workers, maker, tables_inbox)
     }
 
     /// Starts the threads that answer, and those that tell them what.
     fn go(
         mut self,
-        listeners: Vec<Listeners>,
+        workers: Vec<worker::Setup>,
         maker: Tables,
         tables_inbox: TablesInbox,
     ) -> Result<Self, NodeError> {
-        match self.start_threads(listeners, &maker) {
+        match self.start_threads(workers, &maker) {
             Ok(()) => {
                 self.tables_thread = Some(maker.start(tables_inbox).map_err(NodeError::Thread)?);
                 self.service_manager.tell_ready();
@@ -218,7 +222,7 @@ impl Node {
         Ok(Some(sender))
     }
 
-    fn start_threads(&mut self, mut listeners: Vec<Listeners>, maker: &Tables) -> Result<(), NodeError> {
+    fn start_threads(&mut self, mut workers: Vec<worker::Setup>, maker: &Tables) -> Result<(), NodeError> {
         let settings = self.settings.load();
         let service = Arc::new(Service {
             access: settings.access.clone(),
@@ -229,12 +233,12 @@ impl Node {
             identity: Identity::new((!settings.hide_identity).then_some(settings.node_name.as_str())),
         });
         let handed = self.start_zone_maintenance(&service, maker)?;
-        let resolvers = self.start_forwarding(&mut listeners, maker.publisher().current().seed())?;
-        for (index, (mut listeners, resolver)) in listeners.into_iter().zip(resolvers).enumerate() {
-            listeners.handed.clone_from(&handed);
+        let resolvers = self.start_forwarding(&mut workers, maker.publisher().current().seed())?;
+        for (index, (mut worker, resolver)) in workers.into_iter().zip(resolvers).enumerate() {
+            worker.handed.clone_from(&handed);
             let mut answerer =
                 Answerer::new(Arc::clone(&service), self.secrets.reader(), fastrand::Rng::new());
-            if let Some(setup) = &listeners.asking {
+            if let Some(setup) = &worker.asking {
                 answerer.look_elsewhere(Elsewhere::new(setup.cache.clone()));
             }
             if let Some(resolver) = resolver {
@@ -245,7 +249,7 @@ impl Node {
                 cpu: cpu_of(&settings, index),
                 realtime: settings.realtime,
             };
-            let worker = Worker::start(index, manner, listeners, maker.publisher().reader(), answerer);
+            let worker = Worker::start(index, manner, worker, maker.publisher().reader(), answerer);
             self.workers.push(worker.map_err(NodeError::Worker)?);
         }
         let _ = self.views.workers.set(self.workers.iter().map(Handle::link).collect());
@@ -442,10 +446,10 @@ fn listen(settings: &Settings, inherited: Inherited) -> Result<(Vec<Listeners>, 
     let mut addresses = Vec::new();
     if inherited.is_empty() {
         for &listen in &settings.listen {
-            addresses.push(dataplane::bind(listen, &mut listeners).map_err(NodeError::Listen)?);
+            addresses.push(transport::bind(listen, &mut listeners).map_err(NodeError::Listen)?);
         }
     } else {
-        addresses = dataplane::adopt(inherited, &mut listeners).map_err(NodeError::Listen)?;
+        addresses = transport::adopt(inherited, &mut listeners).map_err(NodeError::Listen)?;
     }
     Ok((listeners, addresses))
 }

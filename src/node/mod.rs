@@ -48,22 +48,22 @@ pub use lifecycle::Node;
 use tracing::warn;
 
 use crate::config::{Gossip, Settings, cookie_secrets};
-use crate::dataplane;
-use crate::dataplane::asking::Setup;
-use crate::dataplane::asking_sockets::{self, ReachError};
-use crate::dataplane::worker::Listeners;
-use crate::design::cache::Cache;
 use crate::gossip::driver::Driver;
 use crate::gossip::engine::Engine;
 use crate::gossip::key_ring::KeyRing;
 use crate::gossip::peer::Peer;
 use crate::gossip::transport::Transport;
-use crate::registry::files::{Refused, Registrations};
-use crate::registry::http::Token;
-use crate::registry::names_text::Texts;
-use crate::registry::watch::{self, FileWatch};
+use crate::http::Token;
+use crate::query_time::cache::Cache;
+use crate::sources::files::{Refused, Registrations};
+use crate::sources::names_text::Texts;
+use crate::sources::watch::{self, FileWatch};
 use crate::store::SharedStore;
+use crate::transport::{self, Listeners};
+use crate::upstream::peer_sockets::{self, ReachError};
+use crate::upstream::peers::Setup;
 use crate::wire::cookie::Secrets;
+use crate::worker;
 use crate::zone_maintenance::keys::Keys;
 
 /// Has the files watched that are read again when they change. Before they are read, or a change in between would not be seen.
@@ -91,18 +91,20 @@ fn watch_or_tell(watch: io::Result<Option<FileWatch>>) -> Option<FileWatch> {
 /// Sees that workers will have the CPU, and the packets, that they are to have.
 fn see_to_turns(settings: &Settings, listeners: &[Listeners]) -> Result<(), NodeError> {
     if settings.realtime {
-        dataplane::worker::may_go_first().map_err(NodeError::Realtime)?;
+        worker::may_go_first().map_err(NodeError::Realtime)?;
     }
     if settings.steer_by_cpu {
-        dataplane::steer(listeners, &settings.cpus).map_err(NodeError::Worker)?;
+        transport::steer(listeners, &settings.cpus).map_err(NodeError::Worker)?;
     }
     Ok(())
 }
 
-/// Binds what the designs that ask need, for each worker.
-fn reach(settings: &Settings, workers: &mut [Listeners]) -> Result<(), ReachError> {
-    let Some(asking) = &settings.asking else { return Ok(()) };
-    let sockets = asking_sockets::bind(&asking.reach, workers.len())?;
+/// What each worker is started with: its listeners, and sockets to ask other nodes by in the designs that do.
+fn reach(settings: &Settings, listeners: Vec<Listeners>) -> Result<Vec<worker::Setup>, ReachError> {
+    let with_listeners = |listeners| worker::Setup { listeners, ..worker::Setup::default() };
+    let mut workers: Vec<_> = listeners.into_iter().map(with_listeners).collect();
+    let Some(asking) = &settings.asking else { return Ok(workers) };
+    let sockets = peer_sockets::bind(&asking.reach, workers.len())?;
     let cache = asking.cache_entries.map(|entries| Arc::new(Cache::new(entries)));
     let epoch = Instant::now();
     let mut questions = Some(sockets.questions);
@@ -117,7 +119,7 @@ fn reach(settings: &Settings, workers: &mut [Listeners]) -> Result<(), ReachErro
             access: settings.access.clone(),
         });
     }
-    Ok(())
+    Ok(workers)
 }
 
 /// Makes the node a member: of the cluster that its seeds are in, or of one of its own.

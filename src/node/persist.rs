@@ -14,10 +14,10 @@ use tracing::warn;
 use super::inbox::{ControlSender, Inbox};
 use super::{Control, NodeError};
 use crate::config::Settings;
-use crate::dataplane::unix_time_s;
-use crate::parallel_map::threads_for;
-use crate::sched::lower_priority;
 use crate::store::{Attributes, Disk, Found, Key, NodeId, Parts, Record, Store, Write, encode_to};
+use crate::sys::parallel_map::threads_for;
+use crate::sys::sched::lower_priority;
+use crate::worker::unix_time_s;
 
 /// A change to make durable. Keys and registrations are in their encodings.
 #[derive(Clone, Debug)]

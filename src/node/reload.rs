@@ -12,7 +12,7 @@ use super::lifecycle::Node;
 use super::systemd::ServiceManager;
 use super::{watch_files, watch_or_tell};
 use crate::config::Settings;
-use crate::registry::watch::FileWatch;
+use crate::sources::watch::FileWatch;
 use crate::store::Filling;
 
 /// What is to be read again.

@@ -6,9 +6,9 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::write_plan::Plan;
+use crate::api::rdata_text::type_name;
+use crate::api::request::Change;
 use crate::limits::{MAX_RECORD_SETS, MAX_SET_LEN};
-use crate::registry::rdata_text::type_name;
-use crate::registry::request::Change;
 use crate::store::{Key, Store};
 use crate::wire::name::Name;
 use crate::wire::record::FIXED_LEN;
@@ -108,7 +108,7 @@ fn fitting(name: &Name, records: impl Iterator<Item = (u16, Box<[u8]>)>) -> Resu
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::registry::request::Changed;
+    use crate::api::request::Changed;
     use crate::store::{Attributes, NodeId};
 
     fn put(name: &str, rtype: u16, rdata: &[u8]) -> Change {

@@ -9,9 +9,9 @@ use tokio::sync::mpsc::Sender;
 use tokio::sync::mpsc::error::TrySendError;
 
 use super::views::{Parts, Views};
+use crate::api::request::Event;
 use crate::gossip::engine::News;
 use crate::limits::MAX_SUBSCRIBERS;
-use crate::registry::request::Event;
 use crate::store::NameSet;
 use crate::wire::name::Name;
 

@@ -19,9 +19,9 @@ use super::record_age::RecordAge;
 use super::subscribers::Subscribers;
 use crate::policy::Policy;
 use crate::policy::rules::{Rules, Scope};
-use crate::sched::lower_priority;
-use crate::snapshot::{Current, View};
 use crate::store::{Changed, Filling, NameSet, SharedStore, Target};
+use crate::sys::published::{Current, View};
+use crate::sys::sched::lower_priority;
 use crate::table::{Crowded, Publisher};
 
 /// The shortest time between two publications.

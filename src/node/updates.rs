@@ -3,7 +3,7 @@
 //! Pure. Runs on the owner of the registrations.
 
 use super::write_plan::Plan;
-use crate::registry::request::{Change, Changed, Prerequisite, Selector, ZoneUpdate, is_reserved};
+use crate::api::request::{Change, Changed, Prerequisite, Selector, ZoneUpdate, is_reserved};
 use crate::store::{NodeId, Record, Store};
 use crate::wire::header::rcode;
 use crate::wire::name::Name;

@@ -10,20 +10,20 @@ use tracing::{info, warn};
 
 use super::views::timing;
 use super::{Control, Node, NodeError};
+use crate::api::external::{CacheLimits, Forwarding, UpstreamStatus, hit_ratio};
 use crate::config::{Settings, upstreams};
-use crate::dataplane::forwarding::Setup;
-use crate::dataplane::upstream_streams::TellFault;
-use crate::dataplane::upstream_tls::TlsClient;
-use crate::dataplane::worker::Listeners;
-use crate::registry::forwarding::{CacheLimits, Forwarding, UpstreamStatus, hit_ratio};
 use crate::resolver::Resolver;
 use crate::resolver::cache::Limits;
 use crate::resolver::meter::{BUCKETS, Count, Meter};
 use crate::resolver::routes::{Measured, Routes};
 use crate::resolver::settings::Upstreams;
 use crate::resolver::upstream::Protocol;
-use crate::tls_trust::ServerIdentity;
+use crate::sys::tls_trust::ServerIdentity;
+use crate::upstream::forwarding;
+use crate::upstream::streams::TellFault;
+use crate::upstream::tls::TlsClient;
 use crate::wire::name::HashSeed;
+use crate::worker::Setup;
 
 /// Whom to ask for names that are not ours, for a server that listens at `listen`, if anybody; and what of the files that say so
 /// a person should know.
@@ -57,21 +57,21 @@ impl Node {
     /// Gives each worker what it needs to ask upstreams, and says whom. Returns their resolvers.
     pub(super) fn start_forwarding(
         &mut self,
-        listeners: &mut [Listeners],
+        workers: &mut [Setup],
         seed: HashSeed,
     ) -> Result<Vec<Option<Resolver>>, NodeError> {
         let settings = self.settings.load();
         let Some((upstreams, told)) = read(&settings, &self.addresses)? else {
-            return Ok(listeners.iter().map(|_| None).collect());
+            return Ok(workers.iter().map(|_| None).collect());
         };
         told.iter().for_each(|line| warn!("{line}"));
         let tls = tls(&settings, &upstreams)?;
         let before = Routes { own: settings.domains.clone(), ..Routes::default() };
         let Some(settings) = &settings.resolver else { return Ok(Vec::new()) };
         self.speaks_tls = tls.is_some();
-        self.routes.replace(Routes::new(upstreams, listeners.len(), &before));
+        self.routes.replace(Routes::new(upstreams, workers.len(), &before));
         let limits = Limits {
-            max_bytes: settings.cache_bytes / listeners.len().max(1),
+            max_bytes: settings.cache_bytes / workers.len().max(1),
             max_ttl_s: settings.max_ttl_s,
             max_negative_ttl_s: settings.max_negative_ttl_s,
             min_ttl_s: settings.min_ttl_s,
@@ -86,10 +86,10 @@ impl Node {
             sender.try_send(Control::UpstreamFault(what));
         });
         let mut resolvers = Vec::new();
-        for (worker, listeners) in listeners.iter_mut().enumerate() {
+        for (worker, setup) in workers.iter_mut().enumerate() {
             let tell_fault = Arc::clone(&tell_fault);
             let tls = tls.clone();
-            listeners.forwarding = Some(Setup { worker, mix_case, tls, seed, epoch, tell_fault });
+            setup.forwarding = Some(forwarding::Setup { worker, mix_case, tls, seed, epoch, tell_fault });
             resolvers.push(Some(Resolver::new(self.routes.reader(), limits, id)));
         }
         Ok(resolvers)

@@ -19,25 +19,25 @@ use super::inbox::ControlSender;
 use super::record_age::RecordAge;
 use super::subscribers::Subscribers;
 use super::{cache_commands, persist, upstreams};
+use crate::answer::metrics::{Counters, Event};
+use crate::api::external::{CachedMessage, Replies, WorkerCache};
+use crate::api::rdata_text;
+use crate::api::request::{
+    self, Directive, Effect, Explanation, Filter, MAX_EMPTIED, Member, PAGE, Page, Registration, Status,
+    Timing, TimingBucket, View, WorkerCounts,
+};
 use crate::config::Settings;
-use crate::dataplane::counters::{Counters, Event};
-use crate::dataplane::worker::Link;
 use crate::gossip::peer::Peer;
 use crate::gossip::seal::Rejected;
 use crate::policy::rules::{Rules, Scope};
 use crate::policy::select::Health;
-use crate::registry::forwarding::{CachedMessage, Replies, WorkerCache};
-use crate::registry::rdata_text;
-use crate::registry::request::{
-    self, Directive, Effect, Explanation, Filter, MAX_EMPTIED, Member, PAGE, Page, Registration, Status,
-    Timing, TimingBucket, View, WorkerCounts,
-};
 use crate::resolver::routes::Routes;
-use crate::snapshot;
 use crate::store::{Cursor, NodeId, Record, SharedStore, Statements, Store, Target};
+use crate::sys::published;
 use crate::table::{Crowded, Table};
 use crate::wire::name::Name;
 use crate::wire::record::rtype;
+use crate::worker::Link;
 
 /// After so long without an answer of its seeds a node is a cluster of its own.
 const JOIN_TIMEOUT: Duration = Duration::from_secs(10);
@@ -47,17 +47,17 @@ const JOIN_TIMEOUT: Duration = Duration::from_secs(10);
 pub(super) struct Views(pub(super) Arc<Parts>);
 
 pub(super) struct Parts {
-    pub(super) settings: snapshot::View<Settings>,
+    pub(super) settings: published::View<Settings>,
     pub(super) addresses: Vec<SocketAddr>,
     pub(super) store: SharedStore,
     pub(super) cluster: Arc<ClusterState>,
-    pub(super) table: snapshot::View<Table>,
+    pub(super) table: published::View<Table>,
     /// Names that the thread `tables` has taken and not published yet.
     pub(super) unpublished: Arc<AtomicUsize>,
-    pub(super) rules: snapshot::View<Rules>,
+    pub(super) rules: published::View<Rules>,
     /// Names with more records than answers can have.
-    pub(super) crowded: snapshot::View<Crowded>,
-    pub(super) routes: snapshot::View<Routes>,
+    pub(super) crowded: published::View<Crowded>,
+    pub(super) routes: published::View<Routes>,
     /// The workers; set when they run.
     pub(super) workers: OnceLock<Vec<Link>>,
     /// Whether what is registered survives the node, and why the last change could not be kept.

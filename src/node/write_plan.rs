@@ -5,7 +5,7 @@
 use std::collections::{BTreeSet, HashMap};
 
 use super::persist::Op;
-use crate::registry::request::Changed;
+use crate::api::request::Changed;
 use crate::store::{Attributes, Key, Record, Store};
 use crate::wire::name::Name;
 

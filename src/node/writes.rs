@@ -17,10 +17,8 @@ use super::tables::TablesSender;
 use super::updates;
 use super::views::Views;
 use super::write_plan::Plan;
+use crate::api::request::{Change, Changed, Rejected, Reply, Request, Selector, ZoneUpdate, is_reserved};
 use crate::limits::{MAX_BATCH_OPERATIONS, MAX_CHANGED};
-use crate::registry::request::{
-    Change, Changed, Rejected, Reply, Request, Selector, ZoneUpdate, is_reserved,
-};
 use crate::store::{Cursor, Filling, NameSet, NodeId, ReadStore, Record, SharedStore, Target};
 use crate::wire::header::rcode;
 use crate::wire::record::rtype;

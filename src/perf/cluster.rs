@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-use crate::registry::request::Addition;
+use crate::api::request::Addition;
 use crate::testbed::{Node, Plan, start_cluster, wait_until};
 use crate::wire::message::write_query;
 use crate::wire::name::Name;

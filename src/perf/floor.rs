@@ -11,7 +11,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use socket2::{Domain, Socket, Type};
 
-use crate::mmsg::{Addressing, Batch, Wait};
+use crate::sys::mmsg::{Addressing, Batch, Wait};
 
 /// Asked of the kernel for each direction (it grants at most `net.core.rmem_max` and `wmem_max`): room for some
 /// thousand small datagrams, so that a burst waits in the socket's queue rather than being lost.

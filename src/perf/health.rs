@@ -10,7 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::cluster::{Figure, Probe, addition};
-use crate::registry::request::Addition;
+use crate::api::request::Addition;
 use crate::testbed::{Node, Plan, start_cluster, wait_until};
 
 const NODES: usize = 5;

@@ -15,8 +15,8 @@ use rustix::process::setpriority_process;
 use serde_json::Value;
 
 use super::cluster::{DOMAIN, Figure, addition, percentile};
-use crate::dataplane::worker::may_go_first;
 use crate::testbed::{Node, Plan};
+use crate::worker::may_go_first;
 
 /// Names that are registered over and over, each time with another TTL: so each is a change.
 const NAMES: u64 = 20_000;

@@ -1,7 +1,7 @@
 //! What a worker asks upstreams and makes of what comes back, without the sockets: who is asked, what is sent, whether it is
 //! answered, and who is told.
 //!
-//! Owned by one worker. It does no I/O and takes the time as an argument: `dataplane::forwarding` has the sockets, and
+//! Owned by one worker. It does no I/O and takes the time as an argument: `upstream::forwarding` has the sockets, and
 //! `tests/resolver_scenarios` has none, and a time of its own.
 
 use std::collections::VecDeque;

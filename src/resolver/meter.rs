@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crossbeam_utils::CachePadded;
 
-use crate::single_writer::{self, add};
+use crate::sys::counter::{self, add};
 
 /// What is counted, each with its name for programs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,7 +49,7 @@ impl Count {
 pub const BUCKETS: usize = 18;
 
 /// From 64 us on, to 4 s.
-type Times = single_writer::Times<64_000, BUCKETS>;
+type Times = counter::Times<64_000, BUCKETS>;
 
 /// The counts of one worker of one upstream: plain stores of a single writer.
 #[derive(Default)]

@@ -1,7 +1,7 @@
 //! Names that are in none of our domains: whom to ask for them, and what they have said.
 //!
 //! Everything here does no I/O: it takes bytes and the time, and returns what to do. Each worker has a resolver of its own
-//! (`dataplane::forwarding` has its sockets), so that nothing is shared on the way of a query. `docs/resolver.md` tells the
+//! (`upstream::forwarding` has its sockets), so that nothing is shared on the way of a query. `docs/resolver.md` tells the
 //! whole of it.
 
 pub mod cache;
@@ -29,7 +29,7 @@ use question::{Answer, OwnedQuestion, Question};
 use routes::{Route, Routes};
 use sanitize::AnswerBuffer;
 
-use crate::snapshot::Reader;
+use crate::sys::published::Reader;
 use crate::wire::header::rcode;
 
 /// Answers that are to be asked for once more before they expire, gathered in one turn at most: the next turn has more.

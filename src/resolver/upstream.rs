@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use rustls::pki_types::ServerName;
 
-use crate::tls_trust::{KeyPin, ServerIdentity};
+use crate::sys::tls_trust::{KeyPin, ServerIdentity};
 
 /// Keys of an upstream at most: the one that it has, and those that it may have next.
 pub const MAX_PINS: usize = 8;

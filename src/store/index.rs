@@ -11,7 +11,7 @@ use std::hash::BuildHasher;
 use super::record::Record;
 use super::statement::STATEMENT;
 use crate::limits::MAX_CHANGES;
-use crate::parallel_map::parallel_map;
+use crate::sys::parallel_map::parallel_map;
 
 /// A change, by the place of its log and its number there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,6 +1,6 @@
 //! The immutable name table that every lookup is answered from.
 //!
-//! Workers read a [`Table`] through a [`Reader`](crate::snapshot::Reader); the thread `tables` makes the next one of the names
+//! Workers read a [`Table`] through a [`Reader`](crate::sys::published::Reader); the thread `tables` makes the next one of the names
 //! that have changed in the [store](crate::store) and swaps it in with a [`Publisher`]. A table is never changed after it was published, so there is nothing to lock.
 //!
 //! A name lives in one of many shards, chosen by its hash. Shards that a new table has in common with the one

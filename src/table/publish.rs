@@ -11,11 +11,11 @@ use super::crowded::Crowded;
 use super::update::{Below, Counts, NameRecord, Update, between};
 use super::whole::{Copied, Making, Whole, whole, whole_of_copy};
 use super::{Entry, MAX_TOGETHER, Table, ZoneSettings, name_server, shard_of};
-use crate::parallel_map::threads_for;
 use crate::policy::Policy;
 use crate::policy::rules::Rules;
-use crate::snapshot::{Current, Reader, View};
 use crate::store::{NameSet, ReadStore, SharedStore, Store};
+use crate::sys::parallel_map::threads_for;
+use crate::sys::published::{Current, Reader, View};
 use crate::wire::name::{HashSeed, Name, QueryName};
 use crate::wire::record::rtype;
 

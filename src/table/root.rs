@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::thread;
 
 use super::shard::Shard;
-use crate::sched::{SHORT_STEPS, yield_every};
+use crate::sys::sched::{SHORT_STEPS, yield_every};
 
 /// Shards of a twig: few, since for nearly each of many changes one is copied.
 const TWIG: usize = 16;

@@ -14,8 +14,8 @@ use super::{Table, Zone, ZoneSettings, shard_of};
 use crate::limits::{MAX_RECORD_SETS, MAX_SET_LEN};
 use crate::policy::select::{Standing, select};
 use crate::policy::{Order, Policy, steering};
-use crate::sched::{SHORT_STEPS, yield_every};
 use crate::store::NameSet;
+use crate::sys::sched::{SHORT_STEPS, yield_every};
 use crate::wire::name::{HashSeed, Name, QueryName, suffix_at};
 use crate::wire::record::{FIXED_LEN, rtype};
 

@@ -14,9 +14,9 @@ use std::time::{Duration, Instant};
 use hyper::Method;
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::registry::client::{ClientError, ControlClient, escape};
-use crate::registry::control_address::ControlAddress;
-use crate::registry::request::{Addition, Changed, Member, Registration, Status};
+use crate::api::control_address::ControlAddress;
+use crate::api::request::{Addition, Changed, Member, Registration, Status};
+use crate::http::client::{ClientError, ControlClient, escape};
 
 /// How long a node may take to start, or to find the others.
 const PATIENCE: Duration = Duration::from_secs(20);

@@ -5,6 +5,7 @@
 
 pub mod cookie;
 pub mod edns;
+pub mod framing;
 pub mod header;
 pub mod message;
 pub mod name;

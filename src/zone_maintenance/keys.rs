@@ -14,7 +14,7 @@ use domain::dep::octseq::Array;
 use domain::tsig::{Algorithm, Key};
 use domain::utils::base64;
 
-use crate::text_file::{self, FileError};
+use crate::sys::file_error::{self, FileError};
 use crate::wire::name::Name;
 
 /// The shortest secret: half of what the algorithm makes of it (RFC 8945 §6 wants no less than its whole).
@@ -127,7 +127,7 @@ impl Keys {
         let mut all: HashMap<(StoreName, Algorithm), (Vec<u8>, Permissions)> = HashMap::new();
         let files = updates.iter().map(|file| (file, true)).chain(transfers.iter().map(|file| (file, false)));
         for (file, is_update) in files {
-            let bytes = text_file::read_secret(&file.path, "key file")?;
+            let bytes = file_error::read_secret(&file.path, "key file")?;
             let text = String::from_utf8_lossy(&bytes);
             for read in parse(&text, &file.path)? {
                 let at = |what: &str| {

@@ -25,15 +25,16 @@ use tokio::sync::oneshot;
 use tracing::{info, warn};
 
 use self::keys::{Keys, Permitted};
-use crate::dataplane::answer::{Answerer, Origin, Verdict};
-use crate::dataplane::handed::HandedOver;
-use crate::dataplane::unix_time_s;
-use crate::registry::request::{Rejected, Request, ZoneUpdate};
-use crate::snapshot::Reader;
+use crate::answer::answerer::Answerer;
+use crate::answer::types::{Origin, Verdict};
+use crate::api::request::{Rejected, Request, ZoneUpdate};
+use crate::sys::published::Reader;
 use crate::table::Table;
 use crate::wire::message::records;
 use crate::wire::name::Name;
 use crate::wire::response::Transport;
+use crate::worker::offload::HandedOver;
+use crate::worker::unix_time_s;
 
 /// Transfers at the same time at most; who asks for one more is refused, and comes again.
 const MAX_TRANSFERS: usize = crate::limits::MAX_TRANSFERS;

@@ -8,8 +8,8 @@ use domain::base::{Message, ParsedRecord};
 use domain::rdata::AllRecordData;
 
 use super::name;
-use crate::registry::addition;
-use crate::registry::request::{Change, Prerequisite, Selector, ZoneUpdate};
+use crate::api::addition;
+use crate::api::request::{Change, Prerequisite, Selector, ZoneUpdate};
 use crate::store::{Attributes, Key};
 use crate::wire::name::Name;
 use crate::wire::record::rtype;

@@ -394,7 +394,7 @@ fn the_description_of_the_api_has_every_path_that_there_is_and_no_other() {
     }
     // The other way round: what the router has is in the description.
     let sources = ["names", "balancing", "cache", "observe", "weave"].map(|file| {
-        fs::read_to_string(format!("{}/src/registry/http/{file}.rs", env!("CARGO_MANIFEST_DIR"))).unwrap()
+        fs::read_to_string(format!("{}/src/http/{file}.rs", env!("CARGO_MANIFEST_DIR"))).unwrap()
     });
     let routes = sources.iter().flat_map(|source| source.split(".route(\"").skip(1));
     for route in routes.filter_map(|rest| rest.split('"').next()) {

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use redbreast::dataplane::worker::may_go_first;
+use redbreast::worker::may_go_first;
 
 use crate::harness::{PATIENCE, Server, ask, query, run, wait_until};
 

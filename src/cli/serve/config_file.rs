@@ -13,7 +13,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::super::{Cli, Failure};
 use super::Args;
-use crate::text_file::{self, FileError};
+use crate::sys::file_error::{self, FileError};
 
 /// Flags that make no sense in the file.
 const NOT_HERE: [&str; 2] = ["config", "until-eof"];
@@ -57,7 +57,7 @@ fn parse(command_line: &[OsString]) -> Result<Args, clap::Error> {
 
 /// The keys of a file, each with a value that its flag takes.
 fn read(file: &Path) -> Result<Vec<Entry>, FileError> {
-    let bytes = text_file::read(file, "configuration")?;
+    let bytes = file_error::read(file, "configuration")?;
     let text =
         str::from_utf8(&bytes).map_err(|error| FileError::of(file, format_args!("is no text: {error}")))?;
     let line_of = |at: usize| 1 + text.bytes().take(at).filter(|byte| *byte == b'\n').count();
@@ -180,7 +180,7 @@ mod tests {
         assert_eq!(settings.listen.len(), 2);
         assert_eq!((settings.workers, settings.zone.ttl_s, settings.hide_identity), (3, 7, true));
         assert_eq!(settings.policies.len(), 1);
-        assert_eq!(settings.busy_poll, crate::dataplane::worker::BusyPoll::Always);
+        assert_eq!(settings.busy_poll, crate::worker::BusyPoll::Always);
         // A flag goes before the file, also where both have lists.
         let config = file.to_str().unwrap();
         let flags = ["redbreast", "serve", "--config", config, "--ttl", "9", "--listen", "127.0.0.1:5"];

@@ -20,23 +20,23 @@ pub(crate) use self::run::run;
 use super::Failure;
 use super::design::DesignArgs;
 
+use crate::answer::access::{Access, Prefix};
+use crate::api::addition::parse_scope;
+use crate::api::control_address::ControlAddress;
 use crate::config::{
     DEFAULT_CLUSTER, DEFAULT_DOMAIN, DEFAULT_LISTEN, DEFAULT_TTL_S, DockerSettings, GOSSIP_PORT, Gossip,
     MAX_DOMAINS, MAX_TTL_S, MAX_WORKERS, Settings, ZoneMaintenance,
 };
-use crate::dataplane::access::{Access, Prefix};
-use crate::dataplane::worker::BusyPoll;
-use crate::design;
 use crate::gossip::peer::MAX_NODE_NAME_LEN;
+use crate::http::is_private;
 use crate::policy::Policy;
 use crate::policy::rules::Scope;
-use crate::registry::addition::parse_scope;
-use crate::registry::control_address::ControlAddress;
-use crate::registry::docker::DEFAULT_SOCKET;
-use crate::registry::http::is_private;
+use crate::query_time;
+use crate::sources::docker::DEFAULT_SOCKET;
 use crate::table::{MAX_APEX_LEN, ZoneSettings};
 use crate::wire::name::Name;
 use crate::wire::response::{DEFAULT_UDP_LEN, UDP_LENS};
+use crate::worker::BusyPoll;
 use crate::zone_maintenance::keys::KeyFile;
 
 /// Arguments of `redbreast serve`.
@@ -254,7 +254,7 @@ impl Args {
                 self.domain.len()
             )));
         }
-        let design_ttl_s = if self.design.asks() { design::DEFAULT_TTL_S } else { DEFAULT_TTL_S };
+        let design_ttl_s = if self.design.asks() { query_time::DEFAULT_TTL_S } else { DEFAULT_TTL_S };
         let ttl_s = self.ttl.unwrap_or(design_ttl_s);
         if self.design.asks() && self.cluster.gossip.is_some() {
             return Err(Failure::usage(

@@ -13,8 +13,8 @@ use tracing::{error, info};
 use super::super::{Failure, check_data, design};
 use super::{Args, LogFormat, config_file};
 use crate::config::Settings;
-use crate::dataplane::Inherited;
 use crate::node::{Control, ControlSender, Inbox, Node};
+use crate::transport::Inherited;
 
 /// Runs the server.
 pub(crate) fn run(args: Args) -> Result<(), Failure> {

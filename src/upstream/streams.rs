@@ -1,0 +1,218 @@
+//! A worker's connections to its upstreams, a few to each at most: made when there is something to ask, and let go when they end.
+//!
+//! Runs on the workers. Which of them a question goes over is for `resolver::in_flight` to say, which begins another where one is silent.
+
+use std::collections::VecDeque;
+use std::fmt::Display;
+use std::io;
+use std::sync::Arc;
+use std::time::Instant;
+
+use mio::{Interest, Registry, Token};
+
+use crate::resolver::in_flight::{STREAM, STREAMS};
+use crate::resolver::meter::Meter;
+use crate::resolver::upstream::{Protocol, Upstream};
+use crate::sys::tls_error;
+use crate::upstream::stream::{Buffers, End, Standing, UpstreamStream, connect};
+use crate::upstream::tls::TlsClient;
+
+/// Is told, of an upstream, why a connection to it has failed, when that is news. Called on a worker.
+pub type TellFault = Arc<dyn Fn(&Upstream, &str) + Send + Sync>;
+
+/// Connections to one server.
+pub(crate) const PER_SERVER: usize = STREAMS as usize;
+
+/// An upstream, and the connections to it that there are.
+struct Place {
+    upstream: Upstream,
+    meter: Arc<Meter>,
+    streams: [Option<UpstreamStream>; PER_SERVER],
+    /// The last connection that was of use, or would have been, has failed.
+    faulty: bool,
+    /// They are in the queue of those that have something to do.
+    queued: [bool; PER_SERVER],
+}
+
+impl Place {
+    /// Notes why a connection has failed.
+    fn note_fault(&mut self, why: &impl Display, tell_fault: &TellFault) {
+        let why = why.to_string();
+        self.faulty = true;
+        if self.meter.set_fault(Some(&why)) {
+            tell_fault(&self.upstream, &why);
+        }
+    }
+}
+
+/// A server, and the number of a connection to it.
+type Number = (u16, u8);
+
+/// The connections.
+pub(crate) struct Streams {
+    places: Vec<Place>,
+    tell_fault: TellFault,
+    buffers: Buffers,
+    /// Those that may have something to do.
+    queue: VecDeque<Number>,
+    /// What has come, and over which of them.
+    messages: VecDeque<(Number, Box<[u8]>)>,
+    /// Those that have ended with questions that were not answered, and whether they had answered any.
+    broken: VecDeque<(Number, bool)>,
+}
+
+impl Streams {
+    /// None yet, to these; with each the meter that says what is wrong with it.
+    pub(crate) fn new(
+        upstreams: impl Iterator<Item = (Upstream, Arc<Meter>)>,
+        tell_fault: TellFault,
+    ) -> Self {
+        let place = |(upstream, meter): (_, Arc<Meter>)| {
+            let faulty = meter.fault().is_some();
+            Place { upstream, meter, streams: Default::default(), faulty, queued: Default::default() }
+        };
+        Self {
+            places: upstreams.map(place).collect(),
+            tell_fault,
+            buffers: Buffers::default(),
+            queue: VecDeque::new(),
+            messages: VecDeque::new(),
+            broken: VecDeque::new(),
+        }
+    }
+
+    /// Notes that the poll has reported the connection of this number to a server.
+    pub(crate) fn ready(&mut self, server: u16, number: u8) {
+        let place = self.places.get_mut(usize::from(server));
+        if let Some(queued) = place.and_then(|place| place.queued.get_mut(usize::from(number)))
+            && !*queued
+        {
+            *queued = true;
+            self.queue.push_back((server, number));
+        }
+    }
+
+    /// Whether there is something to do at once.
+    pub(crate) fn is_busy(&self) -> bool {
+        !self.queue.is_empty() || !self.messages.is_empty() || !self.broken.is_empty()
+    }
+
+    /// When there will be something to do.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        self.places.iter().flat_map(|place| &place.streams).flatten().map(UpstreamStream::deadline).min()
+    }
+
+    /// Sends `message` to a server over the connection of this `slot`, which is made if it is not there.
+    pub(crate) fn send(
+        &mut self,
+        (server, slot): (u16, u8),
+        message: &[u8],
+        (registry, token): (&Registry, Token),
+        tls: Option<&TlsClient>,
+        now: Instant,
+    ) {
+        let number = slot.saturating_sub(STREAM);
+        let Some(place) = self.places.get_mut(usize::from(server)) else { return };
+        let Some(stream) = place.streams.get_mut(usize::from(number)) else { return };
+        let opened = match stream {
+            Some(_) => Ok(()),
+            None => open(&place.upstream, registry, token, tls, now).map(|new| *stream = Some(new)),
+        };
+        match stream {
+            // What there is no room for waits until somebody else is asked.
+            Some(stream) => _ = stream.send(message, now),
+            None => self.broken.push_back(((server, number), false)),
+        }
+        if let Err(error) = opened {
+            place.note_fault(&error, &self.tell_fault);
+        }
+        self.ready(server, number);
+    }
+
+    /// Closes the connection of this `slot`, if it is there. What was asked over it is not waited for.
+    pub(crate) fn close(&mut self, server: u16, slot: u8) {
+        let place = self.places.get_mut(usize::from(server));
+        let number = usize::from(slot.saturating_sub(STREAM));
+        if let Some(stream) = place.and_then(|place| place.streams.get_mut(number)) {
+            *stream = None;
+        }
+    }
+
+    /// The next message that has come, from whom, and to which slot.
+    pub(crate) fn next_message(&mut self, now: Instant) -> Option<(u16, u8, Box<[u8]>)> {
+        for (server, place) in (0..).zip(&mut self.places) {
+            for (number, (stream, queued)) in (0..).zip(place.streams.iter().zip(&mut place.queued)) {
+                let due = stream.as_ref().is_some_and(|stream| stream.deadline() <= now);
+                if due && !*queued {
+                    *queued = true;
+                    self.queue.push_back((server, number));
+                }
+            }
+        }
+        // Each has one turn: one that has more to say has another after the clients.
+        for _ in 0..self.queue.len() {
+            if !self.messages.is_empty() {
+                break;
+            }
+            let number = self.queue.pop_front()?;
+            self.take_turn(number, now);
+        }
+        let ((server, number), message) = self.messages.pop_front()?;
+        Some((server, STREAM + number, message))
+    }
+
+    fn take_turn(&mut self, (server, number): Number, now: Instant) {
+        let Self { places, buffers, messages, tell_fault, .. } = self;
+        let place = &mut places[usize::from(server)];
+        place.queued[usize::from(number)] = false;
+        let Some(stream) = &mut place.streams[usize::from(number)] else { return };
+        let mut take = |message: &[u8]| messages.push_back(((server, number), message.into()));
+        let standing = stream.turn(buffers, now, &mut take);
+        let worked = stream.has_answered();
+        if !worked {
+            stream.acknowledge();
+        }
+        if worked && place.faulty {
+            place.faulty = false;
+            place.meter.set_fault(None);
+        }
+        match standing {
+            Standing::Open => {}
+            Standing::More => self.ready(server, number),
+            Standing::Closed(End::Idle) => place.streams[usize::from(number)] = None,
+            Standing::Closed(end) => {
+                // It may end one that it has answered on whenever it likes (RFC 7766 §6.2.3).
+                if !(worked && matches!(end, End::ByServer)) {
+                    place.note_fault(&end, tell_fault);
+                }
+                place.streams[usize::from(number)] = None;
+                self.broken.push_back(((server, number), worked));
+            }
+        }
+    }
+
+    /// A connection that has ended, as server and slot: whether it had answered before.
+    pub(crate) fn next_broken(&mut self) -> Option<(u16, u8, bool)> {
+        let ((server, number), worked) = self.broken.pop_front()?;
+        Some((server, STREAM + number, worked))
+    }
+}
+
+fn open(
+    upstream: &Upstream,
+    registry: &Registry,
+    token: Token,
+    tls: Option<&TlsClient>,
+    now: Instant,
+) -> io::Result<UpstreamStream> {
+    let session = match (&upstream.protocol, tls) {
+        (Protocol::Dns | Protocol::Tcp, _) => None,
+        (Protocol::Tls { identity }, Some(tls)) => {
+            Some(tls.session(identity).map_err(|error| io::Error::other(tls_error::text(&error)))?)
+        }
+        (Protocol::Tls { .. }, None) => return Err(io::Error::other("TLS has not been set up")),
+    };
+    let mut stream = connect(upstream.address)?;
+    registry.register(&mut stream, token, Interest::READABLE | Interest::WRITABLE)?;
+    Ok(UpstreamStream::new(stream, session, now))
+}
