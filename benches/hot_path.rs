@@ -11,7 +11,8 @@ use foldhash::fast::RandomState;
 use redbreast::answer::access::Access;
 use redbreast::answer::answerer::Answerer;
 use redbreast::answer::identity::Identity;
-use redbreast::answer::types::{Origin, Service};
+use redbreast::answer::metrics::Counters;
+use redbreast::answer::types::{Message, Origin, Service, Turn};
 use redbreast::policy::rules::{Rules, Scope};
 use redbreast::policy::{Order, Policy};
 use redbreast::resolver::cache::{Cache, Limits};
@@ -84,17 +85,14 @@ fn hot_path(c: &mut Criterion) {
         identity,
         rate_limit: 0,
         udp_len: DEFAULT_UDP_LEN,
-        hands_over: false,
+        offloads: false,
     });
-    let origin = Origin {
-        transport: Transport::Udp,
-        client: IpAddr::from([10, 1, 0, 4]),
-        now_s: 1_800_000_000,
-        waited: false,
-    };
+    let origin = Origin { transport: Transport::Udp, client: IpAddr::from([10, 1, 0, 4]), deferred: false };
     let mut answerer =
         Answerer::new(service, Current::new(Secrets::random()).reader(), fastrand::Rng::with_seed(1));
     let mut buffer = vec![0; BUFFER_LEN];
+    let counters = Counters::default();
+    let turn = Turn { table: &table, counters: &counters, now_s: 1_800_000_000 };
 
     for (label, asked) in [
         ("positive", "host-4711.redbreast.internal"),
@@ -113,9 +111,8 @@ fn hot_path(c: &mut Criterion) {
         c.bench_function(&format!("answer {label}"), |b| {
             b.iter(|| {
                 buffer[..packet.len()].copy_from_slice(black_box(&packet));
-                answerer.answer(&table, &mut buffer, packet.len(), origin, |event| {
-                    black_box(event);
-                })
+                let message = Message { buffer: &mut buffer, len: packet.len() };
+                answerer.answer(&turn, message, origin)
             });
         });
     }
@@ -124,9 +121,8 @@ fn hot_path(c: &mut Criterion) {
         c.bench_function(&format!("answer eight addresses by {}", order.name()), |b| {
             b.iter(|| {
                 buffer[..packet.len()].copy_from_slice(black_box(&packet));
-                answerer.answer(&table, &mut buffer, packet.len(), origin, |event| {
-                    black_box(event);
-                })
+                let message = Message { buffer: &mut buffer, len: packet.len() };
+                answerer.answer(&turn, message, origin)
             });
         });
     }

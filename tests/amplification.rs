@@ -9,7 +9,8 @@ use std::sync::Arc;
 use redbreast::answer::access::Access;
 use redbreast::answer::answerer::Answerer;
 use redbreast::answer::identity::Identity;
-use redbreast::answer::types::{Origin, Service, Verdict};
+use redbreast::answer::metrics::Counters;
+use redbreast::answer::types::{Message, Origin, Service, Turn, Verdict};
 use redbreast::sys::published::Current;
 use redbreast::table::{Publisher, ZoneSettings};
 use redbreast::wire::cookie::Secrets;
@@ -90,7 +91,7 @@ impl Server {
             identity: Identity::new(Some(&"n".repeat(node_name_len))),
             rate_limit,
             udp_len: DEFAULT_UDP_LEN,
-            hands_over: false,
+            offloads: false,
         };
         let secrets = Current::new(Secrets::random()).reader();
         Self { publisher, answerer: Answerer::new(Arc::new(service), secrets, fastrand::Rng::with_seed(3)) }
@@ -101,10 +102,12 @@ impl Server {
         let mut buffer = vec![0; 65_535.max(MIN_BUFFER_LEN)];
         buffer[..packet.len()].copy_from_slice(packet);
         let client = IpAddr::from([10, 0, 0, 9]);
-        let origin = Origin { transport: Transport::Udp, client, now_s: 1_800_000_000, waited: false };
-        match self.answerer.answer(&self.publisher.current(), &mut buffer, packet.len(), origin, |_| ()) {
+        let origin = Origin { transport: Transport::Udp, client, deferred: false };
+        let (table, counters) = (self.publisher.current(), Counters::default());
+        let turn = Turn { table: &table, counters: &counters, now_s: 1_800_000_000 };
+        match self.answerer.answer(&turn, Message { buffer: &mut buffer, len: packet.len() }, origin) {
             Verdict::Reply { len } => Some(buffer[..len].to_vec()),
-            Verdict::Drop | Verdict::Ask | Verdict::Forward | Verdict::HandOver => None,
+            Verdict::Drop | Verdict::Defer(_) => None,
         }
     }
 

@@ -10,7 +10,8 @@ use hickory_proto::rr::RData;
 use redbreast::answer::access::Access;
 use redbreast::answer::answerer::Answerer;
 use redbreast::answer::identity::Identity;
-use redbreast::answer::types::{Origin, Service, Verdict};
+use redbreast::answer::metrics::Counters;
+use redbreast::answer::types::{self, Origin, Service, Turn, Verdict};
 use redbreast::policy::rules::{Rules, Scope};
 use redbreast::policy::select::Health;
 use redbreast::store::{Attributes, Key, NodeId, State, Store, Target, encode};
@@ -43,7 +44,7 @@ impl World {
             identity: Identity::new(None),
             rate_limit: 0,
             udp_len: DEFAULT_UDP_LEN,
-            hands_over: false,
+            offloads: false,
         };
         let domains = [Name::from_text("redbreast.internal").unwrap()];
         let secrets = Current::new(Secrets::random());
@@ -89,8 +90,10 @@ impl World {
         packet[11] = u8::from(!opt.is_empty());
         let len = packet.len();
         packet.resize(65_535, 0);
-        let origin = Origin { transport, client: client.into(), now_s: 1_800_000_000, waited: false };
-        match self.answerer.answer(&self.publisher.current(), &mut packet, len, origin, |_| {}) {
+        let origin = Origin { transport, client: client.into(), deferred: false };
+        let (table, counters) = (self.publisher.current(), Counters::default());
+        let turn = Turn { table: &table, counters: &counters, now_s: 1_800_000_000 };
+        match self.answerer.answer(&turn, types::Message { buffer: &mut packet, len }, origin) {
             Verdict::Reply { len } => Message::from_vec(&packet[..len]).expect("hickory reads what we write"),
             other => panic!("{other:?}"),
         }

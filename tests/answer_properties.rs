@@ -15,7 +15,8 @@ use proptest::prelude::*;
 use redbreast::answer::access::Access;
 use redbreast::answer::answerer::Answerer;
 use redbreast::answer::identity::Identity;
-use redbreast::answer::types::{Origin, Service, Verdict};
+use redbreast::answer::metrics::{Counters, Event};
+use redbreast::answer::types::{self, Origin, Service, Turn, Verdict};
 use redbreast::store::{Attributes, Key, NodeId, Store};
 use redbreast::sys::published::Current;
 use redbreast::table::{Publisher, ZoneSettings};
@@ -82,7 +83,7 @@ fn service() -> Arc<Service> {
         identity,
         rate_limit: 0,
         udp_len: DEFAULT_UDP_LEN,
-        hands_over: false,
+        offloads: false,
     })
 }
 
@@ -90,27 +91,33 @@ fn service() -> Arc<Service> {
 /// others of a batch, or not.
 fn answer(publisher: &Publisher, packet: &[u8], transport: Transport) -> Option<Vec<u8>> {
     let secrets = Current::new(Secrets::random());
-    let origin =
-        Origin { transport, client: IpAddr::from([10, 0, 0, 9]), now_s: 1_800_000_000, waited: false };
+    let origin = Origin { transport, client: IpAddr::from([10, 0, 0, 9]), deferred: false };
     let answer = |expected: bool| {
         let mut buffer = vec![0xa5; 65_535.max(packet.len()).max(MIN_BUFFER_LEN)];
         buffer[..packet.len()].copy_from_slice(packet);
-        let (table, mut events) = (publisher.current(), 0);
+        let (table, counters, len) = (publisher.current(), Counters::default(), packet.len());
+        let turn = Turn { table: &table, counters: &counters, now_s: 1_800_000_000 };
         let mut answerer = Answerer::new(service(), secrets.reader(), fastrand::Rng::with_seed(3));
         let verdict = if expected {
-            answerer.expect(&table, 5, &buffer, packet.len());
-            let looked_up = answerer.look_up(&table, 6);
-            answerer.answer_expected(5, &looked_up, &mut buffer, packet.len(), origin, |_| events += 1)
+            answerer.prefetch(&table, 5, (&buffer, len));
+            let found = answerer.look_up(&table, 6);
+            answerer.answer_prefetched(
+                (5, &found),
+                &turn,
+                types::Message { buffer: &mut buffer, len },
+                origin,
+            )
         } else {
-            answerer.answer(&table, &mut buffer, packet.len(), origin, |_| events += 1)
+            answerer.answer(&turn, types::Message { buffer: &mut buffer, len }, origin)
         };
+        let events: u64 = Event::ALL.iter().map(|event| counters.get(*event)).sum();
         assert!((1..=2).contains(&events), "each packet is counted");
         match verdict {
             Verdict::Reply { len } => {
                 buffer.truncate(len);
                 Some(buffer)
             }
-            Verdict::Drop | Verdict::Ask | Verdict::Forward | Verdict::HandOver => None,
+            Verdict::Drop | Verdict::Defer(_) => None,
         }
     };
     let response = answer(false);

@@ -3,14 +3,13 @@
 //! Runs on the workers, called by `answer` alone. The ways for addresses and for all else part early: the first is the
 //! one that has to be fast.
 
-use crate::answer::metrics::Event;
-use crate::answer::types::{Look, MAX_ALIASES};
+use super::metrics::Event;
+use super::types::{LookupContext, MAX_ALIASES};
 use crate::policy::arrange::{self, Arrangement};
 use crate::policy::client::Client;
 use crate::policy::steering::Steering;
-use crate::table::{RecordSet, Table};
+use crate::table::RecordSet;
 use crate::wire::header::{self, rcode};
-use crate::wire::name::QueryName;
 use crate::wire::record::{FIXED_LEN, rtype};
 use crate::wire::response::{Response, Suffix};
 
@@ -23,15 +22,15 @@ const SRV_TARGET_AT: usize = 6;
 /// Copies the records that fit, whole ones only; returns whether that was all of them. Names in their data end with a
 /// pointer to `suffix` where they can.
 #[inline]
-pub(crate) fn copy_answers(
+pub(crate) fn write_rrset(
     set: RecordSet<'_>,
-    look: &mut Look<'_>,
+    context: &mut LookupContext<'_>,
     suffix: Option<Suffix<'_>>,
     response: &mut Response<'_>,
 ) -> bool {
     match set.rtype {
-        rtype::A => copy_addresses::<{ FIXED_LEN + 4 }>(set, look, response),
-        rtype::AAAA => copy_addresses::<{ FIXED_LEN + 16 }>(set, look, response),
+        rtype::A => copy_addresses::<{ FIXED_LEN + 4 }>(set, context, response),
+        rtype::AAAA => copy_addresses::<{ FIXED_LEN + 16 }>(set, context, response),
         _ => copy_others(set, suffix, response),
     }
 }
@@ -40,17 +39,17 @@ pub(crate) fn copy_answers(
 #[inline]
 fn copy_addresses<const LEN: usize>(
     set: RecordSet<'_>,
-    look: &mut Look<'_>,
+    context: &mut LookupContext<'_>,
     response: &mut Response<'_>,
 ) -> bool {
     let records = set.records.as_chunks::<LEN>().0;
     if let Some(steering) = Steering::read(set.steering) {
-        return copy_steered(records, steering, look, response);
+        return copy_steered(records, steering, context, response);
     }
     let count = records.len().min(response.room() / LEN);
     #[allow(clippy::cast_possible_truncation)] // at most `set.count`
     response.answer_with(count as u16, count * LEN, |out| {
-        arrange::shuffle(&mut look.chance.rng, records.iter(), out.as_chunks_mut().0);
+        arrange::shuffle(&mut context.chance.rng, records.iter(), out.as_chunks_mut().0);
     });
     count == records.len()
 }
@@ -59,7 +58,7 @@ fn copy_addresses<const LEN: usize>(
 fn copy_steered<const LEN: usize>(
     records: &[[u8; LEN]],
     steering: Steering<'_>,
-    look: &mut Look<'_>,
+    context: &mut LookupContext<'_>,
     response: &mut Response<'_>,
 ) -> bool {
     if steering.order.sees_client() {
@@ -67,13 +66,13 @@ fn copy_steered<const LEN: usize>(
     }
     let client = || match response.client_subnet() {
         Some(subnet) => Client::new(subnet.address, subnet.source_prefix_len.into()),
-        None => Client::new(look.origin.client, u32::MAX),
+        None => Client::new(context.origin.client, u32::MAX),
     };
-    let arrangement = Arrangement::new(steering, records, look.name.hash(), client, look.chance);
+    let arrangement = Arrangement::new(steering, records, context.name.hash(), client, context.chance);
     let count = arrangement.wanted().min(response.room() / LEN);
     #[allow(clippy::cast_possible_truncation)] // at most as many as a set can have
     response.answer_with(count as u16, count * LEN, |out| {
-        arrangement.write(&mut look.chance.rng, out.as_chunks_mut().0);
+        arrangement.write(&mut context.chance.rng, out.as_chunks_mut().0);
     });
     count == arrangement.wanted()
 }
@@ -101,39 +100,37 @@ fn copy_others(set: RecordSet<'_>, suffix: Option<Suffix<'_>>, response: &mut Re
 /// last name stands, if it is none of ours.
 ///
 /// A chain that leads out of our domains, back to where it was, or too far, is answered as far as it was followed; and so is
-/// one that leads to a name that is not in the table, unless that is `complete`.
+/// one that leads to a name that is not in the table, unless that is complete.
 #[cold]
-pub(crate) fn follow_alias<'a>(
-    look: &mut Look<'a>,
+pub(crate) fn follow_cname<'a>(
+    context: &mut LookupContext<'a>,
     mut alias: RecordSet<'a>,
-    qtype: u16,
     response: &mut Response<'_>,
-    count: &mut impl FnMut(Event),
 ) -> (u8, Option<usize>) {
-    let (table, complete) = (look.table, look.complete);
-    count(Event::Alias);
-    let (apex, zone) = table.zone_of_found(look.name);
+    let (table, complete, qtype) = (context.turn.table, context.is_complete, context.query.qtype);
+    context.count(Event::Alias);
+    let (apex, zone) = table.zone_of_found(context.name);
     let suffix = Suffix { name: zone.lower_case_wire(), at: header::LEN + apex };
     let mut seen = [0; MAX_ALIASES];
     let mut owner = header::LEN;
     for i in 0..MAX_ALIASES {
-        seen[i] = look.name.hash();
+        seen[i] = context.name.hash();
         let target = response.answer_with_name(alias.records, 0, owner, Some(suffix));
         let Some(target) = target else {
-            count(Event::TruncatedAnswer);
+            context.count(Event::TruncatedAnswer);
             response.set_truncated();
             return (rcode::NOERROR, None);
         };
         let wire = alias.records.get(FIXED_LEN..).unwrap_or_default();
-        if look.name.fold_wire(wire, table.seed()).is_err() || seen[..=i].contains(&look.name.hash()) {
+        if context.name.fold_wire(wire, table.seed()).is_err() || seen[..=i].contains(&context.name.hash()) {
             return (rcode::NOERROR, None);
         }
-        let zone = table.zone_of(look.name);
-        let entry = table.lookup(look.name);
+        let zone = table.zone_of(context.name);
+        let entry = table.lookup(context.name);
         if let Some(set) = entry.and_then(|entry| entry.get(qtype)) {
             let from = response.end();
-            if !copy_answers(set, look, Some(suffix), response) {
-                count(Event::TruncatedAnswer);
+            if !write_rrset(set, context, Some(suffix), response) {
+                context.count(Event::TruncatedAnswer);
                 response.set_truncated();
             }
             response.set_owner(from, target);
@@ -162,18 +159,17 @@ pub(crate) fn follow_alias<'a>(
     (rcode::NOERROR, None)
 }
 
-/// Adds the addresses of the services in `set`, whose records begin at `from` in the response, so that clients need not
+/// Adds the addresses of the services in `set`, whose records are all that is in the answer, so that clients need not
 /// ask for them (RFC 2782, "Usage rules"). What does not fit is left out: nobody depends on it (RFC 2181 §9).
 #[cold]
 pub(crate) fn add_additional(
-    table: &Table,
+    context: &mut LookupContext<'_>,
     set: RecordSet<'_>,
-    name: &mut QueryName,
-    from: usize,
     response: &mut Response<'_>,
 ) {
     let mut seen = [0; MAX_ADDITIONAL];
-    let mut at = from;
+    let (table, name) = (context.turn.table, &mut *context.name);
+    let mut at = context.query.question_end;
     for (i, record) in set.each().take(MAX_ADDITIONAL).enumerate() {
         let target = at + FIXED_LEN + SRV_TARGET_AT;
         at += record.len();

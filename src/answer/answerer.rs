@@ -1,59 +1,53 @@
-//! The one pure function that answers a packet, whatever it came by.
+//! The one pure function that answers a message, whatever it came by.
 //!
 //! Runs on the workers. Bytes and a table in, a verdict out, the response in the query's own buffer: no I/O, no clock,
 //! no allocation, and no panic whatever the bytes are.
 
 use std::sync::Arc;
 
-use crate::answer::answer_section::{add_additional, copy_answers, follow_alias};
-use crate::answer::errors::{bad_version, cookie_alone, no_lookup, over_limit, prohibited, reject};
-use crate::answer::external::{self, Outside};
-use crate::answer::handicap::handicap;
-use crate::answer::identity::ShownCookie;
-use crate::answer::metrics::Event;
-use crate::answer::rate_limit::{Allowance, RateLimiter};
-use crate::answer::types::{Look, Origin, Service, Verdict, Wanted, is_authoritative, reply};
+use super::answer_section::{add_additional, follow_cname, write_rrset};
+use super::chaos;
+use super::errors::{self, ErrorAnswer};
+use super::external::{self, AliasTarget};
+use super::handicap::handicap;
+use super::identity::ShownCookie;
+use super::metrics::Event;
+use super::rate_limit::{Allowance, RateLimiter};
+use super::types::{Deferred, LookupContext, Message, Origin, Service, Turn, Verdict, reply};
 use crate::policy::arrange::Chance;
-use crate::query_time::{Elsewhere, Finding};
+use crate::query_time::{PeerLookup, PeerResult};
 use crate::resolver::Resolver;
-use crate::resolver::question::Question;
 use crate::sys::published::Reader;
 use crate::table::{Entry, MAX_TOGETHER, RecordSet, SOA_TTL, Table};
 use crate::wire::cookie::Secrets;
-use crate::wire::edns::{ClientSubnet, ExtendedError, Options};
+use crate::wire::edns::Options;
 use crate::wire::header::{self, rcode};
 use crate::wire::name::QueryName;
 use crate::wire::query::Query;
 use crate::wire::record::{CLASS_ANY, CLASS_IN, rtype};
 use crate::wire::response::{Response, Suffix, Transport, refusal};
 
-/// What one worker needs to answer, kept from packet to packet so that nothing has to be set up for each.
+/// What one worker needs to answer, kept from message to message so that nothing has to be set up for each.
 pub struct Answerer {
     service: Arc<Service>,
     secrets: Reader<Secrets>,
     limiter: RateLimiter,
     /// Names of questions that were read together before they are answered, and behind them one of a question that was not.
     names: Box<[QueryName]>,
-    /// Which of them is being answered.
-    current: usize,
     chance: Chance,
-    /// For whom the query in hand was asked, if that is somebody else.
-    subnet: Option<ClientSubnet>,
-    /// Where names are looked for that are not in the table; in the `gossip` design nowhere.
-    elsewhere: Option<Elsewhere>,
-    /// What is known of names that are not ours, if they are looked for.
+    /// What other nodes have said of names that are not in the table; nothing in the `gossip` design.
+    peers: Option<PeerLookup>,
+    /// What is known of names out of our zones, if they are looked for.
     resolver: Option<Resolver>,
-    wanted: Wanted,
 }
 
 /// What a table has of names that were looked up together.
-pub struct LookedUp<'t> {
-    table: &'t Table,
+pub struct BatchLookup<'t> {
     entries: [Option<Entry<'t>>; MAX_TOGETHER],
 }
 
-/// Where the name of a question is that was not expected.
-const UNEXPECTED: usize = MAX_TOGETHER;
+/// Where the name of a question is that was not prefetched.
+const NOT_PREFETCHED: usize = MAX_TOGETHER;
 
 impl Answerer {
     /// An answerer that makes its cookies with `secrets` and draws its random orders from `rng`.
@@ -64,40 +58,31 @@ impl Answerer {
             service,
             secrets,
             limiter,
-            names: (0..=UNEXPECTED).map(|_| QueryName::default()).collect(),
-            current: UNEXPECTED,
+            names: (0..=NOT_PREFETCHED).map(|_| QueryName::default()).collect(),
             chance: Chance::new(rng),
-            subnet: None,
-            elsewhere: None,
+            peers: None,
             resolver: None,
-            wanted: Wanted::default(),
         }
     }
 
-    /// Has names that are not in the table looked for `elsewhere`.
-    pub fn look_elsewhere(&mut self, elsewhere: Elsewhere) {
-        self.elsewhere = Some(elsewhere);
+    /// Has names that are not in the table looked for in what other nodes say.
+    pub fn set_peers(&mut self, peers: PeerLookup) {
+        self.peers = Some(peers);
     }
 
-    /// What is known of names that are not in the table.
-    pub fn elsewhere(&mut self) -> Option<&mut Elsewhere> {
-        self.elsewhere.as_mut()
+    /// What other nodes have said of names that are not in the table.
+    pub fn peers(&mut self) -> Option<&mut PeerLookup> {
+        self.peers.as_mut()
     }
 
-    /// Has names that are not ours looked for by `resolver`.
-    pub fn forward_by(&mut self, resolver: Resolver) {
+    /// Has names out of our zones looked for by `resolver`.
+    pub fn set_resolver(&mut self, resolver: Resolver) {
         self.resolver = Some(resolver);
     }
 
-    /// What is known of names that are not ours.
+    /// What is known of names out of our zones.
     pub fn resolver(&mut self) -> Option<&mut Resolver> {
         self.resolver.as_mut()
-    }
-
-    /// After [`Verdict::Forward`] what is to be asked: the question, and the rest.
-    #[must_use]
-    pub fn wanted(&self) -> (Question<'_>, &Wanted) {
-        (self.wanted.question(&self.names[self.current]), &self.wanted)
     }
 
     /// Reads the name in the first `len` bytes of `buffer`, the `i`-th of some, below [`MAX_TOGETHER`], which will be
@@ -106,83 +91,66 @@ impl Answerer {
     /// # Panics
     /// If `buffer` is shorter than [`MIN_BUFFER_LEN`](crate::wire::query::MIN_BUFFER_LEN): a fault of the transport.
     #[inline]
-    pub fn expect(&mut self, table: &Table, i: usize, buffer: &[u8], len: usize) {
+    pub fn prefetch(&mut self, table: &Table, i: usize, (buffer, len): (&[u8], usize)) {
         // What is wrong with it is found out when it is answered.
         let _ = self.names[i].fold_question(buffer, len, table.seed());
     }
 
-    /// Looks up the names of the first `count` queries that were expected.
+    /// Looks up the names of the first `count` queries that were prefetched.
     #[inline]
     #[must_use]
-    pub fn look_up<'t>(&self, table: &'t Table, count: usize) -> LookedUp<'t> {
-        LookedUp { table, entries: table.lookup_together(&self.names[..count.min(MAX_TOGETHER)]) }
+    pub fn look_up<'t>(&self, table: &'t Table, count: usize) -> BatchLookup<'t> {
+        BatchLookup { entries: table.lookup_together(&self.names[..count.min(MAX_TOGETHER)]) }
     }
 
-    /// After [`Verdict::Ask`] the name to ask for, lower-cased in wire form.
-    #[must_use]
-    pub fn name(&self) -> &[u8] {
-        self.names[self.current].as_wire()
-    }
-
-    /// Turns the query in the first `len` bytes of `buffer` into a response that says that it cannot be answered now;
-    /// returns its length. Which event that is, its caller knows and counts.
+    /// Turns a query into a response that says that it cannot be answered now; returns its length. Which event that is,
+    /// its caller knows and counts.
     #[cold]
     #[must_use]
-    pub fn fail(&self, buffer: &mut [u8], len: usize) -> usize {
-        refusal(buffer, len, rcode::SERVFAIL, self.service.udp_len)
+    pub fn fail(&self, message: Message<'_>) -> usize {
+        refusal(message.buffer, message.len, rcode::SERVFAIL, self.service.udp_len)
     }
 
-    /// Answers the query in the first `len` bytes of `buffer` from `table`, and says by `count` what it was.
+    /// Answers a query.
     ///
     /// # Panics
-    /// If `buffer` is shorter than [`MIN_BUFFER_LEN`](crate::wire::query::MIN_BUFFER_LEN): a fault of the transport.
+    /// If the buffer is shorter than [`MIN_BUFFER_LEN`](crate::wire::query::MIN_BUFFER_LEN): a fault of the transport.
     #[inline]
-    pub fn answer(
-        &mut self,
-        table: &Table,
-        buffer: &mut [u8],
-        len: usize,
-        origin: Origin,
-        count: impl FnMut(Event),
-    ) -> Verdict {
-        self.answer_named(None, table, buffer, len, origin, count)
+    pub fn answer(&mut self, turn: &Turn<'_>, message: Message<'_>, origin: Origin) -> Verdict {
+        self.answer_named(None, turn, message, origin)
     }
 
-    /// The same for the `i`-th query of those [expected](Self::expect), which is as it was then, by what its name was `looked_up`
-    /// to be.
+    /// The same for the `i`-th query of those [prefetched](Self::prefetch), which is as it was then, by what was found in the
+    /// turn's table.
     ///
     /// # Panics
     /// The same; or if `i` is not below [`MAX_TOGETHER`].
     #[inline]
-    pub fn answer_expected(
+    pub fn answer_prefetched(
         &mut self,
-        i: usize,
-        looked_up: &LookedUp<'_>,
-        buffer: &mut [u8],
-        len: usize,
+        (i, found): (usize, &BatchLookup<'_>),
+        turn: &Turn<'_>,
+        message: Message<'_>,
         origin: Origin,
-        count: impl FnMut(Event),
     ) -> Verdict {
-        self.answer_named(Some((i, looked_up.entries[i])), looked_up.table, buffer, len, origin, count)
+        self.answer_named(Some((i, found.entries[i])), turn, message, origin)
     }
 
-    /// Answers; for a name that was expected, with its place among those and what was found of it.
+    /// Answers; for a name that was prefetched, with its place among those and what was found of it.
     #[inline(always)]
     fn answer_named(
         &mut self,
-        expected: Option<(usize, Option<Entry<'_>>)>,
-        table: &Table,
-        buffer: &mut [u8],
-        len: usize,
+        prefetched: Option<(usize, Option<Entry<'_>>)>,
+        turn: &Turn<'_>,
+        message: Message<'_>,
         origin: Origin,
-        count: impl FnMut(Event),
     ) -> Verdict {
-        self.current = expected.map_or(UNEXPECTED, |(at, _)| at);
-        let name = &mut self.names[self.current];
-        let known = expected.map(|(_, entry)| entry).filter(|_| name.len() > 0);
-        let Self { service, secrets, limiter, chance, subnet, elsewhere, .. } = self;
-        let (resolver, wanted) = (self.resolver.as_mut(), &mut self.wanted);
-        let Origin { transport, client, now_s, waited } = origin;
+        let Self { service, secrets, limiter, names, chance, peers, resolver } = self;
+        let (peers, resolver) = (peers.as_mut(), resolver.as_mut());
+        let name = &mut names[prefetched.map_or(NOT_PREFETCHED, |(at, _)| at)];
+        let known = prefetched.map(|(_, entry)| entry).filter(|_| name.len() > 0);
+        let (client, table) = (origin.client, turn.table);
+        let Message { buffer, len } = message;
         handicap();
         // Both are filled in where they stand: to hand them over would cost more than to make them.
         let (mut query, mut options, mut shown) = (Query::default(), Options::default(), ShownCookie::None);
@@ -191,118 +159,119 @@ impl Answerer {
             None => name.fold_question(buffer, len, table.seed()),
         });
         if let Err(fault) = parsed {
-            return reject(fault, service, limiter, origin, buffer, len, count);
+            let message = Message { buffer, len };
+            return errors::reject(fault, (service, limiter), turn, (message, origin));
         }
-        if query.signed && service.hands_over {
-            return Verdict::HandOver;
+        if query.signed && service.offloads {
+            return Verdict::Defer(Deferred::Offload);
         }
         if let Some(edns) = &query.edns {
-            (options, shown) = service.identity.options(edns, secrets.load(), origin);
+            (options, shown) = service.identity.options(edns, secrets.load(), origin, turn.now_s);
         }
+        let subnet;
         if let Some(forwarders) = &service.forwarders {
-            let told = query.edns.filter(|_| forwarders.allows(client));
-            *subnet = told.and_then(|edns| edns.client_subnet(buffer));
+            let edns = query.edns.filter(|_| forwarders.allows(client));
+            subnet = edns.and_then(|edns| edns.client_subnet(buffer));
             options.client_subnet = subnet.as_ref();
         }
-        let limited = transport == Transport::Udp && shown != ShownCookie::Good && !waited;
-        let allowance = if limited { limiter.take(client, now_s) } else { Allowance::Answer };
+        let is_limited = origin.transport == Transport::Udp && shown != ShownCookie::Good && !origin.deferred;
+        let allowance = if is_limited { limiter.take(client, turn.now_s) } else { Allowance::Answer };
         if allowance != Allowance::Answer {
-            return over_limit(allowance, buffer, &query, service.udp_len, options, count);
+            options.nsid = None;
+            let response = Response::new(buffer, &query, origin.transport, service.udp_len, options);
+            return errors::over_limit(allowance, response, turn);
         }
-        let mut response = Response::new(buffer, &query, transport, service.udp_len, options);
+        let mut response = Response::new(buffer, &query, origin.transport, service.udp_len, options);
         if resolver.is_some() {
             response.offer_recursion();
         }
-        if query.edns.is_some_and(|edns| edns.version != 0) {
-            return bad_version(response, count);
+        match Kind::of(&query, service, client) {
+            Kind::Lookup => {}
+            Kind::Chaos => return chaos::answer(&service.identity, (name, &query), response, turn),
+            Kind::CookieAlone => return errors::cookie_alone(shown, response, turn),
+            Kind::Error(error) => return errors::write(error, response, turn),
         }
-        if !service.access.allows(client) {
-            return prohibited(response, count);
+        let (query, origin, is_complete) = (&query, &origin, peers.is_none());
+        let mut context = LookupContext { turn, query, origin, name, chance, is_complete, resolver, peers };
+        let Some(entry) = known.unwrap_or_else(|| table.lookup(context.name)) else {
+            return missing(context, response);
+        };
+        // The usual way is the shortest: to hand all of this to another function costs more than the copying of addresses.
+        if matches!(query.qtype, rtype::A | rtype::AAAA)
+            && let Some(set) = entry.get(query.qtype)
+        {
+            return addresses(&mut context, set, &mut response);
         }
-        if !query.has_question() {
-            return cookie_alone(shown, response, count);
-        }
-        if !matches!(query.qclass, CLASS_IN | CLASS_ANY) || matches!(query.qtype, rtype::AXFR | rtype::IXFR) {
-            return no_lookup(service, name, &query, response, count);
-        }
-        let complete = elsewhere.is_none();
-        let mut look = Look { table, name, chance, origin: &origin, complete, resolver, wanted };
-        if let Some(entry) = known.unwrap_or_else(|| table.lookup(look.name)) {
-            // The usual way is the shortest: to hand all of this to another function costs more than the copying of addresses.
-            if matches!(query.qtype, rtype::A | rtype::AAAA)
-                && let Some(set) = entry.get(query.qtype)
-            {
-                return addresses(&mut look, set, &query, &mut response, count);
-            }
-            return found(look, entry, &query, response, count);
-        }
-        missing(look, elsewhere.as_mut(), &query, response, count)
+        found(context, entry, response)
     }
 }
 
-/// Answers for a name that is not in the table: it does not exist, is known elsewhere, or is none of ours.
+/// What a well-formed query is. Decided once.
+enum Kind {
+    /// Names are looked up for it.
+    Lookup,
+    /// It asks what the server says of itself, or in a class that we have nothing in.
+    Chaos,
+    /// It asks for a cookie alone (RFC 7873 §5.4).
+    CookieAlone,
+    /// It is refused.
+    Error(ErrorAnswer),
+}
+
+impl Kind {
+    #[inline(always)]
+    fn of(query: &Query, service: &Service, client: std::net::IpAddr) -> Self {
+        // The version comes first: what it means for all else, we do not know (RFC 6891 §6.1.3).
+        if query.edns.is_some_and(|edns| edns.version != 0) {
+            return Self::Error(ErrorAnswer::BadVersion);
+        }
+        if !service.access.allows(client) {
+            return Self::Error(ErrorAnswer::Prohibited);
+        }
+        if !query.has_question() {
+            return Self::CookieAlone;
+        }
+        if matches!(query.qtype, rtype::AXFR | rtype::IXFR) {
+            return Self::Error(ErrorAnswer::NotSupported);
+        }
+        if matches!(query.qclass, CLASS_IN | CLASS_ANY) { Self::Lookup } else { Self::Chaos }
+    }
+}
+
+/// Answers for a name that is not in the table: it does not exist, is known by other nodes, or is out of our zones.
 #[inline]
-fn missing(
-    mut look: Look<'_>,
-    elsewhere: Option<&mut Elsewhere>,
-    query: &Query,
-    mut response: Response<'_>,
-    mut count: impl FnMut(Event),
-) -> Verdict {
-    let Some((apex, zone)) = look.table.zone_of(look.name) else {
-        let is_search = look.name.is_single_label()
-            && look.resolver.as_deref_mut().is_none_or(|resolver| {
-                !external::is_no_search(look.table, look.name, resolver, query, &response)
-            });
-        return match look.resolver {
-            Some(resolver) if !is_search => {
-                external::answer(look.name, resolver, query, response, look.wanted, count)
-            }
-            _ => not_ours(look, elsewhere, query, response, count),
-        };
+fn missing(mut context: LookupContext<'_>, mut response: Response<'_>) -> Verdict {
+    let Some((apex, zone)) = context.turn.table.zone_of(context.name) else {
+        return out_of_zone(context, response);
     };
     let mut soa = zone.soa_record(header::LEN + apex);
-    if let Some(elsewhere) = elsewhere {
-        match elsewhere.find(look.name.as_wire()) {
-            Finding::Entry(entry) => return found(look, entry, query, response, count),
-            Finding::Unknown => return Verdict::Ask,
-            Finding::Nobody { ttl_s } => soa[SOA_TTL].copy_from_slice(&ttl_s.to_be_bytes()),
+    if let Some(peers) = context.peers.take() {
+        match peers.find(context.name.as_wire()) {
+            PeerResult::Entry(entry) => return found(context, entry, response),
+            PeerResult::Unknown => return Verdict::Defer(Deferred::Peers(context.name.clone())),
+            PeerResult::Nobody { ttl_s } => soa[SOA_TTL].copy_from_slice(&ttl_s.to_be_bytes()),
         }
     }
-    count(Event::NxDomain);
+    context.count(Event::NxDomain);
     response.authority(&soa);
-    reply(response, rcode::NXDOMAIN, is_authoritative(query))
+    reply(response, rcode::NXDOMAIN, context.is_authoritative())
 }
 
 /// Answers with addresses.
 #[inline(always)]
-fn addresses(
-    look: &mut Look<'_>,
-    set: RecordSet<'_>,
-    query: &Query,
-    response: &mut Response<'_>,
-    mut count: impl FnMut(Event),
-) -> Verdict {
-    count(Event::Positive);
-    if !copy_answers(set, look, None, response) {
-        count(Event::TruncatedAnswer);
+fn addresses(context: &mut LookupContext<'_>, set: RecordSet<'_>, response: &mut Response<'_>) -> Verdict {
+    context.count(Event::Positive);
+    if !write_rrset(set, context, None, response) {
+        context.count(Event::TruncatedAnswer);
         response.set_truncated();
     }
-    Verdict::Reply { len: response.finish(rcode::NOERROR, is_authoritative(query)) }
+    Verdict::Reply { len: response.finish(rcode::NOERROR, context.is_authoritative()) }
 }
 
 /// Answers for a name that exists.
 #[inline(never)]
-fn found(
-    mut look: Look<'_>,
-    entry: Entry<'_>,
-    query: &Query,
-    mut response: Response<'_>,
-    mut count: impl FnMut(Event),
-) -> Verdict {
-    let table = look.table;
-    let qtype = query.qtype;
-    let authoritative = is_authoritative(query);
+fn found(mut context: LookupContext<'_>, entry: Entry<'_>, mut response: Response<'_>) -> Verdict {
+    let (table, qtype) = (context.turn.table, context.query.qtype);
     let set = if qtype == rtype::ANY {
         entry.answerable().next() // one of the sets there are is answer enough (RFC 8482 §4.1)
     } else {
@@ -310,107 +279,104 @@ fn found(
     };
     if let Some(set) = set {
         if matches!(set.rtype, rtype::A | rtype::AAAA) {
-            return addresses(&mut look, set, query, &mut response, count);
+            return addresses(&mut context, set, &mut response);
         }
-        count(Event::Positive);
-        let (apex, zone) = table.zone_of_found(look.name);
+        context.count(Event::Positive);
+        let (apex, zone) = table.zone_of_found(context.name);
         let suffix = Suffix { name: zone.lower_case_wire(), at: header::LEN + apex };
-        if !copy_answers(set, &mut look, Some(suffix), &mut response) {
-            count(Event::TruncatedAnswer);
+        if !write_rrset(set, &mut context, Some(suffix), &mut response) {
+            context.count(Event::TruncatedAnswer);
             response.set_truncated();
         } else if set.rtype == rtype::SRV {
-            add_additional(table, set, look.name, query.question_end, &mut response);
+            add_additional(&mut context, set, &mut response);
         }
-        return reply(response, rcode::NOERROR, authoritative);
+        return reply(response, rcode::NOERROR, context.is_authoritative());
     }
     if let Some(alias) = entry.get(rtype::CNAME) {
-        return answer_by_alias(look, alias, query, response, count);
+        return answer_by_alias(context, alias, response);
     }
-    let (apex, zone) = table.zone_of_found(look.name);
+    let (apex, zone) = table.zone_of_found(context.name);
     let soa = zone.soa_record(header::LEN + apex);
     if apex == 0 && qtype == rtype::SOA && soa.len() <= response.room() {
-        count(Event::Positive);
+        context.count(Event::Positive);
         response.answer_with(1, soa.len(), |out| out.copy_from_slice(&soa));
     } else {
-        count(Event::NoData);
+        context.count(Event::NoData);
         response.authority(&soa);
     }
-    reply(response, rcode::NOERROR, authoritative)
+    reply(response, rcode::NOERROR, context.is_authoritative())
 }
 
-/// Answers for a name that is another name for something, ours or not.
+/// Answers for a name that is another name for something, in our zones or not.
 #[cold]
 fn answer_by_alias<'a>(
-    mut look: Look<'a>,
+    mut context: LookupContext<'a>,
     alias: RecordSet<'a>,
-    query: &Query,
     mut response: Response<'_>,
-    mut count: impl FnMut(Event),
 ) -> Verdict {
     let mut target = QueryName::default();
-    let outside = external::leads_outside(&mut look, alias, query, &response, &mut target);
-    if let Outside::Ask = outside {
-        return Verdict::Forward;
+    let external = external::alias_target(&mut context, alias, &response, &mut target);
+    if let AliasTarget::Unknown(query) = external {
+        return Verdict::Defer(Deferred::Upstream(query));
     }
-    let (mut code, left) = follow_alias(&mut look, alias, query.qtype, &mut response, &mut count);
-    if let (Outside::Known, Some(target_at), Some(resolver)) = (outside, left, look.resolver) {
-        code = external::append(&target, target_at, resolver, query, &mut response);
+    let (mut code, left) = follow_cname(&mut context, alias, &mut response);
+    if let (AliasTarget::Known, Some(target_at)) = (external, left) {
+        code = external::append(&mut context, (&target, target_at), &mut response);
     }
-    reply(response, code, is_authoritative(query))
+    reply(response, code, context.is_authoritative())
 }
 
-/// Answers for a name that is in none of our domains.
+/// Answers for a name that is in none of our zones: upstreams are asked, or it is refused.
 ///
 /// One of a single label is what is left of a search path: a name of the first domain, or none. Refused, it would send the
 /// client to the next server, or have it wait for one that does better; so as for all such names we speak for the root.
-#[cold]
-fn not_ours(
-    look: Look<'_>,
-    elsewhere: Option<&mut Elsewhere>,
-    query: &Query,
-    mut response: Response<'_>,
-    mut count: impl FnMut(Event),
-) -> Verdict {
-    if !look.name.is_single_label() {
-        // A reverse name is of the node that has its address.
-        match elsewhere
-            .filter(|_| look.name.is_reverse())
-            .map(|elsewhere| elsewhere.find(look.name.as_wire()))
-        {
-            Some(Finding::Entry(entry)) => return found(look, entry, query, response, count),
-            Some(Finding::Unknown) => return Verdict::Ask,
-            Some(Finding::Nobody { .. }) | None => {}
-        }
-        count(Event::Refused);
-        response.explain(ExtendedError::NotAuthoritative);
-        return reply(response, rcode::REFUSED, false);
-    }
-    if look.resolver.is_some()
-        && let Some(reserved) = external::localhost(look.name, query)
+#[inline]
+fn out_of_zone(mut context: LookupContext<'_>, response: Response<'_>) -> Verdict {
+    if context.resolver.is_some()
+        && !(context.name.is_single_label() && external::is_of_search_path(&mut context, &response))
     {
-        return external::answer_reserved(reserved, query, response, count);
+        return external::answer(context, response);
     }
-    let qualified = look.table.qualify(look.name);
-    if let Some(entry) = qualified.as_ref().and_then(|qualified| look.table.lookup(qualified)) {
-        return found(look, entry, query, response, count);
-    }
-    if let (Some(elsewhere), Some(qualified)) = (elsewhere, qualified) {
-        match elsewhere.find(qualified.as_wire()) {
-            Finding::Entry(entry) => return found(look, entry, query, response, count),
-            Finding::Nobody { .. } => {}
-            Finding::Unknown => {
-                *look.name = qualified;
-                return Verdict::Ask;
+    not_forwarded(context, response)
+}
+
+#[cold]
+fn not_forwarded(mut context: LookupContext<'_>, mut response: Response<'_>) -> Verdict {
+    let peers = context.peers.take();
+    if !context.name.is_single_label() {
+        // A reverse name is of the node that has its address.
+        return match peers.filter(|_| context.name.is_reverse()).map(|it| it.find(context.name.as_wire())) {
+            Some(PeerResult::Entry(entry)) => found(context, entry, response),
+            Some(PeerResult::Unknown) => Verdict::Defer(Deferred::Peers(context.name.clone())),
+            Some(PeerResult::Nobody { .. }) | None => {
+                errors::write(ErrorAnswer::NotAuthoritative, response, context.turn)
             }
+        };
+    }
+    if context.resolver.is_some()
+        && let Some(reserved) = external::localhost(&context)
+    {
+        return external::answer_reserved(reserved, &context, response);
+    }
+    let table = context.turn.table;
+    let qualified = table.qualify(context.name);
+    if let Some(entry) = qualified.as_ref().and_then(|qualified| table.lookup(qualified)) {
+        return found(context, entry, response);
+    }
+    if let (Some(peers), Some(qualified)) = (peers, qualified) {
+        match peers.find(qualified.as_wire()) {
+            PeerResult::Entry(entry) => return found(context, entry, response),
+            PeerResult::Nobody { .. } => {}
+            PeerResult::Unknown => return Verdict::Defer(Deferred::Peers(qualified)),
         }
     }
-    response.authority(look.table.root_soa_record());
+    response.authority(table.root_soa_record());
     // What is above a domain exists, whatever it has (RFC 8020 §2).
-    let (event, code) = if look.table.is_above_a_zone(look.name) {
+    let (event, code) = if table.is_above_a_zone(context.name) {
         (Event::NoData, rcode::NOERROR)
     } else {
         (Event::NxDomain, rcode::NXDOMAIN)
     };
-    count(event);
-    reply(response, code, is_authoritative(query))
+    context.count(event);
+    reply(response, code, context.is_authoritative())
 }

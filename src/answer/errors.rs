@@ -1,116 +1,111 @@
-//! What is answered without a lookup: what is no query, is over the rate limit, or asks for a cookie or the server itself.
+//! Answers that are errors, and the few others that need no lookup: what is no query, is over the rate limit, or asks for a cookie
+//! alone.
 //!
-//! Runs on the workers, called by `answer` alone.
+//! Runs on the workers. [`write`] is the one place that writes an error; a new one is a variant of [`ErrorAnswer`] with its line in
+//! [`ErrorAnswer::parts`].
 
-use std::net::IpAddr;
-
-use crate::answer::identity::ShownCookie;
-use crate::answer::metrics::Event;
-use crate::answer::rate_limit::{Allowance, RateLimiter};
-use crate::answer::types::{Origin, Service, Verdict, reply};
-use crate::wire::edns::{ExtendedError, Options};
+use super::identity::ShownCookie;
+use super::metrics::Event;
+use super::rate_limit::{Allowance, RateLimiter};
+use super::types::{Deferred, Message, Origin, Service, Turn, Verdict, reply};
+use crate::resolver::in_flight::Failure;
+use crate::wire::edns::ExtendedError;
 use crate::wire::header::{self, rcode};
-use crate::wire::name::{NameFault, QueryName};
-use crate::wire::query::{Fault, Query};
-use crate::wire::record::{CLASS_CHAOS, rtype};
+use crate::wire::name::NameFault;
+use crate::wire::query::Fault;
 use crate::wire::response::{Response, Transport, refusal};
 
-impl Service {
-    /// Whether this message, of an operation other than a query, is an update for the thread that makes them.
-    #[cold]
-    fn takes_update(&self, message: &[u8], client: IpAddr) -> bool {
-        let opcode = message.get(2).map(|flags| (flags & header::OPCODE_MASK) >> 3);
-        self.hands_over && opcode == Some(header::OPCODE_UPDATE) && self.access.allows(client)
+/// Why a well-formed query is not answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ErrorAnswer {
+    /// Of EDNS only version 0 is known (RFC 6891 §6.1.3).
+    BadVersion,
+    /// The client's cookie is none of ours (RFC 7873 §5.4).
+    BadCookie,
+    /// The client may not ask.
+    Prohibited,
+    /// The name is in none of our zones, and nobody is asked for it.
+    NotAuthoritative,
+    /// We do not do what was asked for.
+    NotSupported,
+    /// The question has passed this server before.
+    Loop,
+    /// Upstreams could not answer.
+    Failed(Failure),
+}
+
+impl ErrorAnswer {
+    /// What is counted, the response code with its upper bits (RFC 6891 §6.1.3), and why (RFC 8914).
+    fn parts(self) -> (Event, u16, Option<ExtendedError>) {
+        use ExtendedError as Why;
+        const REFUSED: u16 = rcode::REFUSED as u16;
+        match self {
+            Self::BadVersion => (Event::BadVersion, rcode::BADVERS, None),
+            Self::BadCookie => (Event::CookieAlone, rcode::BADCOOKIE, None),
+            Self::Prohibited => (Event::Prohibited, REFUSED, Some(Why::Prohibited)),
+            Self::NotAuthoritative => (Event::Refused, REFUSED, Some(Why::NotAuthoritative)),
+            Self::NotSupported => (Event::Refused, REFUSED, Some(Why::NotSupported)),
+            Self::Loop => (Event::ForwardLoop, REFUSED, Some(Why::NoReachableAuthority)),
+            Self::Failed(failure) => {
+                let is_stop = failure == Failure::Stopping;
+                let event = if is_stop { Event::Stopping } else { Event::ForwardFailed };
+                let why = match failure {
+                    Failure::Answered(_, Some(code)) => Why::Told(code),
+                    Failure::Answered(..) | Failure::NobodyThere | Failure::NoAnswer => {
+                        Why::NoReachableAuthority
+                    }
+                    Failure::Cached => Why::CachedError,
+                    Failure::Overload | Failure::Stopping => Why::NotReady,
+                };
+                (event, rcode::SERVFAIL.into(), Some(why))
+            }
+        }
     }
+}
+
+/// Writes an error.
+#[cold]
+pub(crate) fn write(error: ErrorAnswer, mut response: Response<'_>, turn: &Turn<'_>) -> Verdict {
+    let (event, code, why) = error.parts();
+    turn.counters.count(event);
+    if let Some(why) = why {
+        response.explain(why);
+    }
+    Verdict::Reply { len: response.finish_with(code) }
 }
 
 /// Sends a client whose network is over the rate limit to TCP, in as few bytes as can be, or nothing.
 #[cold]
-pub(crate) fn over_limit(
-    allowance: Allowance,
-    buffer: &mut [u8],
-    query: &Query,
-    udp_len: u16,
-    options: Options<'_>,
-    mut count: impl FnMut(Event),
-) -> Verdict {
+pub(crate) fn over_limit(allowance: Allowance, mut response: Response<'_>, turn: &Turn<'_>) -> Verdict {
     if allowance == Allowance::Drop {
-        count(Event::RateDropped);
+        turn.counters.count(Event::RateDropped);
         return Verdict::Drop;
     }
-    count(Event::RateTruncated);
-    let options = Options { nsid: None, ..options };
-    let mut response = Response::new(buffer, query, Transport::Udp, udp_len, options);
+    turn.counters.count(Event::RateTruncated);
     response.set_truncated();
     reply(response, rcode::NOERROR, false)
 }
 
-/// Says that of EDNS only version 0 is known (RFC 6891 §6.1.3).
-#[cold]
-pub(crate) fn bad_version(mut response: Response<'_>, mut count: impl FnMut(Event)) -> Verdict {
-    count(Event::BadVersion);
-    response.set_extended();
-    reply(response, rcode::BADVERS_LOW, false)
-}
-
-/// Refuses a client that may not ask.
-#[cold]
-pub(crate) fn prohibited(mut response: Response<'_>, mut count: impl FnMut(Event)) -> Verdict {
-    count(Event::Prohibited);
-    response.explain(ExtendedError::Prohibited);
-    reply(response, rcode::REFUSED, false)
-}
-
 /// Answers a query for a cookie alone (RFC 7873 §5.4); the cookie itself is among the response's options.
 #[cold]
-pub(crate) fn cookie_alone(
-    shown: ShownCookie,
-    mut response: Response<'_>,
-    mut count: impl FnMut(Event),
-) -> Verdict {
-    count(Event::CookieAlone);
+pub(crate) fn cookie_alone(shown: ShownCookie, response: Response<'_>, turn: &Turn<'_>) -> Verdict {
     if shown == ShownCookie::Bad {
-        response.set_extended();
-        return reply(response, rcode::BADCOOKIE_LOW, false);
+        return write(ErrorAnswer::BadCookie, response, turn);
     }
+    turn.counters.count(Event::CookieAlone);
     reply(response, rcode::NOERROR, false)
 }
 
-/// Answers in class CHAOS what a server says of itself, and nothing in any other class; nobody may have a whole zone.
-#[cold]
-pub(crate) fn no_lookup(
-    service: &Service,
-    name: &QueryName,
-    query: &Query,
-    mut response: Response<'_>,
-    mut count: impl FnMut(Event),
-) -> Verdict {
-    let asks_text = query.qclass == CLASS_CHAOS && matches!(query.qtype, rtype::TXT | rtype::ANY);
-    let record = service.identity.chaos_record(name.as_wire()).filter(|_| asks_text);
-    if let Some(record) = record.filter(|record| record.len() <= response.room()) {
-        count(Event::Positive);
-        response.answer_with(1, record.len(), |out| out.copy_from_slice(record));
-        return reply(response, rcode::NOERROR, true);
-    }
-    count(Event::Refused);
-    response.explain(ExtendedError::NotSupported);
-    reply(response, rcode::REFUSED, false)
-}
-
-/// Answers the first `len` bytes of `buffer`, which are no query, by what can be said to them if the `limiter` allows that,
-/// or not at all.
+/// Answers a message that is no query by what can be said to it if the limiter allows that, or not at all.
 #[cold]
 pub(crate) fn reject(
     fault: Fault,
-    service: &Service,
-    limiter: &mut RateLimiter,
-    origin: Origin,
-    buffer: &mut [u8],
-    len: usize,
-    mut count: impl FnMut(Event),
+    (service, limiter): (&Service, &mut RateLimiter),
+    turn: &Turn<'_>,
+    (message, origin): (Message<'_>, Origin),
 ) -> Verdict {
-    if fault == Fault::Opcode && service.takes_update(buffer, origin.client) {
-        return Verdict::HandOver;
+    if fault == Fault::Opcode && is_update(service, &message, origin) {
+        return Verdict::Defer(Deferred::Offload);
     }
     let (event, code) = match fault {
         Fault::Short => (Event::Short, None),
@@ -127,14 +122,21 @@ pub(crate) fn reject(
     // What is never answered takes nothing from what its sender's network may have: it may be forged.
     if code.is_some()
         && origin.transport == Transport::Udp
-        && limiter.take(origin.client, origin.now_s) != Allowance::Answer
+        && limiter.take(origin.client, turn.now_s) != Allowance::Answer
     {
-        count(Event::RateDropped);
+        turn.counters.count(Event::RateDropped);
         return Verdict::Drop;
     }
-    count(event);
+    turn.counters.count(event);
     match code {
-        Some(code) => Verdict::Reply { len: refusal(buffer, len, code, service.udp_len) },
+        Some(code) => Verdict::Reply { len: refusal(message.buffer, message.len, code, service.udp_len) },
         None => Verdict::Drop,
     }
+}
+
+/// Whether this message, of an operation other than a query, is an update for the zone thread.
+#[cold]
+fn is_update(service: &Service, message: &Message<'_>, origin: Origin) -> bool {
+    let opcode = message.buffer.get(2).map(|flags| (flags & header::OPCODE_MASK) >> 3);
+    service.offloads && opcode == Some(header::OPCODE_UPDATE) && service.access.allows(origin.client)
 }

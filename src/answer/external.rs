@@ -1,13 +1,10 @@
-//! Answers for names that are in none of our domains: what the resolver knows of them, what is reserved, and what has to be
-//! asked for.
+//! Answers for names out of our zones: what the resolver knows of them, what is special, and what has to be asked for.
 //!
-//! Runs on the workers, called by `answer` alone.
+//! Runs on the workers, called by `answerer` alone.
 
-use smallvec::SmallVec;
-
-use crate::answer::metrics::Event;
-use crate::answer::types::{Look, MAX_ALIASES, Verdict, Wanted, reply};
-use crate::resolver::in_flight::Failure;
+use super::errors::{self, ErrorAnswer};
+use super::metrics::Event;
+use super::types::{Deferred, LookupContext, MAX_ALIASES, UpstreamQuery, Verdict, reply};
 use crate::resolver::question::{Answer, Question, age};
 use crate::resolver::reserved::{Reserved, local_answer};
 use crate::resolver::routes::Route;
@@ -20,6 +17,9 @@ use crate::wire::query::Query;
 use crate::wire::record::{CLASS_IN, FIXED_LEN, rtype};
 use crate::wire::response::{POINTER_REACH, Response};
 
+/// Seconds for which others may keep what is special: a private address may get a name at any time.
+const RESERVED_TTL_S: u32 = 60;
+
 /// The question that `query` asks of `name`.
 fn question<'a>(name: &'a QueryName, query: &Query, response: &Response<'_>) -> Question<'a> {
     Question {
@@ -31,19 +31,17 @@ fn question<'a>(name: &'a QueryName, query: &Query, response: &Response<'_>) -> 
     }
 }
 
-/// Whether a question for a name of one label is about that name, and not what is left of a search path: those are for addresses and
-/// the like, of programs that do not validate. A domain with upstreams of its own is about itself.
+/// Whether a question for a name of one label is what is left of a search path: those are for addresses and the like, of programs
+/// that do not validate. A domain with upstreams of its own is about itself.
 #[cold]
-pub(crate) fn is_no_search(
-    table: &Table,
-    name: &QueryName,
-    resolver: &mut Resolver,
-    query: &Query,
-    response: &Response<'_>,
-) -> bool {
-    let asked = question(name, query, response);
+pub(crate) fn is_of_search_path(context: &mut LookupContext<'_>, response: &Response<'_>) -> bool {
+    let LookupContext { turn, query, name, resolver: Some(resolver), .. } = context else { return true };
+    is_search(turn.table, resolver, &question(name, query, response), name)
+}
+
+fn is_search(table: &Table, resolver: &mut Resolver, asked: &Question<'_>, name: &QueryName) -> bool {
     let may_be_search = matches!(
-        query.qtype,
+        asked.qtype,
         rtype::A
             | rtype::AAAA
             | rtype::HTTPS
@@ -55,32 +53,28 @@ pub(crate) fn is_no_search(
             | rtype::ANY
     );
     if !may_be_search || matches!(resolver.route(asked.name), Route::Forward(_)) {
-        return true;
+        return false;
     }
     let is_validated = asked.dnssec_ok || asked.checking_disabled;
-    is_validated && table.qualify(name).is_none_or(|qualified| table.lookup(&qualified).is_none())
+    !is_validated || table.qualify(name).is_some_and(|qualified| table.lookup(&qualified).is_some())
 }
 
-/// Answers for a name that is not ours. What has to be asked for is then in `wanted`.
+/// Answers for a name out of our zones, or says what has to be asked for.
 ///
 /// Apart from the way for our own names, which stays as short as it is.
 #[inline(never)]
-pub(crate) fn answer(
-    name: &QueryName,
-    resolver: &mut Resolver,
-    query: &Query,
-    response: Response<'_>,
-    wanted: &mut Wanted,
-    count: impl FnMut(Event),
-) -> Verdict {
-    let asked = question(name, query, &response);
+pub(crate) fn answer(mut context: LookupContext<'_>, response: Response<'_>) -> Verdict {
+    let Some(resolver) = context.resolver.take() else {
+        return errors::write(ErrorAnswer::NotAuthoritative, response, context.turn);
+    };
+    let asked = question(context.name, context.query, &response);
     match resolver.seek(&asked) {
-        Sought::Answer { answer, age_s, stale } => reply_with(&answer, (age_s, stale), response, count),
+        Sought::Answer { answer, age_s, stale } => reply_with(&answer, (age_s, stale), &context, response),
         Sought::Failed(failure) => match resolver.seek_unsigned(&asked) {
-            Some((answer, age_s, stale)) => reply_with(&answer, (age_s, stale), response, count),
-            None => fail(failure, response, count),
+            Some((answer, age_s, stale)) => reply_with(&answer, (age_s, stale), &context, response),
+            None => errors::write(ErrorAnswer::Failed(failure), response, context.turn),
         },
-        Sought::Unknown => ask(&asked, resolver, query, response, wanted, count),
+        Sought::Unknown => ask(resolver, &context, response),
     }
 }
 
@@ -89,87 +83,73 @@ pub(crate) fn answer(
 fn reply_with(
     answer: &Answer<'_>,
     (age_s, stale): (u32, bool),
+    context: &LookupContext<'_>,
     mut response: Response<'_>,
-    mut count: impl FnMut(Event),
 ) -> Verdict {
-    count(if stale { Event::Stale } else { Event::Cached });
+    context.count(match stale {
+        true => Event::Stale,
+        // What is found only now is no hit.
+        false if context.origin.deferred => Event::Fetched,
+        false => Event::Cached,
+    });
     if !copy(answer, &mut response, |records| age(records, answer.ttls_at, age_s, stale)) {
-        count(Event::TruncatedAnswer);
+        context.count(Event::TruncatedAnswer);
     }
     finish(answer, stale, response)
 }
 
 /// What is to be done for a question of which nothing is known.
 #[cold]
-fn ask(
-    asked: &Question<'_>,
-    resolver: &mut Resolver,
-    query: &Query,
-    mut response: Response<'_>,
-    wanted: &mut Wanted,
-    mut count: impl FnMut(Event),
-) -> Verdict {
+fn ask(resolver: &mut Resolver, context: &LookupContext<'_>, response: Response<'_>) -> Verdict {
+    let LookupContext { turn, query, name, .. } = context;
+    let asked = question(name, query, &response);
     let route = resolver.route(asked.name);
     if !matches!(route, Route::Forward(_))
         && let Some(reserved) = local_answer(asked.name, asked.qtype)
     {
-        return answer_reserved(reserved, query, response, count);
+        return answer_reserved(reserved, context, response);
     }
     let group = match route {
-        Route::Forward(group) | Route::Default(group) if may_be_asked(query) => group,
-        _ => {
-            count(Event::Refused);
-            response.explain(ExtendedError::NotAuthoritative);
-            return reply(response, rcode::REFUSED, false);
+        // Without RD only what is known is told (RFC 1035 §4.1.1).
+        Route::Forward(group) | Route::Default(group)
+            if may_be_asked(query) && response.recursion_desired() =>
+        {
+            group
         }
+        _ => return errors::write(ErrorAnswer::NotAuthoritative, response, turn),
     };
-    // Without RD only what is known is told (RFC 1035 §4.1.1).
-    if !response.recursion_desired() {
-        count(Event::Refused);
-        response.explain(ExtendedError::NotAuthoritative);
-        return reply(response, rcode::REFUSED, false);
-    }
-    wanted.passed_by.clear();
+    let mut upstream_query = UpstreamQuery::new(name, &asked, group);
+    let passed_by = &mut upstream_query.passed_by;
     if let Some(edns) = query.edns.filter(|edns| edns.was_passed_on()) {
-        wanted.passed_by.extend(edns.passed_by(response.message()).take(MAX_PASSED_BY));
-        if wanted.passed_by.contains(&resolver.id()) || wanted.passed_by.len() == MAX_PASSED_BY {
-            count(Event::ForwardLoop);
-            response.explain(ExtendedError::NoReachableAuthority);
-            return reply(response, rcode::REFUSED, false);
+        passed_by.extend(edns.passed_by(response.message()).take(MAX_PASSED_BY));
+        if passed_by.contains(&resolver.id()) || passed_by.len() == MAX_PASSED_BY {
+            return errors::write(ErrorAnswer::Loop, response, turn);
         }
     }
-    wanted.passed_by.push(resolver.id());
-    let Question { qtype, dnssec_ok, checking_disabled, .. } = *asked;
-    *wanted = Wanted {
-        qtype,
-        dnssec_ok,
-        checking_disabled,
-        group,
-        passed_by: std::mem::take(&mut wanted.passed_by),
-    };
-    Verdict::Forward
+    passed_by.push(resolver.id());
+    Verdict::Defer(Deferred::Upstream(upstream_query))
 }
 
-/// What `name` is if it is that of this machine itself.
+/// What the question's name is if it is that of this machine itself.
 #[cold]
-pub(crate) fn localhost(name: &QueryName, query: &Query) -> Option<Reserved> {
-    local_answer(name.as_wire(), query.qtype).filter(|it| !matches!(it, Reserved::NxDomain { .. }))
+pub(crate) fn localhost(context: &LookupContext<'_>) -> Option<Reserved> {
+    local_answer(context.name.as_wire(), context.query.qtype)
+        .filter(|it| !matches!(it, Reserved::NxDomain { .. }))
 }
 
-/// Answers for a name that is nobody's (RFC 6761, RFC 6303).
+/// Answers for a name that is special (RFC 6761) or locally served (RFC 6303).
 #[cold]
 pub(crate) fn answer_reserved(
     reserved: Reserved,
-    query: &Query,
+    context: &LookupContext<'_>,
     mut response: Response<'_>,
-    mut count: impl FnMut(Event),
 ) -> Verdict {
-    count(match reserved {
+    context.count(match reserved {
         Reserved::NxDomain { .. } => Event::NxDomain,
         Reserved::NoData { .. } => Event::NoData,
         _ => Event::Positive,
     });
-    let record = reserved.record(query.qtype, RESERVED_TTL_S);
+    let record = reserved.record(context.query.qtype, RESERVED_TTL_S);
     if reserved.is_negative() {
         response.authority(&record);
     } else if record.len() <= response.room() {
@@ -178,9 +158,6 @@ pub(crate) fn answer_reserved(
     reply(response, reserved.rcode(), true)
 }
 
-/// Seconds for which others may keep what is reserved: a private address may get a name at any time.
-const RESERVED_TTL_S: u32 = 60;
-
 /// Whether upstreams can be asked that: not in all classes at once, nor for types that are part of the protocol
 /// (RFC 6895 §3.1), but for all types at once.
 fn may_be_asked(query: &Query) -> bool {
@@ -188,21 +165,6 @@ fn may_be_asked(query: &Query) -> bool {
         || query.qtype == rtype::OPT
         || (128..256).contains(&query.qtype) && query.qtype != rtype::ANY;
     query.qclass == CLASS_IN && !is_meta
-}
-
-/// Says that there is no answer, and why.
-#[cold]
-fn fail(failure: Failure, mut response: Response<'_>, mut count: impl FnMut(Event)) -> Verdict {
-    count(if failure == Failure::Stopping { Event::Stopping } else { Event::ForwardFailed });
-    response.explain(match failure {
-        Failure::Answered(_, Some(code)) => ExtendedError::Told(code),
-        Failure::Answered(..) | Failure::NobodyThere | Failure::NoAnswer => {
-            ExtendedError::NoReachableAuthority
-        }
-        Failure::Cached => ExtendedError::CachedError,
-        Failure::Overload | Failure::Stopping => ExtendedError::NotReady,
-    });
-    reply(response, rcode::SERVFAIL, false)
 }
 
 /// Copies the records of `answer` into `response` and has `mend` make them what they are now. Returns whether all of them have fit;
@@ -231,73 +193,70 @@ fn finish(answer: &Answer<'_>, stale: bool, mut response: Response<'_>) -> Verdi
     reply(response, answer.rcode, false)
 }
 
-/// What there is to do for an alias of ours that leads out of our domains.
-pub(crate) enum Outside {
-    /// It does not, or nobody can be asked.
-    No,
-    /// This has to be asked for; the query is as it was.
-    Ask,
-    /// It leads to a target of which something is known.
+/// Where a chain of aliases of ours leads.
+#[allow(clippy::large_enum_variant)] // as in a verdict
+pub(crate) enum AliasTarget {
+    /// Into our zones, or nobody can be asked.
+    Internal,
+    /// Out of them, to a name of which something is known.
     Known,
+    /// Out of them, to a name that has to be asked for.
+    Unknown(UpstreamQuery),
 }
 
 /// Looks where the chain of aliases leads that begins with `alias`, before anything is written; `target` is then where.
 #[cold]
-pub(crate) fn leads_outside<'a>(
-    look: &mut Look<'a>,
+pub(crate) fn alias_target<'a>(
+    context: &mut LookupContext<'a>,
     mut alias: RecordSet<'a>,
-    query: &Query,
     response: &Response<'_>,
     target: &mut QueryName,
-) -> Outside {
-    let Some(resolver) = look.resolver.as_deref_mut() else { return Outside::No };
-    let table: &'a Table = look.table;
+) -> AliasTarget {
+    let Some(resolver) = context.resolver.as_deref_mut() else { return AliasTarget::Internal };
+    let (table, query) = (context.turn.table, context.query);
     for _ in 0..MAX_ALIASES {
         let wire = alias.records.get(FIXED_LEN..).unwrap_or_default();
         if target.fold_wire(wire, table.seed()).is_err() {
-            return Outside::No;
+            return AliasTarget::Internal;
         }
         if table.zone_of(target).is_none() {
             let asked = question(target, query, response);
             if !matches!(resolver.seek(&asked), Sought::Unknown) {
-                return Outside::Known;
+                return AliasTarget::Known;
             }
             let (Route::Forward(group) | Route::Default(group)) = resolver.route(asked.name) else {
-                return Outside::No;
+                return AliasTarget::Internal;
             };
             if local_answer(asked.name, asked.qtype).is_some()
-                || target.is_single_label() && !is_no_search(table, target, resolver, query, response)
+                || target.is_single_label() && is_search(table, resolver, &asked, target)
                 || !may_be_asked(query)
                 || !response.recursion_desired()
             {
-                return Outside::No;
+                return AliasTarget::Internal;
             }
-            let Question { qtype, dnssec_ok, checking_disabled, .. } = asked;
-            let passed_by = SmallVec::from_slice(&[resolver.id()]);
-            *look.wanted = Wanted { qtype, dnssec_ok, checking_disabled, group, passed_by };
-            std::mem::swap(look.name, target);
-            return Outside::Ask;
+            let mut upstream_query = UpstreamQuery::new(target, &asked, group);
+            upstream_query.passed_by.push(resolver.id());
+            return AliasTarget::Unknown(upstream_query);
         }
         let entry = table.lookup(target);
         match entry.filter(|it| it.get(query.qtype).is_none()).and_then(|it| it.get(rtype::CNAME)) {
             Some(next) => alias = next,
-            None => return Outside::No,
+            None => return AliasTarget::Internal,
         }
     }
-    Outside::No
+    AliasTarget::Internal
 }
 
 /// Adds what is known of `target`, where a chain of aliases of ours has led, whose name stands at `target_at` in the message.
 /// Returns the response code of the whole.
 #[cold]
 pub(crate) fn append(
-    target: &QueryName,
-    target_at: usize,
-    resolver: &mut Resolver,
-    query: &Query,
+    context: &mut LookupContext<'_>,
+    (target, target_at): (&QueryName, usize),
     response: &mut Response<'_>,
 ) -> u8 {
-    let asked = question(target, query, response);
+    let Some(resolver) = context.resolver.as_deref_mut() else { return rcode::NOERROR };
+    let asked = question(target, context.query, response);
     let (answer, age_s, stale) = match resolver.seek(&asked) {
         Sought::Answer { answer, age_s, stale } => (answer, age_s, stale),
         Sought::Failed(_) => match resolver.seek_unsigned(&asked) {

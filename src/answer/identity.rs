@@ -2,8 +2,8 @@
 //!
 //! Made by the main thread, read by the workers.
 
-use crate::answer::types::Origin;
-use crate::limits::TCP_IDLE_TIMEOUT as IDLE_TIMEOUT;
+use super::types::Origin;
+use crate::limits::TCP_IDLE_TIMEOUT;
 use crate::wire::cookie::Secrets;
 use crate::wire::edns::{Cookie, Edns, MAX_NSID_LEN, Options};
 use crate::wire::record::{self, CLASS_CHAOS, QUESTION_POINTER, rtype};
@@ -58,14 +58,20 @@ impl Identity {
     /// The EDNS options that a response to this query has, with a cookie made by `secrets`, and what the cookie that the
     /// client has shown is worth.
     #[must_use]
-    pub fn options(&self, edns: &Edns, secrets: &Secrets, origin: Origin) -> (Options<'_>, ShownCookie) {
-        let Origin { transport, client, now_s, .. } = origin;
+    pub fn options(
+        &self,
+        edns: &Edns,
+        secrets: &Secrets,
+        origin: Origin,
+        now_s: u32,
+    ) -> (Options<'_>, ShownCookie) {
+        let Origin { transport, client, .. } = origin;
         let keepalive = edns.wants_keepalive && transport == Transport::Tcp;
         let mut options = Options {
             cookie: None,
             nsid: self.told.as_ref().filter(|_| edns.wants_nsid).map(|told| &*told.node_name),
             #[allow(clippy::cast_possible_truncation)] // some seconds
-            keepalive_100ms: keepalive.then_some((IDLE_TIMEOUT.as_millis() / 100) as u16),
+            keepalive_100ms: keepalive.then_some((TCP_IDLE_TIMEOUT.as_millis() / 100) as u16),
             client_subnet: None,
             error: None,
         };
@@ -122,16 +128,16 @@ mod tests {
     const SECRETS: Secrets = Secrets { current: [7; 16], previous: None };
 
     fn origin(transport: Transport) -> Origin {
-        Origin { transport, client: [10, 0, 0, 1].into(), now_s: 1000, waited: false }
+        Origin { transport, client: [10, 0, 0, 1].into(), deferred: false }
     }
 
     #[test]
     fn options_answer_what_was_asked_and_keepalive_only_over_tcp() {
         let identity = Identity::new(Some("node-1"));
         let asked = Edns { wants_keepalive: true, wants_nsid: true, ..Edns::default() };
-        let (options, _) = identity.options(&asked, &SECRETS, origin(Transport::Tcp));
+        let (options, _) = identity.options(&asked, &SECRETS, origin(Transport::Tcp), 1000);
         assert_eq!((options.keepalive_100ms, options.nsid), (Some(100), Some(&b"node-1"[..])));
-        let options = |edns| identity.options(&edns, &SECRETS, origin(Transport::Udp)).0;
+        let options = |edns| identity.options(&edns, &SECRETS, origin(Transport::Udp), 1000).0;
         assert_eq!(options(asked).keepalive_100ms, None);
         assert!(options(Edns::default()).cookie.is_none());
     }
@@ -142,7 +148,7 @@ mod tests {
             let cookie = Some(Cookie { client: *b"a client", server, foreign });
             let edns = Edns { cookie, ..Edns::default() };
             let identity = Identity::new(None);
-            let (options, shown) = identity.options(&edns, &SECRETS, origin(Transport::Udp));
+            let (options, shown) = identity.options(&edns, &SECRETS, origin(Transport::Udp), 1000);
             (options.cookie.unwrap(), shown)
         };
         let ((part, first), shown) = ask(None, false);

@@ -92,7 +92,7 @@ events! {
     /// SERVFAIL: the server stops, and there is no time to wait for others.
     Stopping => "stopping",
     /// Left to another thread: an update, a transfer, or something signed.
-    HandedOver => "handed_over",
+    Offloaded => "handed_over",
     /// BADVERS: an EDNS version we do not know.
     BadVersion => "bad_edns_version",
     /// The answer did not fit and went out with TC set.

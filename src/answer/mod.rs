@@ -8,6 +8,7 @@
 pub mod access;
 mod answer_section;
 pub mod answerer;
+mod chaos;
 mod errors;
 pub mod external;
 mod handicap;

@@ -8,7 +8,9 @@ use smallvec::SmallVec;
 
 use super::access::Access;
 use super::identity::Identity;
+use super::metrics::{Counters, Event};
 use crate::policy::arrange::Chance;
+use crate::query_time::PeerLookup;
 use crate::resolver::Resolver;
 use crate::resolver::question::Question;
 use crate::table::Table;
@@ -18,11 +20,12 @@ use crate::wire::query::Query;
 use crate::wire::record::CLASS_IN;
 use crate::wire::response::{Response, Transport};
 
-/// Aliases followed for one query. Nobody needs as many; BIND follows as many.
+/// Aliases that a chain may have in an answer.
 pub(crate) const MAX_ALIASES: usize = crate::limits::MAX_ALIASES;
 
-/// What to do with a packet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What to do with a message.
+#[derive(Debug)]
+#[allow(clippy::large_enum_variant)] // a box would be an allocation, and only who defers writes the large one
 pub enum Verdict {
     /// Send the first `len` bytes of its buffer back.
     Reply {
@@ -31,26 +34,91 @@ pub enum Verdict {
     },
     /// Send nothing.
     Drop,
-    /// The other nodes have to be asked for the name that the answerer has [in hand](Answerer::name); the query is as it
-    /// was. Only in the designs that ask.
-    Ask,
-    /// Upstreams have to be asked what the answerer has [in hand](Answerer::wanted); the query is as it was.
-    Forward,
-    /// It is for another thread: an update of a zone, or something signed. The message is as it was.
-    HandOver,
+    /// Something else has to be done first. The message is as it was.
+    Defer(Deferred),
 }
 
-/// Where a packet came from, and when.
+/// What has to be done before a message can be answered.
+#[derive(Debug)]
+pub enum Deferred {
+    /// The zone thread has to answer it: an update of a zone, or something signed.
+    Offload,
+    /// Upstreams have to be asked. When they have answered, the message goes through the answerer once more.
+    Upstream(UpstreamQuery),
+    /// The other nodes have to be asked for this name, and then the same. Only in the designs that ask at query time.
+    Peers(QueryName),
+}
+
+/// What upstreams have to be asked.
+#[derive(Clone, Debug)]
+pub struct UpstreamQuery {
+    name: QueryName,
+    qtype: u16,
+    dnssec_ok: bool,
+    checking_disabled: bool,
+    /// The number of the group of upstreams.
+    pub group: u16,
+    /// The servers that have passed the question on, and this one.
+    pub passed_by: SmallVec<[u64; MAX_PASSED_BY]>,
+}
+
+impl UpstreamQuery {
+    /// The `question` about `name`, for the upstreams of this `group`.
+    pub(crate) fn new(name: &QueryName, question: &Question<'_>, group: u16) -> Self {
+        let Question { qtype, dnssec_ok, checking_disabled, .. } = *question;
+        let passed_by = SmallVec::new();
+        Self { name: name.clone(), qtype, dnssec_ok, checking_disabled, group, passed_by }
+    }
+
+    /// The question.
+    #[must_use]
+    pub fn question(&self) -> Question<'_> {
+        Question {
+            name: self.name.as_wire(),
+            name_hash: self.name.hash(),
+            qtype: self.qtype,
+            dnssec_ok: self.dnssec_ok,
+            checking_disabled: self.checking_disabled,
+        }
+    }
+}
+
+/// A message in a buffer that has room for its response.
+#[derive(Debug)]
+pub struct Message<'a> {
+    /// The message, and room. At least [`MIN_BUFFER_LEN`](crate::wire::query::MIN_BUFFER_LEN) bytes.
+    pub buffer: &'a mut [u8],
+    /// Bytes of the message.
+    pub len: usize,
+}
+
+impl Message<'_> {
+    /// The same message, for somebody who gives it back.
+    pub(crate) fn reborrow(&mut self) -> Message<'_> {
+        Message { buffer: self.buffer, len: self.len }
+    }
+}
+
+/// What holds for all messages that a worker answers in one turn.
+#[derive(Clone, Copy)]
+pub struct Turn<'a> {
+    /// The names of our zones.
+    pub table: &'a Table,
+    /// Where is counted what the messages were.
+    pub counters: &'a Counters,
+    /// Seconds since 1970: cookies have their age.
+    pub now_s: u32,
+}
+
+/// Where a message came from.
 #[derive(Clone, Copy, Debug)]
 pub struct Origin {
     /// How it came.
     pub transport: Transport,
     /// Who sent it.
     pub client: IpAddr,
-    /// Seconds since 1970, as of the batch that it came in: cookies have their age.
-    pub now_s: u32,
-    /// It came a while ago and has waited for other nodes; it has had its share of the rate limit then.
-    pub waited: bool,
+    /// It came a while ago and was deferred; it has had its share of the rate limit then.
+    pub deferred: bool,
 }
 
 /// What all workers of a server have in common.
@@ -65,54 +133,37 @@ pub struct Service {
     pub rate_limit: u32,
     /// Bytes of a response over UDP at most.
     pub udp_len: u16,
-    /// Somebody is there for updates and for what is signed.
-    pub hands_over: bool,
+    /// There is a zone thread for updates and for what is signed.
+    pub offloads: bool,
 }
 
 /// What an answer is looked up with.
-pub(crate) struct Look<'a> {
-    pub(crate) table: &'a Table,
+pub(crate) struct LookupContext<'a> {
+    pub(crate) turn: &'a Turn<'a>,
+    pub(crate) query: &'a Query,
+    pub(crate) origin: &'a Origin,
     /// The question's name.
     pub(crate) name: &'a mut QueryName,
     pub(crate) chance: &'a mut Chance,
-    pub(crate) origin: &'a Origin,
     /// What is not in the table does not exist.
-    pub(crate) complete: bool,
-    /// Who knows of names that are not ours, if anybody.
+    pub(crate) is_complete: bool,
+    /// What is known of names out of our zones, if they are looked for.
     pub(crate) resolver: Option<&'a mut Resolver>,
-    /// What has to be asked for.
-    pub(crate) wanted: &'a mut Wanted,
+    /// What other nodes have said; nothing in the `gossip` design.
+    pub(crate) peers: Option<&'a mut PeerLookup>,
 }
 
-/// What upstreams have to be asked.
-#[derive(Clone, Debug, Default)]
-pub struct Wanted {
-    pub(crate) qtype: u16,
-    pub(crate) dnssec_ok: bool,
-    pub(crate) checking_disabled: bool,
-    /// The group of upstreams.
-    pub group: u16,
-    /// The servers that have passed the question on, and this one.
-    pub passed_by: SmallVec<[u64; MAX_PASSED_BY]>,
-}
-
-impl Wanted {
-    /// The question, with the name that is in hand.
-    pub(crate) fn question<'a>(&self, name: &'a QueryName) -> Question<'a> {
-        Question {
-            name: name.as_wire(),
-            name_hash: name.hash(),
-            qtype: self.qtype,
-            dnssec_ok: self.dnssec_ok,
-            checking_disabled: self.checking_disabled,
-        }
+impl LookupContext<'_> {
+    #[inline]
+    pub(crate) fn count(&self, event: Event) {
+        self.turn.counters.count(event);
     }
-}
 
-/// Over all classes at once nobody has authority (RFC 1035 §6.2).
-#[inline]
-pub(crate) fn is_authoritative(query: &Query) -> bool {
-    query.qclass == CLASS_IN
+    /// Whether we speak for our zones. Over all classes at once nobody has authority (RFC 1035 §6.2).
+    #[inline]
+    pub(crate) fn is_authoritative(&self) -> bool {
+        self.query.qclass == CLASS_IN
+    }
 }
 
 #[inline]

@@ -9,7 +9,9 @@ use clap::ValueEnum;
 use clap::builder::RangedU64ValueParser;
 
 use super::Failure;
-use crate::query_time::{Asking, DEFAULT_CACHE_ENTRIES, DEFAULT_GROUP, DEFAULT_WINDOW_MS, MAX_PEERS, Reach};
+use crate::query_time::{
+    DEFAULT_CACHE_ENTRIES, DEFAULT_GROUP, DEFAULT_WINDOW_MS, MAX_PEERS, PeerQuerySettings, PeerTargets,
+};
 
 /// How a node comes to know the names of the others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -79,7 +81,7 @@ impl DesignArgs {
         self,
         negative_ttl_s: u32,
         listen: &[SocketAddr],
-    ) -> Result<Option<Asking>, Failure> {
+    ) -> Result<Option<PeerQuerySettings>, Failure> {
         let Self {
             design,
             multicast,
@@ -107,21 +109,21 @@ impl DesignArgs {
                 peer.len()
             )));
         }
-        let reach = match peer_listen {
-            Some(listen) => Reach::Peers { listen, peers: peer },
+        let targets = match peer_listen {
+            Some(listen) => PeerTargets::Peers { listen, peers: peer },
             None => {
                 let of_listen = listen.iter().find_map(|address| match address.ip() {
                     IpAddr::V4(ip) if !ip.is_unspecified() => Some(ip),
                     _ => None,
                 });
-                Reach::Multicast {
+                PeerTargets::Multicast {
                     group: multicast.unwrap_or(DEFAULT_GROUP),
                     interface: multicast_interface.or(of_listen).unwrap_or(Ipv4Addr::UNSPECIFIED),
                 }
             }
         };
-        Ok(Some(Asking {
-            reach,
+        Ok(Some(PeerQuerySettings {
+            targets,
             window: Duration::from_millis(window_ms),
             collect,
             cache_entries: (design == Design::Cache).then_some(cache_entries),
@@ -131,12 +133,12 @@ impl DesignArgs {
 }
 
 /// What a person should know of how names are asked for.
-pub(super) fn told(asking: &Asking) -> String {
-    let Asking { reach, window, collect, cache_entries, .. } = asking;
-    let all = match reach {
-        Reach::Multicast { group, interface } if interface.is_unspecified() => format!("at {group}"),
-        Reach::Multicast { group, interface } => format!("at {group} by way of {interface}"),
-        Reach::Peers { listen, peers } => format!("of {} nodes, from {listen}", peers.len()),
+pub(super) fn told(settings: &PeerQuerySettings) -> String {
+    let PeerQuerySettings { targets, window, collect, cache_entries, .. } = settings;
+    let all = match targets {
+        PeerTargets::Multicast { group, interface } if interface.is_unspecified() => format!("at {group}"),
+        PeerTargets::Multicast { group, interface } => format!("at {group} by way of {interface}"),
+        PeerTargets::Peers { listen, peers } => format!("of {} nodes, from {listen}", peers.len()),
     };
     let kept =
         cache_entries.map_or("nothing is kept".into(), |entries| format!("up to {entries} names are kept"));

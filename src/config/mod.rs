@@ -12,12 +12,12 @@ use crate::answer::access::Access;
 use crate::api::control_address::ControlAddress;
 use crate::policy::Policy;
 use crate::policy::rules::Scope;
-use crate::query_time::Asking;
+use crate::query_time::PeerQuerySettings;
 use crate::resolver;
 use crate::table::ZoneSettings;
+use crate::transport::BusyPoll;
 use crate::wire::name::Name;
 use crate::wire::response::DEFAULT_UDP_LEN;
-use crate::worker::BusyPoll;
 use crate::zone_maintenance::keys::KeyFile;
 
 /// Where we listen unless told otherwise: the port of DNS, on loopback, so that nobody offers DNS to a network by
@@ -123,7 +123,7 @@ pub struct Settings {
     /// How it talks to the others of its cluster; `None` if it is alone.
     pub gossip: Option<Gossip>,
     /// How it asks the others for names at query time; `None` in the `gossip` design.
-    pub asking: Option<Asking>,
+    pub peer_queries: Option<PeerQuerySettings>,
     /// How it answers for names that are not in its domains; `None` if it refuses them.
     pub resolver: Option<resolver::settings::Settings>,
     /// Where it keeps what it is told to register; `None` if that ends with it.
@@ -166,7 +166,7 @@ impl Default for Settings {
             node_name: "redbreast".into(),
             hide_identity: true,
             gossip: None,
-            asking: None,
+            peer_queries: None,
             resolver: None,
             data_dir: None,
             data_dir_optional: false,
@@ -225,7 +225,7 @@ impl Settings {
             ("node-name", self.node_name != new.node_name),
             ("hide-identity", self.hide_identity != new.hide_identity),
             ("gossip, join, cluster or the use of a key-file", gossip(self) != gossip(new)),
-            ("design", self.asking != new.asking),
+            ("design", self.peer_queries != new.peer_queries),
             (
                 "the use of upstream, resolv-conf and forward",
                 self.resolver.is_some() != new.resolver.is_some(),

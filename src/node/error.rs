@@ -10,7 +10,7 @@ use crate::sources::files::Refused;
 use crate::store::DiskError;
 use crate::sys::file_error::FileError;
 use crate::transport::ListenError;
-use crate::upstream::peer_sockets::ReachError;
+use crate::upstream::peer_sockets::PeerSocketError;
 use crate::upstream::tls::TrustError;
 
 /// Why a server did not start, or did not take new names.
@@ -21,7 +21,7 @@ pub enum NodeError {
     /// The address of the gossip cannot be had.
     Gossip(TransportError),
     /// The other nodes cannot be asked, or cannot ask.
-    Reach(ReachError),
+    Reach(PeerSocketError),
     /// The address of the control listener cannot be had.
     Control(HttpError),
     /// The Docker Engine's socket may not be used.

@@ -27,6 +27,7 @@ use super::{
 };
 use crate::answer::answerer::Answerer;
 use crate::answer::identity::Identity;
+use crate::answer::metrics::Counters;
 use crate::answer::metrics::Event;
 use crate::answer::types::Service;
 use crate::api::request::{NODE_INSTANCE, Queued, Request};
@@ -34,7 +35,7 @@ use crate::config::Settings;
 use crate::gossip::engine::News;
 use crate::gossip::key_ring::KeyRing;
 use crate::http::{Listener, Rules, Token};
-use crate::query_time::Elsewhere;
+use crate::query_time::PeerLookup;
 use crate::resolver::routes::Routes;
 use crate::sources::docker::Watcher;
 use crate::sources::files::Registrations;
@@ -49,7 +50,7 @@ use crate::transport::Inherited;
 use crate::transport::Listeners;
 use crate::wire::cookie::Secrets;
 use crate::wire::name::Name;
-use crate::worker::offload::{HandedOver, MAX_WAITING};
+use crate::worker::offload::{MAX_WAITING, OffloadedMessage};
 use crate::worker::unix_time_s;
 use crate::worker::{self, Handle, Manner, Worker};
 use crate::zone_maintenance;
@@ -205,7 +206,7 @@ impl Node {
         &mut self,
         service: &Arc<Service>,
         maker: &Tables,
-    ) -> Result<Option<crossbeam_channel::Sender<HandedOver>>, NodeError> {
+    ) -> Result<Option<crossbeam_channel::Sender<OffloadedMessage>>, NodeError> {
         let settings = self.settings.load();
         let Some(maintenance) = &settings.zone_maintenance else { return Ok(None) };
         let (sender, receiver) = crossbeam_channel::bounded(MAX_WAITING);
@@ -215,6 +216,7 @@ impl Node {
             unsigned_updates: maintenance.unsigned_updates,
             tables: maker.publisher().reader(),
             answerer: Answerer::new(Arc::clone(service), self.secrets.reader(), fastrand::Rng::new()),
+            counters: Counters::default(),
         };
         let control = self.inbox.sender();
         let ask = move |request: Request| control.request(request) == Queued::Waits;
@@ -229,27 +231,27 @@ impl Node {
             forwarders: settings.forwarders.clone(),
             rate_limit: settings.rate_limit,
             udp_len: settings.udp_len,
-            hands_over: settings.zone_maintenance.is_some(),
+            offloads: settings.zone_maintenance.is_some(),
             identity: Identity::new((!settings.hide_identity).then_some(settings.node_name.as_str())),
         });
-        let handed = self.start_zone_maintenance(&service, maker)?;
+        let offload = self.start_zone_maintenance(&service, maker)?;
         let resolvers = self.start_forwarding(&mut workers, maker.publisher().current().seed())?;
         for (index, (mut worker, resolver)) in workers.into_iter().zip(resolvers).enumerate() {
-            worker.handed.clone_from(&handed);
+            worker.offload.clone_from(&offload);
             let mut answerer =
                 Answerer::new(Arc::clone(&service), self.secrets.reader(), fastrand::Rng::new());
-            if let Some(setup) = &worker.asking {
-                answerer.look_elsewhere(Elsewhere::new(setup.cache.clone()));
+            if let Some(setup) = &worker.peers {
+                answerer.set_peers(PeerLookup::new(setup.cache.clone()));
             }
             if let Some(resolver) = resolver {
-                answerer.forward_by(resolver);
+                answerer.set_resolver(resolver);
             }
             let manner = Manner {
                 busy_poll: settings.busy_poll,
                 cpu: cpu_of(&settings, index),
                 realtime: settings.realtime,
             };
-            let worker = Worker::start(index, manner, worker, maker.publisher().reader(), answerer);
+            let worker = Worker::start((index, manner), worker, maker.publisher().reader(), answerer);
             self.workers.push(worker.map_err(NodeError::Worker)?);
         }
         let _ = self.views.workers.set(self.workers.iter().map(Handle::link).collect());

@@ -60,7 +60,7 @@ use crate::sources::names_text::Texts;
 use crate::sources::watch::{self, FileWatch};
 use crate::store::SharedStore;
 use crate::transport::{self, Listeners};
-use crate::upstream::peer_sockets::{self, ReachError};
+use crate::upstream::peer_sockets::{self, PeerSocketError};
 use crate::upstream::peers::Setup;
 use crate::wire::cookie::Secrets;
 use crate::worker;
@@ -100,17 +100,17 @@ fn see_to_turns(settings: &Settings, listeners: &[Listeners]) -> Result<(), Node
 }
 
 /// What each worker is started with: its listeners, and sockets to ask other nodes by in the designs that do.
-fn reach(settings: &Settings, listeners: Vec<Listeners>) -> Result<Vec<worker::Setup>, ReachError> {
+fn reach(settings: &Settings, listeners: Vec<Listeners>) -> Result<Vec<worker::Setup>, PeerSocketError> {
     let with_listeners = |listeners| worker::Setup { listeners, ..worker::Setup::default() };
     let mut workers: Vec<_> = listeners.into_iter().map(with_listeners).collect();
-    let Some(asking) = &settings.asking else { return Ok(workers) };
-    let sockets = peer_sockets::bind(&asking.reach, workers.len())?;
-    let cache = asking.cache_entries.map(|entries| Arc::new(Cache::new(entries)));
+    let Some(peer_queries) = &settings.peer_queries else { return Ok(workers) };
+    let sockets = peer_sockets::bind(&peer_queries.targets, workers.len())?;
+    let cache = peer_queries.cache_entries.map(|entries| Arc::new(Cache::new(entries)));
     let epoch = Instant::now();
     let mut questions = Some(sockets.questions);
     for (worker, answers) in workers.iter_mut().zip(sockets.answers) {
-        worker.asking = Some(Setup {
-            asking: asking.clone(),
+        worker.peers = Some(Setup {
+            settings: peer_queries.clone(),
             answers,
             questions: questions.take(),
             targets: sockets.targets.clone(),

@@ -89,7 +89,7 @@ impl Node {
         for (worker, setup) in workers.iter_mut().enumerate() {
             let tell_fault = Arc::clone(&tell_fault);
             let tls = tls.clone();
-            setup.forwarding = Some(forwarding::Setup { worker, mix_case, tls, seed, epoch, tell_fault });
+            setup.upstreams = Some(forwarding::Setup { worker, mix_case, tls, seed, epoch, tell_fault });
             resolvers.push(Some(Resolver::new(self.routes.reader(), limits, id)));
         }
         Ok(resolvers)

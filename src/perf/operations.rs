@@ -13,9 +13,10 @@ use std::time::Instant;
 use crate::answer::access::Access;
 use crate::answer::answerer::Answerer;
 use crate::answer::identity::Identity;
-use crate::answer::types::{Origin, Service, Verdict};
+use crate::answer::metrics::Counters;
+use crate::answer::types::{Message, Origin, Service, Turn, Verdict};
 use crate::query_time::cache::Cache;
-use crate::query_time::{Elsewhere, Gathered};
+use crate::query_time::{Gathered, PeerLookup};
 use crate::resolver::Resolver;
 use crate::resolver::cache::Limits;
 use crate::resolver::question::{Answer, Question};
@@ -25,6 +26,7 @@ use crate::sys::mmsg::BATCH_LEN;
 use crate::sys::published::Current;
 use crate::table::{MAX_TOGETHER, Publisher, ZoneSettings};
 use crate::transport::connection::{Buffers, Connection};
+use crate::transport::responder::Outcome;
 use crate::wire::cookie::Secrets;
 use crate::wire::name::{HashSeed, Name, QueryName};
 use crate::wire::response::{DEFAULT_UDP_LEN, Transport};
@@ -145,20 +147,23 @@ fn answerer() -> Answerer {
         identity: Identity::new(None),
         rate_limit: 0,
         udp_len: DEFAULT_UDP_LEN,
-        hands_over: false,
+        offloads: false,
     };
     Answerer::new(Arc::new(service), Current::new(Secrets::random()).reader(), fastrand::Rng::with_seed(1))
 }
 
+/// Seconds since 1970 at which all is answered.
+const NOW_S: u32 = 1_800_000_000;
+
 fn origin(transport: Transport) -> Origin {
-    Origin { transport, client: IpAddr::from([127, 0, 0, 1]), now_s: 1_800_000_000, waited: false }
+    Origin { transport, client: IpAddr::from([127, 0, 0, 1]), deferred: false }
 }
 
 /// A batch of datagrams, as a worker answers it.
 fn answers(asked: Asked) -> Prepared {
     let table = world(NAMES).1.current();
     let queries = asked.queries();
-    let mut answerer = answerer();
+    let (mut answerer, counters) = (answerer(), Counters::default());
     if asked == Asked::Cached {
         let cache = Arc::new(Cache::with_fixed_hashes(NAMES as usize));
         for query in &queries {
@@ -167,23 +172,22 @@ fn answers(asked: Asked) -> Prepared {
             gathered.add(1, 30, &[192, 0, 2, 1]);
             cache.insert(&query[12..query.len() - 4], gathered.known(1), 0);
         }
-        answerer.look_elsewhere(Elsewhere::new(Some(cache)));
+        answerer.set_peers(PeerLookup::new(Some(cache)));
     } else if asked == Asked::Forwarded {
-        answerer.forward_by(resolver(&queries, table.seed()));
+        answerer.set_resolver(resolver(&queries, table.seed()));
     }
     let mut buffers = vec![[0u8; BUFFER_LEN]; queries.len()];
     let work = move || {
         for (buffers, queries) in buffers.chunks_mut(MAX_TOGETHER).zip(queries.chunks(MAX_TOGETHER)) {
             for (i, (buffer, query)) in buffers.iter_mut().zip(queries).enumerate() {
                 buffer[..query.len()].copy_from_slice(query);
-                answerer.expect(&table, i, buffer, query.len());
+                answerer.prefetch(&table, i, (buffer, query.len()));
             }
-            let looked_up = answerer.look_up(&table, queries.len());
+            let found = answerer.look_up(&table, queries.len());
+            let turn = Turn { table: &table, counters: &counters, now_s: NOW_S };
             for (i, (buffer, query)) in buffers.iter_mut().zip(queries).enumerate() {
-                let (len, origin) = (query.len(), origin(Transport::Udp));
-                let verdict = answerer.answer_expected(i, &looked_up, buffer, len, origin, |event| {
-                    black_box(event);
-                });
+                let message = Message { buffer, len: query.len() };
+                let verdict = answerer.answer_prefetched((i, &found), &turn, message, origin(Transport::Udp));
                 assert!(matches!(verdict, Verdict::Reply { .. }), "every query is answered");
             }
         }
@@ -248,16 +252,18 @@ fn tcp_answers() -> Prepared {
             [&len.to_be_bytes(), &query[..]].concat()
         })
         .collect();
-    let mut answerer = answerer();
+    let (mut answerer, counters) = (answerer(), Counters::default());
     let mut buffers = Buffers::default();
     let now = Instant::now();
     let work = move || {
         let stream = Pipelining { queries: queries.clone(), unread: VecDeque::from([()]), taken: 0 };
         let mut connection = Connection::new(stream, now);
-        connection.take_turn(&mut buffers, now, |message, len| {
-            answerer.answer(&table, message, len, origin(Transport::Tcp), |event| {
-                black_box(event);
-            })
+        let turn = Turn { table: &table, counters: &counters, now_s: NOW_S };
+        connection.take_turn(&mut buffers, now, |message| {
+            match answerer.answer(&turn, message, origin(Transport::Tcp)) {
+                Verdict::Reply { len } => Outcome::Send { len },
+                other => panic!("every query is answered, not {other:?}"),
+            }
         });
     };
     Prepared { work: Box::new(work), per_call: per_call() }

@@ -8,7 +8,7 @@ use crossbeam_queue::ArrayQueue;
 use dashmap::DashMap;
 use foldhash::fast::SeedableRandomState;
 
-use super::known::Known;
+use super::peer_answer::PeerAnswer;
 
 /// For how long after a name was last asked for it is kept fresh: weaveDNS 1.0's time.
 const INTEREST_MS: u64 = 60_000;
@@ -19,7 +19,7 @@ const MAX_SPARED: usize = 32;
 /// What is known of a name, until when, and when it was last asked for. Times are in milliseconds on the clock of
 /// whoever calls.
 struct Kept {
-    known: Known,
+    known: PeerAnswer,
     expires_ms: u64,
     asked_ms: AtomicU64,
     /// When it was looked at last whether it may go.
@@ -67,7 +67,7 @@ impl Cache {
     }
 
     /// Keeps what is `known` of `name` from now on. If it is kept already, when it was asked for stays.
-    pub fn insert(&self, name: &[u8], known: Known, now_ms: u64) {
+    pub fn insert(&self, name: &[u8], known: PeerAnswer, now_ms: u64) {
         let expires_ms = now_ms + u64::from(known.ttl_s()) * 1_000;
         if let Some(mut kept) = self.names.get_mut(name) {
             kept.known = known;
@@ -113,9 +113,9 @@ impl Cache {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::query_time::known::Gathered;
+    use crate::query_time::peer_answer::Gathered;
 
-    fn known(ttl_s: u32) -> Known {
+    fn known(ttl_s: u32) -> PeerAnswer {
         let mut gathered = Gathered::default();
         gathered.add_answer();
         gathered.add(1, ttl_s, &[10, 0, 0, 1]);
@@ -126,7 +126,7 @@ mod tests {
     fn an_answer_is_kept_for_its_time_which_is_counted_down() {
         let (cache, mut out) = (Cache::new(10), Vec::new());
         cache.insert(b"a", known(30), 1_000);
-        cache.insert(b"n", Known::nobody(5), 1_000);
+        cache.insert(b"n", PeerAnswer::nobody(5), 1_000);
         assert_eq!(cache.find(b"a", 1_000, &mut out), Some((30, true)));
         assert_eq!(cache.find(b"a", 11_500, &mut out), Some((20, true)));
         assert_eq!(out[7..][6..10], 20u32.to_be_bytes());

@@ -6,8 +6,8 @@ use std::collections::VecDeque;
 use std::collections::hash_map::{Entry, HashMap};
 use std::time::{Duration, Instant};
 
-use super::known::{Gathered, Known};
 use super::message::{answered, gather};
+use super::peer_answer::{Gathered, PeerAnswer};
 
 /// Names in flight of one worker at most: four for each of a cache's, and far from running out of ids.
 const MAX_NAMES: usize = crate::limits::MAX_ASKED_NAMES;
@@ -33,7 +33,7 @@ pub struct Answered<W> {
     /// The name, lower-cased, in wire form.
     pub name: Box<[u8]>,
     /// What is known.
-    pub known: Known,
+    pub known: PeerAnswer,
     /// Who has waited.
     pub waiters: Vec<W>,
     /// It is all that will come; otherwise it may be said again, with what other nodes answer.

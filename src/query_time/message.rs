@@ -3,7 +3,7 @@
 //! A question is a one-shot query of multicast DNS (RFC 6762 §5.1): it comes from a port of its asker's own, so that the
 //! answer comes back there by unicast (§6.7). Who does not have the name says nothing. Both run on the workers.
 
-use super::known::Gathered;
+use super::peer_answer::Gathered;
 use crate::table::Table;
 use crate::wire::edns::Options;
 use crate::wire::header::{self, rcode, u16_at};

@@ -2,22 +2,22 @@
 //!
 //! A node of these designs holds its own names alone. A name that it does not hold is asked for in a message to all nodes
 //! ([`message`]), and waits among those [`in_flight`] until one answers or the window ends. `cache` keeps what was answered
-//! ([`cache`]) for a while. What the workers see of all that is [`Elsewhere`], where a name that is not in the table is
+//! ([`cache`]) for a while. What the workers see of all that is [`PeerLookup`], where a name that is not in the table is
 //! looked for. `docs/designs.md` tells the whole of it.
 //!
 //! Everything here does no I/O: it takes bytes and the time, and its sockets are `upstream::peers`'s.
 
 pub mod cache;
-mod elsewhere;
 pub mod in_flight;
-mod known;
 pub mod message;
+mod peer_answer;
+mod peer_lookup;
 
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::time::Duration;
 
-pub use elsewhere::{Elsewhere, Finding};
-pub use known::{Gathered, Known};
+pub use peer_answer::{Gathered, PeerAnswer};
+pub use peer_lookup::{PeerLookup, PeerResult};
 
 /// Where questions to all nodes go unless told otherwise: the group and port of multicast DNS (RFC 6762 §3).
 pub const DEFAULT_GROUP: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(224, 0, 0, 251), 5353);
@@ -36,7 +36,7 @@ pub const MAX_PEERS: usize = crate::limits::MAX_PEERS;
 
 /// How all other nodes are asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Reach {
+pub enum PeerTargets {
     /// By one message to a group that all nodes are in.
     Multicast {
         /// The group and its port.
@@ -55,9 +55,9 @@ pub enum Reach {
 
 /// How a node learns of names that it does not hold.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Asking {
+pub struct PeerQuerySettings {
     /// How the others are asked.
-    pub reach: Reach,
+    pub targets: PeerTargets,
     /// How long answers are waited for.
     pub window: Duration,
     /// The answers of all are waited for; otherwise the first one is taken.

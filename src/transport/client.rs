@@ -1,4 +1,6 @@
-//! Who has asked a query that is not answered at once: enough to bring the answer back.
+//! Who has sent a query that is not answered at once: enough to bring the response back.
+//!
+//! Each transport has its kind of [`Client`] here.
 
 use std::net::IpAddr;
 
@@ -6,13 +8,15 @@ use super::tcp::TcpClient;
 use crate::sys::mmsg::ReturnAddress;
 use crate::wire::response::Transport;
 
-/// A query that waits.
-pub(crate) struct Waiter {
+/// A query that is answered later.
+pub(crate) struct DeferredQuery {
+    /// The message.
     pub(crate) query: Box<[u8]>,
     pub(crate) client: Client,
 }
 
 /// Who asked it.
+#[derive(Clone)]
 pub(crate) enum Client {
     /// Over UDP, by way of the worker's socket of this number.
     Udp {
@@ -24,6 +28,7 @@ pub(crate) enum Client {
 }
 
 impl Client {
+    /// Its address.
     pub(crate) fn ip(&self) -> IpAddr {
         match self {
             Self::Udp { ip, .. } => *ip,
@@ -31,6 +36,7 @@ impl Client {
         }
     }
 
+    /// What it asked over.
     pub(crate) fn transport(&self) -> Transport {
         match self {
             Self::Udp { .. } => Transport::Udp,

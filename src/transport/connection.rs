@@ -6,7 +6,8 @@
 use std::io::{ErrorKind, Read, Write};
 use std::time::{Duration, Instant};
 
-use crate::answer::types::Verdict;
+use super::responder::Outcome;
+use crate::answer::types::Message;
 use crate::sys::write_some;
 use crate::wire::framing::{FRAME_LEN as INPUT_LEN, MESSAGE_LEN, PREFIX_LEN, first_message};
 
@@ -156,7 +157,7 @@ impl<S: Read + Write> Connection<S> {
         &mut self,
         buffers: &mut Buffers,
         now: Instant,
-        mut answer: impl FnMut(&mut [u8], usize) -> Verdict,
+        mut answer: impl FnMut(Message<'_>) -> Outcome,
     ) -> State {
         if !self.flush() {
             return State::Closed;
@@ -212,7 +213,7 @@ impl<S: Read + Write> Connection<S> {
         &mut self,
         buffers: &mut Buffers,
         len: usize,
-        answer: &mut impl FnMut(&mut [u8], usize) -> Verdict,
+        answer: &mut impl FnMut(Message<'_>) -> Outcome,
     ) -> Option<usize> {
         let Buffers { input, message, output } = buffers;
         output.clear();
@@ -223,14 +224,14 @@ impl<S: Read + Write> Connection<S> {
             message[..query.len()].copy_from_slice(query);
             let query_len = query.len();
             at += PREFIX_LEN + query_len;
-            let reply_len = match answer(message, query_len) {
-                Verdict::Reply { len } => len,
-                Verdict::Ask | Verdict::Forward | Verdict::HandOver => {
+            let reply_len = match answer(Message { buffer: message, len: query_len }) {
+                Outcome::Send { len } => len,
+                Outcome::Deferred => {
                     self.outstanding += 1;
                     continue;
                 }
                 // What gets no answer over UDP is no DNS client at all over TCP.
-                Verdict::Drop => return None,
+                Outcome::Drop => return None,
             };
             let prefix = u16::try_from(reply_len).ok()?;
             output.extend_from_slice(&prefix.to_be_bytes());
@@ -335,8 +336,8 @@ mod tests {
     }
 
     /// Repeats the message, which a message of `drop` keeps it from.
-    fn echo(message: &mut [u8], len: usize) -> Verdict {
-        if &message[..len] == b"drop" { Verdict::Drop } else { Verdict::Reply { len } }
+    fn echo(Message { buffer, len }: Message<'_>) -> Outcome {
+        if &buffer[..len] == b"drop" { Outcome::Drop } else { Outcome::Send { len } }
     }
 
     /// Takes turns until there is nothing more to do.

@@ -15,9 +15,11 @@ use mio::{Interest, Registry, Token};
 use slab::Slab;
 use socket2::{Domain, Protocol, Socket, Type};
 
+use super::client::Client;
+use super::connection::{Buffers, Connection, State};
+use super::responder::Responder;
 use crate::answer::metrics::{Counters, Event};
-use crate::answer::types::Verdict;
-use crate::transport::connection::{Buffers, Connection, State};
+use crate::answer::types::Message;
 
 /// Connections of one worker at most. The one that has been idle for longest makes room for a new one.
 const MAX_CONNECTIONS: usize = crate::limits::MAX_TCP_CONNECTIONS;
@@ -184,27 +186,23 @@ impl Tcp {
     }
 
     /// Accepts what has come, and gives each connection that has something to do its turn.
-    pub(crate) fn take_turn(
-        &mut self,
-        registry: &Registry,
-        counters: &Counters,
-        answer: impl FnMut(&mut [u8], usize, TcpClient) -> Verdict,
-    ) {
+    pub(crate) fn take_turn(&mut self, registry: &Registry, responder: &mut Responder<'_>) {
         let now = Instant::now();
-        self.accept(registry, now, counters);
-        self.serve(now, answer);
-        self.sweep(now, counters);
+        self.accept(registry, now, responder.counters);
+        self.serve(now, responder);
+        self.sweep(now, responder.counters);
     }
 
     /// Gives each connection that has something to do its turn.
-    fn serve(&mut self, now: Instant, mut answer: impl FnMut(&mut [u8], usize, TcpClient) -> Verdict) {
+    fn serve(&mut self, now: Instant, responder: &mut Responder<'_>) {
+        let mut responder = responder.begin_batch();
         // What is queued meanwhile has its turn next time. The two queues change places, so that neither is allocated anew.
         let mut due = std::mem::replace(&mut self.queue, std::mem::take(&mut self.spare_queue));
         for key in due.drain(..) {
             let Some(entry) = self.connections.get_mut(key) else { continue };
             entry.queued = false;
             let client = TcpClient { ip: entry.client, key, serial: entry.serial };
-            let answer = |message: &mut [u8], len: usize| answer(message, len, client);
+            let answer = |message: Message<'_>| responder.respond(message, Client::Tcp(client));
             match entry.connection.take_turn(&mut self.buffers, now, answer) {
                 State::Waiting => {}
                 State::More => self.enqueue(key),
@@ -241,15 +239,6 @@ impl Tcp {
         let Some(entry) = entry else { return };
         entry.connection.deliver_part(message, Instant::now());
         self.enqueue(client.key);
-    }
-
-    /// Sends the answer to a query that has waited, or none. The connection may be gone.
-    pub(crate) fn deliver(&mut self, client: TcpClient, message: Option<&[u8]>) {
-        self.deliver_with(client, |buffer| {
-            let message = message?;
-            buffer.get_mut(..message.len())?.copy_from_slice(message);
-            Some(message.len())
-        });
     }
 
     fn enqueue(&mut self, key: usize) {

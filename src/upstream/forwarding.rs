@@ -14,15 +14,14 @@ use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 
 use crate::answer::metrics::{Counters, Event};
-use crate::answer::types::Wanted;
+use crate::answer::types::UpstreamQuery;
 use crate::resolver::Resolver;
 use crate::resolver::exchange::{Arrival, Arrivals, Done, Exchange};
 use crate::resolver::in_flight::STREAM;
 use crate::resolver::query::MAX_QUERY_LEN;
-use crate::resolver::question::Question;
 use crate::resolver::routes::Routes;
 use crate::sys::mmsg::{Addressing, BATCH_LEN, Batch, ReturnAddress, Wait};
-use crate::transport::client::Waiter;
+use crate::transport::client::DeferredQuery;
 use crate::upstream::sockets::{SLOTS, Sockets};
 use crate::upstream::streams::{PER_SERVER, Streams, TellFault};
 use crate::upstream::tls::TlsClient;
@@ -57,7 +56,7 @@ pub struct Setup {
 
 /// Questions to upstreams, and answers, of one worker.
 pub(crate) struct Forwarding {
-    exchange: Exchange<Waiter>,
+    exchange: Exchange<DeferredQuery>,
     links: Links,
     outgoing: Batch,
     tls: Option<TlsClient>,
@@ -127,16 +126,12 @@ impl Forwarding {
         Some(deadline.saturating_duration_since(Instant::now()) + Duration::from_millis(1))
     }
 
-    /// Has `waiter` wait for what upstreams say of a question.
-    pub(crate) fn ask(
-        &mut self,
-        (question, wanted): (Question<'_>, &Wanted),
-        waiter: Waiter,
-        counters: &Counters,
-    ) {
+    /// Has `query` wait for what upstreams say.
+    pub(crate) fn ask(&mut self, upstream_query: &UpstreamQuery, query: DeferredQuery, counters: &Counters) {
         counters.count(Event::Forwarded);
-        self.exchange.note_client(waiter.client.ip());
-        if self.exchange.ask(&question, wanted.group, &wanted.passed_by, waiter, self.now) {
+        self.exchange.note_client(query.client.ip());
+        let UpstreamQuery { group, passed_by, .. } = upstream_query;
+        if self.exchange.ask(&upstream_query.question(), *group, passed_by, query, self.now) {
             counters.count(Event::Coalesced);
         }
     }
@@ -147,12 +142,12 @@ impl Forwarding {
     }
 
     /// The next question that something has come of. It is told before the next is looked for.
-    pub(crate) fn next_done(&mut self, resolver: &mut Resolver) -> Option<Done<Waiter>> {
+    pub(crate) fn next_done(&mut self, resolver: &mut Resolver) -> Option<Done<DeferredQuery>> {
         self.exchange.next_done(resolver, &mut self.links, self.now)
     }
 
     /// Those who have waited for a question that there is no time to say anything of.
-    pub(crate) fn next_dropped(&mut self) -> Option<impl IntoIterator<Item = Waiter>> {
+    pub(crate) fn next_dropped(&mut self) -> Option<impl IntoIterator<Item = DeferredQuery>> {
         self.exchange.next_dropped()
     }
 
@@ -162,7 +157,7 @@ impl Forwarding {
     }
 
     /// The next question that something has come of without anything that arrives. It is told before the next is looked for.
-    pub(crate) fn next_given_up(&mut self) -> Option<Done<Waiter>> {
+    pub(crate) fn next_given_up(&mut self) -> Option<Done<DeferredQuery>> {
         self.exchange.next_given_up()
     }
 

@@ -6,23 +6,23 @@ use std::fmt;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
 
-use crate::query_time::Reach;
+use crate::query_time::PeerTargets;
 use crate::sys::mmsg::buffered;
 
 /// Why the other nodes cannot be asked, or cannot ask this one.
 #[derive(Debug)]
-pub struct ReachError {
+pub struct PeerSocketError {
     doing: String,
     source: io::Error,
 }
 
-impl fmt::Display for ReachError {
+impl fmt::Display for PeerSocketError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "cannot {}: {}", self.doing, self.source)
     }
 }
 
-impl std::error::Error for ReachError {}
+impl std::error::Error for PeerSocketError {}
 
 /// The sockets.
 pub struct ReachSockets {
@@ -37,11 +37,11 @@ pub struct ReachSockets {
 /// Binds all of them.
 ///
 /// # Errors
-/// [`ReachError`].
-pub fn bind(reach: &Reach, workers: usize) -> Result<ReachSockets, ReachError> {
-    let fail = |doing: String| move |source| ReachError { doing, source };
+/// [`PeerSocketError`].
+pub fn bind(reach: &PeerTargets, workers: usize) -> Result<ReachSockets, PeerSocketError> {
+    let fail = |doing: String| move |source| PeerSocketError { doing, source };
     match reach {
-        Reach::Multicast { group, interface } => {
+        PeerTargets::Multicast { group, interface } => {
             let by = if interface.is_unspecified() {
                 String::new()
             } else {
@@ -57,7 +57,7 @@ pub fn bind(reach: &Reach, workers: usize) -> Result<ReachSockets, ReachError> {
                 .map_err(fail(format!("join the multicast group {group}{by} ({options})")))?;
             Ok(ReachSockets { answers, questions, targets: vec![SocketAddr::V4(*group)] })
         }
-        Reach::Peers { listen, peers } => {
+        PeerTargets::Peers { listen, peers } => {
             let local = SocketAddr::new(listen.ip(), 0);
             let ask = || plain(local).map_err(fail(format!("ask other nodes from {}", listen.ip())));
             let answers = (0..workers).map(|_| ask()).collect::<Result<_, _>>()?;

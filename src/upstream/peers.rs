@@ -20,10 +20,10 @@ use crate::answer::metrics::{Counters, Event};
 use crate::query_time::cache::Cache;
 use crate::query_time::in_flight::{Answered, Asked, InFlight};
 use crate::query_time::message::{answer_question, write_question};
-use crate::query_time::{self, Known, Reach};
+use crate::query_time::{self, PeerAnswer, PeerTargets};
 use crate::sys::mmsg::{Addressing, BATCH_LEN, Batch, ReturnAddress, Wait};
 use crate::table::Table;
-use crate::transport::client::Waiter;
+use crate::transport::client::DeferredQuery;
 use crate::wire::name::QueryName;
 
 /// The tokens of the two sockets.
@@ -39,7 +39,7 @@ const REFRESHES_PER_TURN: usize = 64;
 /// What a worker of a design that asks is given.
 pub struct Setup {
     /// How it asks.
-    pub asking: query_time::Asking,
+    pub settings: query_time::PeerQuerySettings,
     /// Where its questions leave from and answers come in.
     pub answers: UdpSocket,
     /// Where the questions of others come in, if this worker is the one that answers them.
@@ -57,18 +57,18 @@ pub struct Setup {
 impl Setup {
     /// Whether a node at `ip` may ask this one. Answers are longer than questions, whose sender may be forged.
     fn allows(&self, ip: IpAddr) -> bool {
-        match &self.asking.reach {
-            Reach::Multicast { .. } => self.access.allows(ip),
-            Reach::Peers { peers, .. } => peers.iter().any(|peer| peer.ip() == ip),
+        match &self.settings.targets {
+            PeerTargets::Multicast { .. } => self.access.allows(ip),
+            PeerTargets::Peers { peers, .. } => peers.iter().any(|peer| peer.ip() == ip),
         }
     }
 }
 
 /// Questions and answers of one worker.
-pub(crate) struct Asking {
+pub(crate) struct PeerQueries {
     setup: Setup,
     targets: Vec<ReturnAddress>,
-    in_flight: InFlight<Waiter>,
+    in_flight: InFlight<DeferredQuery>,
     /// Questions that are about to be sent.
     outgoing: Batch,
     incoming: Batch,
@@ -83,7 +83,7 @@ pub(crate) struct Asking {
     name: QueryName,
 }
 
-impl Asking {
+impl PeerQueries {
     /// Registers the sockets of `setup`.
     pub(crate) fn register(setup: &Setup, registry: &Registry) -> std::io::Result<()> {
         registry.register(&mut SourceFd(&setup.answers.as_raw_fd()), ANSWERS, Interest::READABLE)?;
@@ -98,7 +98,11 @@ impl Asking {
     pub(crate) fn new(setup: Setup) -> Self {
         Self {
             targets: setup.targets.iter().copied().map(ReturnAddress::to).collect(),
-            in_flight: InFlight::new(setup.asking.window, setup.asking.negative_ttl_s, setup.cache.is_some()),
+            in_flight: InFlight::new(
+                setup.settings.window,
+                setup.settings.negative_ttl_s,
+                setup.cache.is_some(),
+            ),
             outgoing: Batch::new(Addressing::PerDatagram),
             incoming: Batch::new(Addressing::PerDatagram),
             unread: 0..0,
@@ -109,6 +113,11 @@ impl Asking {
             name: QueryName::default(),
             setup,
         }
+    }
+
+    /// Whether `token` is that of one of the sockets.
+    pub(crate) fn has(token: Token) -> bool {
+        matches!(token, ANSWERS | QUESTIONS)
     }
 
     /// Notes that the poll has reported one of the sockets.
@@ -144,8 +153,8 @@ impl Asking {
     }
 
     /// Has `waiter` wait for what the other nodes say of `name`. Returns whether it may.
-    pub(crate) fn ask(&mut self, name: &[u8], waiter: Waiter, counters: &Counters) -> bool {
-        match self.in_flight.ask(name, Some(waiter), self.setup.asking.collect, self.now) {
+    pub(crate) fn ask(&mut self, name: &[u8], waiter: DeferredQuery, counters: &Counters) -> bool {
+        match self.in_flight.ask(name, Some(waiter), self.setup.settings.collect, self.now) {
             Asked::New(id) => self.send_question(id, name, counters),
             Asked::Joined => {}
             Asked::Full => return false,
@@ -169,7 +178,7 @@ impl Asking {
     /// Sends the questions. One that the kernel does not take is lost, as on any network: its window ends without answers.
     pub(crate) fn flush(&mut self, counters: &Counters) {
         if self.outgoing.staged() > 0 {
-            crate::transport::udp::send(&self.setup.answers, &mut self.outgoing, counters);
+            crate::transport::send(&self.setup.answers, &mut self.outgoing, counters);
             counters.add(Event::PeerDatagramsOut, self.outgoing.staged() as u64);
             self.outgoing.clear();
         }
@@ -197,12 +206,12 @@ impl Asking {
                     counters.add(Event::PeerBytesOut, len as u64);
                 }
             }
-            crate::transport::udp::send(socket, incoming, counters);
+            crate::transport::send(socket, incoming, counters);
         }
     }
 
     /// The next name that there is something new to know of: another node has answered, or the window has ended.
-    pub(crate) fn next_answer(&mut self, counters: &Counters) -> Option<Answered<Waiter>> {
+    pub(crate) fn next_answer(&mut self, counters: &Counters) -> Option<Answered<DeferredQuery>> {
         for _ in 0..BATCHES_PER_TURN {
             for i in self.unread.by_ref() {
                 let datagram = self.incoming.datagram(i);
@@ -224,16 +233,16 @@ impl Asking {
     }
 
     /// All names that are being asked for, each with what is known of it so far.
-    pub(crate) fn take_all(&mut self) -> impl Iterator<Item = Answered<Waiter>> {
+    pub(crate) fn take_all(&mut self) -> impl Iterator<Item = Answered<DeferredQuery>> {
         self.in_flight.take_all()
     }
 
     /// Puts what is known into the cache, if there is one, and sees to it that it is asked for again before it expires.
-    fn keep(&mut self, name: &[u8], known: &Known, complete: bool) {
+    fn keep(&mut self, name: &[u8], known: &PeerAnswer, complete: bool) {
         let now_ms = self.now_ms();
         let Some(cache) = &self.setup.cache else { return };
         cache.insert(name, known.clone(), now_ms);
-        let window_ms = u64::try_from(self.setup.asking.window.as_millis()).unwrap_or(u64::MAX);
+        let window_ms = u64::try_from(self.setup.settings.window.as_millis()).unwrap_or(u64::MAX);
         // In time for the answers of all to be there when it expires. What is to be kept for less is not worth it.
         let lead_ms = 2 * window_ms;
         let ttl_ms = u64::from(known.ttl_s()) * 1_000;

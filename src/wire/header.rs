@@ -61,10 +61,8 @@ pub mod rcode {
 
     /// An EDNS version that the server does not know (RFC 6891 §9); its upper bits are in the OPT record.
     pub const BADVERS: u16 = 16;
-    /// The low four bits of BADVERS, 16: an EDNS version that we do not know (RFC 6891 §9).
-    pub const BADVERS_LOW: u8 = 0;
-    /// The low four bits of BADCOOKIE, 23 (RFC 7873 §8).
-    pub const BADCOOKIE_LOW: u8 = 7;
+    /// The client's cookie is none of the server's (RFC 7873 §8).
+    pub const BADCOOKIE: u16 = 23;
 
     /// The mnemonic of a response code as `dig` and dnsperf print it.
     #[must_use]

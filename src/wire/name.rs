@@ -77,6 +77,7 @@ pub enum NameFault {
 ///
 /// Kept by its worker and filled anew for each query, so that nothing has to be cleared in between. Of most names all is on
 /// one cache line.
+#[derive(Clone)]
 #[repr(C, align(64))]
 pub struct QueryName {
     hash: u64,
@@ -84,6 +85,12 @@ pub struct QueryName {
     len: usize,
     /// The lower-cased name, zero-padded to a whole word; what is behind that means nothing.
     folded: [u8; FOLD_LEN],
+}
+
+impl std::fmt::Debug for QueryName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "QueryName({})", self.as_wire().escape_ascii())
+    }
 }
 
 impl Default for QueryName {

@@ -32,10 +32,6 @@ pub const DEFAULT_UDP_LEN: u16 = 1232;
 /// More would be sent in fragments, which firewalls drop and attackers forge.
 pub const UDP_LENS: std::ops::RangeInclusive<u16> = 512..=1452;
 
-/// The upper byte of the extended response codes BADVERS, 16, and BADCOOKIE, 23, which is in the OPT record
-/// (RFC 6891 §6.1.3).
-const EXTENDED_HIGH: u8 = 1;
-
 /// A pointer can point into so many bytes from a message's beginning (RFC 1035 §4.1.4).
 pub(crate) const POINTER_REACH: usize = 1 << 14;
 
@@ -290,9 +286,12 @@ impl<'a> Response<'a> {
         }
     }
 
-    /// Makes the response code one of those from 16 to 31, by its upper byte; [`finish`](Self::finish) has the lower.
-    pub fn set_extended(&mut self) {
-        self.extended_rcode = EXTENDED_HIGH;
+    /// The same as [`finish`](Self::finish) for an error, whose `code` may be one of those above 15 (RFC 6891 §6.1.3).
+    #[allow(clippy::cast_possible_truncation)] // twelve bits
+    #[must_use]
+    pub fn finish_with(&mut self, code: u16) -> usize {
+        self.extended_rcode = (code >> 4) as u8;
+        self.finish(code as u8 & header::RCODE_MASK, false)
     }
 
     /// Writes flags, counts and the OPT record, once; returns the message's length.
@@ -427,8 +426,7 @@ mod tests {
             query(Some(Edns { udp_payload_size: 1400, version: 1, dnssec_ok: true, ..Edns::default() }));
         let mut response =
             Response::new(&mut buffer, &query, Transport::Udp, DEFAULT_UDP_LEN, Options::default());
-        response.set_extended();
-        let len = response.finish(rcode::NOERROR, false);
+        let len = response.finish_with(rcode::BADVERS);
         assert_eq!(&buffer[21..len], b"\0\0\x29\x04\xd0\x01\0\x80\0\0\0");
         assert_eq!(buffer[11], 1);
     }

@@ -2,7 +2,7 @@
 //!
 //! A cache belongs to its worker and has no lock. Who wants to look at it, or have something forgotten, leaves a job, wakes the
 //! worker and goes on; the job does it between two of the worker's turns and sends what has come of it wherever it likes.
-//! Asked by the thread `http`; jobs run on the workers.
+//! Asked by the thread `http`; cache_commands run on the workers.
 
 use std::sync::mpsc::Receiver;
 
@@ -11,7 +11,7 @@ use crate::resolver::cache::Cache;
 use crate::upstream::forwarding::Forwarding;
 
 /// Something to be done by a worker. While it takes, the worker answers nobody.
-pub type Job = Box<dyn FnOnce(&mut Desk<'_>) + Send>;
+pub type CacheCommand = Box<dyn FnOnce(&mut Desk<'_>) + Send>;
 
 /// What a job has before it.
 pub struct Desk<'a> {
@@ -26,8 +26,12 @@ pub struct Desk<'a> {
 }
 
 /// Does what there is to do.
-pub(crate) fn take_turn(jobs: &Receiver<Job>, resolver: &mut Resolver, forwarding: &Forwarding) {
-    while let Ok(job) = jobs.try_recv() {
+pub(crate) fn take_turn(
+    cache_commands: &Receiver<CacheCommand>,
+    resolver: &mut Resolver,
+    forwarding: &Forwarding,
+) {
+    while let Ok(job) = cache_commands.try_recv() {
         let (in_flight, waiting) = forwarding.in_flight();
         let now_s = resolver.now_s();
         job(&mut Desk { cache: resolver.cache(), now_s, in_flight, waiting });

@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 use mio::Waker;
 
 use crate::answer::metrics::Counters;
-use crate::worker::cache_commands::Job;
+use crate::worker::cache_commands::CacheCommand;
 
 /// A running worker, as the thread that started it sees it.
 pub struct Handle {
@@ -16,26 +16,26 @@ pub struct Handle {
     pub(crate) waker: Arc<Waker>,
     pub(crate) stop: Arc<AtomicBool>,
     pub(crate) counters: Arc<Counters>,
-    pub(crate) jobs: SyncSender<Job>,
+    pub(crate) cache_commands: SyncSender<CacheCommand>,
 }
 
 /// Jobs that wait for a worker at most: the control listener has fewer connections, each with one request.
-pub(crate) const MAX_JOBS: usize = 1_024;
+pub(crate) const MAX_CACHE_COMMANDS: usize = 1_024;
 
 /// What other threads have of a worker while it runs.
 #[derive(Clone)]
 pub struct Link {
     waker: Arc<Waker>,
     counters: Arc<Counters>,
-    jobs: SyncSender<Job>,
+    cache_commands: SyncSender<CacheCommand>,
 }
 
 impl Link {
     /// Has the worker do something with its cache, if it forwards and so has one; else the job waits for ever. Returns whether there was
     /// room for one more, and the worker is still there.
     #[must_use]
-    pub fn ask(&self, job: Job) -> bool {
-        self.jobs.try_send(job).is_ok() && self.waker.wake().is_ok()
+    pub fn ask(&self, job: CacheCommand) -> bool {
+        self.cache_commands.try_send(job).is_ok() && self.waker.wake().is_ok()
     }
 
     /// What the worker has counted so far.
@@ -49,7 +49,11 @@ impl Handle {
     /// What other threads are given of it.
     #[must_use]
     pub fn link(&self) -> Link {
-        Link { waker: Arc::clone(&self.waker), counters: Arc::clone(&self.counters), jobs: self.jobs.clone() }
+        Link {
+            waker: Arc::clone(&self.waker),
+            counters: Arc::clone(&self.counters),
+            cache_commands: self.cache_commands.clone(),
+        }
     }
 
     /// What the worker has counted so far.

@@ -9,63 +9,34 @@ pub mod offload;
 mod stop;
 
 use std::io::{self, ErrorKind};
-use std::net::UdpSocket;
-use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use crossbeam_channel::Sender;
 pub use handle::{Handle, Link};
-use mio::unix::SourceFd;
-use mio::{Events, Interest, Poll, Token, Waker};
+use mio::{Events, Poll, Token, Waker};
 use rustix::thread::{CpuSet, sched_setaffinity};
 
+use self::cache_commands::CacheCommand;
+use self::deferred::{DeferredQueries, complete, drop_queries};
+use self::offload::{Offload, OffloadedMessage};
 use crate::answer::answerer::Answerer;
-use crate::upstream::peers::{self, Asking};
-
-use self::cache_commands::Job;
 use crate::answer::metrics::Counters;
+use crate::answer::types::Turn;
 use crate::query_time::in_flight::Answered;
-use crate::sys::mmsg::{BATCH_LEN, Batch, ask_for_short_turns, set_fifo};
+use crate::sys::mmsg::{ask_for_short_turns, set_fifo};
 use crate::sys::published::Reader;
 use crate::table::Table;
-use crate::transport::Listeners;
-use crate::transport::client::Client;
-use crate::transport::tcp::Tcp;
-use crate::transport::udp::{self, Served, Watch, Watched};
+use crate::transport::responder::Responder;
+use crate::transport::{self, Batches, BusyPoll, Listeners, Transports};
 use crate::upstream::forwarding::{self, Forwarding};
-use crate::worker::deferred::{Takers, answer_tcp, drop_queries, resume};
-use crate::worker::offload::{HandedOver, Handing};
-
-/// Batches taken from one socket before the others, and a request to stop, get their turn.
-const BATCHES_PER_TURN: usize = crate::limits::BATCHES_PER_TURN;
-
-/// The same where upstreams have answered, or are to be asked; fewer if these are for the most part answered at once.
-const BATCHES_BESIDE_OUTCOMES: usize = crate::limits::BATCHES_BESIDE_OUTCOMES;
-
-/// What came of a look at a socket.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Turn {
-    /// The poll watches it, or does so from now on.
-    None,
-    /// There was something.
-    Served,
-    /// There was nothing, and nobody but the worker will look again.
-    InVain,
-}
-
-/// When a worker that is told to look for queries all the time glances at the poll: once in so many looks that found
-/// nothing. It delays connections and a request to stop by some ten microseconds.
-const LOOKS_PER_GLANCE: u32 = crate::limits::LOOKS_PER_GLANCE;
+use crate::upstream::peers::{self, PeerQueries};
 
 /// The turns of a worker that shares its CPU: enough for some batches.
 const LONGEST_TURN: Duration = Duration::from_micros(200);
-
-/// One batch in so many is timed: two readings of the clock for each would cost what an answer does.
-const BATCHES_PER_TIMING: u32 = 16;
 
 /// Events taken from the poll at once; what does not fit comes with the next look.
 const EVENTS_LEN: usize = 256;
@@ -85,117 +56,68 @@ pub struct Manner {
     pub realtime: bool,
 }
 
-/// For how long a worker looks for queries before it sleeps until there is one.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum BusyPoll {
-    /// Not at all.
-    #[default]
-    Never,
-    /// So long after the last one.
-    For(Duration),
-    /// It never sleeps.
-    Always,
-}
-
 /// What a worker is started with.
 #[derive(Default)]
 pub struct Setup {
     /// The sockets that clients reach.
     pub listeners: Listeners,
-    /// How it asks other nodes, in the designs that do.
-    pub asking: Option<peers::Setup>,
+    /// How it asks other nodes, in the designs that do at query time.
+    pub peers: Option<peers::Setup>,
     /// How it asks upstreams, if there are any.
-    pub forwarding: Option<forwarding::Setup>,
+    pub upstreams: Option<forwarding::Setup>,
     /// Where updates and what is signed go, if anywhere.
-    pub handed: Option<Sender<HandedOver>>,
+    pub offload: Option<Sender<OffloadedMessage>>,
 }
 
 /// The state of a worker on its own thread.
 pub struct Worker {
     poll: Poll,
-    sockets: Vec<Watched>,
-    is_inherited: bool,
-    tcp: Tcp,
-    asking: Option<Asking>,
-    forwarding: Option<Forwarding>,
-    handing: Option<Handing>,
-    jobs: Receiver<Job>,
-    reader: Reader<Table>,
+    transports: Transports,
+    deferred: DeferredQueries,
+    cache_commands: Receiver<CacheCommand>,
+    tables: Reader<Table>,
     answerer: Answerer,
     counters: Arc<Counters>,
     stop: Arc<AtomicBool>,
-    busy_poll: BusyPoll,
-    /// Since when it has looked in vain, and how often.
-    idle_since: Option<Instant>,
-    idle_looks: u32,
-    /// Batches until the next that is timed.
-    untimed: u32,
 }
 
 impl Worker {
-    /// Starts a worker that answers on the listeners of `setup` from the tables of `reader` by `answerer`.
+    /// Starts a worker that answers on the listeners of `setup` from `tables` by `answerer`.
     ///
     /// # Errors
     /// When the kernel has no event queue or thread to give.
     pub fn start(
-        index: usize,
-        manner: Manner,
+        (index, manner): (usize, Manner),
         setup: Setup,
-        reader: Reader<Table>,
+        tables: Reader<Table>,
         answerer: Answerer,
     ) -> io::Result<Handle> {
-        let Setup { listeners, asking, forwarding, handed } = setup;
+        let Setup { listeners, peers, upstreams, offload } = setup;
         let poll = Poll::new()?;
         let waker = Arc::new(Waker::new(poll.registry(), WAKE)?);
-        for (i, socket) in listeners.udp.iter().enumerate() {
-            register(&poll, i, socket)?;
-        }
-        let tcp = Tcp::new(listeners.tcp, poll.registry())?;
-        asking.as_ref().map_or(Ok(()), |setup| Asking::register(setup, poll.registry()))?;
+        let registered = transport::register(listeners, poll.registry())?;
+        peers.as_ref().map_or(Ok(()), |setup| PeerQueries::register(setup, poll.registry()))?;
         let counters = Arc::new(Counters::default());
         let stop = Arc::new(AtomicBool::new(false));
         // Of the standard library, since what waits in it goes with its receiver: so nobody waits for a worker that has ended.
-        let (jobs_sender, jobs) = sync_channel(handle::MAX_JOBS);
+        let (commands_sender, cache_commands) = sync_channel(handle::MAX_CACHE_COMMANDS);
         let thread = thread::Builder::new().name(format!("worker-{index}")).spawn({
             let (counters, stop) = (Arc::clone(&counters), Arc::clone(&stop));
-            let handing = handed.map(|handed| Handing::new(handed, Arc::clone(&waker)));
+            let offload = offload.map(|sender| Offload::new(sender, Arc::clone(&waker)));
             move || {
-                let watched = |socket| {
-                    let batch = Batch::new(udp::addressing(&socket));
-                    Watched { socket, batch, watch: Watch::Waiting }
-                };
-                let sockets = listeners.udp.into_iter().map(watched).collect();
                 // Queries shall not wait until another thread, of this process or others, has ended a turn of milliseconds. Where the
                 // kernel does not know that, they do; that it allows what is wanted was seen before.
                 let _ = if manner.realtime { set_fifo() } else { ask_for_short_turns(LONGEST_TURN) };
                 if let Some(cpu) = manner.cpu {
                     pin(cpu);
                 }
-                let asking = asking.map(Asking::new);
-                let forwarding = forwarding.map(Forwarding::new);
-                let (busy_poll, idle_since, idle_looks) = (manner.busy_poll, None, 0);
-                Self {
-                    poll,
-                    sockets,
-                    is_inherited: listeners.is_inherited,
-                    tcp,
-                    asking,
-                    forwarding,
-                    handing,
-                    jobs,
-                    reader,
-                    answerer,
-                    counters,
-                    stop,
-                    busy_poll,
-                    idle_since,
-                    idle_looks,
-                    untimed: 0,
-                }
-                .run();
+                let transports = Transports::new(registered, manner.busy_poll, poll.registry());
+                let (peers, upstreams) = (peers.map(PeerQueries::new), upstreams.map(Forwarding::new));
+                let deferred = DeferredQueries { peers, upstreams, offload };
+                Self { poll, transports, deferred, cache_commands, tables, answerer, counters, stop }.run();
             }
         })?;
-        Ok(Handle { thread, waker, stop, counters, jobs: jobs_sender })
+        Ok(Handle { thread, waker, stop, counters, cache_commands: commands_sender })
     }
 
     /// The event loop.
@@ -204,21 +126,18 @@ impl Worker {
     /// sockets it has not yet seen empty. While there are any it only glances at the poll.
     fn run(mut self) {
         let mut events = Events::with_capacity(EVENTS_LEN);
-        if self.busy_poll == BusyPoll::Always {
-            (0..self.sockets.len()).for_each(|i| self.stop_watching(i));
-        }
         while !self.stop.load(Ordering::Acquire) {
-            if !self.idle_looks.is_multiple_of(LOOKS_PER_GLANCE) {
+            if self.transports.looks_on() {
                 self.look();
                 continue;
             }
             self.wait(&mut events, if self.is_busy() { Some(Duration::ZERO) } else { self.timeout() });
             self.begin_turn();
             self.look();
-            self.take_tcp_turn();
-            self.take_asking_turn();
-            self.take_forwarding_turn();
-            self.take_handed_turn();
+            self.take_connections_turn();
+            self.take_peers_turn();
+            self.take_upstreams_turn();
+            self.take_offload_turn();
         }
         self.finish(&mut events);
     }
@@ -233,267 +152,107 @@ impl Worker {
             Err(error) => panic!("the worker's event queue failed: {error}"),
         }
         for event in events.iter().filter(|event| event.token() != WAKE) {
-            match (self.sockets.get_mut(event.token().0), &mut self.asking) {
-                (Some(socket), _) if socket.watch == Watch::Waiting => socket.watch = Watch::Ready,
-                (Some(_), _) => {}
-                (None, Some(asking)) if matches!(event.token(), peers::ANSWERS | peers::QUESTIONS) => {
-                    asking.ready(event.token());
-                }
-                (None, _) => match &mut self.forwarding {
-                    Some(forwarding) if Forwarding::has(event.token()) => forwarding.ready(event.token()),
-                    _ => self.tcp.ready(event),
-                },
+            if !self.deferred.ready(event.token()) {
+                self.transports.ready(event);
             }
         }
     }
 
-    /// Serves the sockets that may have something. When none of those that it looks at by itself has had anything for long
-    /// enough, it has the poll watch all of them: the time is one for all sockets, not one for each.
+    /// Answers what has come in datagrams.
     fn look(&mut self) {
-        let (mut found, mut in_vain) = (false, false);
-        for i in 0..self.sockets.len() {
-            let turn = self.take_turn(i);
-            found |= turn == Turn::Served;
-            in_vain |= turn == Turn::InVain;
-        }
-        if in_vain && !found && !self.looks_again() {
-            (self.idle_since, self.idle_looks) = (None, 0);
-            for i in 0..self.sockets.len() {
-                if self.sockets[i].watch == Watch::Busy {
-                    self.watch(i);
-                }
-            }
-        }
+        let Self { poll, transports, deferred, tables, answerer, counters, .. } = self;
+        let is_beside = deferred.upstreams.as_ref().is_some_and(Forwarding::is_busy);
+        let batches = if is_beside { Batches::BesideOutcomes } else { Batches::All };
+        let mut responder =
+            Responder { answerer, tables, counters, clock: &mut unix_time_s, deferrer: deferred };
+        transports.look(poll.registry(), &mut responder, batches);
     }
 
-    /// Whether to look once more for what just was not there, rather than to sleep until there is something.
-    fn looks_again(&mut self) -> bool {
-        self.idle_looks = self.idle_looks.wrapping_add(1);
-        match self.busy_poll {
-            BusyPoll::Never => false,
-            BusyPoll::Always => true,
-            BusyPoll::For(time) => {
-                let now = Instant::now();
-                now.saturating_duration_since(*self.idle_since.get_or_insert(now)) < time
-            }
-        }
+    /// Answers what has come over connections.
+    fn take_connections_turn(&mut self) {
+        let Self { poll, transports, deferred, tables, answerer, counters, .. } = self;
+        let mut responder =
+            Responder { answerer, tables, counters, clock: &mut unix_time_s, deferrer: deferred };
+        transports.take_turn(poll.registry(), &mut responder);
     }
 
     fn is_busy(&self) -> bool {
-        self.tcp.is_busy()
-            || self.sockets.iter().any(|socket| socket.watch != Watch::Waiting)
-            || self.asking.as_ref().is_some_and(Asking::is_busy)
-            || self.forwarding.as_ref().is_some_and(Forwarding::is_busy)
+        self.transports.is_busy() || self.deferred.is_busy()
     }
 
     /// How long it may sleep.
     fn timeout(&self) -> Option<Duration> {
-        let asking = self.asking.as_ref().and_then(Asking::timeout);
-        let forwarding = self.forwarding.as_ref().and_then(Forwarding::timeout);
-        self.tcp.timeout().into_iter().chain(asking).chain(forwarding).min()
+        self.transports.timeout().into_iter().chain(self.deferred.timeout()).min()
     }
 
     /// Sets the clocks of the caches, where there are any.
     fn begin_turn(&mut self) {
-        if let (Some(forwarding), Some(resolver)) = (&mut self.forwarding, self.answerer.resolver()) {
-            let now_s = forwarding.begin_turn(resolver);
+        let DeferredQueries { peers, upstreams, .. } = &mut self.deferred;
+        if let (Some(upstreams), Some(resolver)) = (upstreams, self.answerer.resolver()) {
+            let now_s = upstreams.begin_turn(resolver);
             resolver.set_time(now_s);
         }
-        if let Some(asking) = &mut self.asking {
-            let now_ms = asking.begin_turn();
-            if let Some(elsewhere) = self.answerer.elsewhere() {
-                elsewhere.set_time(now_ms);
+        if let Some(peers) = peers {
+            let now_ms = peers.begin_turn();
+            if let Some(lookup) = self.answerer.peers() {
+                lookup.set_time(now_ms);
             }
         }
     }
 
     /// Answers the other nodes, and the queries that they have answered; sends the questions of this turn.
-    fn take_asking_turn(&mut self) {
-        let Self { sockets, tcp, asking: Some(asking), reader, answerer, counters, .. } = self else {
-            return;
-        };
-        let table = reader.load();
-        let now_s = unix_time_s();
-        asking.answer_others(table, counters);
-        sockets.iter_mut().for_each(|socket| socket.batch.clear());
-        while let Some(Answered { name, known, waiters, .. }) = asking.next_answer(counters) {
+    fn take_peers_turn(&mut self) {
+        let Self { transports, deferred, tables, answerer, counters, .. } = self;
+        let Some(peers) = &mut deferred.peers else { return };
+        let turn = Turn { table: tables.load(), counters, now_s: unix_time_s() };
+        peers.answer_others(turn.table, counters);
+        transports.begin_delivery();
+        while let Some(Answered { name, known, waiters, .. }) = peers.next_answer(counters) {
             if waiters.is_empty() {
                 continue;
             }
-            if let Some(elsewhere) = answerer.elsewhere() {
-                elsewhere.set_answer(Some((name, known)));
+            if let Some(lookup) = answerer.peers() {
+                lookup.set_answer(Some((name, known)));
             }
-            resume(waiters, sockets, tcp, answerer, table, now_s, counters);
+            complete(waiters, transports, answerer, &turn);
         }
-        if let Some(elsewhere) = answerer.elsewhere() {
-            elsewhere.set_answer(None);
+        if let Some(lookup) = answerer.peers() {
+            lookup.set_answer(None);
         }
-        send_completed(sockets, counters);
-        asking.refresh(counters);
-        asking.flush(counters);
+        transports.end_delivery(counters);
+        peers.refresh(counters);
+        peers.flush(counters);
     }
 
     /// Answers the queries that upstreams have answered, and sends the questions of this turn; does what other threads ask.
-    fn take_forwarding_turn(&mut self) {
-        let Self {
-            poll, sockets, tcp, forwarding: Some(forwarding), jobs, reader, answerer, counters, ..
-        } = self
-        else {
-            return;
-        };
-        let table = reader.load();
-        let now_s = unix_time_s();
-        sockets.iter_mut().for_each(|socket| socket.batch.clear());
+    fn take_upstreams_turn(&mut self) {
+        let Self { poll, transports, deferred, cache_commands, tables, answerer, counters, .. } = self;
+        let Some(upstreams) = &mut deferred.upstreams else { return };
+        let turn = Turn { table: tables.load(), counters, now_s: unix_time_s() };
+        transports.begin_delivery();
         while let Some(resolver) = answerer.resolver()
-            && let Some(done) = forwarding.next_done(resolver)
+            && let Some(done) = upstreams.next_done(resolver)
         {
-            let waiters = done.tell(resolver);
-            resume(waiters, sockets, tcp, answerer, table, now_s, counters);
+            let queries = done.tell(resolver);
+            complete(queries, transports, answerer, &turn);
         }
-        send_completed(sockets, counters);
-        while let Some(waiters) = forwarding.next_dropped() {
-            drop_queries(waiters, tcp, counters);
+        transports.end_delivery(counters);
+        while let Some(queries) = upstreams.next_dropped() {
+            drop_queries(queries, transports, counters);
         }
         if let Some(resolver) = answerer.resolver() {
             resolver.end_outcome();
-            forwarding.refresh(resolver, counters);
-            cache_commands::take_turn(jobs, resolver, forwarding);
+            upstreams.refresh(resolver, counters);
+            cache_commands::take_turn(cache_commands, resolver, upstreams);
         }
-        forwarding.flush(poll.registry());
+        upstreams.flush(poll.registry());
     }
 
-    /// Sends what another thread has answered to messages that were handed over.
-    fn take_handed_turn(&mut self) {
-        let Self { sockets, tcp, handing: Some(handing), counters, .. } = self else { return };
-        while let Some((client, message)) = handing.next_reply() {
-            match client {
-                Client::Tcp(client) => tcp.deliver(client, message.as_deref()),
-                Client::Udp { socket, to, .. } => {
-                    let Watched { socket, batch, .. } = &mut sockets[socket];
-                    batch.clear();
-                    let (Some(message), Some(buffer)) = (message, batch.compose()) else { continue };
-                    let Some(room) = buffer.get_mut(..message.len()) else { continue };
-                    room.copy_from_slice(&message);
-                    batch.stage_to(message.len(), &to);
-                    udp::send(socket, batch, counters);
-                    batch.clear();
-                }
-            }
+    /// Sends what the zone thread has answered.
+    fn take_offload_turn(&mut self) {
+        if let Some(offload) = &mut self.deferred.offload {
+            offload.take_turn(&mut self.transports, &self.counters);
         }
-        handing.deliver_several(tcp);
-    }
-
-    fn take_tcp_turn(&mut self) {
-        if !self.tcp.is_due() {
-            return;
-        }
-        let Self { poll, tcp, reader, answerer, counters, asking, forwarding, handing, .. } = self;
-        let table = reader.load();
-        let now_s = unix_time_s();
-        let (asking, forwarding, handing) = (asking.as_mut(), forwarding.as_mut(), handing.as_mut());
-        let mut takers = Takers { asking, forwarding, handing };
-        tcp.take_turn(poll.registry(), counters, |message, len, client| {
-            answer_tcp(answerer, &mut takers, table, (message, len), client, now_s, counters)
-        });
-    }
-
-    /// Serves one socket until it is empty, or the others are due.
-    fn take_turn(&mut self, i: usize) -> Turn {
-        let watch = self.sockets[i].watch;
-        if watch == Watch::Waiting {
-            return Turn::None;
-        }
-        let mut turn = Turn::None;
-        // What has come of other questions is not to wait for more and more new ones. Those that are passed on take little time: there are
-        // more of them in a turn, as behind them there may be some for names of our own.
-        let forwards = self.forwarding.as_ref().is_some_and(Forwarding::is_busy);
-        let batches = if forwards { BATCHES_BESIDE_OUTCOMES } else { BATCHES_PER_TURN };
-        for _ in 0..batches {
-            let served = self.serve_and_time(i);
-            if served != Served::Empty {
-                (self.idle_since, self.idle_looks) = (None, 0);
-                turn = Turn::Served;
-            }
-            match (watch, served) {
-                // Whatever comes after the queue was seen empty is a new edge.
-                (Watch::Ready, Served::Partial | Served::Empty) => {
-                    if self.busy_poll == BusyPoll::Never {
-                        self.sockets[i].watch = Watch::Waiting;
-                    } else {
-                        self.stop_watching(i);
-                    }
-                    return turn;
-                }
-                (Watch::Busy, Served::Empty) if self.busy_poll == BusyPoll::Never => {
-                    self.watch(i);
-                    return turn;
-                }
-                (Watch::Busy, Served::Empty) if turn == Turn::None => return Turn::InVain,
-                (Watch::Busy, Served::Empty) => return turn,
-                (_, Served::Full { responses }) if forwards && responses > BATCH_LEN / 2 => break,
-                _ => {}
-            }
-        }
-        if watch == Watch::Ready {
-            self.stop_watching(i);
-        }
-        turn
-    }
-
-    /// Has the poll watch a socket again. It reports at once what has arrived meanwhile.
-    fn watch(&mut self, i: usize) {
-        let Watched { socket, watch, .. } = &mut self.sockets[i];
-        // If the kernel has no memory for this, the worker goes on looking for itself.
-        if register(&self.poll, i, socket).is_ok() {
-            *watch = Watch::Waiting;
-        }
-    }
-
-    fn stop_watching(&mut self, i: usize) {
-        let Watched { socket, watch, .. } = &mut self.sockets[i];
-        if self.poll.registry().deregister(&mut SourceFd(&socket.as_raw_fd())).is_ok() {
-            *watch = Watch::Busy;
-        }
-    }
-
-    /// Serves one batch, and of some of them takes the time.
-    fn serve_and_time(&mut self, i: usize) -> Served {
-        if self.untimed > 0 {
-            let served = self.serve(i);
-            self.untimed -= u32::from(served != Served::Empty);
-            return served;
-        }
-        let begin = Instant::now();
-        let served = self.serve(i);
-        if served != Served::Empty {
-            self.counters.time(begin.elapsed());
-            self.untimed = BATCHES_PER_TIMING - 1;
-        }
-        served
-    }
-
-    fn serve(&mut self, i: usize) -> Served {
-        let Self { sockets, reader, answerer, counters, asking, forwarding, handing, .. } = self;
-        let Watched { socket, batch, .. } = &mut sockets[i];
-        let (asking, forwarding, handing) = (asking.as_mut(), forwarding.as_mut(), handing.as_mut());
-        let mut takers = Takers { asking, forwarding, handing };
-        let pass_on = |answerer: &Answerer, batch: &mut Batch, datagram: usize, len: usize, verdict| {
-            let ip = batch.peer(datagram)?.ip();
-            let to = batch.return_address(datagram);
-            let buffer = batch.datagram(datagram).buffer;
-            let client = Client::Udp { socket: i, ip, to };
-            let taken = takers.take(verdict, answerer, &buffer[..len], client, counters);
-            taken.is_err().then(|| answerer.fail(buffer, len))
-        };
-        udp::serve_batch(socket, batch, reader, answerer, counters, unix_time_s, pass_on)
-    }
-}
-
-/// Sends the answers to queries that have waited, which are in the sockets' batches.
-fn send_completed(sockets: &mut [Watched], counters: &Counters) {
-    for Watched { socket, batch, .. } in sockets {
-        udp::send(socket, batch, counters);
-        batch.clear();
     }
 }
 
@@ -520,8 +279,4 @@ fn pin(cpu: usize) {
     let mut cpus = CpuSet::new();
     cpus.set(cpu);
     let _ = sched_setaffinity(None, &cpus);
-}
-
-fn register(poll: &Poll, i: usize, socket: &UdpSocket) -> io::Result<()> {
-    poll.registry().register(&mut SourceFd(&socket.as_raw_fd()), Token(i), Interest::READABLE)
 }

@@ -9,8 +9,9 @@ use std::sync::Arc;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use mio::Waker;
 
-use crate::transport::client::Client;
-use crate::transport::tcp::{Tcp, TcpClient};
+use crate::answer::metrics::Counters;
+use crate::transport::Transports;
+use crate::transport::client::{Client, DeferredQuery};
 use crate::wire::header::{self, rcode};
 use crate::wire::response::{DEFAULT_UDP_LEN, OPT_LEN, Transport, refusal};
 
@@ -22,7 +23,7 @@ const MAX_AHEAD: usize = 4;
 
 /// A message that a worker has handed over. One that goes out of scope without an answer is answered SERVFAIL, unsigned:
 /// whatever becomes of the thread that has it, its client does not wait in vain.
-pub struct HandedOver {
+pub struct OffloadedMessage {
     /// The message.
     pub message: Box<[u8]>,
     /// Who sent it.
@@ -40,10 +41,10 @@ pub(crate) enum Reply {
     /// One message, or none at all.
     One(Client, Option<Vec<u8>>),
     /// Several, as they come.
-    Several(TcpClient, Receiver<Vec<u8>>),
+    Several(Client, Receiver<Vec<u8>>),
 }
 
-impl HandedOver {
+impl OffloadedMessage {
     /// Answers it with one message, or not at all.
     pub fn answer(mut self, message: Option<Vec<u8>>) {
         self.reply(|client| Reply::One(client, message));
@@ -52,9 +53,11 @@ impl HandedOver {
     /// Answers it with several messages, if it came over TCP; otherwise with SERVFAIL.
     #[must_use]
     pub fn answer_several(mut self) -> Option<Messages> {
-        let Some(Client::Tcp(client)) = self.reply_to else { return None };
+        if self.transport != Transport::Tcp {
+            return None;
+        }
         let (sender, receiver) = bounded(MAX_AHEAD);
-        self.reply(|_| Reply::Several(client, receiver));
+        self.reply(|client| Reply::Several(client, receiver));
         Some(Messages { sender: Some(sender), waker: Arc::clone(&self.waker) })
     }
 
@@ -67,7 +70,7 @@ impl HandedOver {
     }
 }
 
-impl Drop for HandedOver {
+impl Drop for OffloadedMessage {
     fn drop(&mut self) {
         if self.reply_to.is_some() {
             let mut message = self.message.to_vec();
@@ -106,22 +109,22 @@ impl Drop for Messages {
 }
 
 /// A worker's side.
-pub(crate) struct Handing {
-    handed: Sender<HandedOver>,
+pub(crate) struct Offload {
+    sender: Sender<OffloadedMessage>,
     replies: Receiver<Reply>,
     replies_sender: Sender<Reply>,
     waker: Arc<Waker>,
     /// Answers of several messages that are on their way.
-    several: Vec<(TcpClient, Receiver<Vec<u8>>)>,
+    several: Vec<(Client, Receiver<Vec<u8>>)>,
     /// Messages that have been handed over and not been answered to the end.
     open: usize,
 }
 
-impl Handing {
-    pub(crate) fn new(handed: Sender<HandedOver>, waker: Arc<Waker>) -> Self {
+impl Offload {
+    pub(crate) fn new(sender: Sender<OffloadedMessage>, waker: Arc<Waker>) -> Self {
         // The zone thread waits while a worker has so many to take; the worker never waits for it.
         let (replies_sender, replies) = bounded(MAX_WAITING);
-        Self { handed, replies, replies_sender, waker, several: Vec::new(), open: 0 }
+        Self { sender, replies, replies_sender, waker, several: Vec::new(), open: 0 }
     }
 
     /// Messages that have been handed over and not been answered to the end.
@@ -130,17 +133,12 @@ impl Handing {
     }
 
     /// Hands a message over; returns whether it was taken.
-    pub(crate) fn hand_over(
-        &mut self,
-        message: &[u8],
-        client: IpAddr,
-        transport: Transport,
-        reply_to: Client,
-    ) -> bool {
+    pub(crate) fn hand_over(&mut self, query: DeferredQuery) -> bool {
+        let DeferredQuery { query: message, client: reply_to } = query;
         let (replies, waker) = (self.replies_sender.clone(), Arc::clone(&self.waker));
-        let reply_to = Some(reply_to);
-        let handed = HandedOver { message: message.into(), client, transport, reply_to, replies, waker };
-        match self.handed.try_send(handed) {
+        let (client, transport, reply_to) = (reply_to.ip(), reply_to.transport(), Some(reply_to));
+        let offloaded = OffloadedMessage { message, client, transport, reply_to, replies, waker };
+        match self.sender.try_send(offloaded) {
             Ok(()) => {
                 self.open += 1;
                 true
@@ -153,8 +151,23 @@ impl Handing {
         }
     }
 
+    /// Sends what has been answered.
+    pub(crate) fn take_turn(&mut self, transports: &mut Transports, counters: &Counters) {
+        transports.begin_delivery();
+        while let Some((client, message)) = self.next_reply() {
+            let write = |buffer: &mut [u8]| {
+                let message = message?;
+                buffer.get_mut(..message.len())?.copy_from_slice(&message);
+                Some(message.len())
+            };
+            transports.deliver(client, write, counters);
+        }
+        transports.end_delivery(counters);
+        self.deliver_several(transports, counters);
+    }
+
     /// The next answer of one message.
-    pub(crate) fn next_reply(&mut self) -> Option<(Client, Option<Vec<u8>>)> {
+    fn next_reply(&mut self) -> Option<(Client, Option<Vec<u8>>)> {
         loop {
             match self.replies.try_recv().ok()? {
                 Reply::One(client, message) => {
@@ -167,19 +180,19 @@ impl Handing {
     }
 
     /// Gives connections the next messages of answers that have several, as fast as their clients take them.
-    pub(crate) fn deliver_several(&mut self, tcp: &mut Tcp) {
+    fn deliver_several(&mut self, transports: &mut Transports, counters: &Counters) {
         let before = self.several.len();
-        self.several.retain(|(client, messages)| match tcp.takes(*client) {
+        self.several.retain(|(client, messages)| match transports.takes(client) {
             None => false,
             Some(false) => true,
             Some(true) => match messages.try_recv() {
                 Ok(message) => {
-                    tcp.deliver_part(*client, &message);
+                    transports.deliver_part(client, &message);
                     true
                 }
                 Err(error) if error.is_empty() => true,
                 Err(_) => {
-                    tcp.deliver(*client, None);
+                    transports.deliver(client.clone(), |_| None, counters);
                     false
                 }
             },
@@ -202,24 +215,27 @@ mod tests {
         let poll = Poll::new().unwrap();
         let waker = Arc::new(Waker::new(poll.registry(), Token(0)).unwrap());
         let (sender, receiver) = bounded(2);
-        let mut handing = Handing::new(sender, waker);
+        let mut offload = Offload::new(sender, waker);
         let update = [&[1, 2, 5 << 3, 0, 0, 1, 0, 0, 0, 0, 0, 0][..], b"\x01a\0\0\x06\0\x01"].concat();
         let ip = IpAddr::V4(Ipv4Addr::LOCALHOST);
-        let hand_over = |handing: &mut Handing| {
+        let hand_over = |offload: &mut Offload| {
             let to = ReturnAddress::to((ip, 9).into());
-            handing.hand_over(&update, ip, Transport::Udp, Client::Udp { socket: 0, ip, to })
+            offload.hand_over(DeferredQuery {
+                query: update.as_slice().into(),
+                client: Client::Udp { socket: 0, ip, to },
+            })
         };
-        assert!(hand_over(&mut handing) && hand_over(&mut handing));
-        assert!(!hand_over(&mut handing), "there is room for two");
-        assert!(handing.open() == 2 && handing.next_reply().is_none(), "the third is answered by its worker");
+        assert!(hand_over(&mut offload) && hand_over(&mut offload));
+        assert!(!hand_over(&mut offload), "there is room for two");
+        assert!(offload.open() == 2 && offload.next_reply().is_none(), "the third is answered by its worker");
         receiver.recv().unwrap().answer(None);
-        assert!(handing.next_reply().unwrap().1.is_none());
+        assert!(offload.next_reply().unwrap().1.is_none());
         drop(receiver.recv().unwrap()); // the thread has ended in the middle of it
         drop(receiver);
-        let message = handing.next_reply().unwrap().1.unwrap();
+        let message = offload.next_reply().unwrap().1.unwrap();
         assert_eq!(message[..4], [1, 2, header::QR | (5 << 3), rcode::SERVFAIL]);
         assert_eq!(message[header::LEN..], update[header::LEN..], "the zone comes back");
-        assert!(handing.open() == 0 && handing.next_reply().is_none());
-        assert!(!hand_over(&mut handing) && handing.open() == 0, "nobody is there");
+        assert!(offload.open() == 0 && offload.next_reply().is_none());
+        assert!(!hand_over(&mut offload) && offload.open() == 0, "nobody is there");
     }
 }

@@ -25,15 +25,17 @@ use tokio::sync::oneshot;
 use tracing::{info, warn};
 
 use self::keys::{Keys, Permitted};
+use crate::answer;
 use crate::answer::answerer::Answerer;
-use crate::answer::types::{Origin, Verdict};
+use crate::answer::metrics::Counters;
+use crate::answer::types::{Origin, Turn, Verdict};
 use crate::api::request::{Rejected, Request, ZoneUpdate};
 use crate::sys::published::Reader;
 use crate::table::Table;
 use crate::wire::message::records;
 use crate::wire::name::Name;
 use crate::wire::response::Transport;
-use crate::worker::offload::HandedOver;
+use crate::worker::offload::OffloadedMessage;
 use crate::worker::unix_time_s;
 
 /// Transfers at the same time at most; who asks for one more is refused, and comes again.
@@ -57,6 +59,8 @@ pub struct Service {
     pub tables: Reader<Table>,
     /// Answers other questions that are signed.
     pub answerer: Answerer,
+    /// What it counts. Nobody reads that: a worker has counted each message already.
+    pub counters: Counters,
 }
 
 /// How requests get to the owner of the registrations; `false` if it does not take them.
@@ -68,7 +72,7 @@ type Ask = dyn Fn(Request) -> bool + Send;
 /// When the kernel has no thread.
 pub fn start(
     service: Service,
-    handed: Receiver<HandedOver>,
+    handed: Receiver<OffloadedMessage>,
     ask: impl Fn(Request) -> bool + Send + 'static,
 ) -> std::io::Result<JoinHandle<()>> {
     let mut thread = Thread { service, ask: Box::new(ask), transfers: Arc::default() };
@@ -84,7 +88,7 @@ struct Thread {
 }
 
 impl Thread {
-    fn take(&mut self, handed: HandedOver) {
+    fn take(&mut self, handed: OffloadedMessage) {
         let mut bytes = handed.message.to_vec();
         let signature_at = records(&bytes).last().map(|record| record.owner_at);
         let Ok(mut message) = Message::from_octets(bytes.clone()) else { return handed.answer(None) };
@@ -161,7 +165,7 @@ impl Thread {
     }
 
     /// Begins to send a copy of a zone, or says why not.
-    fn transfer(&mut self, handed: HandedOver, message: Message<Vec<u8>>, signature: Signature) {
+    fn transfer(&mut self, handed: OffloadedMessage, message: Message<Vec<u8>>, signature: Signature) {
         let Some(signature) = signature else {
             return handed.answer(finish(answered(&message, Rcode::REFUSED), None));
         };
@@ -218,10 +222,11 @@ impl Thread {
         let mut buffer = vec![0; MESSAGE_LEN];
         let len = message.as_slice().len();
         buffer[..len].copy_from_slice(message.as_slice());
-        let origin = Origin { transport, client, now_s: unix_time_s(), waited: true };
-        let table = self.service.tables.load();
-        let Verdict::Reply { len } = self.service.answerer.answer(table, &mut buffer, len, origin, |_| {})
-        else {
+        let origin = Origin { transport, client, deferred: true };
+        let (table, counters) = (self.service.tables.load(), &self.service.counters);
+        let turn = Turn { table, counters, now_s: unix_time_s() };
+        let message = answer::types::Message { buffer: &mut buffer, len };
+        let Verdict::Reply { len } = self.service.answerer.answer(&turn, message, origin) else {
             return None;
         };
         buffer.truncate(len);

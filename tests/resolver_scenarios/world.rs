@@ -13,8 +13,8 @@ use rand::rngs::StdRng;
 use redbreast::answer::access::Access;
 use redbreast::answer::answerer::Answerer;
 use redbreast::answer::identity::Identity;
-use redbreast::answer::metrics::Event;
-use redbreast::answer::types::{Origin, Service, Verdict};
+use redbreast::answer::metrics::{Counters, Event};
+use redbreast::answer::types::{self, Deferred, Origin, Service, Turn, Verdict};
 use redbreast::resolver::Resolver;
 use redbreast::resolver::cache::Limits;
 use redbreast::resolver::exchange::{Arrival, Arrivals, Exchange};
@@ -163,7 +163,7 @@ impl World {
             identity: Identity::new(None),
             rate_limit: 0,
             udp_len: DEFAULT_UDP_LEN,
-            hands_over: false,
+            offloads: false,
         };
         let mut rng = fastrand::Rng::with_seed(settings.seed);
         let secrets = Current::new(Secrets::random());
@@ -178,7 +178,7 @@ impl World {
             negative_ttl_s: seconds(settings.negative_ttl),
             ..Limits::default()
         };
-        answerer.forward_by(Resolver::new(routes.reader(), limits, 1));
+        answerer.set_resolver(Resolver::new(routes.reader(), limits, 1));
         let table = Publisher::new(&[domain], ZoneSettings { ttl_s: 1, negative_ttl_s: 1 }).current();
         Self {
             exchange: Exchange::new(0, settings.mix_case, StdRng::seed_from_u64(settings.seed), table.seed()),
@@ -257,7 +257,7 @@ impl World {
         now
     }
 
-    /// What a worker does in a turn, but for its sockets: `take_forwarding_turn` of `dataplane::worker`.
+    /// What a worker does in a turn, but for its sockets: `take_upstreams_turn` of `worker`.
     pub(crate) fn turn(&mut self) {
         loop {
             let now = self.begin_turn();
@@ -344,23 +344,27 @@ impl World {
         self.answer(Waiter { client, asked: self.now, query }, false);
     }
 
-    /// Answers a query, or has it wait: `waiting` of the data plane without the sockets.
-    fn answer(&mut self, waiter: Waiter, waited: bool) {
+    /// Answers a query, or has it wait: `worker::deferred` without the sockets.
+    fn answer(&mut self, waiter: Waiter, deferred: bool) {
         let mut buffer = std::mem::take(&mut self.buffer);
         let len = waiter.query.len();
         buffer[..len].copy_from_slice(&waiter.query);
         let Self { answerer, table, counts, .. } = self;
+        let counters = Counters::default();
+        let turn = Turn { table, counters: &counters, now_s: 1_800_000_000 };
         let client = Ipv4Addr::new(10, 0, 0, 1).into();
-        let origin = Origin { transport: Transport::Udp, client, now_s: 1_800_000_000, waited };
-        let mut count = |event: Event| *counts.entry(event.name()).or_default() += 1;
-        match answerer.answer(table, &mut buffer, len, origin, &mut count) {
+        let origin = Origin { transport: Transport::Udp, client, deferred };
+        let verdict = answerer.answer(&turn, types::Message { buffer: &mut buffer, len }, origin);
+        for event in Event::ALL {
+            *counts.entry(event.name()).or_default() += counters.get(*event);
+        }
+        match verdict {
             Verdict::Reply { len } => self.take_reply(&waiter, &buffer[..len]),
-            Verdict::Forward if !waited => {
-                count(Event::Forwarded);
-                let (question, wanted) = answerer.wanted();
+            Verdict::Defer(Deferred::Upstream(query)) if !deferred => {
+                *counts.entry(Event::Forwarded.name()).or_default() += 1;
                 let now = self.epoch + self.now;
-                if self.exchange.ask(&question, wanted.group, &wanted.passed_by, waiter, now) {
-                    count(Event::Coalesced);
+                if self.exchange.ask(&query.question(), query.group, &query.passed_by, waiter, now) {
+                    *counts.entry(Event::Coalesced.name()).or_default() += 1;
                 }
             }
             other => panic!("{other:?}"),

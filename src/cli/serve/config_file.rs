@@ -180,7 +180,7 @@ mod tests {
         assert_eq!(settings.listen.len(), 2);
         assert_eq!((settings.workers, settings.zone.ttl_s, settings.hide_identity), (3, 7, true));
         assert_eq!(settings.policies.len(), 1);
-        assert_eq!(settings.busy_poll, crate::worker::BusyPoll::Always);
+        assert_eq!(settings.busy_poll, crate::transport::BusyPoll::Always);
         // A flag goes before the file, also where both have lists.
         let config = file.to_str().unwrap();
         let flags = ["redbreast", "serve", "--config", config, "--ttl", "9", "--listen", "127.0.0.1:5"];

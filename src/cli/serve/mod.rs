@@ -34,9 +34,9 @@ use crate::policy::rules::Scope;
 use crate::query_time;
 use crate::sources::docker::DEFAULT_SOCKET;
 use crate::table::{MAX_APEX_LEN, ZoneSettings};
+use crate::transport::BusyPoll;
 use crate::wire::name::Name;
 use crate::wire::response::{DEFAULT_UDP_LEN, UDP_LENS};
-use crate::worker::BusyPoll;
 use crate::zone_maintenance::keys::KeyFile;
 
 /// Arguments of `redbreast serve`.
@@ -273,7 +273,7 @@ impl Args {
             )));
         }
         let resolver = self.resolver.settings(&self.listen, &self.domain, self.design.asks())?;
-        let asking = self.design.settings(ttl_s, &self.listen)?;
+        let peer_queries = self.design.settings(ttl_s, &self.listen)?;
         let policies = self.policy.iter().map(|text| parse_policy(text, &self.domain));
         let policies = policies.collect::<Result<_, _>>().map_err(Failure::usage)?;
         let zones =
@@ -296,7 +296,7 @@ impl Args {
             cpus: self.cpus.unwrap_or_default().0,
             steer_by_cpu: self.steer_by_cpu,
             zone: ZoneSettings { ttl_s, negative_ttl_s: ttl_s },
-            asking,
+            peer_queries,
             resolver,
             udp_len: self.edns_size,
             access: if self.allow.is_empty() { Access::default() } else { Access::new(self.allow) },

@@ -75,8 +75,8 @@ fn tell(node: &Node, settings: &Settings) {
     if let Some(address) = node.control_address() {
         info!("control at {address}");
     }
-    if let Some(asking) = &settings.asking {
-        info!("{}", design::told(asking));
+    if let Some(peer_queries) = &settings.peer_queries {
+        info!("{}", design::told(peer_queries));
     }
     match &settings.data_dir {
         Some(directory) if node.keeps() => info!("registrations are kept in {}", directory.display()),

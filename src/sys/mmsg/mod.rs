@@ -23,7 +23,7 @@ use std::ptr::{self, NonNull};
 use address::{decode, encode};
 pub use gro::{GroupReceiver, hand_over_groups};
 pub use options::{receive_drops, report_local_address};
-pub use socket::buffered;
+pub use socket::{buffered, refuse_more};
 pub use turns::{ask_for_short_turns, set_fifo};
 
 /// Datagrams moved by one system call at most. Beyond 64 the per-call cost is already spread so thin that larger

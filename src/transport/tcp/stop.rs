@@ -10,10 +10,10 @@ use std::time::Instant;
 use mio::Registry;
 use rustix::io::ioctl_fionread;
 
-use super::{ACCEPTS_PER_TURN, BACKLOG, Tcp, TcpClient};
+use super::{ACCEPTS_PER_TURN, BACKLOG, Tcp};
 use crate::answer::metrics::Counters;
-use crate::answer::types::Verdict;
-use crate::transport::udp::refuse_more;
+use crate::sys::mmsg::refuse_more;
+use crate::transport::responder::Responder;
 
 /// Times that connections are accepted at a stop: enough for all that the kernel holds ready.
 const LAST_ACCEPTS: usize = BACKLOG as usize / ACCEPTS_PER_TURN + 1;
@@ -55,8 +55,8 @@ impl Tcp {
     }
 
     /// Gives each connection that has something to do its turn. Those of which all is answered are closed.
-    pub(crate) fn take_last_turn(&mut self, answer: impl FnMut(&mut [u8], usize, TcpClient) -> Verdict) {
-        self.serve(Instant::now(), answer);
+    pub(crate) fn take_last_turn(&mut self, responder: &mut Responder<'_>) {
+        self.serve(Instant::now(), responder);
     }
 
     /// Whether all is answered, and the clients have taken it.

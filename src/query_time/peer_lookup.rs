@@ -6,11 +6,11 @@
 use std::sync::Arc;
 
 use super::cache::Cache;
-use super::known::Known;
+use super::peer_answer::PeerAnswer;
 use crate::table::Entry;
 
 /// What is known of a name that is not in the table.
-pub enum Finding<'a> {
+pub enum PeerResult<'a> {
     /// Another node has it.
     Entry(Entry<'a>),
     /// Nobody has it, which holds for so many seconds.
@@ -24,9 +24,9 @@ pub enum Finding<'a> {
 
 /// What a worker knows of names that are not in the table.
 #[derive(Default)]
-pub struct Elsewhere {
+pub struct PeerLookup {
     /// What has just been answered, and for which name.
-    answer: Option<(Box<[u8]>, Known)>,
+    answer: Option<(Box<[u8]>, PeerAnswer)>,
     cache: Option<Arc<Cache>>,
     /// When it is.
     now_ms: u64,
@@ -34,7 +34,7 @@ pub struct Elsewhere {
     aged: Vec<u8>,
 }
 
-impl Elsewhere {
+impl PeerLookup {
     /// Nothing yet, but what is in the `cache`, if there is one.
     #[must_use]
     pub fn new(cache: Option<Arc<Cache>>) -> Self {
@@ -47,20 +47,20 @@ impl Elsewhere {
     }
 
     /// Has what is known of a name now for those who have waited for it.
-    pub fn set_answer(&mut self, answer: Option<(Box<[u8]>, Known)>) {
+    pub fn set_answer(&mut self, answer: Option<(Box<[u8]>, PeerAnswer)>) {
         self.answer = answer;
     }
 
     /// What is known of `name`, lower-cased in wire form.
-    pub fn find(&mut self, name: &[u8]) -> Finding<'_> {
+    pub fn find(&mut self, name: &[u8]) -> PeerResult<'_> {
         let Self { answer, cache, now_ms, aged } = self;
         if let Some((_, known)) = answer.as_ref().filter(|(answered, _)| **answered == *name) {
-            return known.entry().map_or(Finding::Nobody { ttl_s: known.ttl_s() }, Finding::Entry);
+            return known.entry().map_or(PeerResult::Nobody { ttl_s: known.ttl_s() }, PeerResult::Entry);
         }
         match cache.as_ref().and_then(|cache| cache.find(name, *now_ms, aged)) {
-            Some((_, true)) => Finding::Entry(Entry::from_sets(aged)),
-            Some((ttl_s, false)) => Finding::Nobody { ttl_s },
-            None => Finding::Unknown,
+            Some((_, true)) => PeerResult::Entry(Entry::from_sets(aged)),
+            Some((ttl_s, false)) => PeerResult::Nobody { ttl_s },
+            None => PeerResult::Unknown,
         }
     }
 }

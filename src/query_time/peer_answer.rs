@@ -11,14 +11,14 @@ const MAX_RECORDS: usize = crate::limits::MAX_GATHERED;
 
 /// What is known of a name: its records, or that nobody has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Known {
+pub struct PeerAnswer {
     /// The record sets behind their count, as a table has them; empty if nobody has the name.
     sets: Box<[u8]>,
     /// How long that may be kept.
     ttl_s: u32,
 }
 
-impl Known {
+impl PeerAnswer {
     /// Nobody has the name, which may be kept for so long.
     #[must_use]
     pub fn nobody(ttl_s: u32) -> Self {
@@ -81,9 +81,9 @@ impl Gathered {
     /// What is known by all answers together. Equal records of several nodes are one, and of a name that is an alias here
     /// and something else there the alias is left out, as in a table.
     #[must_use]
-    pub fn known(&mut self, negative_ttl_s: u32) -> Known {
+    pub fn known(&mut self, negative_ttl_s: u32) -> PeerAnswer {
         if !self.exists {
-            return Known::nobody(negative_ttl_s);
+            return PeerAnswer::nobody(negative_ttl_s);
         }
         self.records.sort_unstable();
         if self.records.iter().any(|(rtype, ..)| *rtype != rtype::CNAME) {
@@ -99,7 +99,7 @@ impl Gathered {
             sets[0] += 1;
         }
         let ttl_s = self.records.iter().map(|(.., ttl_s)| *ttl_s).min().unwrap_or(negative_ttl_s);
-        Known { sets: sets.into(), ttl_s }
+        PeerAnswer { sets: sets.into(), ttl_s }
     }
 }
 
