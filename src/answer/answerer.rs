@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::answer_section::{add_additional, follow_cname, write_rrset};
 use super::chaos;
 use super::errors::{self, ErrorAnswer};
-use super::external::{self, AliasTarget};
+use super::external::{self, AliasTarget, OutOfZone};
 use super::handicap::handicap;
 use super::identity::ShownCookie;
 use super::metrics::Event;
@@ -326,44 +326,46 @@ fn answer_by_alias<'a>(
     reply(response, code, context.is_authoritative())
 }
 
-/// Answers for a name that is in none of our zones: upstreams are asked, or it is refused.
-///
-/// One of a single label is what is left of a search path: a name of the first domain, or none. Refused, it would send the
-/// client to the next server, or have it wait for one that does better; so as for all such names we speak for the root.
+/// Answers for a name that is in none of our zones: by what upstreams have said, or it is refused.
 #[inline]
 fn out_of_zone(mut context: LookupContext<'_>, response: Response<'_>) -> Verdict {
-    if context.resolver.is_some()
-        && !(context.name.is_single_label() && external::is_of_search_path(&mut context, &response))
-    {
+    if context.name.is_single_label() {
+        return match external::decide_query(&mut context, &response) {
+            OutOfZone::SearchPath => search_path(context, response),
+            OutOfZone::Special(special) => external::answer_special(special, &context, response),
+            OutOfZone::Upstream(_) | OutOfZone::Refused => external::answer(context, response),
+        };
+    }
+    if context.resolver.is_some() {
         return external::answer(context, response);
     }
     not_forwarded(context, response)
 }
 
 #[cold]
-fn not_forwarded(mut context: LookupContext<'_>, mut response: Response<'_>) -> Verdict {
-    let peers = context.peers.take();
-    if !context.name.is_single_label() {
-        // A reverse name is of the node that has its address.
-        return match peers.filter(|_| context.name.is_reverse()).map(|it| it.find(context.name.as_wire())) {
-            Some(PeerResult::Entry(entry)) => found(context, entry, response),
-            Some(PeerResult::Unknown) => Verdict::Defer(Deferred::Peers(context.name.clone())),
-            Some(PeerResult::Nobody { .. }) | None => {
-                errors::write(ErrorAnswer::NotAuthoritative, response, context.turn)
-            }
-        };
+fn not_forwarded(mut context: LookupContext<'_>, response: Response<'_>) -> Verdict {
+    // A reverse name is of the node that has its address.
+    let peers = context.peers.take().filter(|_| context.name.is_reverse());
+    match peers.map(|peers| peers.find(context.name.as_wire())) {
+        Some(PeerResult::Entry(entry)) => found(context, entry, response),
+        Some(PeerResult::Unknown) => Verdict::Defer(Deferred::Peers(context.name.clone())),
+        Some(PeerResult::Nobody { .. }) | None => {
+            errors::write(ErrorAnswer::NotAuthoritative, response, context.turn)
+        }
     }
-    if context.resolver.is_some()
-        && let Some(reserved) = external::localhost(&context)
-    {
-        return external::answer_reserved(reserved, &context, response);
-    }
+}
+
+/// Answers for a name of a single label that is what is left of a search path: it is a name of the first domain, or there is none.
+/// Refused, it would send the client to the next server, or have it wait for one that does better; so as for all such names we
+/// speak for the root.
+#[cold]
+fn search_path(mut context: LookupContext<'_>, mut response: Response<'_>) -> Verdict {
     let table = context.turn.table;
     let qualified = table.qualify(context.name);
     if let Some(entry) = qualified.as_ref().and_then(|qualified| table.lookup(qualified)) {
         return found(context, entry, response);
     }
-    if let (Some(peers), Some(qualified)) = (peers, qualified) {
+    if let (Some(peers), Some(qualified)) = (context.peers.take(), qualified) {
         match peers.find(qualified.as_wire()) {
             PeerResult::Entry(entry) => return found(context, entry, response),
             PeerResult::Nobody { .. } => {}

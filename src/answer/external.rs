@@ -18,7 +18,7 @@ use crate::wire::record::{CLASS_IN, FIXED_LEN, rtype};
 use crate::wire::response::{POINTER_REACH, Response};
 
 /// Seconds for which others may keep what is special: a private address may get a name at any time.
-const RESERVED_TTL_S: u32 = 60;
+const SPECIAL_TTL_S: u32 = 60;
 
 /// The question that `query` asks of `name`.
 fn question<'a>(name: &'a QueryName, query: &Query, response: &Response<'_>) -> Question<'a> {
@@ -31,17 +31,49 @@ fn question<'a>(name: &'a QueryName, query: &Query, response: &Response<'_>) -> 
     }
 }
 
-/// Whether a question for a name of one label is what is left of a search path: those are for addresses and the like, of programs
-/// that do not validate. A domain with upstreams of its own is about itself.
-#[cold]
-pub(crate) fn is_of_search_path(context: &mut LookupContext<'_>, response: &Response<'_>) -> bool {
-    let LookupContext { turn, query, name, resolver: Some(resolver), .. } = context else { return true };
-    is_search(turn.table, resolver, &question(name, query, response), name)
+/// What is done about a name out of our zones, in the order of [`decide`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OutOfZone {
+    /// It is special (RFC 6761) or locally served (RFC 6303).
+    Special(Reserved),
+    /// It is what is left of a search path: a name of the first domain, or none.
+    SearchPath,
+    /// The upstreams of this group are asked.
+    Upstream(u16),
+    /// Nobody is asked.
+    Refused,
 }
 
-fn is_search(table: &Table, resolver: &mut Resolver, asked: &Question<'_>, name: &QueryName) -> bool {
+/// Decides what is done about a name out of our zones: the one order for answers and for `explain`. The `route` is where the resolver
+/// would ask, if there is one.
+#[must_use]
+pub fn decide(table: &Table, name: &QueryName, question: &Question<'_>, route: Option<Route>) -> OutOfZone {
+    let special = || local_answer(question.name, question.qtype);
+    let is_own_domain = matches!(route, Some(Route::Forward(_)));
+    if name.is_single_label() && !is_own_domain && (route.is_none() || is_search(table, name, question)) {
+        // Of what is special, only this machine itself has addresses.
+        let localhost = special().filter(|it| route.is_some() && !matches!(it, Reserved::NxDomain { .. }));
+        return localhost.map_or(OutOfZone::SearchPath, OutOfZone::Special);
+    }
+    if !is_own_domain
+        && route.is_some()
+        && let Some(special) = special()
+    {
+        return OutOfZone::Special(special);
+    }
+    match route {
+        Some(Route::Forward(group) | Route::Default(group)) if may_be_asked(question.qtype) => {
+            OutOfZone::Upstream(group)
+        }
+        _ => OutOfZone::Refused,
+    }
+}
+
+/// Whether a question for a name of one label is what is left of a search path: those are for addresses and the like, of programs
+/// that do not validate.
+fn is_search(table: &Table, name: &QueryName, question: &Question<'_>) -> bool {
     let may_be_search = matches!(
-        asked.qtype,
+        question.qtype,
         rtype::A
             | rtype::AAAA
             | rtype::HTTPS
@@ -52,11 +84,23 @@ fn is_search(table: &Table, resolver: &mut Resolver, asked: &Question<'_>, name:
             | rtype::PTR
             | rtype::ANY
     );
-    if !may_be_search || matches!(resolver.route(asked.name), Route::Forward(_)) {
-        return false;
-    }
-    let is_validated = asked.dnssec_ok || asked.checking_disabled;
-    !is_validated || table.qualify(name).is_some_and(|qualified| table.lookup(&qualified).is_some())
+    let is_validated = question.dnssec_ok || question.checking_disabled;
+    may_be_search
+        && (!is_validated || table.qualify(name).is_some_and(|qualified| table.lookup(&qualified).is_some()))
+}
+
+/// Whether upstreams can be asked for that type: not for types that are part of the protocol (RFC 6895 §3.1), but for all types at once.
+fn may_be_asked(qtype: u16) -> bool {
+    let is_meta = qtype == 0 || qtype == rtype::OPT || (128..256).contains(&qtype) && qtype != rtype::ANY;
+    !is_meta
+}
+
+/// What is done about the question's name.
+#[cold]
+pub(crate) fn decide_query(context: &mut LookupContext<'_>, response: &Response<'_>) -> OutOfZone {
+    let asked = question(context.name, context.query, response);
+    let route = context.resolver.as_deref_mut().map(|resolver| resolver.route(asked.name));
+    decide(context.turn.table, context.name, &asked, route)
 }
 
 /// Answers for a name out of our zones, or says what has to be asked for.
@@ -103,19 +147,10 @@ fn reply_with(
 fn ask(resolver: &mut Resolver, context: &LookupContext<'_>, response: Response<'_>) -> Verdict {
     let LookupContext { turn, query, name, .. } = context;
     let asked = question(name, query, &response);
-    let route = resolver.route(asked.name);
-    if !matches!(route, Route::Forward(_))
-        && let Some(reserved) = local_answer(asked.name, asked.qtype)
-    {
-        return answer_reserved(reserved, context, response);
-    }
-    let group = match route {
-        // Without RD only what is known is told (RFC 1035 §4.1.1).
-        Route::Forward(group) | Route::Default(group)
-            if may_be_asked(query) && response.recursion_desired() =>
-        {
-            group
-        }
+    let group = match decide(turn.table, name, &asked, Some(resolver.route(asked.name))) {
+        OutOfZone::Special(special) => return answer_special(special, context, response),
+        // Without RD only what is known is told (RFC 1035 §4.1.1), and not of all classes at once.
+        OutOfZone::Upstream(group) if query.qclass == CLASS_IN && response.recursion_desired() => group,
         _ => return errors::write(ErrorAnswer::NotAuthoritative, response, turn),
     };
     let mut upstream_query = UpstreamQuery::new(name, &asked, group);
@@ -130,41 +165,25 @@ fn ask(resolver: &mut Resolver, context: &LookupContext<'_>, response: Response<
     Verdict::Defer(Deferred::Upstream(upstream_query))
 }
 
-/// What the question's name is if it is that of this machine itself.
-#[cold]
-pub(crate) fn localhost(context: &LookupContext<'_>) -> Option<Reserved> {
-    local_answer(context.name.as_wire(), context.query.qtype)
-        .filter(|it| !matches!(it, Reserved::NxDomain { .. }))
-}
-
 /// Answers for a name that is special (RFC 6761) or locally served (RFC 6303).
 #[cold]
-pub(crate) fn answer_reserved(
-    reserved: Reserved,
+pub(crate) fn answer_special(
+    special: Reserved,
     context: &LookupContext<'_>,
     mut response: Response<'_>,
 ) -> Verdict {
-    context.count(match reserved {
+    context.count(match special {
         Reserved::NxDomain { .. } => Event::NxDomain,
         Reserved::NoData { .. } => Event::NoData,
         _ => Event::Positive,
     });
-    let record = reserved.record(context.query.qtype, RESERVED_TTL_S);
-    if reserved.is_negative() {
+    let record = special.record(context.query.qtype, SPECIAL_TTL_S);
+    if special.is_negative() {
         response.authority(&record);
     } else if record.len() <= response.room() {
         response.answer_with(1, record.len(), |out| out.copy_from_slice(&record));
     }
-    reply(response, reserved.rcode(), true)
-}
-
-/// Whether upstreams can be asked that: not in all classes at once, nor for types that are part of the protocol
-/// (RFC 6895 §3.1), but for all types at once.
-fn may_be_asked(query: &Query) -> bool {
-    let is_meta = query.qtype == 0
-        || query.qtype == rtype::OPT
-        || (128..256).contains(&query.qtype) && query.qtype != rtype::ANY;
-    query.qclass == CLASS_IN && !is_meta
+    reply(response, special.rcode(), true)
 }
 
 /// Copies the records of `answer` into `response` and has `mend` make them what they are now. Returns whether all of them have fit;
@@ -224,14 +243,11 @@ pub(crate) fn alias_target<'a>(
             if !matches!(resolver.seek(&asked), Sought::Unknown) {
                 return AliasTarget::Known;
             }
-            let (Route::Forward(group) | Route::Default(group)) = resolver.route(asked.name) else {
+            let route = Some(resolver.route(asked.name));
+            let OutOfZone::Upstream(group) = decide(table, target, &asked, route) else {
                 return AliasTarget::Internal;
             };
-            if local_answer(asked.name, asked.qtype).is_some()
-                || target.is_single_label() && is_search(table, resolver, &asked, target)
-                || !may_be_asked(query)
-                || !response.recursion_desired()
-            {
+            if query.qclass != CLASS_IN || !response.recursion_desired() {
                 return AliasTarget::Internal;
             }
             let mut upstream_query = UpstreamQuery::new(target, &asked, group);

@@ -6,12 +6,14 @@ use std::collections::{BTreeMap, HashSet};
 use std::time::Instant;
 
 use super::views::Views;
+use crate::answer::external::{self, OutOfZone};
 use crate::api::external::Outside;
 use crate::api::rdata_text;
 use crate::api::request::{Explained, Explanation};
 use crate::policy::select::{Health, RAMP_STEPS, Verdict, select};
 use crate::policy::{Order, Policy};
-use crate::resolver::reserved::{Reserved, local_answer, reason};
+use crate::resolver::question::Question;
+use crate::resolver::reserved::reason;
 use crate::store::{NodeId, Record, Store, Target};
 use crate::wire::name::{Name, QueryName};
 use crate::wire::record::{FIXED_LEN, rtype};
@@ -111,8 +113,7 @@ impl Views {
         Explanation { name: name.to_string(), outside, ..Explanation::default() }
     }
 
-    /// What the workers do about a name, in lower case, that is in none of the domains, in their order
-    /// (`answer::answerer`, `answer::external`).
+    /// What the workers do about a name, in lower case, that is in none of the domains.
     fn outside(&self, name: &Name) -> Outside {
         let by = |by: &str| Outside { by: by.into(), ..Outside::default() };
         let wire = name.as_wire();
@@ -121,25 +122,25 @@ impl Views {
         if queried.fold_wire(wire, table.seed()).is_ok() && table.lookup(&queried).is_some() {
             return by("memory");
         }
-        let is_forwarding = self.settings.load().resolver.is_some();
-        let reserved = || Outside { document: reason(wire).map(Into::into), ..by("reserved") };
-        if queried.is_single_label() {
-            let is_localhost =
-                !matches!(local_answer(wire, rtype::A), None | Some(Reserved::NxDomain { .. }));
-            return if is_forwarding && is_localhost { reserved() } else { by("single_label") };
-        }
+        let (name, name_hash) = (queried.as_wire(), queried.hash());
+        let question =
+            Question { name, name_hash, qtype: rtype::A, dnssec_ok: false, checking_disabled: false };
         let routes = self.routes.load();
-        let (general, forwards) = (routes.upstreams.general(), routes.upstreams.forwards());
-        let forward = routes.upstreams.forward_of(wire).and_then(|number| forwards.get(number));
-        let upstreams = forward.map_or(general, |forward| &forward.upstreams);
-        match forward {
-            None if is_forwarding && reason(wire).is_some() => reserved(),
-            _ if upstreams.is_empty() => by("refused"),
-            _ => Outside {
-                upstreams: upstreams.iter().map(ToString::to_string).collect(),
-                domain: forward.map(|forward| forward.domain.to_string()),
-                ..by("forwarded")
-            },
+        let route = self.settings.load().resolver.is_some().then(|| routes.route(wire));
+        match external::decide(&table, &queried, &question, route) {
+            OutOfZone::Special(_) => Outside { document: reason(wire).map(Into::into), ..by("reserved") },
+            OutOfZone::SearchPath => by("single_label"),
+            OutOfZone::Refused => by("refused"),
+            OutOfZone::Upstream(_) => {
+                let forwards = routes.upstreams.forwards();
+                let forward = routes.upstreams.forward_of(wire).and_then(|number| forwards.get(number));
+                let upstreams = forward.map_or(routes.upstreams.general(), |forward| &forward.upstreams);
+                Outside {
+                    upstreams: upstreams.iter().map(ToString::to_string).collect(),
+                    domain: forward.map(|forward| forward.domain.to_string()),
+                    ..by("forwarded")
+                }
+            }
         }
     }
 }
