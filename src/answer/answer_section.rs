@@ -21,7 +21,7 @@ const SRV_TARGET_AT: usize = 6;
 
 /// Copies the records that fit, whole ones only; returns whether that was all of them. Names in their data end with a
 /// pointer to `suffix` where they can.
-#[inline]
+#[inline(always)]
 pub(crate) fn write_rrset(
     set: RecordSet<'_>,
     context: &mut LookupContext<'_>,
@@ -36,7 +36,7 @@ pub(crate) fn write_rrset(
 }
 
 /// Copies records of one length: any of them may go, in any order.
-#[inline]
+#[inline(always)]
 fn copy_addresses<const LEN: usize>(
     set: RecordSet<'_>,
     context: &mut LookupContext<'_>,
@@ -49,7 +49,7 @@ fn copy_addresses<const LEN: usize>(
     let count = records.len().min(response.room() / LEN);
     #[allow(clippy::cast_possible_truncation)] // at most `set.count`
     response.answer_with(count as u16, count * LEN, |out| {
-        arrange::shuffle(&mut context.chance.rng, records.iter(), out.as_chunks_mut().0);
+        arrange::shuffle(&mut context.state.chance.rng, records.iter(), out.as_chunks_mut().0);
     });
     count == records.len()
 }
@@ -68,11 +68,12 @@ fn copy_steered<const LEN: usize>(
         Some(subnet) => Client::new(subnet.address, subnet.source_prefix_len.into()),
         None => Client::new(context.origin.client, u32::MAX),
     };
-    let arrangement = Arrangement::new(steering, records, context.name.hash(), client, context.chance);
+    let arrangement =
+        Arrangement::new(steering, records, context.name.hash(), client, &mut context.state.chance);
     let count = arrangement.wanted().min(response.room() / LEN);
     #[allow(clippy::cast_possible_truncation)] // at most as many as a set can have
     response.answer_with(count as u16, count * LEN, |out| {
-        arrangement.write(&mut context.chance.rng, out.as_chunks_mut().0);
+        arrangement.write(&mut context.state.chance.rng, out.as_chunks_mut().0);
     });
     count == arrangement.wanted()
 }
@@ -107,7 +108,7 @@ pub(crate) fn follow_cname<'a>(
     mut alias: RecordSet<'a>,
     response: &mut Response<'_>,
 ) -> (u8, Option<usize>) {
-    let (table, complete, qtype) = (context.turn.table, context.is_complete, context.query.qtype);
+    let (table, complete, qtype) = (context.turn.table, context.state.is_complete, context.query.qtype);
     context.count(Event::Alias);
     let (apex, zone) = table.zone_of_found(context.name);
     let suffix = Suffix { name: zone.lower_case_wire(), at: header::LEN + apex };

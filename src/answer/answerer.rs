@@ -13,7 +13,8 @@ use super::handicap::handicap;
 use super::identity::ShownCookie;
 use super::metrics::Event;
 use super::rate_limit::{Allowance, RateLimiter};
-use super::types::{Deferred, LookupContext, Message, Origin, Service, Turn, Verdict, reply};
+use super::service::Service;
+use super::types::{Deferred, LookupContext, LookupState, Message, Origin, Turn, Verdict, reply};
 use crate::policy::arrange::Chance;
 use crate::query_time::{PeerLookup, PeerResult};
 use crate::resolver::Resolver;
@@ -34,11 +35,9 @@ pub struct Answerer {
     limiter: RateLimiter,
     /// Names of questions that were read together before they are answered, and behind them one of a question that was not.
     names: Box<[QueryName]>,
-    chance: Chance,
+    state: LookupState,
     /// What other nodes have said of names that are not in the table; nothing in the `gossip` design.
     peers: Option<PeerLookup>,
-    /// What is known of names out of our zones, if they are looked for.
-    resolver: Option<Resolver>,
 }
 
 /// What a table has of names that were looked up together.
@@ -59,15 +58,15 @@ impl Answerer {
             secrets,
             limiter,
             names: (0..=NOT_PREFETCHED).map(|_| QueryName::default()).collect(),
-            chance: Chance::new(rng),
+            state: LookupState { chance: Chance::new(rng), resolver: None, is_complete: true },
             peers: None,
-            resolver: None,
         }
     }
 
     /// Has names that are not in the table looked for in what other nodes say.
     pub fn set_peers(&mut self, peers: PeerLookup) {
         self.peers = Some(peers);
+        self.state.is_complete = false;
     }
 
     /// What other nodes have said of names that are not in the table.
@@ -77,12 +76,12 @@ impl Answerer {
 
     /// Has names out of our zones looked for by `resolver`.
     pub fn set_resolver(&mut self, resolver: Resolver) {
-        self.resolver = Some(resolver);
+        self.state.resolver = Some(resolver);
     }
 
     /// What is known of names out of our zones.
     pub fn resolver(&mut self) -> Option<&mut Resolver> {
-        self.resolver.as_mut()
+        self.state.resolver.as_mut()
     }
 
     /// Reads the name in the first `len` bytes of `buffer`, the `i`-th of some, below [`MAX_TOGETHER`], which will be
@@ -125,7 +124,7 @@ impl Answerer {
     ///
     /// # Panics
     /// The same; or if `i` is not below [`MAX_TOGETHER`].
-    #[inline]
+    #[inline(always)]
     pub fn answer_prefetched(
         &mut self,
         (i, found): (usize, &BatchLookup<'_>),
@@ -145,8 +144,7 @@ impl Answerer {
         message: Message<'_>,
         origin: Origin,
     ) -> Verdict {
-        let Self { service, secrets, limiter, names, chance, peers, resolver } = self;
-        let (peers, resolver) = (peers.as_mut(), resolver.as_mut());
+        let Self { service, secrets, limiter, names, state, peers } = self;
         let name = &mut names[prefetched.map_or(NOT_PREFETCHED, |(at, _)| at)];
         let known = prefetched.map(|(_, entry)| entry).filter(|_| name.len() > 0);
         let (client, table) = (origin.client, turn.table);
@@ -182,7 +180,7 @@ impl Answerer {
             return errors::over_limit(allowance, response, turn);
         }
         let mut response = Response::new(buffer, &query, origin.transport, service.udp_len, options);
-        if resolver.is_some() {
+        if state.resolver.is_some() {
             response.offer_recursion();
         }
         match Kind::of(&query, service, client) {
@@ -191,10 +189,9 @@ impl Answerer {
             Kind::CookieAlone => return errors::cookie_alone(shown, response, turn),
             Kind::Error(error) => return errors::write(error, response, turn),
         }
-        let (query, origin, is_complete) = (&query, &origin, peers.is_none());
-        let mut context = LookupContext { turn, query, origin, name, chance, is_complete, resolver, peers };
+        let mut context = LookupContext { turn, query: &query, origin: &origin, name, state };
         let Some(entry) = known.unwrap_or_else(|| table.lookup(context.name)) else {
-            return missing(context, response);
+            return missing(context, peers, response);
         };
         // The usual way is the shortest: to hand all of this to another function costs more than the copying of addresses.
         if matches!(query.qtype, rtype::A | rtype::AAAA)
@@ -240,12 +237,16 @@ impl Kind {
 
 /// Answers for a name that is not in the table: it does not exist, is known by other nodes, or is out of our zones.
 #[inline]
-fn missing(mut context: LookupContext<'_>, mut response: Response<'_>) -> Verdict {
+fn missing(
+    context: LookupContext<'_>,
+    peers: &mut Option<PeerLookup>,
+    mut response: Response<'_>,
+) -> Verdict {
     let Some((apex, zone)) = context.turn.table.zone_of(context.name) else {
-        return out_of_zone(context, response);
+        return out_of_zone(context, peers, response);
     };
     let mut soa = zone.soa_record(header::LEN + apex);
-    if let Some(peers) = context.peers.take() {
+    if let Some(peers) = peers {
         match peers.find(context.name.as_wire()) {
             PeerResult::Entry(entry) => return found(context, entry, response),
             PeerResult::Unknown => return Verdict::Defer(Deferred::Peers(context.name.clone())),
@@ -328,24 +329,34 @@ fn answer_by_alias<'a>(
 
 /// Answers for a name that is in none of our zones: by what upstreams have said, or it is refused.
 #[inline]
-fn out_of_zone(mut context: LookupContext<'_>, response: Response<'_>) -> Verdict {
+fn out_of_zone(
+    mut context: LookupContext<'_>,
+    peers: &mut Option<PeerLookup>,
+    response: Response<'_>,
+) -> Verdict {
     if context.name.is_single_label() {
         return match external::decide_query(&mut context, &response) {
-            OutOfZone::SearchPath => search_path(context, response),
-            OutOfZone::Special(special) => external::answer_special(special, &context, response),
+            OutOfZone::SearchPath => search_path(context, peers, response),
+            OutOfZone::Special(special) => {
+                external::answer_special(special, (context.turn, context.query), response)
+            }
             OutOfZone::Upstream(_) | OutOfZone::Refused => external::answer(context, response),
         };
     }
-    if context.resolver.is_some() {
+    if context.state.resolver.is_some() {
         return external::answer(context, response);
     }
-    not_forwarded(context, response)
+    not_forwarded(context, peers, response)
 }
 
 #[cold]
-fn not_forwarded(mut context: LookupContext<'_>, response: Response<'_>) -> Verdict {
+fn not_forwarded(
+    context: LookupContext<'_>,
+    peers: &mut Option<PeerLookup>,
+    response: Response<'_>,
+) -> Verdict {
     // A reverse name is of the node that has its address.
-    let peers = context.peers.take().filter(|_| context.name.is_reverse());
+    let peers = peers.as_mut().filter(|_| context.name.is_reverse());
     match peers.map(|peers| peers.find(context.name.as_wire())) {
         Some(PeerResult::Entry(entry)) => found(context, entry, response),
         Some(PeerResult::Unknown) => Verdict::Defer(Deferred::Peers(context.name.clone())),
@@ -359,13 +370,17 @@ fn not_forwarded(mut context: LookupContext<'_>, response: Response<'_>) -> Verd
 /// Refused, it would send the client to the next server, or have it wait for one that does better; so as for all such names we
 /// speak for the root.
 #[cold]
-fn search_path(mut context: LookupContext<'_>, mut response: Response<'_>) -> Verdict {
+fn search_path(
+    context: LookupContext<'_>,
+    peers: &mut Option<PeerLookup>,
+    mut response: Response<'_>,
+) -> Verdict {
     let table = context.turn.table;
     let qualified = table.qualify(context.name);
     if let Some(entry) = qualified.as_ref().and_then(|qualified| table.lookup(qualified)) {
         return found(context, entry, response);
     }
-    if let (Some(peers), Some(qualified)) = (context.peers.take(), qualified) {
+    if let (Some(peers), Some(qualified)) = (peers, qualified) {
         match peers.find(qualified.as_wire()) {
             PeerResult::Entry(entry) => return found(context, entry, response),
             PeerResult::Nobody { .. } => {}

@@ -7,7 +7,8 @@
 use super::identity::ShownCookie;
 use super::metrics::Event;
 use super::rate_limit::{Allowance, RateLimiter};
-use super::types::{Deferred, Message, Origin, Service, Turn, Verdict, reply};
+use super::service::Service;
+use super::types::{Deferred, Message, Origin, Turn, Verdict, reply};
 use crate::resolver::in_flight::Failure;
 use crate::wire::edns::ExtendedError;
 use crate::wire::header::{self, rcode};

@@ -4,7 +4,7 @@
 
 use super::errors::{self, ErrorAnswer};
 use super::metrics::Event;
-use super::types::{Deferred, LookupContext, MAX_ALIASES, UpstreamQuery, Verdict, reply};
+use super::types::{Deferred, LookupContext, MAX_ALIASES, Origin, Turn, UpstreamQuery, Verdict, reply};
 use crate::resolver::question::{Answer, Question, age};
 use crate::resolver::reserved::{Reserved, local_answer};
 use crate::resolver::routes::Route;
@@ -99,7 +99,7 @@ fn may_be_asked(qtype: u16) -> bool {
 #[cold]
 pub(crate) fn decide_query(context: &mut LookupContext<'_>, response: &Response<'_>) -> OutOfZone {
     let asked = question(context.name, context.query, response);
-    let route = context.resolver.as_deref_mut().map(|resolver| resolver.route(asked.name));
+    let route = context.state.resolver.as_mut().map(|resolver| resolver.route(asked.name));
     decide(context.turn.table, context.name, &asked, route)
 }
 
@@ -107,18 +107,21 @@ pub(crate) fn decide_query(context: &mut LookupContext<'_>, response: &Response<
 ///
 /// Apart from the way for our own names, which stays as short as it is.
 #[inline(never)]
-pub(crate) fn answer(mut context: LookupContext<'_>, response: Response<'_>) -> Verdict {
-    let Some(resolver) = context.resolver.take() else {
-        return errors::write(ErrorAnswer::NotAuthoritative, response, context.turn);
+pub(crate) fn answer(context: LookupContext<'_>, response: Response<'_>) -> Verdict {
+    let LookupContext { turn, query, origin, name, state } = context;
+    let Some(resolver) = &mut state.resolver else {
+        return errors::write(ErrorAnswer::NotAuthoritative, response, turn);
     };
-    let asked = question(context.name, context.query, &response);
+    let asked = question(name, query, &response);
     match resolver.seek(&asked) {
-        Sought::Answer { answer, age_s, stale } => reply_with(&answer, (age_s, stale), &context, response),
+        Sought::Answer { answer, age_s, stale } => {
+            reply_with(&answer, (age_s, stale), (turn, origin), response)
+        }
         Sought::Failed(failure) => match resolver.seek_unsigned(&asked) {
-            Some((answer, age_s, stale)) => reply_with(&answer, (age_s, stale), &context, response),
-            None => errors::write(ErrorAnswer::Failed(failure), response, context.turn),
+            Some((answer, age_s, stale)) => reply_with(&answer, (age_s, stale), (turn, origin), response),
+            None => errors::write(ErrorAnswer::Failed(failure), response, turn),
         },
-        Sought::Unknown => ask(resolver, &context, response),
+        Sought::Unknown => ask(resolver, (turn, query), name, response),
     }
 }
 
@@ -127,28 +130,32 @@ pub(crate) fn answer(mut context: LookupContext<'_>, response: Response<'_>) -> 
 fn reply_with(
     answer: &Answer<'_>,
     (age_s, stale): (u32, bool),
-    context: &LookupContext<'_>,
+    (turn, origin): (&Turn<'_>, &Origin),
     mut response: Response<'_>,
 ) -> Verdict {
-    context.count(match stale {
+    turn.counters.count(match stale {
         true => Event::Stale,
         // What is found only now is no hit.
-        false if context.origin.deferred => Event::Fetched,
+        false if origin.deferred => Event::Fetched,
         false => Event::Cached,
     });
     if !copy(answer, &mut response, |records| age(records, answer.ttls_at, age_s, stale)) {
-        context.count(Event::TruncatedAnswer);
+        turn.counters.count(Event::TruncatedAnswer);
     }
     finish(answer, stale, response)
 }
 
 /// What is to be done for a question of which nothing is known.
 #[cold]
-fn ask(resolver: &mut Resolver, context: &LookupContext<'_>, response: Response<'_>) -> Verdict {
-    let LookupContext { turn, query, name, .. } = context;
+fn ask(
+    resolver: &mut Resolver,
+    (turn, query): (&Turn<'_>, &Query),
+    name: &QueryName,
+    response: Response<'_>,
+) -> Verdict {
     let asked = question(name, query, &response);
     let group = match decide(turn.table, name, &asked, Some(resolver.route(asked.name))) {
-        OutOfZone::Special(special) => return answer_special(special, context, response),
+        OutOfZone::Special(special) => return answer_special(special, (turn, query), response),
         // Without RD only what is known is told (RFC 1035 §4.1.1), and not of all classes at once.
         OutOfZone::Upstream(group) if query.qclass == CLASS_IN && response.recursion_desired() => group,
         _ => return errors::write(ErrorAnswer::NotAuthoritative, response, turn),
@@ -169,15 +176,15 @@ fn ask(resolver: &mut Resolver, context: &LookupContext<'_>, response: Response<
 #[cold]
 pub(crate) fn answer_special(
     special: Reserved,
-    context: &LookupContext<'_>,
+    (turn, query): (&Turn<'_>, &Query),
     mut response: Response<'_>,
 ) -> Verdict {
-    context.count(match special {
+    turn.counters.count(match special {
         Reserved::NxDomain { .. } => Event::NxDomain,
         Reserved::NoData { .. } => Event::NoData,
         _ => Event::Positive,
     });
-    let record = special.record(context.query.qtype, SPECIAL_TTL_S);
+    let record = special.record(query.qtype, SPECIAL_TTL_S);
     if special.is_negative() {
         response.authority(&record);
     } else if record.len() <= response.room() {
@@ -231,7 +238,7 @@ pub(crate) fn alias_target<'a>(
     response: &Response<'_>,
     target: &mut QueryName,
 ) -> AliasTarget {
-    let Some(resolver) = context.resolver.as_deref_mut() else { return AliasTarget::Internal };
+    let Some(resolver) = context.state.resolver.as_mut() else { return AliasTarget::Internal };
     let (table, query) = (context.turn.table, context.query);
     for _ in 0..MAX_ALIASES {
         let wire = alias.records.get(FIXED_LEN..).unwrap_or_default();
@@ -271,7 +278,7 @@ pub(crate) fn append(
     (target, target_at): (&QueryName, usize),
     response: &mut Response<'_>,
 ) -> u8 {
-    let Some(resolver) = context.resolver.as_deref_mut() else { return rcode::NOERROR };
+    let Some(resolver) = context.state.resolver.as_mut() else { return rcode::NOERROR };
     let asked = question(target, context.query, response);
     let (answer, age_s, stale) = match resolver.seek(&asked) {
         Sought::Answer { answer, age_s, stale } => (answer, age_s, stale),

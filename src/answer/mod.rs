@@ -15,4 +15,5 @@ mod handicap;
 pub mod identity;
 pub mod metrics;
 pub mod rate_limit;
+pub mod service;
 pub mod types;

@@ -6,11 +6,8 @@ use std::net::IpAddr;
 
 use smallvec::SmallVec;
 
-use super::access::Access;
-use super::identity::Identity;
 use super::metrics::{Counters, Event};
 use crate::policy::arrange::Chance;
-use crate::query_time::PeerLookup;
 use crate::resolver::Resolver;
 use crate::resolver::question::Question;
 use crate::table::Table;
@@ -121,22 +118,6 @@ pub struct Origin {
     pub deferred: bool,
 }
 
-/// What all workers of a server have in common.
-pub struct Service {
-    /// Who may ask.
-    pub access: Access,
-    /// Who may say for whom it asks (RFC 7871), if anybody.
-    pub forwarders: Option<Access>,
-    /// What the server says of itself.
-    pub identity: Identity,
-    /// Responses a second that a worker gives to one client network over UDP; 0 for no limit.
-    pub rate_limit: u32,
-    /// Bytes of a response over UDP at most.
-    pub udp_len: u16,
-    /// There is a zone thread for updates and for what is signed.
-    pub offloads: bool,
-}
-
 /// What an answer is looked up with.
 pub(crate) struct LookupContext<'a> {
     pub(crate) turn: &'a Turn<'a>,
@@ -144,13 +125,16 @@ pub(crate) struct LookupContext<'a> {
     pub(crate) origin: &'a Origin,
     /// The question's name.
     pub(crate) name: &'a mut QueryName,
-    pub(crate) chance: &'a mut Chance,
-    /// What is not in the table does not exist.
-    pub(crate) is_complete: bool,
+    pub(crate) state: &'a mut LookupState,
+}
+
+/// What lookups need and keep from message to message.
+pub(crate) struct LookupState {
+    pub(crate) chance: Chance,
     /// What is known of names out of our zones, if they are looked for.
-    pub(crate) resolver: Option<&'a mut Resolver>,
-    /// What other nodes have said; nothing in the `gossip` design.
-    pub(crate) peers: Option<&'a mut PeerLookup>,
+    pub(crate) resolver: Option<Resolver>,
+    /// What is not in the table does not exist: other nodes are not asked.
+    pub(crate) is_complete: bool,
 }
 
 impl LookupContext<'_> {

@@ -29,7 +29,7 @@ use crate::answer::answerer::Answerer;
 use crate::answer::identity::Identity;
 use crate::answer::metrics::Counters;
 use crate::answer::metrics::Event;
-use crate::answer::types::Service;
+use crate::answer::service::Service;
 use crate::api::request::{NODE_INSTANCE, Queued, Request};
 use crate::config::Settings;
 use crate::gossip::engine::News;

@@ -4,7 +4,6 @@
 
 use std::net::IpAddr;
 
-use super::tcp::TcpClient;
 use crate::sys::mmsg::ReturnAddress;
 use crate::wire::response::Transport;
 
@@ -25,6 +24,18 @@ pub(crate) enum Client {
         to: ReturnAddress,
     },
     Tcp(TcpClient),
+    /// That of a test, by its number.
+    #[cfg(test)]
+    Memory(usize),
+}
+
+/// The client of a connection, and which connection it is, for an answer that comes later.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct TcpClient {
+    /// Its address.
+    pub(crate) ip: IpAddr,
+    pub(super) key: usize,
+    pub(super) serial: u64,
 }
 
 impl Client {
@@ -33,6 +44,8 @@ impl Client {
         match self {
             Self::Udp { ip, .. } => *ip,
             Self::Tcp(client) => client.ip,
+            #[cfg(test)]
+            Self::Memory(_) => std::net::Ipv4Addr::LOCALHOST.into(),
         }
     }
 
@@ -41,6 +54,8 @@ impl Client {
         match self {
             Self::Udp { .. } => Transport::Udp,
             Self::Tcp(_) => Transport::Tcp,
+            #[cfg(test)]
+            Self::Memory(_) => Transport::Tcp,
         }
     }
 }

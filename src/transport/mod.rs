@@ -18,10 +18,10 @@ pub use listen::{Inherited, ListenError, Listeners, adopt, bind, steer};
 use mio::Registry;
 use mio::event::Event as Readiness;
 pub use udp::BusyPoll;
-pub(crate) use udp::{Batches, send};
+pub(crate) use udp::send;
 
 use self::client::Client;
-use self::responder::Responder;
+use self::responder::{Responder, Transport};
 use self::tcp::Tcp;
 use self::udp::Udp;
 use crate::answer::metrics::Counters;
@@ -43,7 +43,7 @@ pub(crate) fn register(listeners: Listeners, registry: &Registry) -> io::Result<
     Ok(Registered { udp, tcp: Tcp::new(tcp, registry)?, is_inherited })
 }
 
-/// All transports of one worker. Each has these methods.
+/// All transports of one worker. Each is a [`Transport`], and what is more of it than that is here alone.
 pub(crate) struct Transports {
     udp: Udp,
     tcp: Tcp,
@@ -79,20 +79,19 @@ impl Transports {
 
     /// How long the worker may sleep.
     pub(crate) fn timeout(&self) -> Option<Duration> {
-        self.tcp.timeout()
+        self.tcp.timeout().into_iter().chain(self.udp.timeout()).min()
     }
 
     /// Answers datagrams: what comes without a connection, and most of all that comes.
     #[inline]
-    pub(crate) fn look(&mut self, registry: &Registry, responder: &mut Responder<'_>, batches: Batches) {
-        self.udp.look(registry, responder, batches);
+    pub(crate) fn look(&mut self, registry: &Registry, responder: &mut Responder<'_>) {
+        self.udp.take_turn(registry, responder);
     }
 
-    /// Gives all connections their turn.
+    /// Gives all transports their turn.
     pub(crate) fn take_turn(&mut self, registry: &Registry, responder: &mut Responder<'_>) {
-        if self.tcp.is_due() {
-            self.tcp.take_turn(registry, responder);
-        }
+        self.udp.take_turn(registry, responder);
+        self.tcp.take_turn(registry, responder);
     }
 
     /// Has responses to deferred queries [delivered](Self::deliver) from now on.
@@ -108,8 +107,10 @@ impl Transports {
         counters: &Counters,
     ) {
         match client {
-            Client::Udp { socket, to, .. } => self.udp.deliver((socket, &to), answer, counters),
-            Client::Tcp(client) => self.tcp.deliver_with(client, answer),
+            Client::Udp { socket, to, .. } => self.udp.deliver((socket, to), answer, counters),
+            Client::Tcp(client) => self.tcp.deliver(client, answer, counters),
+            #[cfg(test)]
+            Client::Memory(_) => {}
         }
     }
 
@@ -117,8 +118,8 @@ impl Transports {
     /// it takes it now.
     pub(crate) fn takes(&self, client: &Client) -> Option<bool> {
         match client {
-            Client::Udp { .. } => None,
             Client::Tcp(client) => self.tcp.takes(*client),
+            _ => None,
         }
     }
 

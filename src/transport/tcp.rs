@@ -15,9 +15,9 @@ use mio::{Interest, Registry, Token};
 use slab::Slab;
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::client::Client;
+use super::client::{Client, TcpClient};
 use super::connection::{Buffers, Connection, State};
-use super::responder::Responder;
+use super::responder::{Responder, Transport};
 use crate::answer::metrics::{Counters, Event};
 use crate::answer::types::Message;
 
@@ -67,15 +67,6 @@ pub(crate) fn bind(address: SocketAddr, workers: usize) -> io::Result<Vec<StdLis
     Ok(listeners.into_iter().map(StdListener::from).collect())
 }
 
-/// The client of a connection, and which connection it is, for an answer that comes later.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct TcpClient {
-    /// Its address.
-    pub(crate) ip: IpAddr,
-    key: usize,
-    serial: u64,
-}
-
 /// A connection with what its worker knows about it.
 struct Entry {
     connection: Connection<ClientStream>,
@@ -113,6 +104,39 @@ impl Write for ClientStream {
 
     fn flush(&mut self) -> io::Result<()> {
         self.stream.flush()
+    }
+}
+
+impl Transport for Tcp {
+    type Client = TcpClient;
+
+    /// Accepts what has come, and gives each connection that has something to do its turn.
+    fn take_turn(&mut self, registry: &Registry, responder: &mut Responder<'_>) {
+        if !self.is_due() {
+            return;
+        }
+        let now = Instant::now();
+        self.accept(registry, now, responder.counters);
+        self.serve(now, responder);
+        self.sweep(now, responder.counters);
+    }
+
+    fn deliver(&mut self, client: TcpClient, answer: impl FnOnce(&mut [u8]) -> Option<usize>, _: &Counters) {
+        let entry = self.connections.get_mut(client.key).filter(|entry| entry.serial == client.serial);
+        let Some(entry) = entry else { return };
+        let message = self.buffers.message();
+        let len = answer(message);
+        entry.connection.deliver(len.map(|len| &message[..len]));
+        self.enqueue(client.key);
+    }
+
+    #[inline]
+    fn is_busy(&self) -> bool {
+        !self.queue.is_empty() || self.listeners.iter().any(|(_, ready)| *ready)
+    }
+
+    fn timeout(&self) -> Option<Duration> {
+        self.next_sweep.map(|at| at.saturating_duration_since(Instant::now()))
     }
 }
 
@@ -168,29 +192,10 @@ impl Tcp {
         }
     }
 
-    /// Whether there is something to do at once.
-    #[inline]
-    pub(crate) fn is_busy(&self) -> bool {
-        !self.queue.is_empty() || self.listeners.iter().any(|(_, ready)| *ready)
-    }
-
     /// Whether a turn would do anything: there is something to do, or there are connections to look at.
     #[inline]
-    pub(crate) fn is_due(&self) -> bool {
+    fn is_due(&self) -> bool {
         self.is_busy() || self.next_sweep.is_some()
-    }
-
-    /// How long the worker may sleep.
-    pub(crate) fn timeout(&self) -> Option<Duration> {
-        self.next_sweep.map(|at| at.saturating_duration_since(Instant::now()))
-    }
-
-    /// Accepts what has come, and gives each connection that has something to do its turn.
-    pub(crate) fn take_turn(&mut self, registry: &Registry, responder: &mut Responder<'_>) {
-        let now = Instant::now();
-        self.accept(registry, now, responder.counters);
-        self.serve(now, responder);
-        self.sweep(now, responder.counters);
     }
 
     /// Gives each connection that has something to do its turn.
@@ -210,21 +215,6 @@ impl Tcp {
             }
         }
         self.spare_queue = due;
-    }
-
-    /// Sends the answer to a query that has waited, which `answer` writes to the front of a buffer, or none. The connection
-    /// may be gone.
-    pub(crate) fn deliver_with(
-        &mut self,
-        client: TcpClient,
-        answer: impl FnOnce(&mut [u8]) -> Option<usize>,
-    ) {
-        let entry = self.connections.get_mut(client.key).filter(|entry| entry.serial == client.serial);
-        let Some(entry) = entry else { return };
-        let message = self.buffers.message();
-        let len = answer(message);
-        entry.connection.deliver(len.map(|len| &message[..len]));
-        self.enqueue(client.key);
     }
 
     /// Whether a client takes more now; `None` if it is gone.

@@ -295,7 +295,7 @@ impl<'a> Response<'a> {
     }
 
     /// Writes flags, counts and the OPT record, once; returns the message's length.
-    #[inline]
+    #[inline(always)]
     #[must_use]
     pub fn finish(&mut self, code: u8, authoritative: bool) -> usize {
         let aa = if authoritative { header::AA } else { 0 };

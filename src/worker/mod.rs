@@ -31,7 +31,7 @@ use crate::sys::mmsg::{ask_for_short_turns, set_fifo};
 use crate::sys::published::Reader;
 use crate::table::Table;
 use crate::transport::responder::Responder;
-use crate::transport::{self, Batches, BusyPoll, Listeners, Transports};
+use crate::transport::{self, BusyPoll, Listeners, Transports};
 use crate::upstream::forwarding::{self, Forwarding};
 use crate::upstream::peers::{self, PeerQueries};
 
@@ -133,8 +133,7 @@ impl Worker {
             }
             self.wait(&mut events, if self.is_busy() { Some(Duration::ZERO) } else { self.timeout() });
             self.begin_turn();
-            self.look();
-            self.take_connections_turn();
+            self.take_clients_turn();
             self.take_peers_turn();
             self.take_upstreams_turn();
             self.take_offload_turn();
@@ -158,21 +157,17 @@ impl Worker {
         }
     }
 
-    /// Answers what has come in datagrams.
+    /// Answers what has come in datagrams since the last look.
     fn look(&mut self) {
         let Self { poll, transports, deferred, tables, answerer, counters, .. } = self;
-        let is_beside = deferred.upstreams.as_ref().is_some_and(Forwarding::is_busy);
-        let batches = if is_beside { Batches::BesideOutcomes } else { Batches::All };
-        let mut responder =
-            Responder { answerer, tables, counters, clock: &mut unix_time_s, deferrer: deferred };
-        transports.look(poll.registry(), &mut responder, batches);
+        let mut responder = responder(answerer, tables, counters, deferred);
+        transports.look(poll.registry(), &mut responder);
     }
 
-    /// Answers what has come over connections.
-    fn take_connections_turn(&mut self) {
+    /// Answers what clients have sent.
+    fn take_clients_turn(&mut self) {
         let Self { poll, transports, deferred, tables, answerer, counters, .. } = self;
-        let mut responder =
-            Responder { answerer, tables, counters, clock: &mut unix_time_s, deferrer: deferred };
+        let mut responder = responder(answerer, tables, counters, deferred);
         transports.take_turn(poll.registry(), &mut responder);
     }
 
@@ -254,6 +249,17 @@ impl Worker {
             offload.take_turn(&mut self.transports, &self.counters);
         }
     }
+}
+
+/// What a worker answers with.
+fn responder<'a>(
+    answerer: &'a mut Answerer,
+    tables: &'a mut Reader<Table>,
+    counters: &'a Counters,
+    deferred: &'a mut DeferredQueries,
+) -> Responder<'a> {
+    let beside_outcomes = deferred.upstreams.as_ref().is_some_and(Forwarding::is_busy);
+    Responder { answerer, tables, counters, clock: &unix_time_s, deferrer: deferred, beside_outcomes }
 }
 
 /// Whether workers may go before all ordinary threads ([`Manner::realtime`]).

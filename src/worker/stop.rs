@@ -12,12 +12,11 @@ use mio::Events;
 
 use super::deferred::{complete, give_up};
 use super::offload::Offload;
-use super::{Worker, unix_time_s};
+use super::{Worker, responder, unix_time_s};
 use crate::answer::metrics::Event;
 use crate::answer::types::Turn;
 use crate::limits::STOP_TIMEOUT;
 use crate::query_time::in_flight::Answered;
-use crate::transport::responder::Responder;
 use crate::upstream::forwarding::Forwarding;
 use crate::upstream::peers::PeerQueries;
 
@@ -114,16 +113,14 @@ impl Worker {
     /// Answers what is in the sockets, and lets nothing more in.
     fn answer_last(&mut self, deadline: Instant) {
         let Self { poll, transports, deferred, tables, answerer, counters, .. } = self;
-        let mut responder =
-            Responder { answerer, tables, counters, clock: &mut unix_time_s, deferrer: deferred };
+        let mut responder = responder(answerer, tables, counters, deferred);
         transports.begin_stop(poll.registry(), &mut responder, deadline);
         transports.take_last_turn(&mut responder);
     }
 
     fn take_last_turn(&mut self) {
         let Self { transports, deferred, tables, answerer, counters, .. } = self;
-        let mut responder =
-            Responder { answerer, tables, counters, clock: &mut unix_time_s, deferrer: deferred };
+        let mut responder = responder(answerer, tables, counters, deferred);
         transports.take_last_turn(&mut responder);
     }
 }

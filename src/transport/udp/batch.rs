@@ -114,6 +114,7 @@ pub(crate) fn send(socket: &UdpSocket, batch: &mut Batch, counters: &Counters) {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::RefCell;
     use std::net::Ipv4Addr;
     use std::sync::Arc;
 
@@ -122,7 +123,8 @@ mod tests {
     use crate::answer::access::Access;
     use crate::answer::answerer::Answerer;
     use crate::answer::identity::Identity;
-    use crate::answer::types::{Deferred, Service};
+    use crate::answer::service::Service;
+    use crate::answer::types::Deferred;
     use crate::store::{Attributes, Key, NodeId, Store};
     use crate::sys::published::Current;
     use crate::table::{Publisher, ZoneSettings};
@@ -172,21 +174,24 @@ mod tests {
         let batch = Batch::new(addressing(&server));
         let mut socket = Watched { socket: server, batch, watch: Watch::Ready };
         let counters = Counters::default();
-        let mut serve = |clock: &mut dyn FnMut() -> u32| {
+        let mut serve = |clock: &dyn Fn() -> u32| {
             let (answerer, tables, counters) = (&mut answerer, &mut tables, &counters);
-            let deferrer = &mut Nobody;
-            socket.serve(0, &mut Responder { answerer, tables, counters, clock, deferrer })
+            let (deferrer, beside_outcomes) = (&mut Nobody, false);
+            let mut responder = Responder { answerer, tables, counters, clock, deferrer, beside_outcomes };
+            socket.serve(0, &mut responder)
         };
+        let world = RefCell::new((store, publisher));
         // The clock is read when the batch has its table: what is published then is for the next one.
-        let remove = &mut || {
+        let remove = || {
+            let (store, publisher) = &mut *world.borrow_mut();
             store.remove(|_| true);
-            publisher.publish_whole(&store, 1);
+            publisher.publish_whole(store, 1);
             7
         };
-        assert_eq!(serve(remove), Served::Partial);
+        assert_eq!(serve(&remove), Served::Partial);
         assert_eq!(counters.get(Event::Positive), QUERIES as u64);
         client.send(&query).unwrap();
-        assert_eq!(serve(&mut || 8), Served::Partial);
+        assert_eq!(serve(&|| 8), Served::Partial);
         assert_eq!((counters.get(Event::Positive), counters.get(Event::NxDomain)), (QUERIES as u64, 1));
     }
 }

@@ -15,8 +15,9 @@ use socket2::{SockRef, Socket};
 
 use self::batch::Served;
 pub(crate) use self::batch::send;
-use super::responder::Responder;
+use super::responder::{Responder, Transport};
 use crate::answer::metrics::Counters;
+use crate::limits::{BATCHES_BESIDE_OUTCOMES, BATCHES_PER_TURN};
 use crate::sys::mmsg::{self, Addressing, BATCH_LEN, Batch, ReturnAddress, buffered, refuse_more};
 
 /// Bytes of queries and of responses that the kernel is asked to hold for a socket. At about 800 bytes of kernel memory
@@ -171,6 +172,41 @@ fn register_one(registry: &Registry, i: usize, socket: &UdpSocket) -> io::Result
     registry.register(&mut SourceFd(&socket.as_raw_fd()), Token(i), Interest::READABLE)
 }
 
+impl Transport for Udp {
+    type Client = (usize, ReturnAddress);
+
+    #[inline]
+    fn take_turn(&mut self, registry: &Registry, responder: &mut Responder<'_>) {
+        self.look(registry, responder);
+    }
+
+    fn deliver(
+        &mut self,
+        (socket, to): Self::Client,
+        answer: impl FnOnce(&mut [u8]) -> Option<usize>,
+        counters: &Counters,
+    ) {
+        let Some(Watched { socket, batch, .. }) = self.sockets.get_mut(socket) else { return };
+        let Some(buffer) = batch.compose() else { return };
+        if let Some(len) = answer(buffer) {
+            batch.stage_to(len, &to);
+        }
+        if batch.staged() == BATCH_LEN {
+            send(socket, batch, counters);
+            batch.clear();
+        }
+    }
+
+    #[inline]
+    fn is_busy(&self) -> bool {
+        self.sockets.iter().any(|socket| socket.watch != Watch::Waiting)
+    }
+
+    fn timeout(&self) -> Option<Duration> {
+        None
+    }
+}
+
 impl Udp {
     /// Of these sockets, which are [registered](register).
     pub(crate) fn new(sockets: Vec<UdpSocket>, busy_poll: BusyPoll, registry: &Registry) -> Self {
@@ -196,12 +232,6 @@ impl Udp {
         true
     }
 
-    /// Whether there may be something that the poll will not report.
-    #[inline]
-    pub(crate) fn is_busy(&self) -> bool {
-        self.sockets.iter().any(|socket| socket.watch != Watch::Waiting)
-    }
-
     /// Whether to look for queries again before the poll is asked. It is only glanced at, once in so many looks that found
     /// nothing.
     #[inline]
@@ -209,12 +239,12 @@ impl Udp {
         !self.idle_looks.is_multiple_of(LOOKS_PER_GLANCE)
     }
 
-    /// Serves the sockets that may have something, at most so many `batches` of each. When none of those that it looks at by itself
+    /// Serves the sockets that may have something. When none of those that it looks at by itself
     /// has had anything for long enough, it has the poll watch all of them: the time is one for all sockets, not one for each.
-    pub(crate) fn look(&mut self, registry: &Registry, responder: &mut Responder<'_>, batches: Batches) {
+    fn look(&mut self, registry: &Registry, responder: &mut Responder<'_>) {
         let (mut found, mut in_vain) = (false, false);
         for i in 0..self.sockets.len() {
-            let look = self.take_turn(i, registry, responder, batches);
+            let look = self.serve_socket(i, registry, responder);
             found |= look == Look::Served;
             in_vain |= look == Look::InVain;
         }
@@ -242,19 +272,13 @@ impl Udp {
     }
 
     /// Serves one socket until it is empty, or the others are due.
-    fn take_turn(
-        &mut self,
-        i: usize,
-        registry: &Registry,
-        responder: &mut Responder<'_>,
-        batches: Batches,
-    ) -> Look {
+    fn serve_socket(&mut self, i: usize, registry: &Registry, responder: &mut Responder<'_>) -> Look {
         let watch = self.sockets[i].watch;
         if watch == Watch::Waiting {
             return Look::None;
         }
         let mut look = Look::None;
-        for _ in 0..batches.count() {
+        for _ in 0..batches(responder) {
             let served = self.serve_and_time(i, responder);
             if served != Served::Empty {
                 (self.idle_since, self.idle_looks) = (None, 0);
@@ -276,7 +300,11 @@ impl Udp {
                 }
                 (Watch::Busy, Served::Empty) if look == Look::None => return Look::InVain,
                 (Watch::Busy, Served::Empty) => return look,
-                (_, Served::Full { responses }) if batches.is_over(responses) => break,
+                // Queries that are deferred take little time: there are more of them in a turn, as behind them there may be some for names
+                // of our own.
+                (_, Served::Full { responses }) if responder.beside_outcomes && responses > BATCH_LEN / 2 => {
+                    break;
+                }
                 _ => {}
             }
         }
@@ -323,24 +351,6 @@ impl Udp {
         self.sockets.iter_mut().for_each(|socket| socket.batch.clear());
     }
 
-    /// Stages the response to a deferred query, which `answer` writes to the front of a buffer, or none.
-    pub(crate) fn deliver(
-        &mut self,
-        (socket, to): (usize, &ReturnAddress),
-        answer: impl FnOnce(&mut [u8]) -> Option<usize>,
-        counters: &Counters,
-    ) {
-        let Some(Watched { socket, batch, .. }) = self.sockets.get_mut(socket) else { return };
-        let Some(buffer) = batch.compose() else { return };
-        if let Some(len) = answer(buffer) {
-            batch.stage_to(len, to);
-        }
-        if batch.staged() == BATCH_LEN {
-            send(socket, batch, counters);
-            batch.clear();
-        }
-    }
-
     /// Sends the responses to deferred queries.
     pub(crate) fn end_delivery(&mut self, counters: &Counters) {
         for Watched { socket, batch, .. } in &mut self.sockets {
@@ -366,26 +376,6 @@ impl Udp {
 }
 
 /// How many batches are taken from one socket before the others, and a request to stop, get their turn.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Batches {
-    /// As many as are worth it.
-    All,
-    /// Fewer, where upstreams have answered or are to be asked: what has come of other questions is not to wait for more and more new
-    /// ones. Those that are deferred take little time: there are more of them in a turn, as behind them there may be some for names of
-    /// our own.
-    BesideOutcomes,
-}
-
-impl Batches {
-    fn count(self) -> usize {
-        match self {
-            Self::All => crate::limits::BATCHES_PER_TURN,
-            Self::BesideOutcomes => crate::limits::BATCHES_BESIDE_OUTCOMES,
-        }
-    }
-
-    /// Whether a batch of which so many were answered at once is the last.
-    fn is_over(self, responses: usize) -> bool {
-        self == Self::BesideOutcomes && responses > BATCH_LEN / 2
-    }
+fn batches(responder: &Responder<'_>) -> usize {
+    if responder.beside_outcomes { BATCHES_BESIDE_OUTCOMES } else { BATCHES_PER_TURN }
 }
