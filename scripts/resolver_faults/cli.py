@@ -49,8 +49,8 @@ def parse(words: list[str]) -> argparse.Namespace:
     option("binary", type=Path, metavar="REDBREAST", help="the redbreast to use")
     option("--rounds", type=partial(within, int, 1, 99), default=3, metavar="N", help="rounds of each case (default: 3)")
     option("--only", action="append", choices=SCENES, metavar="SCENE", help="this scene alone; may be given again")
-    option("--json", metavar="FILE", help="write the results, with every question that was lost or late; - writes them instead of the "
-           "table")
+    option("--json", metavar="FILE", help="write the results, with every question that was lost or took over 50 ms; - writes them "
+           "instead of the table")
     option("--keep", type=Path, metavar="DIRECTORY", help="keep the servers' configurations and logs here")
     return parser.parse_args(words)
 
@@ -63,7 +63,7 @@ def scenes_text() -> str:
         "",
         "Lost is what has no answer, or another one than the upstream's, after 2 s (silence, restart) or 5 s; late is what takes longer",
         "than 1 s. Slowest is of the questions that are not lost. Each round begins with servers that know nothing of their upstreams, in",
-        "network namespaces of their own, so it takes root (or `unshare -Ur`), unbound, dnsmasq, iproute2, nftables and openssl. Ports",
+        "network namespaces of their own, so it takes root, unbound, dnsmasq, iproute2, nftables and openssl. Ports",
         "come from the kernel, and nothing is left behind.",
     ]
     return "\n".join(lines)
@@ -91,8 +91,8 @@ def run(options: argparse.Namespace) -> int:
     show_progress("")
     results = judge(in_order(rows, cases))
     if options.json != "-":
-        print(", ".join(said.values()), f"Linux {platform.release()}", sep=", ")
-        print(f"{options.rounds} rounds\n")
+        print("; ".join([*(f"{name}: {text}" for name, text in said.items()), f"Linux {platform.release()}"]))
+        print(f"rounds: {options.rounds}\n")
         print(render(results, not_asked(rows, cases)))
     if options.json:
         text = json.dumps({"versions": said, "kernel": platform.release(), "rounds": options.rounds, "results": results}, indent=1)

@@ -10,12 +10,14 @@ from bench_servers import Fault
 from .questions import Event, Outcome, Question, ask
 from .servers import Forwarder, Place, Starter
 from .spaces import Space, join
-from .upstreams import HTTPS, SILENT, Certificate, Plain, Streams
+from .upstreams import HTTPS, LOOPBACK, SILENT, Certificate, Plain, Streams
 
 Outcomes = dict[str, list[Outcome]]
 # A client's program waits so long and then asks again, by glibc's default.
 STUB_WAIT_S = 5.0
 LATE_S = 1.0
+# Redbreast's, but where more may matter.
+WORKERS = (1, 2)
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,11 @@ def started(stack: ExitStack, servers: Sequence[Forwarder]) -> Sequence[Forwarde
     return servers
 
 
+def place(upstream: Plain | Streams) -> Place:
+    authority = upstream.authority if isinstance(upstream, Streams) else None
+    return Place(upstream.address, upstream.port, authority)
+
+
 # Twice at an interval for which an upstream could be taken to be down.
 SILENT_TYPE = [Question(at_s, f"type{i}.example", HTTPS, counts=False) for i, at_s in enumerate((0.0, 2.0))]
 SILENT_NAMES = [Question(at_s, f"{SILENT}{i}-{at_s:.0f}.example", counts=False) for at_s in (0.0, 2.0) for i in range(5)]
@@ -72,8 +79,7 @@ def silence(upstreams: int, silent: Sequence[Question]) -> Callable[[Starter, Ca
             space = stack.enter_context(Space())
             stack.enter_context(space.inside())
             scripted = [stack.enter_context(Plain()) for _ in range(upstreams)]
-            places = [Place(it.address, it.port) for it in scripted]
-            servers = started(stack, starter.forwarders(places, (1, 2, 4)))
+            servers = started(stack, starter.forwarders([[place(it) for it in scripted]], (1, 2, 4)))
             return ask(servers, [*silent, *names("quick", 8, 0.0, 2.6)], [], case.lost_s)
 
     return run
@@ -84,7 +90,7 @@ def restart(starter: Starter, case: Case) -> Outcomes:
         space = stack.enter_context(Space())
         stack.enter_context(space.inside())
         upstream = stack.enter_context(Plain())
-        servers = started(stack, starter.forwarders([Place(upstream.address, upstream.port)], (1, 2)))
+        servers = started(stack, starter.forwarders([[place(upstream)]], WORKERS))
         events = [Event(0.9, upstream.away.set), Event(1.05, upstream.away.clear)]
         outcomes = ask(servers, [*warming(), *names("restart", 100, 0.01, 0.5)], events, case.lost_s)
         upstream.check()
@@ -124,87 +130,90 @@ class Wire:
         self.near.ip(f"addr add {NEXT}/16 dev near", f"route replace default via {GATEWAY} src {NEXT}")
 
 
-def address(change: Callable[[Wire], None], *, tcp: bool = True) -> Callable[[Starter, Case], Outcomes]:
+def address(change: Callable[[Wire], None], *, tls: bool = False, tcp: bool = True) -> Callable[[Starter, Case], Outcomes]:
     def run(starter: Starter, case: Case) -> Outcomes:
         with ExitStack() as stack:
             wire = Wire(stack.enter_context(Space()), stack.enter_context(Space()))
             wire.lay()
+            if not tcp:
+                wire.far.drop("meta l4proto tcp")
             with wire.far.inside():
-                upstream = stack.enter_context(Plain(BEYOND, tcp=tcp))
+                upstreams = secured(stack, starter, BEYOND) if tls else [stack.enter_context(Plain(BEYOND))]
             stack.enter_context(wire.near.inside())
-            servers = started(stack, starter.forwarders([Place(upstream.address, upstream.port)], (1, 2)))
+            servers = started(stack, starter.forwarders([[place(it)] for it in upstreams], WORKERS))
             event = Event(5.02, lambda: change(wire))
-            return ask(servers, [*warming(), *names("address", 400, 0.05, 0.5)], [event], case.lost_s)
+            return ask(servers, [*warming(5), *names("address", 400, 0.05, 0.5)], [event], case.lost_s)
 
     return run
 
 
-class Secured:
-    """An upstream over TLS for each server, so that what happens to the connections of one is not what others do."""
-
-    WORKERS = (1, 2)
-
-    def __init__(self, stack: ExitStack, starter: Starter):
-        certificate = Certificate(starter.setting.directory)
-        count = len(self.WORKERS) + 1
-        self.upstreams = [stack.enter_context(Streams(certificate)) for _ in range(count)]
-        places = [Place("127.0.0.1", it.port, certificate.authority) for it in self.upstreams]
-        servers = [starter.forwarders([place], self.WORKERS)[i] for i, place in enumerate(places)]
-        self.servers = started(stack, servers)
-
-    def close_all(self) -> None:
-        for upstream in self.upstreams:
-            upstream.close_all()
+def secured(stack: ExitStack, starter: Starter, address: str = LOOPBACK) -> list[Streams]:
+    """An upstream over TLS for each of the servers, so that what happens to the connections of one is not what others do."""
+    certificate = Certificate(starter.setting.directory)
+    return [stack.enter_context(Streams(certificate, address)) for _ in range(len(WORKERS) + 1)]
 
 
-def stream_silence(starter: Starter, case: Case) -> Outcomes:
-    with ExitStack() as stack:
-        space = stack.enter_context(Space())
-        stack.enter_context(space.inside())
-        secured = Secured(stack, starter)
+def over_streams(
+    happening: Callable[[Space, list[Streams]], list[Event]], questions: list[Question]
+) -> Callable[[Starter, Case], Outcomes]:
+    """Questions to servers that ask over TLS on this host, and what happens meanwhile."""
 
-        def drop() -> None:
-            streams = [space.streams_to(it.port) for it in secured.upstreams]
-            if not all(streams):
-                raise Fault("a server has no connection that could go silent")
-            space.drop_streams([port for ports in streams for port in ports])
-
-        return ask(secured.servers, [*warming(10), *names("still", 150, 0.1, 1.5)], [Event(3.05, drop)], case.lost_s)
-
-
-def stream_reset(starter: Starter, case: Case) -> Outcomes:
-    with ExitStack() as stack:
-        space = stack.enter_context(Space())
-        stack.enter_context(space.inside())
-        secured = Secured(stack, starter)
-
-        def arm() -> None:
-            for upstream in secured.upstreams:
-                upstream.resets = 1
-
-        questions = names("reset", 6, 2.0, 1.0)
-        # First all connections end, so that each question is the first of a new one; then that one is reset.
-        events = [event for it in questions for event in (Event(it.at_s - 0.5, secured.close_all), Event(it.at_s - 0.2, arm))]
-        outcomes = ask(secured.servers, questions, events, case.lost_s)
-        resets = [upstream.have_been_reset for upstream in secured.upstreams]
-        if set(resets) != {len(questions)}:
-            raise Fault(f"of the connections of each server {resets} were reset, not {len(questions)}")
-        return outcomes
-
-
-def stream_close(how: str) -> Callable[[Starter, Case], Outcomes]:
     def run(starter: Starter, case: Case) -> Outcomes:
         with ExitStack() as stack:
             space = stack.enter_context(Space())
             stack.enter_context(space.inside())
-            secured = Secured(stack, starter)
-            for upstream in secured.upstreams:
-                upstream.closes = how
-            return ask(secured.servers, names("close", 12, 0.0, 0.0), [], case.lost_s)
+            upstreams = secured(stack, starter)
+            servers = started(stack, starter.forwarders([[place(it)] for it in upstreams], WORKERS))
+            return ask(servers, questions, happening(space, upstreams), case.lost_s)
 
     return run
 
 
+def going_silent(space: Space, upstreams: list[Streams]) -> list[Event]:
+    def drop() -> None:
+        streams = [space.streams_to(it.port) for it in upstreams]
+        if not all(streams):
+            raise Fault("a server has no connection that could go silent")
+        ports = ", ".join(str(port) for ports in streams for port in ports)
+        space.drop(f"tcp sport {{ {ports} }}", f"tcp dport {{ {ports} }}")
+
+    return [Event(3.05, drop)]
+
+
+RESET = names("reset", 6, 2.0, 1.0)
+
+
+def resets(_: Space, upstreams: list[Streams]) -> list[Event]:
+    """First all connections end, so that each question is the first of a new one; then that one is reset."""
+
+    def close() -> None:
+        for upstream in upstreams:
+            upstream.close_all()
+
+    def arm() -> None:
+        for upstream in upstreams:
+            upstream.resets = 1
+
+    def check() -> None:
+        counts = [upstream.have_been_reset for upstream in upstreams]
+        if set(counts) != {len(RESET)}:
+            raise Fault(f"{counts} connections of the servers were reset, not {len(RESET)} each")
+
+    times = [it.at_s for it in RESET]
+    pairs = [(Event(at_s - 0.5, close), Event(at_s - 0.2, arm)) for at_s in times]
+    return [*(event for pair in pairs for event in pair), Event(times[-1] + 1.0, check)]
+
+
+def closing(how: str) -> Callable[[Space, list[Streams]], list[Event]]:
+    def happening(_: Space, upstreams: list[Streams]) -> list[Event]:
+        for upstream in upstreams:
+            upstream.closes = how
+        return []
+
+    return happening
+
+
+CLOSE = names("close", 12, 0.0, 0.0)
 TYPE = "answers A and never HTTPS; two HTTPS questions 2 s apart, 0.6 s later eight A questions at once"
 CASES = (
     Case("silence", "type, one upstream", f"the upstream {TYPE}", Asked(), 2.0, silence(1, SILENT_TYPE)),
@@ -213,21 +222,27 @@ CASES = (
          Asked(), 2.0, silence(1, SILENT_NAMES)),
     Case("restart", "away for 0.15 s", "the upstream's port is closed for 0.15 s (ICMP), a question every 10 ms, 100 in all",
          Asked(slowest_ms=300), 2.0, restart),
-    Case("address", "gone", "this host's only address is replaced, and the default route follows; a question every 50 ms for "
-         "20 s", Asked(late=2), STUB_WAIT_S, address(Wire.replace)),
-    Case("address", "gone for 0.2 s", "the same, but the next address comes 0.2 s later: the kernel cannot send meanwhile",
-         Asked(late=2), STUB_WAIT_S, address(Wire.replace_later)),
+    Case("address", "gone", "this host's only address is replaced, and the default route follows; a question every 50 ms for 20 s",
+         Asked(late=2), STUB_WAIT_S, address(Wire.replace)),
+    Case("address", "gone, DoT", "the same, and the upstream is asked over TLS", Asked(late=2), STUB_WAIT_S,
+         address(Wire.replace, tls=True)),
+    Case("address", "gone for 0.2 s", "the next address comes 0.2 s later: the kernel cannot send meanwhile", Asked(late=2), STUB_WAIT_S,
+         address(Wire.replace_later)),
+    Case("address", "gone for 0.2 s, DoT", "the same, and the upstream is asked over TLS", Asked(late=2), STUB_WAIT_S,
+         address(Wire.replace_later, tls=True)),
     Case("address", "not routed", "another address is used from now on; nothing comes back to the old one, which stays",
          Asked(late=2), STUB_WAIT_S, address(Wire.leave)),
-    Case("address", "not routed, no TCP", "the same, and the upstream answers over UDP alone", Asked(late=2), STUB_WAIT_S,
+    Case("address", "not routed, no TCP", "the same, and a firewall drops TCP to the upstream", Asked(late=2), STUB_WAIT_S,
          address(Wire.leave, tcp=False)),
+    Case("address", "not routed, DoT", "the same, and the upstream is asked over TLS", Asked(late=2), STUB_WAIT_S,
+         address(Wire.leave, tls=True)),
     Case("dot-silence", "all connections", "DoT: all packets of the connections that there are get lost, new ones work; 150 questions "
-         "100 ms apart", Asked(), STUB_WAIT_S, stream_silence),
+         "100 ms apart", Asked(), STUB_WAIT_S, over_streams(going_silent, [*warming(10), *names("still", 150, 0.1, 1.5)])),
     Case("dot-reset", "first question", "DoT: connections are closed, the next one is reset (RST) at its first question; six times",
-         Asked(), STUB_WAIT_S, stream_reset),
+         Asked(), STUB_WAIT_S, over_streams(resets, RESET)),
     Case("dot-close", "cleanly", "DoT: the upstream closes each connection after one answer, reading on (close_notify, FIN); 12 "
-         "questions at once", Asked(), STUB_WAIT_S, stream_close(Streams.CLOSE_CLEANLY)),
+         "questions at once", Asked(), STUB_WAIT_S, over_streams(closing(Streams.CLOSE_CLEANLY), CLOSE)),
     Case("dot-close", "at once", "DoT: the same, but close(2) with questions unread, which sends RST", Asked(), STUB_WAIT_S,
-         stream_close(Streams.CLOSE_AT_ONCE)),
+         over_streams(closing(Streams.CLOSE_AT_ONCE), CLOSE)),
 )
 SCENES = list(dict.fromkeys(case.scene for case in CASES))

@@ -4,8 +4,9 @@ Whether one is ready is asked with a name of its own, so that at the beginning o
 """
 
 import getpass
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from bench_servers import dns
@@ -27,7 +28,7 @@ class Place:
 
 
 class Forwarder(Server):
-    """A server that asks upstreams. `kind` is what it is in tables, without its directory's number."""
+    """A server that asks upstreams."""
 
     def __init__(self, setting: Setting, upstreams: Sequence[Place]):
         super().__init__(setting)
@@ -121,10 +122,15 @@ class Starter:
     def __init__(self, binary: Path, directory: Path):
         self.setting = Setting(binary, Names(1), directory, None)
 
-    def forwarders(self, upstreams: Sequence[Place], workers: Sequence[int]) -> list[Forwarder]:
-        """Redbreast with each number of workers, and the others; dnsmasq cannot ask over TLS."""
-        peers = [peer(self.setting, upstreams) for peer in PEERS if peer is not DnsmasqForwarder or not upstreams[0].authority]
-        return [*(RedbreastForwarder(self.setting, upstreams, number) for number in workers), *peers]
+    def forwarders(self, upstreams: Sequence[Sequence[Place]], workers: Sequence[int]) -> list[Forwarder]:
+        """Redbreast with each number of workers, and the others, each with upstreams of its own if there is more than one list;
+        dnsmasq cannot ask over TLS."""
+        makers: list[Callable[[Sequence[Place]], Forwarder]]
+        makers = [partial(RedbreastForwarder, self.setting, workers=number) for number in workers]
+        with_tls = upstreams[0][0].authority is not None
+        makers += [partial(peer, self.setting) for peer in PEERS if not with_tls or peer is not DnsmasqForwarder]
+        lists = [upstreams[0]] * len(makers) if len(upstreams) == 1 else upstreams
+        return [make(its) for make, its in zip(makers, lists, strict=True)]
 
 
 def versions(binary: Path, directory: Path) -> dict[str, str]:

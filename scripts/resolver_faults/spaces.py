@@ -19,7 +19,7 @@ libc = ctypes.CDLL(None, use_errno=True)
 def check(returned: int) -> None:
     if returned:
         error = ctypes.get_errno()
-        raise Fault(f"network namespaces cannot be made: {os.strerror(error)}; root can, and so can `unshare -Ur`", 2)
+        raise Fault(f"network namespaces cannot be made: {os.strerror(error)}; it takes root", 2)
 
 
 class Space:
@@ -69,13 +69,12 @@ class Space:
         """Runs these commands of `ip` in one process, so that as little time as can be is between them."""
         self.run(["ip", "-batch", "-"], "".join(f"{line}\n" for line in lines))
 
-    def drop_streams(self, ports: list[int]) -> None:
-        """Drops all packets to and from these ports of TCP from now on.
+    def drop(self, *packets: str) -> None:
+        """Drops what comes in and is one of these, as nftables says it, from now on.
 
-        On loopback every packet passes `input`; one dropped in `output` would be an error for who sends it.
+        On loopback all that is sent comes in; if it were dropped on its way out, that would be an error for who sends it.
         """
-        rules = [f"tcp {end} {{ {', '.join(map(str, ports))} }} drop" for end in ("sport", "dport")]
-        chain = "\n".join(["type filter hook input priority 0;", *rules])
+        chain = "\n".join(["type filter hook input priority 0;", *(f"{which} drop" for which in packets)])
         self.run(["nft", "-f", "-"], f"table inet faults {{\nchain input {{\n{chain}\n}}\n}}\n")
 
     def streams_to(self, port: int) -> list[int]:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from bench_servers import Fault
 
+LOOPBACK = "127.0.0.1"
 ADDRESS = "198.18.0.9"
 TLS_NAME = "dns.example"
 TTL_S = 300
@@ -40,11 +41,9 @@ def answer(query: bytes) -> bytes | None:
 
 
 class Plain:
-    """Answers over UDP and, unless it is told not to, TCP. It can be away: its port is closed meanwhile, so its host says that nobody
-    is there."""
+    """Answers over UDP and TCP. It can be away: its port is closed meanwhile, so its host says that nobody is there."""
 
-    def __init__(self, address: str = "127.0.0.1", *, tcp: bool = True):
-        self.tcp = tcp
+    def __init__(self, address: str = LOOPBACK):
         self.selector = selectors.DefaultSelector()
         self.listen(address)
         self.ended = threading.Event()
@@ -71,7 +70,7 @@ class Plain:
             try:
                 udp.bind((address, port))
                 self.address, self.port = udp.getsockname()
-                listener = socket.create_server((self.address, self.port)) if self.tcp else None
+                listener = socket.create_server((self.address, self.port))
                 break
             except OSError as error:
                 udp.close()
@@ -79,8 +78,7 @@ class Plain:
                     raise
                 time.sleep(POLL_S)
         self.selector.register(udp, selectors.EVENT_READ, self.on_datagram)
-        if listener:
-            self.selector.register(listener, selectors.EVENT_READ, self.on_connection)
+        self.selector.register(listener, selectors.EVENT_READ, self.on_connection)
 
     def close(self) -> None:
         for key in list(self.selector.get_map().values()):
@@ -176,11 +174,12 @@ class Streams:
 
     CLOSE_CLEANLY, CLOSE_AT_ONCE = "cleanly", "at once"
 
-    def __init__(self, certificate: Certificate):
+    def __init__(self, certificate: Certificate, address: str = LOOPBACK):
+        self.authority = certificate.authority
         self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self.context.load_cert_chain(certificate.chain, certificate.key)
-        self.listener = socket.create_server(("127.0.0.1", 0), backlog=128)
-        self.port = self.listener.getsockname()[1]
+        self.listener = socket.create_server((address, 0), backlog=128)
+        self.address, self.port = self.listener.getsockname()
         self.closes: str | None = None
         self.lock = threading.Lock()
         self.resets = 0
