@@ -13,12 +13,13 @@ STOP_S = 5.0
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 
-def pinned(cpu: int, command: list[str]) -> list[str]:
-    """The command held to one CPU, and ended by the kernel should this program be killed before it can do so.
+def pinned(cpu: int | None, command: list[str]) -> list[str]:
+    """The command held to one CPU, if one is said, and ended by the kernel should this program be killed before it can do so.
 
     Both tools become the command that follows them, so the process id is the command's own.
     """
-    return ["setpriv", "--pdeathsig", "TERM", "taskset", "--cpu-list", str(cpu), *command]
+    to_cpu = [] if cpu is None else ["taskset", "--cpu-list", str(cpu)]
+    return ["setpriv", "--pdeathsig", "TERM", *to_cpu, *command]
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ class Stat:
 class Process:
     """A process and its descendants; nsd answers from a child process, so those count as well."""
 
-    def __init__(self, command: list[str], cpu: int, directory: Path):
+    def __init__(self, command: list[str], cpu: int | None, directory: Path):
         self.log = directory / "log"
         with self.log.open("wb") as log:
             # A session of its own: Ctrl-C reaches only this program, which then ends all in order.

@@ -31,7 +31,8 @@ class Setting:
     binary: Path
     names: Names
     directory: Path
-    cpu: int
+    # The one CPU it may use; any, if none is said.
+    cpu: int | None
 
 
 class Server:
