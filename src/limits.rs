@@ -179,6 +179,9 @@ pub const MAX_TRIES: usize = 3;
 pub const MAX_STREAM_TRIES: usize = 8;
 /// How often to one server over streams beside datagrams that it has not answered.
 pub const MAX_STREAM_TRIES_BESIDE: usize = 3;
+/// Connections that had worked and have ended before one question was answered: fewer, and where a server closes after each answer not all
+/// that are asked at once are answered.
+pub const MAX_STREAMS_ENDED: u16 = 1_000;
 /// Retries of one worker at once, and each second.
 pub const RETRIES_PER_S: u32 = 5_000;
 /// Questions in flight beyond which silence is no reason for a stream.

@@ -14,7 +14,7 @@ use rand::rngs::StdRng;
 use smallvec::SmallVec;
 
 use super::Resolver;
-use super::in_flight::{Asked, Ended, Failure, InFlight, Place, STREAM, Sending, Unawaited, What};
+use super::in_flight::{Asked, Ended, Failure, InFlight, Place, STREAM, Sending, StreamEnd, Unawaited, What};
 use super::message::{Expected, Fault, answered_question, read_answer};
 use super::meter::Count;
 use super::query::{Manner, mix_case, write_query};
@@ -80,8 +80,8 @@ pub enum Arrival<'a> {
         server: u16,
         /// Which.
         slot: u8,
-        /// It had answered others.
-        worked: bool,
+        /// How.
+        end: StreamEnd,
     },
     /// The host of a server says that nobody is there.
     Refused {
@@ -321,8 +321,8 @@ impl<W> Exchange<W> {
                         return Some(done);
                     }
                 }
-                Arrival::StreamBroken { server, slot, worked } => {
-                    self.in_flight.stream_broken(server, slot, worked, now);
+                Arrival::StreamBroken { server, slot, end } => {
+                    self.in_flight.stream_broken(server, slot, end, now);
                 }
                 Arrival::Refused { server, slot } => self.in_flight.server_refuses(server, slot, now),
                 Arrival::Unreachable { server, slot } => self.in_flight.unreachable(server, slot, now),

@@ -293,8 +293,8 @@ impl Arrivals for Links {
             self.message = message;
             return Some(Arrival::Message { server, slot, bytes: &self.message });
         }
-        let (server, slot, worked) = self.streams.next_broken()?;
-        Some(Arrival::StreamBroken { server, slot, worked })
+        let (server, slot, end) = self.streams.next_broken()?;
+        Some(Arrival::StreamBroken { server, slot, end })
     }
 }
 

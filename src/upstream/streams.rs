@@ -4,13 +4,13 @@
 
 use std::collections::VecDeque;
 use std::fmt::Display;
-use std::io;
+use std::io::{self, ErrorKind};
 use std::sync::Arc;
 use std::time::Instant;
 
 use mio::{Interest, Registry, Token};
 
-use crate::resolver::in_flight::{STREAM, STREAMS};
+use crate::resolver::in_flight::{STREAM, STREAMS, StreamEnd};
 use crate::resolver::meter::Meter;
 use crate::resolver::upstream::{Protocol, Upstream};
 use crate::sys::tls_error;
@@ -57,8 +57,8 @@ pub(crate) struct Streams {
     queue: VecDeque<Number>,
     /// What has come, and over which of them.
     messages: VecDeque<(Number, Box<[u8]>)>,
-    /// Those that have ended with questions that were not answered, and whether they had answered any.
-    broken: VecDeque<(Number, bool)>,
+    /// Those that have ended with questions that were not answered, and how.
+    broken: VecDeque<(Number, StreamEnd)>,
 }
 
 impl Streams {
@@ -121,7 +121,10 @@ impl Streams {
         match stream {
             // What there is no room for waits until somebody else is asked.
             Some(stream) => _ = stream.send(message, now),
-            None => self.broken.push_back(((server, number), false)),
+            None => {
+                let end = opened.as_ref().err().map_or(StreamEnd::Useless, end_of);
+                self.broken.push_back(((server, number), end));
+            }
         }
         if let Err(error) = opened {
             place.note_fault(&error, &self.tell_fault);
@@ -186,16 +189,30 @@ impl Streams {
                     place.note_fault(&end, tell_fault);
                 }
                 place.streams[usize::from(number)] = None;
-                self.broken.push_back(((server, number), worked));
+                let how = match &end {
+                    _ if worked => StreamEnd::Worked,
+                    End::Io(error) => end_of(error),
+                    _ => StreamEnd::Useless,
+                };
+                self.broken.push_back(((server, number), how));
             }
         }
     }
 
-    /// A connection that has ended, as server and slot: whether it had answered before.
-    pub(crate) fn next_broken(&mut self) -> Option<(u16, u8, bool)> {
-        let ((server, number), worked) = self.broken.pop_front()?;
-        Some((server, STREAM + number, worked))
+    /// A connection that has ended, as server and slot, and how.
+    pub(crate) fn next_broken(&mut self) -> Option<(u16, u8, StreamEnd)> {
+        let ((server, number), end) = self.broken.pop_front()?;
+        Some((server, STREAM + number, end))
     }
+}
+
+/// Whether it is the server that an `error` of a connection is of, which has brought nothing.
+fn end_of(error: &io::Error) -> StreamEnd {
+    let is_of_server = matches!(
+        error.kind(),
+        ErrorKind::ConnectionRefused | ErrorKind::ConnectionReset | ErrorKind::BrokenPipe | ErrorKind::Other
+    );
+    if is_of_server { StreamEnd::Useless } else { StreamEnd::NoWay }
 }
 
 fn open(

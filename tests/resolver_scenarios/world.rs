@@ -19,7 +19,7 @@ use redbreast::answer::types::{self, Deferred, Origin, Turn, Verdict};
 use redbreast::resolver::Resolver;
 use redbreast::resolver::cache::Limits;
 use redbreast::resolver::exchange::{Arrival, Arrivals, Exchange};
-use redbreast::resolver::in_flight::Place;
+use redbreast::resolver::in_flight::{Place, StreamEnd};
 use redbreast::resolver::meter::Count;
 use redbreast::resolver::query::MAX_QUERY_LEN;
 use redbreast::resolver::routes::Routes;
@@ -74,7 +74,7 @@ struct Waiter {
 
 enum Arriving {
     Message { server: u16, slot: u8, bytes: Vec<u8> },
-    StreamBroken { server: u16, slot: u8, worked: bool },
+    StreamBroken { server: u16, slot: u8, end: StreamEnd },
     Refused { server: u16, slot: u8 },
 }
 
@@ -92,7 +92,7 @@ impl Arrivals for Line {
                 self.message = bytes;
                 Arrival::Message { server, slot, bytes: &self.message }
             }
-            Arriving::StreamBroken { server, slot, worked } => Arrival::StreamBroken { server, slot, worked },
+            Arriving::StreamBroken { server, slot, end } => Arrival::StreamBroken { server, slot, end },
             Arriving::Refused { server, slot } => Arrival::Refused { server, slot },
         })
     }

@@ -15,6 +15,21 @@ const MAX_PAUSE: Duration = Duration::from_secs(1);
 /// The shortest wait for anything to come over a connection before another is begun beside it.
 const MIN_STREAM_PATIENCE: Duration = Duration::from_millis(100);
 
+/// Connections that had worked and have ended before one question was answered, at most: as many as there may be questions on one, for a
+/// server may answer one over each.
+const MAX_ENDED: u16 = crate::limits::MAX_STREAMS_ENDED;
+
+/// How a connection has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StreamEnd {
+    /// It had brought answers.
+    Worked,
+    /// It has brought none.
+    Useless,
+    /// Our own kernel, or something on the way, says that the server is not reached.
+    NoWay,
+}
+
 /// The connections to one server: few, of which one is used for what is sent.
 #[derive(Default)]
 pub(super) struct Connections {
@@ -61,15 +76,17 @@ impl Connections {
         !heard && slot == self.slot()
     }
 
-    /// One is broken, and may have `worked`. Returns whether that is at least the second in a row that has not.
-    fn note_broken(&mut self, worked: bool, now: Instant) -> bool {
-        if worked {
-            return false;
-        }
+    /// The one that is used has brought nothing. Returns whether that is at least the second in a row.
+    fn note_useless(&mut self, now: Instant) -> bool {
         self.useless = self.useless.saturating_add(1);
         let Some(more) = self.useless.checked_sub(2) else { return false };
         self.not_before = Some(now + (FIRST_PAUSE * (1 << more.min(8))).min(MAX_PAUSE));
         true
+    }
+
+    /// There is no way to the server now. That is looked at again soon, however often.
+    fn note_no_way(&mut self, now: Instant) {
+        self.not_before = Some(now + FIRST_PAUSE);
     }
 
     /// From now on another is used. Returns its slot.
@@ -111,18 +128,28 @@ impl<W> InFlight<W> {
     }
 
     /// The connection to `server` of this slot is broken. What was asked over it is asked once more over another; that does not count
-    /// if the connection had `worked`: a server may end one whenever it likes (RFC 7766 §6.2.3).
-    pub fn stream_broken(&mut self, server: u16, slot: u8, worked: bool, now: Instant) {
+    /// if the connection had worked: a server may end one whenever it likes (RFC 7766 §6.2.3).
+    pub fn stream_broken(&mut self, server: u16, slot: u8, end: StreamEnd, now: Instant) {
         let number = usize::from(server);
+        // Several questions may have been told of the same connection.
         if slot == self.connections[number].slot() {
             self.begin_connection(server);
+            match end {
+                StreamEnd::Worked => {}
+                StreamEnd::Useless => {
+                    if self.connections[number].note_useless(now) && self.streamed[number] {
+                        self.servers[number].note_down(now);
+                    }
+                }
+                StreamEnd::NoWay => {
+                    self.connections[number].note_no_way(now);
+                    self.servers[number].note_no_way();
+                }
+            }
         }
-        let in_vain = self.connections[number].note_broken(worked, now);
-        if in_vain && self.streamed[number] {
-            self.servers[number].note_down(now);
-        }
+        let in_vain = end != StreamEnd::Worked && !self.connections[number].may_begin(now);
         for place in self.places(|place| (place.server, place.slot) == (server, slot)) {
-            self.lose_stream(place, worked, in_vain, now);
+            self.lose_stream(place, end, in_vain, now);
         }
     }
 
@@ -169,7 +196,7 @@ impl<W> InFlight<W> {
     }
 
     /// The same of what was sent over a connection.
-    fn lose_stream(&mut self, place: Place, worked: bool, in_vain: bool, now: Instant) {
+    fn lose_stream(&mut self, place: Place, end: StreamEnd, in_vain: bool, now: Instant) {
         let Some(key) = self.waits_for(place) else {
             // What was not sent over it is looked at when its time has come.
             if self.attempts.get(place).is_some_and(|attempt| attempt.state != State::Lost) {
@@ -184,11 +211,13 @@ impl<W> InFlight<W> {
         }
         let pending = &mut self.questions[key];
         let is_same = |it: &(u16, u32)| (it.0, slot_of(it.1)) == (place.server, place.slot);
-        if worked
-            && pending.ended < u8::MAX
-            && let Some(at) = pending.over_stream.iter().rposition(is_same)
-        {
-            pending.ended += 1;
+        let counts_not = match end {
+            StreamEnd::Worked => pending.ended < MAX_ENDED,
+            StreamEnd::NoWay => true,
+            StreamEnd::Useless => false,
+        };
+        if counts_not && let Some(at) = pending.over_stream.iter().rposition(is_same) {
+            pending.ended += u16::from(end == StreamEnd::Worked);
             pending.over_stream.remove(at);
         } else {
             pending.broken.push(place.server);
@@ -215,5 +244,60 @@ impl<W> InFlight<W> {
             self.timers.set(at, place, serial, now);
         }
         self.hurry(key);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::*;
+    use super::*;
+
+    /// Has nobody be reached for so long; returns the time then, and when it was tried last.
+    fn without_a_way(all: &mut InFlight<u32>, begin: Instant, long: Duration) -> Instant {
+        let mut now = begin;
+        while now < begin + long {
+            for place in all.sent(now) {
+                all.stream_broken(place.server, place.slot, StreamEnd::NoWay, now);
+            }
+            while all.next_closing().is_some() {}
+            now = all.deadline().unwrap();
+            assert!(all.expires(now).is_none(), "not given up");
+            while all.next_overdue(now, |_| false).is_some() {}
+        }
+        now
+    }
+
+    #[test]
+    fn what_our_own_kernel_says_is_no_word_of_the_servers_and_is_tried_again_soon() {
+        let begin = Instant::now();
+        let mut all = of_upstreams(&["tls://192.0.2.1".parse().unwrap()]);
+        (1..=4).for_each(|id| assert!(all.waits(&[1, b'a' + id, 0], u32::from(id), begin)));
+        let now = without_a_way(&mut all, begin, Duration::from_secs(2));
+        assert!(all.servers[0].is_up());
+        let mut answered = 0;
+        let mut now = now;
+        while answered < 4 {
+            for place in all.sent(now) {
+                answered += usize::from(all.answered(place, now).is_some());
+            }
+            now = all.deadline().map_or(now, |at| at);
+            assert!(now < begin + Duration::from_millis(2_200), "{answered} after {:?}", now - begin);
+            while all.expires(now).is_some() {}
+        }
+    }
+
+    #[test]
+    fn one_connection_that_fails_counts_once_however_many_ask_over_it() {
+        let now = Instant::now();
+        let mut all = of_upstreams(&["tls://192.0.2.1".parse().unwrap()]);
+        (1..=8).for_each(|id| assert!(all.waits(&[1, b'a' + id, 0], u32::from(id), now)));
+        let sent = all.sent(now);
+        assert_eq!(sent.len(), 8);
+        sent.iter().for_each(|it| all.stream_broken(it.server, it.slot, StreamEnd::Useless, now));
+        assert!(all.connections[0].may_begin(now), "the first is by chance");
+        let again = all.sent(now);
+        assert_eq!(again.len(), 8, "all are asked once more at once");
+        again.iter().for_each(|it| all.stream_broken(it.server, it.slot, StreamEnd::Useless, now));
+        assert_eq!(all.connections[0].pause(now), Some(now + FIRST_PAUSE), "that of two, not of sixteen");
     }
 }

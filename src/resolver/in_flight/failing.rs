@@ -296,8 +296,8 @@ impl<W> InFlight<W> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::STREAM;
     use super::super::tests::*;
+    use super::super::{STREAM, StreamEnd};
     use super::*;
 
     #[test]
@@ -367,13 +367,13 @@ mod tests {
         all.truncated(place, now);
         let stream = all.sent(now)[0];
         assert_eq!((stream.server, stream.slot), (place.server, STREAM));
-        all.stream_broken(0, stream.slot, true, now);
+        all.stream_broken(0, stream.slot, StreamEnd::Worked, now);
         let again = all.sent(now)[0];
         assert_eq!(again.slot, STREAM + 1, "it was closed, as it may be");
-        all.stream_broken(0, again.slot, false, now);
+        all.stream_broken(0, again.slot, StreamEnd::Useless, now);
         let again = all.sent(now)[0];
         assert_eq!(again.slot, STREAM + 2, "once may be by chance");
-        all.stream_broken(0, again.slot, false, now);
+        all.stream_broken(0, again.slot, StreamEnd::Useless, now);
         assert!(all.sent(now).is_empty(), "twice is not");
         let (ended, failure, now) = loop {
             let now = all.deadline().unwrap();
@@ -382,7 +382,7 @@ mod tests {
             }
             while all.next_overdue(now, |_| false).is_some() {}
             for place in all.sent(now) {
-                all.stream_broken(0, place.slot, false, now);
+                all.stream_broken(0, place.slot, StreamEnd::Useless, now);
             }
         };
         assert_eq!((waiters(&ended), failure), (&[1][..], Failure::NoAnswer));
@@ -401,8 +401,8 @@ mod tests {
         // Both are down. They are asked all the same: over a stream, and again when it is time.
         let stream = all.sent(now)[0];
         assert_eq!((stream.server, stream.is_stream()), (second.server, true));
-        all.stream_broken(stream.server, stream.slot, false, now);
-        all.sent(now).iter().for_each(|it| all.stream_broken(it.server, it.slot, false, now));
+        all.stream_broken(stream.server, stream.slot, StreamEnd::Useless, now);
+        all.sent(now).iter().for_each(|it| all.stream_broken(it.server, it.slot, StreamEnd::Useless, now));
         let (again, later) = loop {
             let later = all.deadline().unwrap();
             assert!(all.expires(later).is_none() && later < now + 300 * MS);

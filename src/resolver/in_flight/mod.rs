@@ -19,6 +19,7 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use attempts::Attempts;
+pub use broken::StreamEnd;
 use broken::{Connections, stream_patience};
 pub use failing::STALE_AFTER;
 use hashbrown::HashTable;

@@ -26,7 +26,7 @@ pub(super) struct Pending<W> {
     /// Those that have been asked over a stream, and the number of the connection, once for each time; but for those whose servers have
     /// ended it after other answers, which are `ended`.
     pub(super) over_stream: SmallVec<[(u16, u32); 2]>,
-    pub(super) ended: u8,
+    pub(super) ended: u16,
     /// Those whose connection has broken without an answer, once for each time.
     pub(super) broken: SmallVec<[u16; 2]>,
     /// Those whose answer a datagram has no room for.

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use redbreast::resolver::in_flight::{Place, STREAM};
+use redbreast::resolver::in_flight::{Place, STREAM, StreamEnd};
 use redbreast::wire::header::{self, u16_at};
 use redbreast::wire::message::expand_name;
 
@@ -99,7 +99,7 @@ impl World {
         self.line.waiting.push_back(Arriving::Message { server, slot, bytes });
         if stream && self.habits.get(&self.name_of(server)).is_some_and(|habit| habit.closes) {
             self.streams.remove(&(server, slot));
-            self.line.waiting.push_back(Arriving::StreamBroken { server, slot, worked: true });
+            self.line.waiting.push_back(Arriving::StreamBroken { server, slot, end: StreamEnd::Worked });
         }
     }
 
@@ -108,7 +108,7 @@ impl World {
         self.note(|| format!("from {server} for slot {slot}: nobody is there"));
         self.line.waiting.push_back(if slot >= STREAM {
             self.streams.remove(&(server, slot));
-            Arriving::StreamBroken { server, slot, worked: false }
+            Arriving::StreamBroken { server, slot, end: StreamEnd::Useless }
         } else {
             Arriving::Refused { server, slot }
         });
@@ -178,8 +178,9 @@ impl World {
         let number = self.number_of(server)?;
         let slot = *self.streamed.get(&number).ok_or_else(|| format!("there is no stream to {server}"))?;
         self.streams.remove(&(number, slot));
+        let end = if worked { StreamEnd::Worked } else { StreamEnd::Useless };
         self.sent.retain(|sent| (sent.place.server, sent.place.slot) != (number, slot));
-        self.line.waiting.push_back(Arriving::StreamBroken { server: number, slot, worked });
+        self.line.waiting.push_back(Arriving::StreamBroken { server: number, slot, end });
         self.turn();
         Ok(())
     }
