@@ -103,12 +103,13 @@ fn copy_others(set: RecordSet<'_>, suffix: Option<Suffix<'_>>, response: &mut Re
 /// A chain that leads out of our domains, back to where it was, or too far, is answered as far as it was followed; and so is
 /// one that leads to a name that is not in the table, unless that is complete.
 #[cold]
-pub(crate) fn follow_cname<'a>(
-    context: &mut LookupContext<'a>,
-    mut alias: RecordSet<'a>,
+pub(crate) fn follow_cname(
+    context: &mut LookupContext<'_>,
+    alias: RecordSet<'_>,
     response: &mut Response<'_>,
 ) -> (u8, Option<usize>) {
     let (table, complete, qtype) = (context.turn.table, context.state.is_complete, context.query.qtype);
+    let mut alias = alias;
     context.count(Event::Alias);
     let (apex, zone) = table.zone_of_found(context.name);
     let suffix = Suffix { name: zone.lower_case_wire(), at: header::LEN + apex };

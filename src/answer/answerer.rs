@@ -12,7 +12,7 @@ use super::external::{self, AliasTarget, OutOfZone};
 use super::handicap::handicap;
 use super::identity::ShownCookie;
 use super::metrics::Event;
-use super::rate_limit::{Allowance, RateLimiter};
+use super::rate_limit::{RateDecision, RateLimiter};
 use super::service::Service;
 use super::types::{Deferred, LookupContext, LookupState, Message, Origin, Turn, Verdict, reply};
 use crate::policy::arrange::Chance;
@@ -173,25 +173,25 @@ impl Answerer {
             options.client_subnet = subnet.as_ref();
         }
         let is_limited = origin.transport == Transport::Udp && shown != ShownCookie::Good && !origin.deferred;
-        let allowance = if is_limited { limiter.take(client, turn.now_s) } else { Allowance::Answer };
-        if allowance != Allowance::Answer {
+        let decision = if is_limited { limiter.take(client, turn.now_s) } else { RateDecision::Answer };
+        if decision != RateDecision::Answer {
             options.nsid = None;
-            let response = Response::new(buffer, &query, origin.transport, service.udp_len, options);
-            return errors::over_limit(allowance, response, turn);
+            let mut response = Response::new(buffer, &query, origin.transport, service.udp_len, &options);
+            return errors::over_limit(decision, &mut response, turn);
         }
-        let mut response = Response::new(buffer, &query, origin.transport, service.udp_len, options);
+        let mut response = Response::new(buffer, &query, origin.transport, service.udp_len, &options);
         if state.resolver.is_some() {
             response.offer_recursion();
         }
         match Kind::of(&query, service, client) {
             Kind::Lookup => {}
-            Kind::Chaos => return chaos::answer(&service.identity, (name, &query), response, turn),
-            Kind::CookieAlone => return errors::cookie_alone(shown, response, turn),
-            Kind::Error(error) => return errors::write(error, response, turn),
+            Kind::Chaos => return chaos::answer(&service.identity, (name, &query), &mut response, turn),
+            Kind::CookieAlone => return errors::cookie_alone(shown, &mut response, turn),
+            Kind::Error(error) => return errors::write(error, &mut response, turn),
         }
         let mut context = LookupContext { turn, query: &query, origin: &origin, name, state };
         let Some(entry) = known.unwrap_or_else(|| table.lookup(context.name)) else {
-            return missing(context, peers, response);
+            return missing(&mut context, peers, &mut response);
         };
         // The usual way is the shortest: to hand all of this to another function costs more than the copying of addresses.
         if matches!(query.qtype, rtype::A | rtype::AAAA)
@@ -199,7 +199,7 @@ impl Answerer {
         {
             return addresses(&mut context, set, &mut response);
         }
-        found(context, entry, response)
+        found(&mut context, entry, &mut response)
     }
 }
 
@@ -238,9 +238,9 @@ impl Kind {
 /// Answers for a name that is not in the table: it does not exist, is known by other nodes, or is out of our zones.
 #[inline]
 fn missing(
-    context: LookupContext<'_>,
+    context: &mut LookupContext<'_>,
     peers: &mut Option<PeerLookup>,
-    mut response: Response<'_>,
+    response: &mut Response<'_>,
 ) -> Verdict {
     let Some((apex, zone)) = context.turn.table.zone_of(context.name) else {
         return out_of_zone(context, peers, response);
@@ -271,7 +271,7 @@ fn addresses(context: &mut LookupContext<'_>, set: RecordSet<'_>, response: &mut
 
 /// Answers for a name that exists.
 #[inline(never)]
-fn found(mut context: LookupContext<'_>, entry: Entry<'_>, mut response: Response<'_>) -> Verdict {
+fn found(context: &mut LookupContext<'_>, entry: Entry<'_>, response: &mut Response<'_>) -> Verdict {
     let (table, qtype) = (context.turn.table, context.query.qtype);
     let set = if qtype == rtype::ANY {
         entry.answerable().next() // one of the sets there are is answer enough (RFC 8482 §4.1)
@@ -280,16 +280,16 @@ fn found(mut context: LookupContext<'_>, entry: Entry<'_>, mut response: Respons
     };
     if let Some(set) = set {
         if matches!(set.rtype, rtype::A | rtype::AAAA) {
-            return addresses(&mut context, set, &mut response);
+            return addresses(context, set, response);
         }
         context.count(Event::Positive);
         let (apex, zone) = table.zone_of_found(context.name);
         let suffix = Suffix { name: zone.lower_case_wire(), at: header::LEN + apex };
-        if !write_rrset(set, &mut context, Some(suffix), &mut response) {
+        if !write_rrset(set, context, Some(suffix), response) {
             context.count(Event::TruncatedAnswer);
             response.set_truncated();
         } else if set.rtype == rtype::SRV {
-            add_additional(&mut context, set, &mut response);
+            add_additional(context, set, response);
         }
         return reply(response, rcode::NOERROR, context.is_authoritative());
     }
@@ -310,19 +310,19 @@ fn found(mut context: LookupContext<'_>, entry: Entry<'_>, mut response: Respons
 
 /// Answers for a name that is another name for something, in our zones or not.
 #[cold]
-fn answer_by_alias<'a>(
-    mut context: LookupContext<'a>,
-    alias: RecordSet<'a>,
-    mut response: Response<'_>,
+fn answer_by_alias(
+    context: &mut LookupContext<'_>,
+    alias: RecordSet<'_>,
+    response: &mut Response<'_>,
 ) -> Verdict {
     let mut target = QueryName::default();
-    let external = external::alias_target(&mut context, alias, &response, &mut target);
+    let external = external::alias_target(context, alias, response, &mut target);
     if let AliasTarget::Unknown(query) = external {
         return Verdict::Defer(Deferred::Upstream(query));
     }
-    let (mut code, left) = follow_cname(&mut context, alias, &mut response);
+    let (mut code, left) = follow_cname(context, alias, response);
     if let (AliasTarget::Known, Some(target_at)) = (external, left) {
-        code = external::append(&mut context, (&target, target_at), &mut response);
+        code = external::append(context, (&target, target_at), response);
     }
     reply(response, code, context.is_authoritative())
 }
@@ -330,12 +330,12 @@ fn answer_by_alias<'a>(
 /// Answers for a name that is in none of our zones: by what upstreams have said, or it is refused.
 #[inline]
 fn out_of_zone(
-    mut context: LookupContext<'_>,
+    context: &mut LookupContext<'_>,
     peers: &mut Option<PeerLookup>,
-    response: Response<'_>,
+    response: &mut Response<'_>,
 ) -> Verdict {
     if context.name.is_single_label() {
-        return match external::decide_query(&mut context, &response) {
+        return match external::decide_query(context, response) {
             OutOfZone::SearchPath => search_path(context, peers, response),
             OutOfZone::Special(special) => {
                 external::answer_special(special, (context.turn, context.query), response)
@@ -351,9 +351,9 @@ fn out_of_zone(
 
 #[cold]
 fn not_forwarded(
-    context: LookupContext<'_>,
+    context: &mut LookupContext<'_>,
     peers: &mut Option<PeerLookup>,
-    response: Response<'_>,
+    response: &mut Response<'_>,
 ) -> Verdict {
     // A reverse name is of the node that has its address.
     let peers = peers.as_mut().filter(|_| context.name.is_reverse());
@@ -371,9 +371,9 @@ fn not_forwarded(
 /// speak for the root.
 #[cold]
 fn search_path(
-    context: LookupContext<'_>,
+    context: &mut LookupContext<'_>,
     peers: &mut Option<PeerLookup>,
-    mut response: Response<'_>,
+    response: &mut Response<'_>,
 ) -> Verdict {
     let table = context.turn.table;
     let qualified = table.qualify(context.name);

@@ -17,7 +17,7 @@ use crate::wire::response::Response;
 pub(crate) fn answer(
     identity: &Identity,
     (name, query): (&QueryName, &Query),
-    mut response: Response<'_>,
+    response: &mut Response<'_>,
     turn: &Turn<'_>,
 ) -> Verdict {
     let asks_text = query.qclass == CLASS_CHAOS && matches!(query.qtype, rtype::TXT | rtype::ANY);

@@ -6,7 +6,7 @@
 
 use super::identity::ShownCookie;
 use super::metrics::Event;
-use super::rate_limit::{Allowance, RateLimiter};
+use super::rate_limit::{RateDecision, RateLimiter};
 use super::service::Service;
 use super::types::{Deferred, Message, Origin, Turn, Verdict, reply};
 use crate::resolver::in_flight::Failure;
@@ -66,7 +66,7 @@ impl ErrorAnswer {
 
 /// Writes an error.
 #[cold]
-pub(crate) fn write(error: ErrorAnswer, mut response: Response<'_>, turn: &Turn<'_>) -> Verdict {
+pub(crate) fn write(error: ErrorAnswer, response: &mut Response<'_>, turn: &Turn<'_>) -> Verdict {
     let (event, code, why) = error.parts();
     turn.counters.count(event);
     if let Some(why) = why {
@@ -77,8 +77,8 @@ pub(crate) fn write(error: ErrorAnswer, mut response: Response<'_>, turn: &Turn<
 
 /// Sends a client whose network is over the rate limit to TCP, in as few bytes as can be, or nothing.
 #[cold]
-pub(crate) fn over_limit(allowance: Allowance, mut response: Response<'_>, turn: &Turn<'_>) -> Verdict {
-    if allowance == Allowance::Drop {
+pub(crate) fn over_limit(decision: RateDecision, response: &mut Response<'_>, turn: &Turn<'_>) -> Verdict {
+    if decision == RateDecision::Drop {
         turn.counters.count(Event::RateDropped);
         return Verdict::Drop;
     }
@@ -89,7 +89,7 @@ pub(crate) fn over_limit(allowance: Allowance, mut response: Response<'_>, turn:
 
 /// Answers a query for a cookie alone (RFC 7873 §5.4); the cookie itself is among the response's options.
 #[cold]
-pub(crate) fn cookie_alone(shown: ShownCookie, response: Response<'_>, turn: &Turn<'_>) -> Verdict {
+pub(crate) fn cookie_alone(shown: ShownCookie, response: &mut Response<'_>, turn: &Turn<'_>) -> Verdict {
     if shown == ShownCookie::Bad {
         return write(ErrorAnswer::BadCookie, response, turn);
     }
@@ -123,7 +123,7 @@ pub(crate) fn reject(
     // What is never answered takes nothing from what its sender's network may have: it may be forged.
     if code.is_some()
         && origin.transport == Transport::Udp
-        && limiter.take(origin.client, turn.now_s) != Allowance::Answer
+        && limiter.take(origin.client, turn.now_s) != RateDecision::Answer
     {
         turn.counters.count(Event::RateDropped);
         return Verdict::Drop;

@@ -107,12 +107,12 @@ pub(crate) fn decide_query(context: &mut LookupContext<'_>, response: &Response<
 ///
 /// Apart from the way for our own names, which stays as short as it is.
 #[inline(never)]
-pub(crate) fn answer(context: LookupContext<'_>, response: Response<'_>) -> Verdict {
+pub(crate) fn answer(context: &mut LookupContext<'_>, response: &mut Response<'_>) -> Verdict {
     let LookupContext { turn, query, origin, name, state } = context;
     let Some(resolver) = &mut state.resolver else {
         return errors::write(ErrorAnswer::NotAuthoritative, response, turn);
     };
-    let asked = question(name, query, &response);
+    let asked = question(name, query, response);
     match resolver.seek(&asked) {
         Sought::Answer { answer, age_s, stale } => {
             reply_with(&answer, (age_s, stale), (turn, origin), response)
@@ -131,7 +131,7 @@ fn reply_with(
     answer: &Answer<'_>,
     (age_s, stale): (u32, bool),
     (turn, origin): (&Turn<'_>, &Origin),
-    mut response: Response<'_>,
+    response: &mut Response<'_>,
 ) -> Verdict {
     turn.counters.count(match stale {
         true => Event::Stale,
@@ -139,7 +139,7 @@ fn reply_with(
         false if origin.deferred => Event::Fetched,
         false => Event::Cached,
     });
-    if !copy(answer, &mut response, |records| age(records, answer.ttls_at, age_s, stale)) {
+    if !copy(answer, response, |records| age(records, answer.ttls_at, age_s, stale)) {
         turn.counters.count(Event::TruncatedAnswer);
     }
     finish(answer, stale, response)
@@ -151,9 +151,9 @@ fn ask(
     resolver: &mut Resolver,
     (turn, query): (&Turn<'_>, &Query),
     name: &QueryName,
-    response: Response<'_>,
+    response: &mut Response<'_>,
 ) -> Verdict {
-    let asked = question(name, query, &response);
+    let asked = question(name, query, response);
     let group = match decide(turn.table, name, &asked, Some(resolver.route(asked.name))) {
         OutOfZone::Special(special) => return answer_special(special, (turn, query), response),
         // Without RD only what is known is told (RFC 1035 §4.1.1), and not of all classes at once.
@@ -177,7 +177,7 @@ fn ask(
 pub(crate) fn answer_special(
     special: Reserved,
     (turn, query): (&Turn<'_>, &Query),
-    mut response: Response<'_>,
+    response: &mut Response<'_>,
 ) -> Verdict {
     turn.counters.count(match special {
         Reserved::NxDomain { .. } => Event::NxDomain,
@@ -208,7 +208,7 @@ fn copy(answer: &Answer<'_>, response: &mut Response<'_>, mend: impl FnOnce(&mut
 }
 
 #[inline]
-fn finish(answer: &Answer<'_>, stale: bool, mut response: Response<'_>) -> Verdict {
+fn finish(answer: &Answer<'_>, stale: bool, response: &mut Response<'_>) -> Verdict {
     if answer.authenticated {
         response.set_authenticated();
     }
@@ -232,14 +232,15 @@ pub(crate) enum AliasTarget {
 
 /// Looks where the chain of aliases leads that begins with `alias`, before anything is written; `target` is then where.
 #[cold]
-pub(crate) fn alias_target<'a>(
-    context: &mut LookupContext<'a>,
-    mut alias: RecordSet<'a>,
+pub(crate) fn alias_target(
+    context: &mut LookupContext<'_>,
+    alias: RecordSet<'_>,
     response: &Response<'_>,
     target: &mut QueryName,
 ) -> AliasTarget {
     let Some(resolver) = context.state.resolver.as_mut() else { return AliasTarget::Internal };
     let (table, query) = (context.turn.table, context.query);
+    let mut alias = alias;
     for _ in 0..MAX_ALIASES {
         let wire = alias.records.get(FIXED_LEN..).unwrap_or_default();
         if target.fold_wire(wire, table.seed()).is_err() {

@@ -16,10 +16,10 @@ const NODE_NAMES: [&[u8]; 2] = [b"\x02id\x06server\0", b"\x08hostname\x04bind\0"
 /// Who this server is.
 pub struct Identity {
     /// `None` if it does not tell.
-    told: Option<Told>,
+    names: Option<Names>,
 }
 
-struct Told {
+struct Names {
     node_name: Box<[u8]>,
     /// TXT records in class CHAOS, ready for an answer.
     version_record: Box<[u8]>,
@@ -30,26 +30,26 @@ impl Identity {
     /// A server that tells `node_name`, unless that is `None`. Of a name of more than 128 bytes it tells the front.
     #[must_use]
     pub fn new(node_name: Option<&str>) -> Self {
-        let told = node_name.map(|name| {
+        let names = node_name.map(|name| {
             let name = &name.as_bytes()[..name.len().min(MAX_NSID_LEN)];
             let version = concat!("redbreast ", env!("CARGO_PKG_VERSION"));
-            Told {
+            Names {
                 node_name: name.into(),
                 version_record: chaos_text(version.as_bytes()),
                 node_record: chaos_text(name),
             }
         });
-        Self { told }
+        Self { names }
     }
 
     /// The TXT record in class CHAOS under `name`, if there is one.
     #[must_use]
     pub fn chaos_record(&self, name: &[u8]) -> Option<&[u8]> {
-        let told = self.told.as_ref()?;
+        let names = self.names.as_ref()?;
         if VERSION_NAMES.contains(&name) {
-            Some(&told.version_record)
+            Some(&names.version_record)
         } else if NODE_NAMES.contains(&name) {
-            Some(&told.node_record)
+            Some(&names.node_record)
         } else {
             None
         }
@@ -69,11 +69,10 @@ impl Identity {
         let keepalive = edns.wants_keepalive && transport == Transport::Tcp;
         let mut options = Options {
             cookie: None,
-            nsid: self.told.as_ref().filter(|_| edns.wants_nsid).map(|told| &*told.node_name),
+            nsid: self.names.as_ref().filter(|_| edns.wants_nsid).map(|names| &*names.node_name),
             #[allow(clippy::cast_possible_truncation)] // some seconds
             keepalive_100ms: keepalive.then_some((TCP_IDLE_TIMEOUT.as_millis() / 100) as u16),
             client_subnet: None,
-            error: None,
         };
         let Some(Cookie { client: part, server, foreign }) = edns.cookie else {
             return (options, ShownCookie::None);

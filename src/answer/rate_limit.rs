@@ -15,7 +15,7 @@ const SLIP: u32 = 2;
 
 /// What may be done for a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Allowance {
+pub enum RateDecision {
     /// Answer.
     Answer,
     /// Tell it to come back over TCP.
@@ -54,14 +54,14 @@ impl RateLimiter {
 
     /// What may be done for `client`, of which one more response is thereby taken.
     #[inline]
-    pub fn take(&mut self, client: IpAddr, now_s: u32) -> Allowance {
+    pub fn take(&mut self, client: IpAddr, now_s: u32) -> RateDecision {
         if self.buckets.is_empty() {
-            return Allowance::Answer;
+            return RateDecision::Answer;
         }
         self.take_of_bucket(client, now_s)
     }
 
-    fn take_of_bucket(&mut self, client: IpAddr, now_s: u32) -> Allowance {
+    fn take_of_bucket(&mut self, client: IpAddr, now_s: u32) -> RateDecision {
         let network = match client {
             IpAddr::V4(v4) => u64::from(v4.to_bits() >> 8),
             // Its top bit cannot be one of an IPv4 network.
@@ -84,10 +84,10 @@ impl RateLimiter {
         }
         if let Some(left) = bucket.credit.checked_sub(1) {
             bucket.credit = left;
-            return Allowance::Answer;
+            return RateDecision::Answer;
         }
         bucket.over = bucket.over.wrapping_add(1);
-        if bucket.over.is_multiple_of(SLIP) { Allowance::Truncate } else { Allowance::Drop }
+        if bucket.over.is_multiple_of(SLIP) { RateDecision::Truncate } else { RateDecision::Drop }
     }
 }
 
@@ -131,7 +131,7 @@ mod tests {
         let mut limiter = RateLimiter::new(1);
         let fresh = |limiter: &mut RateLimiter| {
             (0..1000u32)
-                .filter(|i| limiter.take(IpAddr::from((i << 8).to_be_bytes()), 5) == Allowance::Answer)
+                .filter(|i| limiter.take(IpAddr::from((i << 8).to_be_bytes()), 5) == RateDecision::Answer)
                 .count()
         };
         assert_eq!(fresh(&mut limiter), 1000);

@@ -151,6 +151,6 @@ impl LookupContext<'_> {
 }
 
 #[inline]
-pub(crate) fn reply(mut response: Response<'_>, code: u8, authoritative: bool) -> Verdict {
+pub(crate) fn reply(response: &mut Response<'_>, code: u8, authoritative: bool) -> Verdict {
     Verdict::Reply { len: response.finish(code, authoritative) }
 }

@@ -6,13 +6,13 @@ use super::views::Views;
 use crate::api::external::{CachedMessage, Replies, WorkerCache};
 use crate::resolver::cache::Stats;
 use crate::wire::name::Name;
-use crate::worker::cache_commands::Desk;
+use crate::worker::cache_commands::CacheView;
 
 /// Has each worker do `command` with its cache, if they have some, and reply. Returns whether all have room for it.
 fn ask_workers<T: Send + 'static>(
     views: &Views,
     replies: &Replies<T>,
-    command: impl Fn(&mut Desk<'_>, usize) -> T + Clone + Send + 'static,
+    command: impl Fn(&mut CacheView<'_>, usize) -> T + Clone + Send + 'static,
 ) -> bool {
     if views.settings.load().resolver.is_none() {
         return true;
@@ -21,16 +21,16 @@ fn ask_workers<T: Send + 'static>(
     for (number, worker) in views.workers().iter().enumerate() {
         let (replies, command) = (replies.clone(), command.clone());
         // There is room for a reply of each. Who asked may have gone: then nobody is told.
-        all &= worker.ask(Box::new(move |desk| drop(replies.try_send(command(desk, number)))));
+        all &= worker.command(Box::new(move |view| drop(replies.try_send(command(view, number)))));
     }
     all
 }
 
 /// What the caches hold.
 pub(super) fn caches(views: &Views, replies: &Replies<WorkerCache>) -> bool {
-    ask_workers(views, replies, |desk, worker| {
-        let Stats { entries, bytes, evictions } = desk.cache.stats();
-        let (in_flight, waiting) = (desk.in_flight, desk.waiting);
+    ask_workers(views, replies, |view, worker| {
+        let Stats { entries, bytes, evictions } = view.cache.stats();
+        let (in_flight, waiting) = (view.in_flight, view.deferred);
         WorkerCache { worker: Some(worker), entries, bytes, evictions, in_flight, waiting }
     })
 }
@@ -38,9 +38,9 @@ pub(super) fn caches(views: &Views, replies: &Replies<WorkerCache>) -> bool {
 /// What they have of a name.
 pub(super) fn cached(views: &Views, name: &Name, replies: &Replies<Vec<CachedMessage>>) -> bool {
     let name = name.clone();
-    ask_workers(views, replies, move |desk, worker| {
+    ask_workers(views, replies, move |view, worker| {
         let name = name.as_wire();
-        let entries = desk.cache.entries(name, desk.now_s);
+        let entries = view.cache.entries(name, view.now_s);
         let message = |it: crate::resolver::cache::Entry<'_>| CachedMessage {
             worker,
             dnssec_ok: it.dnssec_ok,
@@ -53,8 +53,8 @@ pub(super) fn cached(views: &Views, name: &Name, replies: &Replies<Vec<CachedMes
 
 /// Has them forget a name, with what is below it if that is said; or everything.
 pub(super) fn flush(views: &Views, what: Option<(Name, bool)>, replies: &Replies<usize>) -> bool {
-    ask_workers(views, replies, move |desk, _| match &what {
-        Some((name, below)) => desk.cache.flush(name.as_wire(), *below),
-        None => desk.cache.clear(),
+    ask_workers(views, replies, move |view, _| match &what {
+        Some((name, below)) => view.cache.flush(name.as_wire(), *below),
+        None => view.cache.clear(),
     })
 }

@@ -22,7 +22,7 @@ use crate::gossip::key_ring::KeyRing;
 use crate::gossip::peer::Peer;
 use crate::gossip::transport::Traffic;
 use crate::store::NodeId;
-use crate::sys::counter::Times;
+use crate::sys::counter::DurationHistogram;
 use crate::sys::published::{Current, View};
 
 /// The waker's token; the sockets of the gossip have those from `gossip::transport::FIRST_TOKEN` on.
@@ -38,7 +38,7 @@ const MAX_COMMANDS: usize = 1_024;
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Turns by their CPU time: less than 16 us, 32 us, and so on; the last are those of 65 ms and more.
-pub(super) type TurnTimes = Times<16_000, 14>;
+pub(super) type TurnTimes = DurationHistogram<16_000, 14>;
 
 /// What the thread is asked to do.
 enum Command {

@@ -171,7 +171,7 @@ fn answers(asked: Asked) -> Prepared {
             let mut gathered = Gathered::default();
             gathered.add_answer();
             gathered.add(1, 30, &[192, 0, 2, 1]);
-            cache.insert(&query[12..query.len() - 4], gathered.known(1), 0);
+            cache.insert(&query[12..query.len() - 4], gathered.answer(1), 0);
         }
         answerer.set_peers(PeerLookup::new(Some(cache)));
     } else if asked == Asked::Forwarded {

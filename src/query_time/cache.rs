@@ -19,7 +19,7 @@ const MAX_SPARED: usize = 32;
 /// What is known of a name, until when, and when it was last asked for. Times are in milliseconds on the clock of
 /// whoever calls.
 struct Kept {
-    known: PeerAnswer,
+    answer: PeerAnswer,
     expires_ms: u64,
     asked_ms: AtomicU64,
     /// When it was looked at last whether it may go.
@@ -59,24 +59,24 @@ impl Cache {
             kept.asked_ms.store(now_ms, Ordering::Relaxed);
         }
         let left_s = u32::try_from((kept.expires_ms - now_ms).div_ceil(1_000)).unwrap_or(u32::MAX);
-        let exists = !kept.known.is_nobody();
+        let exists = !kept.answer.is_nobody();
         if exists {
-            kept.known.age_into(left_s, out);
+            kept.answer.age_into(left_s, out);
         }
         Some((left_s, exists))
     }
 
     /// Keeps what is `known` of `name` from now on. If it is kept already, when it was asked for stays.
-    pub fn insert(&self, name: &[u8], known: PeerAnswer, now_ms: u64) {
-        let expires_ms = now_ms + u64::from(known.ttl_s()) * 1_000;
+    pub fn insert(&self, name: &[u8], answer: PeerAnswer, now_ms: u64) {
+        let expires_ms = now_ms + u64::from(answer.ttl_s()) * 1_000;
         if let Some(mut kept) = self.names.get_mut(name) {
-            kept.known = known;
+            kept.answer = answer;
             kept.expires_ms = expires_ms;
             return;
         }
         self.enqueue(name.into());
         let times = || AtomicU64::new(now_ms);
-        self.names.insert(name.into(), Kept { known, expires_ms, asked_ms: times(), weighed_ms: times() });
+        self.names.insert(name.into(), Kept { answer, expires_ms, asked_ms: times(), weighed_ms: times() });
     }
 
     /// Puts a new name last, and takes out old ones until there is room for it.
@@ -115,17 +115,17 @@ mod tests {
     use super::*;
     use crate::query_time::peer_answer::Gathered;
 
-    fn known(ttl_s: u32) -> PeerAnswer {
+    fn answer(ttl_s: u32) -> PeerAnswer {
         let mut gathered = Gathered::default();
         gathered.add_answer();
         gathered.add(1, ttl_s, &[10, 0, 0, 1]);
-        gathered.known(1)
+        gathered.answer(1)
     }
 
     #[test]
     fn an_answer_is_kept_for_its_time_which_is_counted_down() {
         let (cache, mut out) = (Cache::new(10), Vec::new());
-        cache.insert(b"a", known(30), 1_000);
+        cache.insert(b"a", answer(30), 1_000);
         cache.insert(b"n", PeerAnswer::nobody(5), 1_000);
         assert_eq!(cache.find(b"a", 1_000, &mut out), Some((30, true)));
         assert_eq!(cache.find(b"a", 11_500, &mut out), Some((20, true)));
@@ -139,9 +139,9 @@ mod tests {
     #[test]
     fn it_never_has_more_than_it_may_and_spares_what_is_asked_for() {
         let (cache, mut out) = (Cache::new(8), Vec::new());
-        cache.insert(b"wanted", known(30), 0);
+        cache.insert(b"wanted", answer(30), 0);
         for i in 1..1_000u16 {
-            cache.insert(&i.to_be_bytes(), known(30), i.into());
+            cache.insert(&i.to_be_bytes(), answer(30), i.into());
             assert!(cache.find(b"wanted", i.into(), &mut out).is_some(), "{i}");
             assert!(cache.names.len() <= 8);
         }
@@ -151,11 +151,11 @@ mod tests {
     #[test]
     fn interest_is_lost_a_minute_after_the_last_question() {
         let (cache, mut out) = (Cache::new(8), Vec::new());
-        cache.insert(b"a", known(30), 0);
+        cache.insert(b"a", answer(30), 0);
         assert!(cache.find(b"a", 10_000, &mut out).is_some());
         assert!(cache.is_wanted(b"a", 69_999));
         assert!(!cache.is_wanted(b"a", 70_000));
-        cache.insert(b"a", known(30), 69_000);
+        cache.insert(b"a", answer(30), 69_000);
         assert!(!cache.is_wanted(b"a", 70_000), "an answer is not a question");
         assert!(!cache.is_wanted(b"b", 0));
     }

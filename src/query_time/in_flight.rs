@@ -13,7 +13,7 @@ use super::peer_answer::{Gathered, PeerAnswer};
 const MAX_NAMES: usize = crate::limits::MAX_ASKED_NAMES;
 
 /// Queries of one worker that wait at most; with their bytes they take some tens of megabytes.
-const MAX_WAITERS: usize = crate::limits::MAX_ASKING;
+const MAX_DEFERRED: usize = crate::limits::MAX_ASKING;
 
 const _: () = assert!(MAX_NAMES <= u16::MAX as usize / 2, "a free id is found by trying");
 
@@ -33,9 +33,9 @@ pub struct Answered<W> {
     /// The name, lower-cased, in wire form.
     pub name: Box<[u8]>,
     /// What is known.
-    pub known: PeerAnswer,
+    pub answer: PeerAnswer,
     /// Who has waited.
-    pub waiters: Vec<W>,
+    pub deferred: Vec<W>,
     /// It is all that will come; otherwise it may be said again, with what other nodes answer.
     pub complete: bool,
 }
@@ -44,7 +44,7 @@ struct Question<W> {
     /// Its number among all that there have been: ids are used again.
     serial: u64,
     name: Box<[u8]>,
-    waiters: Vec<W>,
+    deferred: Vec<W>,
     gathered: Gathered,
     /// The answers of all are waited for.
     collect: bool,
@@ -63,7 +63,7 @@ pub struct InFlight<W> {
     /// before, the entries are passed over.
     ends: VecDeque<(Instant, u16, u64)>,
     next_serial: u64,
-    waiters: usize,
+    deferred: usize,
     rng: fastrand::Rng,
 }
 
@@ -80,25 +80,25 @@ impl<W> InFlight<W> {
             names: HashMap::new(),
             questions: HashMap::new(),
             ends: VecDeque::new(),
-            waiters: 0,
+            deferred: 0,
             rng: fastrand::Rng::new(),
         }
     }
 
     /// Asks for `name` on behalf of `waiter`, or of nobody who waits. With `collect` the answers of all are waited for.
-    pub fn ask(&mut self, name: &[u8], waiter: Option<W>, collect: bool, now: Instant) -> Asked {
-        if waiter.is_some() && self.waiters >= MAX_WAITERS {
+    pub fn ask(&mut self, name: &[u8], query: Option<W>, collect: bool, now: Instant) -> Asked {
+        if query.is_some() && self.deferred >= MAX_DEFERRED {
             return Asked::Full;
         }
         if let Some(question) = self.names.get(name).and_then(|id| self.questions.get_mut(id)) {
-            self.waiters += usize::from(waiter.is_some());
-            question.waiters.extend(waiter);
+            self.deferred += usize::from(query.is_some());
+            question.deferred.extend(query);
             return Asked::Joined;
         }
         if self.questions.len() >= MAX_NAMES {
             return Asked::Full;
         }
-        self.waiters += usize::from(waiter.is_some());
+        self.deferred += usize::from(query.is_some());
         let mut id = self.rng.u16(..);
         while self.questions.contains_key(&id) {
             id = self.rng.u16(..);
@@ -108,7 +108,7 @@ impl<W> InFlight<W> {
         let question = Question {
             serial,
             name: name.into(),
-            waiters: waiter.into_iter().collect(),
+            deferred: query.into_iter().collect(),
             gathered: Gathered::default(),
             collect,
         };
@@ -126,18 +126,18 @@ impl<W> InFlight<W> {
         let (id, name) = answered(message)?;
         let question = self.questions.get_mut(&id).filter(|question| *question.name == *name)?;
         gather(message, &name, &mut question.gathered);
-        if question.collect || question.waiters.is_empty() {
+        if question.collect || question.deferred.is_empty() {
             return None;
         }
-        let waiters = std::mem::take(&mut question.waiters);
-        self.waiters -= waiters.len();
-        let known = question.gathered.known(self.negative_ttl_s);
+        let deferred = std::mem::take(&mut question.deferred);
+        self.deferred -= deferred.len();
+        let answer = question.gathered.answer(self.negative_ttl_s);
         let name = question.name.clone();
         self.names.remove(&name);
         if !self.keeps {
             self.questions.remove(&id);
         }
-        Some(Answered { name, known, waiters, complete: !self.keeps })
+        Some(Answered { name, answer, deferred, complete: !self.keeps })
     }
 
     /// The next question whose window has ended, if there is one.
@@ -156,20 +156,20 @@ impl<W> InFlight<W> {
                 break question;
             }
         };
-        self.waiters -= question.waiters.len();
-        let known = question.gathered.known(self.negative_ttl_s);
-        Some(Answered { name: question.name, known, waiters: question.waiters, complete: true })
+        self.deferred -= question.deferred.len();
+        let answer = question.gathered.answer(self.negative_ttl_s);
+        Some(Answered { name: question.name, answer, deferred: question.deferred, complete: true })
     }
 
     /// Ends all questions now, with what is known of each so far.
     pub fn take_all(&mut self) -> impl Iterator<Item = Answered<W>> {
         self.names.clear();
         self.ends.clear();
-        self.waiters = 0;
+        self.deferred = 0;
         let negative_ttl_s = self.negative_ttl_s;
         std::mem::take(&mut self.questions).into_values().map(move |mut question| {
-            let known = question.gathered.known(negative_ttl_s);
-            Answered { name: question.name, known, waiters: question.waiters, complete: false }
+            let answer = question.gathered.answer(negative_ttl_s);
+            Answered { name: question.name, answer, deferred: question.deferred, complete: false }
         })
     }
 
@@ -195,7 +195,7 @@ mod tests {
     }
 
     fn addresses<W>(answered: &Answered<W>) -> u16 {
-        answered.known.entry().and_then(|entry| entry.get(rtype::A)).map_or(0, |set| set.count)
+        answered.answer.entry().and_then(|entry| entry.get(rtype::A)).map_or(0, |set| set.count)
     }
 
     #[test]
@@ -208,7 +208,7 @@ mod tests {
         assert!(in_flight.receive(&answer(id, b"\x01b\0", 1)).is_none(), "an answer to something else");
         assert!(in_flight.receive(&answer(id ^ 1, b"\x01a\0", 1)).is_none());
         let first = in_flight.receive(&answer(id, b"\x01A\0", 1)).unwrap();
-        assert_eq!((&first.waiters[..], addresses(&first), first.complete), (&[1, 2][..], 1, false));
+        assert_eq!((&first.deferred[..], addresses(&first), first.complete), (&[1, 2][..], 1, false));
         assert!(in_flight.receive(&answer(id, b"\x01a\0", 2)).is_none(), "nobody waits any more");
         let later = now + WINDOW / 2;
         assert!(
@@ -218,13 +218,13 @@ mod tests {
         assert!(in_flight.expire(later).is_none());
         assert_eq!(in_flight.deadline(), Some(now + WINDOW));
         let all = in_flight.expire(now + WINDOW).unwrap();
-        assert_eq!((all.waiters.len(), addresses(&all), all.complete), (0, 2, true));
+        assert_eq!((all.deferred.len(), addresses(&all), all.complete), (0, 2, true));
         let none = in_flight.expire(now + WINDOW).unwrap();
-        assert!(none.known.is_nobody() && none.waiters == [3] && none.known.ttl_s() == 30);
+        assert!(none.answer.is_nobody() && none.deferred == [3] && none.answer.ttl_s() == 30);
         assert!(in_flight.expire(now + WINDOW).is_none(), "the second question has its own window");
         let second = in_flight.expire(later + WINDOW).unwrap();
-        assert!(second.known.is_nobody() && second.waiters == [4]);
-        assert_eq!((in_flight.deadline(), in_flight.waiters, in_flight.names.len()), (None, 0, 0));
+        assert!(second.answer.is_nobody() && second.deferred == [4]);
+        assert_eq!((in_flight.deadline(), in_flight.deferred, in_flight.names.len()), (None, 0, 0));
     }
 
     #[test]
@@ -234,7 +234,7 @@ mod tests {
         for i in 0..3 * MAX_NAMES {
             let Asked::New(id) = in_flight.ask(b"\x01a\0", Some(i), false, now) else { panic!("{i}") };
             let first = in_flight.receive(&answer(id, b"\x01a\0", 1)).unwrap();
-            assert!(first.complete && first.waiters == [i]);
+            assert!(first.complete && first.deferred == [i]);
             assert!(in_flight.receive(&answer(id, b"\x01a\0", 2)).is_none());
         }
         assert!(in_flight.expire(now + WINDOW).is_none());
@@ -261,7 +261,7 @@ mod tests {
             assert!(matches!(in_flight.ask(&i.to_le_bytes(), Some(()), false, now), Asked::New(_)));
         }
         assert_eq!(in_flight.ask(b"x", Some(()), false, now), Asked::Full);
-        for _ in MAX_NAMES..MAX_WAITERS {
+        for _ in MAX_NAMES..MAX_DEFERRED {
             assert_eq!(in_flight.ask(&0usize.to_le_bytes(), Some(()), false, now), Asked::Joined);
         }
         assert_eq!(in_flight.ask(&0usize.to_le_bytes(), Some(()), false, now), Asked::Full);

@@ -47,7 +47,8 @@ pub fn answer_question(table: &Table, name: &mut QueryName, buffer: &mut [u8], l
         return None;
     }
     let entry = table.lookup(name)?;
-    let mut response = Response::new(buffer, &query, Transport::Udp, ANSWER_LEN, Options::default());
+    let options = Options::default();
+    let mut response = Response::new(buffer, &query, Transport::Udp, ANSWER_LEN, &options);
     let asked = |rtype| query.qtype == rtype::ANY || query.qtype == rtype;
     for set in entry.sets().filter(|set| asked(set.rtype)) {
         if set.records.len() > response.room() {
@@ -140,10 +141,10 @@ mod tests {
         assert_eq!(answered(&answer), Some((77, b"\x03web\x01x\0".to_vec())));
         let mut gathered = Gathered::default();
         gather(&answer, b"\x03web\x01x\0", &mut gathered);
-        let known = gathered.known(1);
-        let entry = known.entry().unwrap();
+        let gathered = gathered.answer(1);
+        let entry = gathered.entry().unwrap();
         assert_eq!((entry.get(rtype::A).unwrap().count, entry.get(rtype::SRV).unwrap().count), (2, 1));
-        assert_eq!(known.ttl_s(), 30);
+        assert_eq!(gathered.ttl_s(), 30);
     }
 
     #[test]
@@ -155,8 +156,8 @@ mod tests {
         assert_eq!(answered(answer), Some((9, b"\x01a\x01x\0".to_vec())));
         let mut gathered = Gathered::default();
         gather(answer, b"\x01a\x01x\0", &mut gathered);
-        let known = gathered.known(1);
-        let entry = known.entry().unwrap();
+        let gathered = gathered.answer(1);
+        let entry = gathered.entry().unwrap();
         assert!(entry.get(rtype::A).is_none());
         assert!(entry.get(rtype::SRV).unwrap().records.ends_with(b"\0\x50\x01b\x01x\0"));
         for len in 0..answer.len() {

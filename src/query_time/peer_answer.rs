@@ -81,7 +81,7 @@ impl Gathered {
     /// What is known by all answers together. Equal records of several nodes are one, and of a name that is an alias here
     /// and something else there the alias is left out, as in a table.
     #[must_use]
-    pub fn known(&mut self, negative_ttl_s: u32) -> PeerAnswer {
+    pub fn answer(&mut self, negative_ttl_s: u32) -> PeerAnswer {
         if !self.exists {
             return PeerAnswer::nobody(negative_ttl_s);
         }
@@ -119,24 +119,24 @@ mod tests {
     #[test]
     fn answers_of_several_nodes_are_one_set_and_age_together() {
         let mut gathered = Gathered::default();
-        assert!(gathered.known(7).is_nobody() && gathered.known(7).ttl_s() == 7);
+        assert!(gathered.answer(7).is_nobody() && gathered.answer(7).ttl_s() == 7);
         for (last, ttl_s) in [(1, 30), (2, 20), (1, 25)] {
             gathered.add_answer();
             gathered.add(rtype::A, ttl_s, &[10, 0, 0, last]);
         }
         gathered.add(rtype::CNAME, 1, b"\x01x\0");
-        let known = gathered.known(7);
-        assert_eq!(known.ttl_s(), 20);
-        let set = known.entry().unwrap().get(rtype::A).unwrap();
+        let answer = gathered.answer(7);
+        assert_eq!(answer.ttl_s(), 20);
+        let set = answer.entry().unwrap().get(rtype::A).unwrap();
         assert_eq!(
             (set.count, &set.records[12..16], &set.records[28..]),
             (2, &[10, 0, 0, 1][..], &[10, 0, 0, 2][..])
         );
-        assert!(known.entry().unwrap().get(rtype::CNAME).is_none());
+        assert!(answer.entry().unwrap().get(rtype::CNAME).is_none());
         let mut aged = vec![9; 3];
-        known.age_into(25, &mut aged);
+        answer.age_into(25, &mut aged);
         assert_eq!(ttls(&aged), [20, 20]);
-        known.age_into(3, &mut aged);
+        answer.age_into(3, &mut aged);
         assert_eq!(ttls(&aged), [3, 3]);
     }
 
@@ -144,10 +144,10 @@ mod tests {
     fn a_name_without_records_exists_nevertheless() {
         let mut gathered = Gathered::default();
         gathered.add_answer();
-        let known = gathered.known(5);
-        assert!(!known.is_nobody() && known.entry().unwrap().sets().next().is_none());
+        let answer = gathered.answer(5);
+        assert!(!answer.is_nobody() && answer.entry().unwrap().sets().next().is_none());
         let mut aged = Vec::new();
-        known.age_into(1, &mut aged);
+        answer.age_into(1, &mut aged);
         assert_eq!(aged, [0]);
     }
 }

@@ -54,8 +54,8 @@ impl PeerLookup {
     /// What is known of `name`, lower-cased in wire form.
     pub fn find(&mut self, name: &[u8]) -> PeerResult<'_> {
         let Self { answer, cache, now_ms, aged } = self;
-        if let Some((_, known)) = answer.as_ref().filter(|(answered, _)| **answered == *name) {
-            return known.entry().map_or(PeerResult::Nobody { ttl_s: known.ttl_s() }, PeerResult::Entry);
+        if let Some((_, answer)) = answer.as_ref().filter(|(answered, _)| **answered == *name) {
+            return answer.entry().map_or(PeerResult::Nobody { ttl_s: answer.ttl_s() }, PeerResult::Entry);
         }
         match cache.as_ref().and_then(|cache| cache.find(name, *now_ms, aged)) {
             Some((_, true)) => PeerResult::Entry(Entry::from_sets(aged)),

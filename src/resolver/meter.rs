@@ -45,11 +45,11 @@ impl Count {
     }
 }
 
-/// Times that are told apart, with a last one for what is longer.
+/// DurationHistogram that are told apart, with a last one for what is longer.
 pub const BUCKETS: usize = 18;
 
 /// From 64 us on, to 4 s.
-type Times = counter::Times<64_000, BUCKETS>;
+type DurationHistogram = counter::DurationHistogram<64_000, BUCKETS>;
 
 /// The counts of one worker of one upstream: plain stores of a single writer.
 #[derive(Default)]
@@ -60,7 +60,7 @@ pub struct Meter {
 #[derive(Default)]
 struct Inner {
     counts: [AtomicU64; Count::ALL.len()],
-    times: Times,
+    times: DurationHistogram,
     is_down: AtomicBool,
     /// Written when a connection ends, never for a packet.
     fault: Mutex<Option<Box<str>>>,

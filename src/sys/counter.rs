@@ -13,18 +13,18 @@ pub fn add(counter: &AtomicU64, n: u64) {
 
 /// How long something took each time: the sum, and how often it was less than `SHORTEST_NS`, or than twice that, and so on. The last
 /// bucket is for all that is longer.
-pub struct Times<const SHORTEST_NS: u64, const BUCKETS: usize> {
+pub struct DurationHistogram<const SHORTEST_NS: u64, const BUCKETS: usize> {
     sum_ns: AtomicU64,
     buckets: [AtomicU64; BUCKETS],
 }
 
-impl<const SHORTEST_NS: u64, const BUCKETS: usize> Default for Times<SHORTEST_NS, BUCKETS> {
+impl<const SHORTEST_NS: u64, const BUCKETS: usize> Default for DurationHistogram<SHORTEST_NS, BUCKETS> {
     fn default() -> Self {
         Self { sum_ns: AtomicU64::new(0), buckets: std::array::from_fn(|_| AtomicU64::new(0)) }
     }
 }
 
-impl<const SHORTEST_NS: u64, const BUCKETS: usize> Times<SHORTEST_NS, BUCKETS> {
+impl<const SHORTEST_NS: u64, const BUCKETS: usize> DurationHistogram<SHORTEST_NS, BUCKETS> {
     /// Counts one time. Only the thread that they belong to may call this.
     pub fn count(&self, took: Duration) {
         let ns = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);

@@ -153,8 +153,8 @@ impl PeerQueries {
     }
 
     /// Has `waiter` wait for what the other nodes say of `name`. Returns whether it may.
-    pub(crate) fn ask(&mut self, name: &[u8], waiter: DeferredQuery, counters: &Counters) -> bool {
-        match self.in_flight.ask(name, Some(waiter), self.setup.settings.collect, self.now) {
+    pub(crate) fn ask(&mut self, name: &[u8], query: DeferredQuery, counters: &Counters) -> bool {
+        match self.in_flight.ask(name, Some(query), self.setup.settings.collect, self.now) {
             Asked::New(id) => self.send_question(id, name, counters),
             Asked::Joined => {}
             Asked::Full => return false,
@@ -217,7 +217,7 @@ impl PeerQueries {
                 let datagram = self.incoming.datagram(i);
                 let message = &datagram.buffer[..datagram.len];
                 if let Some(answered) = self.in_flight.receive(message) {
-                    self.keep(&answered.name, &answered.known, answered.complete);
+                    self.keep(&answered.name, &answered.answer, answered.complete);
                     return Some(answered);
                 }
             }
@@ -228,7 +228,7 @@ impl PeerQueries {
             self.unread = 0..receive(&setup.answers, incoming, answers_ready, counters);
         }
         let ended = self.in_flight.expire(self.now)?;
-        self.keep(&ended.name, &ended.known, true);
+        self.keep(&ended.name, &ended.answer, true);
         Some(ended)
     }
 
@@ -238,14 +238,14 @@ impl PeerQueries {
     }
 
     /// Puts what is known into the cache, if there is one, and sees to it that it is asked for again before it expires.
-    fn keep(&mut self, name: &[u8], known: &PeerAnswer, complete: bool) {
+    fn keep(&mut self, name: &[u8], answer: &PeerAnswer, complete: bool) {
         let now_ms = self.now_ms();
         let Some(cache) = &self.setup.cache else { return };
-        cache.insert(name, known.clone(), now_ms);
+        cache.insert(name, answer.clone(), now_ms);
         let window_ms = u64::try_from(self.setup.settings.window.as_millis()).unwrap_or(u64::MAX);
         // In time for the answers of all to be there when it expires. What is to be kept for less is not worth it.
         let lead_ms = 2 * window_ms;
-        let ttl_ms = u64::from(known.ttl_s()) * 1_000;
+        let ttl_ms = u64::from(answer.ttl_s()) * 1_000;
         if complete && ttl_ms > 2 * lead_ms {
             self.refreshes.push(Reverse((now_ms + ttl_ms - lead_ms, name.into())));
         }

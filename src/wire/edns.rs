@@ -144,6 +144,13 @@ pub enum ExtendedError {
 }
 
 impl ExtendedError {
+    /// The option that says it.
+    pub(super) fn option(self) -> [u8; EXTENDED_ERROR_LEN] {
+        let ([code_high, code_low], [high, low]) =
+            (option::EXTENDED_ERROR.to_be_bytes(), self.code().to_be_bytes());
+        [code_high, code_low, 0, 2, high, low]
+    }
+
     /// Its IANA number.
     fn code(self) -> u16 {
         match self {
@@ -160,7 +167,10 @@ impl ExtendedError {
     }
 }
 
-/// The options of a response.
+/// Bytes of the option that explains a response code.
+pub(super) const EXTENDED_ERROR_LEN: usize = 6;
+
+/// The options of a response, but for the one that explains its code.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Options<'a> {
     /// Both parts of the cookie.
@@ -171,8 +181,6 @@ pub struct Options<'a> {
     pub keepalive_100ms: Option<u16>,
     /// For which network the answer was asked.
     pub client_subnet: Option<&'a ClientSubnet>,
-    /// Why the response code is what it is.
-    pub error: Option<ExtendedError>,
 }
 
 /// Bytes of all options at most, but for the one that explains a response code.
@@ -286,8 +294,7 @@ impl Options<'_> {
         let nsid = self.nsid.map_or(0, |nsid| 4 + nsid.len());
         let keepalive = if self.keepalive_100ms.is_some() { 6 } else { 0 };
         let subnet = self.client_subnet.map_or(0, |subnet| 4 + 4 + subnet.address_len());
-        let error = if self.error.is_some() { 6 } else { 0 };
-        cookie + nsid + keepalive + subnet + error
+        cookie + nsid + keepalive + subnet
     }
 
     /// Writes the options to `out`, which has [`len`](Self::len) bytes. For so many bits of the client's address, `scope`, the
@@ -319,9 +326,6 @@ impl Options<'_> {
             let (family, begin) = if subnet.address.is_ipv4() { (1, 12) } else { (2, 0) };
             let header = [0, family, subnet.source_prefix_len, scope];
             put(option::CLIENT_SUBNET, [&header, &bytes[begin..begin + subnet.address_len()]]);
-        }
-        if let Some(error) = self.error {
-            put(option::EXTENDED_ERROR, [&error.code().to_be_bytes(), &[]]);
         }
     }
 }
@@ -425,7 +429,6 @@ mod tests {
             nsid: Some(b"node"),
             keepalive_100ms: Some(100),
             client_subnet: Some(&ClientSubnet { address: [192, 0, 2, 0].into(), source_prefix_len: 24 }),
-            error: Some(ExtendedError::Prohibited),
         };
         let mut out = vec![0; options.len()];
         options.write(16, &mut out);
@@ -436,9 +439,9 @@ mod tests {
             b"\0\x03\0\x04node",
             b"\0\x0b\0\x02\0\x64",
             b"\0\x08\0\x07\0\x01\x18\x10\xc0\0\x02",
-            b"\0\x0f\0\x02\0\x12",
         ];
         assert_eq!(out, expected.concat());
         assert_eq!(Options::default().len(), 0);
+        assert_eq!(ExtendedError::Prohibited.option(), *b"\0\x0f\0\x02\0\x12");
     }
 }

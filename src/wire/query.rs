@@ -86,7 +86,7 @@ impl Query {
     ///
     /// # Panics
     /// As [`parse`](Self::parse).
-    #[inline]
+    #[inline(always)]
     pub fn read(
         &mut self,
         buffer: &[u8],

@@ -3,7 +3,7 @@
 //! Runs on the workers, for every packet. Nothing is copied that the query brought: the id, the question (byte for
 //! byte, so its case is kept as RFC 4343 and 0x20 clients want it) and the flags that a response repeats stay put.
 
-use super::edns::{ClientSubnet, ExtendedError, MAX_OPTIONS_LEN, Options};
+use super::edns::{ClientSubnet, EXTENDED_ERROR_LEN, ExtendedError, MAX_OPTIONS_LEN, Options};
 use super::header::{self, rcode};
 use super::name::{MAX_LEN, suffix_at};
 use super::query::{Query, salvage};
@@ -11,9 +11,6 @@ use super::record::{FIXED_LEN, rtype};
 
 /// Bytes of an OPT record without its options.
 pub(crate) const OPT_LEN: usize = 11;
-
-/// Bytes of the option that explains a response code.
-const EXTENDED_ERROR_LEN: usize = 6;
 
 /// Bytes that a response has besides its records at most: header, question, and an OPT record with all of its options.
 pub(crate) const MAX_OVERHEAD: usize =
@@ -53,7 +50,9 @@ pub struct Response<'a> {
     limit: usize,
     /// The client speaks EDNS, and wants DNSSEC records or not.
     dnssec_ok: Option<bool>,
-    options: Options<'a>,
+    options: &'a Options<'a>,
+    /// Why the response code is what it is.
+    error: Option<ExtendedError>,
     /// Bytes of UDP payload that we announce.
     udp_len: u16,
     questions: u16,
@@ -86,7 +85,7 @@ impl<'a> Response<'a> {
         query: &Query,
         transport: Transport,
         udp_len: u16,
-        options: Options<'a>,
+        options: &'a Options<'a>,
     ) -> Self {
         let wanted = match (transport, &query.edns) {
             (Transport::Tcp, _) => usize::from(u16::MAX),
@@ -103,6 +102,7 @@ impl<'a> Response<'a> {
             limit,
             dnssec_ok: query.edns.as_ref().map(|edns| edns.dnssec_ok),
             options,
+            error: None,
             udp_len,
             questions: u16::from(query.has_question()),
             answers: 0,
@@ -160,7 +160,7 @@ impl<'a> Response<'a> {
     ///
     /// # Panics
     /// If they do not fit in [`room`](Self::room).
-    #[inline]
+    #[inline(always)]
     pub fn answer_with(&mut self, count: u16, len: usize, fill: impl FnOnce(&mut [u8])) {
         assert!(len <= self.room());
         fill(&mut self.buffer[self.end..self.end + len]);
@@ -267,8 +267,8 @@ impl<'a> Response<'a> {
     /// Says why the response code is what it is (RFC 8914), where the client can read it and there is room.
     #[inline]
     pub fn explain(&mut self, error: ExtendedError) {
-        if self.options.error.is_none() && self.room() >= EXTENDED_ERROR_LEN {
-            self.options.error = Some(error);
+        if self.error.is_none() && self.room() >= EXTENDED_ERROR_LEN {
+            self.error = Some(error);
             self.limit -= EXTENDED_ERROR_LEN;
         }
     }
@@ -317,13 +317,17 @@ impl<'a> Response<'a> {
 
     #[inline]
     fn opt(&mut self, dnssec_ok: bool) {
-        let options_len = self.options.len();
+        let error = self.error.map(ExtendedError::option);
+        let (error, own_len) = (error.as_ref().map_or(&[][..], |option| option), self.options.len());
+        let options_len = own_len + error.len();
         #[allow(clippy::cast_possible_truncation)] // some hundred bytes
         let record = opt_record(self.udp_len, self.extended_rcode, dnssec_ok, options_len as u16);
         self.buffer[self.end..self.end + OPT_LEN].copy_from_slice(&record);
         self.end += OPT_LEN;
         if options_len > 0 {
-            self.options.write(self.subnet_scope, &mut self.buffer[self.end..self.end + options_len]);
+            let (own, rest) = self.buffer[self.end..self.end + options_len].split_at_mut(own_len);
+            self.options.write(self.subnet_scope, own);
+            rest.copy_from_slice(error);
             self.end += options_len;
         }
     }
@@ -379,6 +383,9 @@ mod tests {
     use crate::wire::name::{HashSeed, QueryName};
     use crate::wire::query::MIN_BUFFER_LEN;
 
+    const NO_OPTIONS: Options<'static> =
+        Options { cookie: None, nsid: None, keepalive_100ms: None, client_subnet: None };
+
     fn query(edns: Option<Edns>) -> (Vec<u8>, Query) {
         let mut buffer = vec![0; 4096];
         let message = b"\x12\x34\x01\x10\0\x01\0\0\0\0\0\0\x03wEb\0\0\x01\0\x01";
@@ -393,8 +400,7 @@ mod tests {
     #[test]
     fn the_response_keeps_id_question_and_rd_and_clears_cd_if_it_is_authoritative() {
         let (mut buffer, query) = query(None);
-        let mut response =
-            Response::new(&mut buffer, &query, Transport::Udp, DEFAULT_UDP_LEN, Options::default());
+        let mut response = Response::new(&mut buffer, &query, Transport::Udp, DEFAULT_UDP_LEN, &NO_OPTIONS);
         response.answer_with(1, 3, |out| out.copy_from_slice(b"xyz"));
         assert_eq!(response.finish(rcode::NOERROR, true), 24);
         assert_eq!(&buffer[..24], b"\x12\x34\x85\x00\0\x01\0\x01\0\0\0\0\x03wEb\0\0\x01\0\x01xyz");
@@ -411,8 +417,7 @@ mod tests {
             (Transport::Tcp, edns(512), 4096),
         ] {
             let (mut buffer, query) = query(edns);
-            let mut response =
-                Response::new(&mut buffer, &query, transport, DEFAULT_UDP_LEN, Options::default());
+            let mut response = Response::new(&mut buffer, &query, transport, DEFAULT_UDP_LEN, &NO_OPTIONS);
             let room = response.room();
             response.answer_with(1, room, |out| out.fill(7));
             response.authority(b"does not fit");
@@ -424,8 +429,7 @@ mod tests {
     fn an_opt_record_answers_an_opt_record() {
         let (mut buffer, query) =
             query(Some(Edns { udp_payload_size: 1400, version: 1, dnssec_ok: true, ..Edns::default() }));
-        let mut response =
-            Response::new(&mut buffer, &query, Transport::Udp, DEFAULT_UDP_LEN, Options::default());
+        let mut response = Response::new(&mut buffer, &query, Transport::Udp, DEFAULT_UDP_LEN, &NO_OPTIONS);
         let len = response.finish_with(rcode::BADVERS);
         assert_eq!(&buffer[21..len], b"\0\0\x29\x04\xd0\x01\0\x80\0\0\0");
         assert_eq!(buffer[11], 1);
@@ -458,7 +462,7 @@ mod tests {
         ] {
             let (mut buffer, query) = query(None);
             let mut response =
-                Response::new(&mut buffer, &query, Transport::Udp, DEFAULT_UDP_LEN, Options::default());
+                Response::new(&mut buffer, &query, Transport::Udp, DEFAULT_UDP_LEN, &NO_OPTIONS);
             let suffix = Suffix { name: suffix, at: 12 };
             assert_eq!(response.answer_with_name(&record(name), 0, 300, Some(suffix)), Some(at));
             let len = response.finish(rcode::NOERROR, true);

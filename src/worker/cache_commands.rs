@@ -1,7 +1,7 @@
 //! What another thread has a worker do with what only the worker may touch: its cache, and what it has in flight.
 //!
-//! A cache belongs to its worker and has no lock. Who wants to look at it, or have something forgotten, leaves a job, wakes the
-//! worker and goes on; the job does it between two of the worker's turns and sends what has come of it wherever it likes.
+//! A cache belongs to its worker and has no lock. Who wants to look at it, or have something forgotten, leaves a command, wakes the
+//! worker and goes on; the command does it between two of the worker's turns and sends what has come of it wherever it likes.
 //! Asked by the thread `http`; cache_commands run on the workers.
 
 use std::sync::mpsc::Receiver;
@@ -11,10 +11,10 @@ use crate::resolver::cache::Cache;
 use crate::upstream::forwarding::Forwarding;
 
 /// Something to be done by a worker. While it takes, the worker answers nobody.
-pub type CacheCommand = Box<dyn FnOnce(&mut Desk<'_>) + Send>;
+pub type CacheCommand = Box<dyn FnOnce(&mut CacheView<'_>) + Send>;
 
-/// What a job has before it.
-pub struct Desk<'a> {
+/// What a command has before it.
+pub struct CacheView<'a> {
     /// The worker's cache.
     pub cache: &'a mut Cache,
     /// The time on the cache's clock.
@@ -22,7 +22,7 @@ pub struct Desk<'a> {
     /// Questions that upstreams have been asked and have not answered.
     pub in_flight: usize,
     /// Queries that wait for these.
-    pub waiting: usize,
+    pub deferred: usize,
 }
 
 /// Does what there is to do.
@@ -31,9 +31,9 @@ pub(crate) fn take_turn(
     resolver: &mut Resolver,
     forwarding: &Forwarding,
 ) {
-    while let Ok(job) = cache_commands.try_recv() {
-        let (in_flight, waiting) = forwarding.in_flight();
+    while let Ok(command) = cache_commands.try_recv() {
+        let (in_flight, deferred) = forwarding.in_flight();
         let now_s = resolver.now_s();
-        job(&mut Desk { cache: resolver.cache(), now_s, in_flight, waiting });
+        command(&mut CacheView { cache: resolver.cache(), now_s, in_flight, deferred });
     }
 }

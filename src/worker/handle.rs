@@ -19,7 +19,7 @@ pub struct Handle {
     pub(crate) cache_commands: SyncSender<CacheCommand>,
 }
 
-/// Jobs that wait for a worker at most: the control listener has fewer connections, each with one request.
+/// Commands that wait for a worker at most: the control listener has fewer connections, each with one request.
 pub(crate) const MAX_CACHE_COMMANDS: usize = 1_024;
 
 /// What other threads have of a worker while it runs.
@@ -31,11 +31,11 @@ pub struct Link {
 }
 
 impl Link {
-    /// Has the worker do something with its cache, if it forwards and so has one; else the job waits for ever. Returns whether there was
+    /// Has the worker do something with its cache, if it forwards and so has one; else the command waits for ever. Returns whether there was
     /// room for one more, and the worker is still there.
     #[must_use]
-    pub fn ask(&self, job: CacheCommand) -> bool {
-        self.cache_commands.try_send(job).is_ok() && self.waker.wake().is_ok()
+    pub fn command(&self, command: CacheCommand) -> bool {
+        self.cache_commands.try_send(command).is_ok() && self.waker.wake().is_ok()
     }
 
     /// What the worker has counted so far.

@@ -202,14 +202,14 @@ impl Worker {
         let turn = Turn { table: tables.load(), counters, now_s: unix_time_s() };
         peers.answer_others(turn.table, counters);
         transports.begin_delivery();
-        while let Some(Answered { name, known, waiters, .. }) = peers.next_answer(counters) {
-            if waiters.is_empty() {
+        while let Some(Answered { name, answer, deferred, .. }) = peers.next_answer(counters) {
+            if deferred.is_empty() {
                 continue;
             }
             if let Some(lookup) = answerer.peers() {
-                lookup.set_answer(Some((name, known)));
+                lookup.set_answer(Some((name, answer)));
             }
-            complete(waiters, transports, answerer, &turn);
+            complete(deferred, transports, answerer, &turn);
         }
         if let Some(lookup) = answerer.peers() {
             lookup.set_answer(None);

@@ -77,12 +77,12 @@ impl Worker {
         let Some(mut peers) = deferred.peers.take() else { return };
         let turn = Turn { table: tables.load(), counters, now_s: unix_time_s() };
         transports.begin_delivery();
-        for Answered { name, known, waiters, .. } in peers.take_all() {
-            if known.is_nobody() {
-                give_up(waiters, transports, answerer, counters);
+        for Answered { name, answer, deferred, .. } in peers.take_all() {
+            if answer.is_nobody() {
+                give_up(deferred, transports, answerer, counters);
             } else if let Some(lookup) = answerer.peers() {
-                lookup.set_answer(Some((name, known)));
-                complete(waiters, transports, answerer, &turn);
+                lookup.set_answer(Some((name, answer)));
+                complete(deferred, transports, answerer, &turn);
             }
         }
         if let Some(lookup) = answerer.peers() {

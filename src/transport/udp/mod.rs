@@ -119,9 +119,9 @@ enum Watch {
     Busy,
 }
 
-/// What came of a look at a socket.
+/// What came of a turn of a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Look {
+enum SocketTurn {
     /// The poll watches it, or does so from now on.
     None,
     /// There was something.
@@ -244,9 +244,9 @@ impl Udp {
     fn look(&mut self, registry: &Registry, responder: &mut Responder<'_>) {
         let (mut found, mut in_vain) = (false, false);
         for i in 0..self.sockets.len() {
-            let look = self.serve_socket(i, registry, responder);
-            found |= look == Look::Served;
-            in_vain |= look == Look::InVain;
+            let turn = self.serve_socket(i, registry, responder);
+            found |= turn == SocketTurn::Served;
+            in_vain |= turn == SocketTurn::InVain;
         }
         if in_vain && !found && !self.looks_again() {
             (self.idle_since, self.idle_looks) = (None, 0);
@@ -272,17 +272,17 @@ impl Udp {
     }
 
     /// Serves one socket until it is empty, or the others are due.
-    fn serve_socket(&mut self, i: usize, registry: &Registry, responder: &mut Responder<'_>) -> Look {
+    fn serve_socket(&mut self, i: usize, registry: &Registry, responder: &mut Responder<'_>) -> SocketTurn {
         let watch = self.sockets[i].watch;
         if watch == Watch::Waiting {
-            return Look::None;
+            return SocketTurn::None;
         }
-        let mut look = Look::None;
+        let mut turn = SocketTurn::None;
         for _ in 0..batches(responder) {
             let served = self.serve_and_time(i, responder);
             if served != Served::Empty {
                 (self.idle_since, self.idle_looks) = (None, 0);
-                look = Look::Served;
+                turn = SocketTurn::Served;
             }
             match (watch, served) {
                 // Whatever comes after the queue was seen empty is a new edge.
@@ -292,14 +292,14 @@ impl Udp {
                     } else {
                         self.stop_watching(i, registry);
                     }
-                    return look;
+                    return turn;
                 }
                 (Watch::Busy, Served::Empty) if self.busy_poll == BusyPoll::Never => {
                     self.watch(i, registry);
-                    return look;
+                    return turn;
                 }
-                (Watch::Busy, Served::Empty) if look == Look::None => return Look::InVain,
-                (Watch::Busy, Served::Empty) => return look,
+                (Watch::Busy, Served::Empty) if turn == SocketTurn::None => return SocketTurn::InVain,
+                (Watch::Busy, Served::Empty) => return turn,
                 // Queries that are deferred take little time: there are more of them in a turn, as behind them there may be some for names
                 // of our own.
                 (_, Served::Full { responses }) if responder.beside_outcomes && responses > BATCH_LEN / 2 => {
@@ -311,7 +311,7 @@ impl Udp {
         if watch == Watch::Ready {
             self.stop_watching(i, registry);
         }
-        look
+        turn
     }
 
     /// Has the poll watch a socket again. It reports at once what has arrived meanwhile.
