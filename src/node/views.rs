@@ -28,7 +28,7 @@ use crate::api::request::{
 };
 use crate::config::Settings;
 use crate::gossip::peer::Peer;
-use crate::gossip::seal::Rejected;
+use crate::gossip::cipher::Rejected;
 use crate::policy::rules::{Rules, Scope};
 use crate::policy::select::Health;
 use crate::resolver::routes::Routes;
