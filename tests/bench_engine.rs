@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use redbreast::bench::workload::{Reading, feed};
+use redbreast::bench::workload::{Reading, line_reader};
 use redbreast::bench::{
     self, BenchError, End, Outcome, Progress, QueryFile, Settings, Source, Tls, Transport,
 };
@@ -461,7 +461,7 @@ fn a_thread_without_queries_sleeps_although_they_are_due() {
     let stall_from_now = Arc::new(AtomicBool::new(false));
     let source =
         Stalling { left: line.len() * 62_000, line, at: 0, stall_from_now: Arc::clone(&stall_from_now) };
-    let queries = feed::read(BufReader::new(source), "stalling", &Reading::default()).unwrap();
+    let queries = line_reader::read(BufReader::new(source), "stalling", &Reading::default()).unwrap();
     assert!(queries.feed().is_some());
     let server = Server::start(honest);
     let settings = Settings {

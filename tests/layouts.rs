@@ -5,8 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 use proptest::sample::select;
+use redbreast::gossip::cipher::Rejected;
 use redbreast::gossip::message::Message;
-use redbreast::gossip::seal::{Rejected, Seal};
+use redbreast::gossip::seal::Seal;
 use redbreast::gossip::stream_seal::Side;
 use redbreast::limits::{
     MAX_ADDRESSES, MAX_ATTRIBUTES_LEN, MAX_CHANGES, MAX_CHECK_LEN, MAX_FRAME_LEN, MAX_INCARNATION,

@@ -41,6 +41,7 @@ impl Default for Access {
 
 impl Access {
     /// Lets those in `prefixes` ask.
+    // cold: made once, at the start
     pub fn new(prefixes: impl IntoIterator<Item = Prefix>) -> Self {
         let (mut v4, mut v6) = (Vec::new(), Vec::new());
         for prefix in prefixes {
@@ -66,6 +67,7 @@ impl Access {
 impl FromStr for Prefix {
     type Err = String;
 
+    // cold: reads a setting, at the start
     fn from_str(text: &str) -> Result<Self, String> {
         let expected = || "expected an address, or a prefix like 10.0.0.0/8 or fd00::/8".to_owned();
         let (address, len) = match text.split_once('/') {

@@ -50,6 +50,7 @@ const NOT_PREFETCHED: usize = MAX_TOGETHER;
 
 impl Answerer {
     /// An answerer that makes its cookies with `secrets` and draws its random orders from `rng`.
+    // cold: made once, at the start of a worker
     #[must_use]
     pub fn new(service: Arc<Service>, secrets: Reader<Secrets>, rng: fastrand::Rng) -> Self {
         let limiter = RateLimiter::new(service.rate_limit);

@@ -100,6 +100,7 @@ pub enum ShownCookie {
 }
 
 /// A TXT record of one string.
+// cold: made once, at the start
 fn chaos_text(text: &[u8]) -> Box<[u8]> {
     let len = u8::try_from(text.len()).expect("bounded by the caller");
     let mut record = Vec::new();

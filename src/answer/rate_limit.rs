@@ -46,6 +46,7 @@ pub struct RateLimiter {
 
 impl RateLimiter {
     /// Allows each client network, 24 bits of IPv4 or 56 of IPv6, this many responses a second; 0 for no limit.
+    // cold: made once, at the start of a worker
     #[must_use]
     pub fn new(per_second: u32) -> Self {
         let buckets = if per_second > 0 { BUCKETS } else { 0 };

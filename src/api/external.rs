@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc::Sender;
 
 use crate::api::rdata_text::{self, Shown};
-use crate::api::request::Timing;
+use crate::api::timing::Timing;
 use crate::wire::header::{self, rcode, u16_at};
 use crate::wire::name::Name;
 

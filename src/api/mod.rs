@@ -7,3 +7,4 @@ pub mod control_address;
 pub mod external;
 pub mod rdata_text;
 pub mod request;
+pub mod timing;

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::api::external::{CachedMessage, Forwarding, Outside, Replies, WorkerCache};
+use crate::api::timing::Timing;
 use crate::policy::select::Health;
 use crate::store::{Attributes, Cursor, Key, NameSet, Record, STATEMENT_INSTANCE, Target};
 use crate::wire::name::Name;
@@ -487,49 +488,6 @@ pub struct WorkerCounts {
     pub counters: BTreeMap<String, u64>,
     /// How long batches took: from asking the kernel for queries until their answers were handed to it, of one in sixteen.
     pub batches: Timing,
-}
-
-/// How long something took.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Timing {
-    /// How often it was timed.
-    pub count: u64,
-    /// All times together.
-    pub sum_s: f64,
-    /// How often it took how long.
-    pub buckets: Vec<TimingBucket>,
-}
-
-impl Timing {
-    /// The mean, in seconds; none without times.
-    #[must_use]
-    #[allow(clippy::cast_precision_loss)] // of more than 2^53 a few do not matter
-    pub fn mean_s(&self) -> Option<f64> {
-        (self.count > 0).then(|| self.sum_s / self.count as f64)
-    }
-
-    /// The time, in seconds, that so many of a hundred did not exceed, as far as the buckets tell: the end of one. None without
-    /// times, or where it is beyond the last bucket's begin.
-    #[must_use]
-    pub fn within_s(&self, percent: u64) -> Option<f64> {
-        let mut left = (self.count * percent).div_ceil(100).max(1);
-        for TimingBucket { up_to_s, count } in &self.buckets {
-            if *count >= left {
-                return *up_to_s;
-            }
-            left -= count;
-        }
-        None
-    }
-}
-
-/// Times that are near each other.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct TimingBucket {
-    /// The longest of them; the last bucket has no end.
-    pub up_to_s: Option<f64>,
-    /// How many.
-    pub count: u64,
 }
 
 /// Something that has changed.

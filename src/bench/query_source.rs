@@ -32,7 +32,7 @@ impl Deref for Section<'_> {
 /// One thread's claims.
 pub(crate) struct QuerySource<'a> {
     section: Section<'a>,
-    feed: Option<&'a Feed>,
+    feed: Option<&'a Feed<QueryFile>>,
     /// The feed has nothing more.
     fed: bool,
     /// When it was last asked for queries it had none yet.
@@ -130,7 +130,7 @@ mod tests {
     fn what_follows_a_file_is_sent_once_and_whole() {
         let lines: String = (0..1_000_000).map(|i| format!("n{i} A\n")).collect();
         let lines = std::io::Cursor::new(lines);
-        let file = crate::bench::workload::feed::read(lines, "test", &Default::default()).unwrap();
+        let file = crate::bench::workload::line_reader::read(lines, "test", &Default::default()).unwrap();
         assert!(file.feed().is_some() && file.count() < 1_000_000);
         let position = AtomicU64::new(0);
         let mut sources = [(); 2].map(|()| QuerySource::new(&position, &file, Some(3)));

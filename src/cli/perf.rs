@@ -10,8 +10,8 @@ use std::path::PathBuf;
 use clap::{Subcommand, ValueEnum};
 
 use super::{Failure, gate};
-use crate::perf::cluster::{self, Measurement};
 use crate::perf::floor;
+use crate::perf::measurement::{self, Measurement};
 use crate::perf::operations;
 
 /// Arguments of `redbreast perf`.
@@ -98,7 +98,7 @@ fn run_cluster(args: &ClusterArgs) -> Result<(), Failure> {
     let chosen = if args.only.is_empty() { all } else { &args.only };
     let mut figures = Vec::new();
     for &what in chosen {
-        for figure in cluster::measure(what, args.seconds, args.records).map_err(Failure::failed)? {
+        for figure in measurement::measure(what, args.seconds, args.records).map_err(Failure::failed)? {
             let verdict = if figure.holds { "holds" } else { "MISSED" };
             writeln!(out, "{verdict:<7} {}: {}\n        asked: {}", figure.what, figure.seen, figure.asked)
                 .map_err(Failure::failed)?;

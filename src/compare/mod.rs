@@ -3,6 +3,7 @@
 //! Runs on the main thread of the process that compares, with threads for the probes; the nodes and the load generator are
 //! processes of their own, from the same binary. `docs/designs.md` discusses what comes out.
 
+mod churn;
 mod cluster;
 mod drawing;
 mod faults;
@@ -13,6 +14,7 @@ mod probe;
 mod results;
 mod scale;
 mod speed;
+mod sweep;
 mod table;
 
 use std::io;
@@ -26,8 +28,8 @@ use serde::{Deserialize, Serialize};
 pub use cluster::{Layout, all_names_file, check_descriptors};
 pub use page::page;
 pub use results::{Results, claims};
-pub use scale::Sweep;
 pub use speed::External;
+pub use sweep::Sweep;
 pub use table::text;
 
 use crate::testbed::Node;

@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
-use super::scale::Sweep;
+use super::sweep::Sweep;
 use super::{Design, Experiment, Task};
 use crate::report::json::Percentiles;
 use crate::report::machine::Machine;

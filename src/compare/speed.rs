@@ -12,9 +12,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::churn::churn;
 use super::cluster::{Cluster, Traffic, all_names, in_domain};
 use super::results::{Negatives, Row};
-use super::scale::churn;
 use super::{DOMAIN, Design, Experiment, Task};
 use crate::api::request::Addition;
 use crate::bench::statistics;

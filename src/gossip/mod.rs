@@ -5,6 +5,7 @@
 
 mod bulk;
 mod burst;
+pub mod cipher;
 pub mod driver;
 pub mod engine;
 pub mod key_ring;

@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::seal::SESSION_LEN;
+use super::cipher::SESSION_LEN;
 
 /// Datagrams of one sender that may overtake each other.
 pub(super) const WINDOW: u64 = 1024;

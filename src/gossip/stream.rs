@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use mio::net::TcpStream;
 
+use super::cipher::Rejected;
 use super::engine::{Bulk, Engine, MAX_STREAM_DELTA_LEN};
 use super::message::Message;
-use super::seal::Rejected;
 use super::stream_seal::{MAX_FRAME_LEN, StreamSeal};
 use crate::store::NodeId;
 

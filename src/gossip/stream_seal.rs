@@ -3,11 +3,11 @@
 //! Sans-I/O. Runs on the thread `cluster`. The first frame of each direction names its key and a number that its sender has
 //! drawn; further ones are counted and bring nothing along. What the server says is bound to the client's number.
 
-use super::key_ring::{KEY_ID_LEN, Key, KeyRing};
-use super::seal::{
-    self, CLUSTER_LEN, PLAIN, Rejected, SEALED, SESSION_LEN, cluster_hash, context, decrypt,
-    decrypt_with_any, encrypt, nonce,
+use super::cipher::{
+    CLUSTER_LEN, PLAIN, Rejected, SEALED, SESSION_LEN, cluster_hash, context, decrypt, decrypt_with_any,
+    encrypt, nonce, session,
 };
+use super::key_ring::{KEY_ID_LEN, Key, KeyRing};
 
 /// Bytes of a stream's frame at most, sealed.
 pub const MAX_FRAME_LEN: usize = crate::limits::MAX_FRAME_LEN;
@@ -49,7 +49,7 @@ const FIRST_PLAIN_LEN: usize = 1 + CLUSTER_LEN;
 
 impl StreamSeal {
     pub(super) fn new(cluster: &str, ring: Option<KeyRing>, side: Side) -> Self {
-        let ours = seal::session();
+        let ours = session();
         Self { cluster: cluster.into(), ring, side, ours, client: None, outgoing: None, incoming: None }
     }
 

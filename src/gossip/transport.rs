@@ -15,10 +15,11 @@ use mio::net::{TcpListener, UdpSocket};
 use mio::{Interest, Registry, Token};
 use socket2::{Domain, Protocol, Socket, Type};
 
+use super::cipher::Rejected;
 use super::engine::{Engine, Output};
 use super::key_ring::KeyRing;
 use super::message::Message;
-use super::seal::{Rejected, Seal};
+use super::seal::Seal;
 use super::stream::{Stream, Turn};
 use super::stream_seal::Side;
 use crate::limits::{MAX_FETCHED_STREAMS, MAX_REQUEST_LEN};

@@ -13,7 +13,8 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
 use crate::api::external::{UpstreamStatus, WorkerCache};
-use crate::api::request::{Member, Status, Timing};
+use crate::api::request::{Member, Status};
+use crate::api::timing::Timing;
 
 /// The type of the text.
 pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";

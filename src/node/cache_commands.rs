@@ -2,23 +2,20 @@
 //!
 //! Asked by the thread `http`; it is done on the workers.
 
-use super::views::Views;
 use crate::api::external::{CachedMessage, Replies, WorkerCache};
 use crate::resolver::cache::Stats;
 use crate::wire::name::Name;
+use crate::worker::Link;
 use crate::worker::cache_commands::CacheView;
 
-/// Has each worker do `command` with its cache, if they have some, and reply. Returns whether all have room for it.
+/// Has each of the workers, which have caches, do `command` with its own and reply. Returns whether all have room for it.
 fn ask_workers<T: Send + 'static>(
-    views: &Views,
+    workers: &[Link],
     replies: &Replies<T>,
     command: impl Fn(&mut CacheView<'_>, usize) -> T + Clone + Send + 'static,
 ) -> bool {
-    if views.settings.load().resolver.is_none() {
-        return true;
-    }
     let mut all = true;
-    for (number, worker) in views.workers().iter().enumerate() {
+    for (number, worker) in workers.iter().enumerate() {
         let (replies, command) = (replies.clone(), command.clone());
         // There is room for a reply of each. Who asked may have gone: then nobody is told.
         all &= worker.command(Box::new(move |view| drop(replies.try_send(command(view, number)))));
@@ -27,8 +24,8 @@ fn ask_workers<T: Send + 'static>(
 }
 
 /// What the caches hold.
-pub(super) fn caches(views: &Views, replies: &Replies<WorkerCache>) -> bool {
-    ask_workers(views, replies, |view, worker| {
+pub(super) fn caches(workers: &[Link], replies: &Replies<WorkerCache>) -> bool {
+    ask_workers(workers, replies, |view, worker| {
         let Stats { entries, bytes, evictions } = view.cache.stats();
         let (in_flight, waiting) = (view.in_flight, view.deferred);
         WorkerCache { worker: Some(worker), entries, bytes, evictions, in_flight, waiting }
@@ -36,9 +33,9 @@ pub(super) fn caches(views: &Views, replies: &Replies<WorkerCache>) -> bool {
 }
 
 /// What they have of a name.
-pub(super) fn cached(views: &Views, name: &Name, replies: &Replies<Vec<CachedMessage>>) -> bool {
+pub(super) fn cached(workers: &[Link], name: &Name, replies: &Replies<Vec<CachedMessage>>) -> bool {
     let name = name.clone();
-    ask_workers(views, replies, move |view, worker| {
+    ask_workers(workers, replies, move |view, worker| {
         let name = name.as_wire();
         let entries = view.cache.entries(name, view.now_s);
         let message = |it: crate::resolver::cache::Entry<'_>| CachedMessage {
@@ -52,8 +49,8 @@ pub(super) fn cached(views: &Views, name: &Name, replies: &Replies<Vec<CachedMes
 }
 
 /// Has them forget a name, with what is below it if that is said; or everything.
-pub(super) fn flush(views: &Views, what: Option<(Name, bool)>, replies: &Replies<usize>) -> bool {
-    ask_workers(views, replies, move |view, _| match &what {
+pub(super) fn flush(workers: &[Link], what: Option<(Name, bool)>, replies: &Replies<usize>) -> bool {
+    ask_workers(workers, replies, move |view, _| match &what {
         Some((name, below)) => view.cache.flush(name.as_wire(), *below),
         None => view.cache.clear(),
     })

@@ -3,14 +3,11 @@
 //! Runs on the owner of the registrations. It is not kept on disk: the Engine is asked anew after each start.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
 
 use super::NodeError;
 use super::inbox::{ControlSender, Outcome};
-use super::persist::Op;
-use super::writes::Writes;
 use crate::config::Settings;
-use crate::sources::docker::{Rules, Update, Watcher};
+use crate::sources::docker::{Rules, Watcher};
 
 /// Characters of an id that have to be said at least for it to be meant.
 const MIN_ID_LEN: usize = 12;
@@ -33,7 +30,7 @@ impl Containers {
         self.complete.then(|| self.running.iter().any(|(id, name)| is_meant(id, name)))
     }
 
-    fn note(&mut self, container: Option<(Box<str>, Option<Box<str>>)>, complete: Option<bool>) {
+    pub(super) fn note(&mut self, container: Option<(Box<str>, Option<Box<str>>)>, complete: Option<bool>) {
         self.complete = complete.unwrap_or(self.complete);
         match container {
             Some((id, Some(name))) => drop(self.running.insert(id, name)),
@@ -54,21 +51,4 @@ pub(super) fn watch(settings: &Settings, sender: ControlSender) -> Result<Option
     };
     let watcher = Watcher::start(rules, move |update| sender.outcome(Outcome::Docker(update)));
     watcher.map(Some).map_err(|source| NodeError::Docker(docker.socket.clone(), source))
-}
-
-impl Writes {
-    /// Takes what has changed of a container.
-    pub(super) fn take_container(&mut self, update: Update, containers: &Mutex<Containers>) {
-        let Update { remove, put, health, container, complete } = update;
-        let gone = remove.iter().map(Op::remove);
-        let new = put.iter().map(|(key, attributes)| Op::put(key, attributes));
-        let mut ops: Vec<_> = gone.chain(new).collect();
-        ops.sort_by(|a, b| a.name().cmp(b.name()));
-        self.apply(&ops.iter().map(Op::as_ref).collect::<Vec<_>>());
-        if let Some((keys, health)) = health {
-            let keys = keys.iter().map(|key| Op::remove(key).key().to_vec());
-            self.set_health(keys, health);
-        }
-        containers.lock().unwrap_or_else(PoisonError::into_inner).note(container, complete);
-    }
 }

@@ -6,84 +6,26 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
 use crossbeam_channel::{Sender, bounded};
 
+use super::file_changes::{Batch, Contents, FilesRead, Job};
 use super::inbox::{Bulk, ControlSender};
-use super::persist::{Op, OpRef};
+use super::op::{Op, OpRef};
 use super::writes::each_own;
 use super::{NodeError, read_ring, read_secrets, read_zone_keys, upstreams};
 use crate::config::Settings;
-use crate::gossip::key_ring::KeyRing;
 use crate::limits::MAX_BATCH_OPERATIONS as MAX_BATCH;
 use crate::policy::Policy;
 use crate::policy::rules::Scope;
-use crate::resolver::settings::Upstreams;
 use crate::sources::files::{Comparison, Doubled, INSTANCE, Refused, Registrations};
 use crate::sources::names_text::Texts;
 use crate::store::{Record, SharedStore};
 use crate::sys::sched::lower_priority;
-use crate::wire::cookie::Secrets;
 use crate::wire::name::Name;
 use crate::wire::record::rtype;
-use crate::zone_maintenance::keys::Keys;
-
-/// Operations that belong together: all of each name's are in one batch. Their bytes follow each other in one block.
-#[derive(Debug, Default)]
-pub(super) struct Batch {
-    bytes: Vec<u8>,
-    /// Where each ends, and whether it registers something.
-    ops: Vec<(usize, bool)>,
-}
-
-impl Batch {
-    fn put(&mut self, registration: &[u8]) {
-        self.bytes.extend_from_slice(registration);
-        self.ops.push((self.bytes.len(), true));
-    }
-
-    fn remove(&mut self, key: &[u8]) {
-        self.bytes.extend_from_slice(key);
-        self.ops.push((self.bytes.len(), false));
-    }
-
-    /// All of them, in their order.
-    pub(super) fn ops(&self) -> Vec<OpRef<'_>> {
-        let mut begin = 0;
-        let op = |&(end, registers): &(usize, bool)| {
-            let bytes = &self.bytes[std::mem::replace(&mut begin, end)..end];
-            if registers { OpRef::Put(Record::known(bytes)) } else { OpRef::Remove(bytes) }
-        };
-        self.ops.iter().map(op).collect()
-    }
-}
-
-/// What the thread is to read.
-pub(super) struct Job {
-    pub(super) settings: Arc<Settings>,
-    /// The settings are new: the owner takes them over when their files have been read.
-    pub(super) is_configuration: bool,
-    /// New policies, if there are some.
-    pub(super) policies: Option<Vec<(Scope, Policy)>>,
-}
-
-/// What files say besides names.
-pub(super) struct FilesRead {
-    pub(super) job: Job,
-    pub(super) begin: Instant,
-    pub(super) read: Result<Contents, String>,
-}
-
-/// The contents of files with no mistake.
-pub(super) struct Contents {
-    pub(super) secrets: Option<Secrets>,
-    pub(super) ring: Option<KeyRing>,
-    pub(super) zone_keys: Keys,
-    pub(super) upstreams: Option<(Upstreams, Vec<String>)>,
-}
 
 /// What was read last, and is registered.
 #[derive(Default)]
@@ -231,20 +173,16 @@ impl<'a> Output<'a> {
 
     /// The batch for so many operations on one name.
     fn room_for(&mut self, of_name: usize) -> &mut Batch {
-        if !self.batch.ops.is_empty() && self.batch.ops.len() + of_name > MAX_BATCH {
+        if !self.batch.is_empty() && self.batch.len() + of_name > MAX_BATCH {
             self.flush();
         }
         &mut self.batch
     }
 
     fn flush(&mut self) {
-        if !self.batch.ops.is_empty() {
-            let room = Batch {
-                bytes: Vec::with_capacity(self.batch.bytes.len()),
-                ops: Vec::with_capacity(self.batch.ops.len()),
-            };
+        if !self.batch.is_empty() {
             // It can only fail when the node stops: what has not been taken is read again at the next start.
-            self.sender.bulk(Bulk::Batch(std::mem::replace(&mut self.batch, room)));
+            self.sender.bulk(Bulk::Batch(self.batch.take()));
         }
     }
 }
@@ -322,6 +260,7 @@ mod tests {
     use crate::store::{NodeId, Store};
     use std::collections::HashSet;
     use std::fs;
+    use std::sync::Arc;
     use std::time::Duration;
 
     /// What an operation does.

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Select, Sender, TrySendError, bounded, never, select};
 
-use super::files::{Batch, FilesRead};
+use super::file_changes::{Batch, FilesRead};
 use crate::api::request::{Queued, Reply, Request};
 use crate::config::Settings;
 use crate::gossip::engine::News;

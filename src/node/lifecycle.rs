@@ -4,7 +4,6 @@
 
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use tracing::{info, warn};
@@ -18,11 +17,11 @@ use super::log_throttle::{RejectedGossip, UpstreamFaults};
 use super::persist::Journal;
 use super::reload::Reload;
 use super::systemd::ServiceManager;
-use super::tables::{self, Tables, TablesInbox, TablesSender};
+use super::tables::{self, Tables, TablesInbox};
 use super::views::{Parts, Views};
 use super::writes::Writes;
 use super::{
-    NodeError, join, reach, read_names, read_ring, read_secrets, read_zone_keys, see_to_turns, seeds,
+    Node, NodeError, join, reach, read_names, read_ring, read_secrets, read_zone_keys, see_to_turns, seeds,
     watch_files, watch_or_tell,
 };
 use crate::answer::answerer::Answerer;
@@ -33,11 +32,9 @@ use crate::answer::service::Service;
 use crate::api::request::{NODE_INSTANCE, Queued, Request};
 use crate::config::Settings;
 use crate::gossip::engine::News;
-use crate::gossip::key_ring::KeyRing;
 use crate::http::{Listener, Rules, Token};
 use crate::query_time::PeerLookup;
 use crate::resolver::routes::Routes;
-use crate::sources::docker::Watcher;
 use crate::sources::files::Registrations;
 use crate::sources::names_text::Texts;
 use crate::store::{Attributes, Filling, Key, MAX_CHANGED, SharedStore, encode};
@@ -54,43 +51,12 @@ use crate::worker::offload::{MAX_WAITING, OffloadedMessage};
 use crate::worker::unix_time_s;
 use crate::worker::{self, Handle, Manner, Worker};
 use crate::zone_maintenance;
-use crate::zone_maintenance::keys::Keys;
 
 /// How long after the first sign of a change files are read, so that one change is one reading.
 const SETTLING: Duration = Duration::from_millis(5);
 
 /// How often the owner looks around if nothing happens.
 const TICK: Duration = Duration::from_secs(1);
-
-/// A running server.
-pub struct Node {
-    pub(super) settings: Current<Settings>,
-    pub(super) addresses: Vec<SocketAddr>,
-    pub(super) inbox: Inbox,
-    pub(super) writes: Writes,
-    pub(super) tables: TablesSender,
-    tables_thread: Option<JoinHandle<()>>,
-    pub(super) cluster: Cluster,
-    pub(super) files: Files,
-    pub(super) views: Views,
-    /// The keys that gossip is sealed with, as the file had them last.
-    pub(super) ring: Option<KeyRing>,
-    pub(super) secrets: Current<Secrets>,
-    /// The keys of those who may update zones, or take copies of them.
-    pub(super) zone_keys: Current<Keys>,
-    /// Whom the workers ask for names out of the node's zones.
-    pub(super) routes: Current<Routes>,
-    /// They could ask over TLS.
-    pub(super) speaks_tls: bool,
-    /// What has been logged of connections to upstreams, and of gossip that was rejected.
-    pub(super) upstream_faults: UpstreamFaults,
-    rejected_gossip: RejectedGossip,
-    pub(super) workers: Vec<Handle>,
-    control: Option<Listener>,
-    docker: Option<Watcher>,
-    pub(super) reload: Reload,
-    pub(super) service_manager: ServiceManager,
-}
 
 impl Node {
     /// Reads the files, binds the addresses, starts the threads. The first packet is answered from all names that this
@@ -152,7 +118,6 @@ impl Node {
             subscribers: maker.subscribers(),
             inbox: sender,
         });
-        maker.subscribers().read_from(&views);
         let writes = Writes::new(store, checks, journal, tables.clone(), cluster.sender.clone());
         let mut node = Self {
             settings,

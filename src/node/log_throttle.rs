@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use tracing::warn;
 
 use super::cluster::Counts;
+use crate::gossip::cipher::Rejected;
 use crate::gossip::engine::Faults;
-use crate::gossip::seal::Rejected;
 use crate::store::{MAX_FOREIGN_LEN, MAX_ORIGINS};
 
 /// How often the same is logged.

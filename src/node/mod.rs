@@ -17,15 +17,18 @@ mod containers;
 mod cpu_time;
 mod error;
 mod explain;
+mod file_changes;
 mod files;
 mod health;
 mod inbox;
 mod left_out;
 mod lifecycle;
 mod log_throttle;
+mod op;
 mod persist;
 mod record_age;
 mod reload;
+mod results;
 mod room;
 mod seeds;
 mod settle;
@@ -39,13 +42,23 @@ mod write_plan;
 mod writes;
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::Instant;
 
 pub use error::NodeError;
 pub use inbox::{Control, ControlSender, Inbox};
-pub use lifecycle::Node;
 use tracing::warn;
+
+use self::cluster::Cluster;
+use self::files::Files;
+use self::log_throttle::{RejectedGossip, UpstreamFaults};
+use self::reload::Reload;
+use self::systemd::ServiceManager;
+use self::tables::TablesSender;
+use self::views::Views;
+use self::writes::Writes;
 
 use crate::config::{Gossip, Settings, cookie_secrets};
 use crate::gossip::driver::Driver;
@@ -53,18 +66,51 @@ use crate::gossip::engine::Engine;
 use crate::gossip::key_ring::KeyRing;
 use crate::gossip::peer::Peer;
 use crate::gossip::transport::Transport;
-use crate::http::Token;
+use crate::http::{Listener, Token};
 use crate::query_time::cache::Cache;
+use crate::resolver::routes::Routes;
+use crate::sources::docker::Watcher;
 use crate::sources::files::{Refused, Registrations};
 use crate::sources::names_text::Texts;
 use crate::sources::watch::{self, FileWatch};
 use crate::store::SharedStore;
+use crate::sys::published::Current;
 use crate::transport::{self, Listeners};
 use crate::upstream::peer_sockets::{self, PeerSocketError};
 use crate::upstream::peers::Setup;
 use crate::wire::cookie::Secrets;
-use crate::worker;
+use crate::worker::{self, Handle};
 use crate::zone_maintenance::keys::Keys;
+
+/// A running server.
+pub struct Node {
+    settings: Current<Settings>,
+    addresses: Vec<SocketAddr>,
+    inbox: Inbox,
+    writes: Writes,
+    tables: TablesSender,
+    tables_thread: Option<JoinHandle<()>>,
+    cluster: Cluster,
+    files: Files,
+    views: Views,
+    /// The keys that gossip is sealed with, as the file had them last.
+    ring: Option<KeyRing>,
+    secrets: Current<Secrets>,
+    /// The keys of those who may update zones, or take copies of them.
+    zone_keys: Current<Keys>,
+    /// Whom the workers ask for names out of the node's zones.
+    routes: Current<Routes>,
+    /// They could ask over TLS.
+    speaks_tls: bool,
+    /// What has been logged of connections to upstreams, and of gossip that was rejected.
+    upstream_faults: UpstreamFaults,
+    rejected_gossip: RejectedGossip,
+    workers: Vec<Handle>,
+    control: Option<Listener>,
+    docker: Option<Watcher>,
+    reload: Reload,
+    service_manager: ServiceManager,
+}
 
 /// Has the files watched that are read again when they change. Before they are read, or a change in between would not be seen.
 fn watch_files(settings: &Settings, inbox: &Inbox) -> io::Result<Option<FileWatch>> {
@@ -125,7 +171,7 @@ fn reach(settings: &Settings, listeners: Vec<Listeners>) -> Result<Vec<worker::S
 /// Makes the node a member: of the cluster that its seeds are in, or of one of its own.
 fn join(
     settings: &Settings,
-    addresses: &[std::net::SocketAddr],
+    addresses: &[SocketAddr],
     ring: Option<KeyRing>,
     store: &SharedStore,
     registry: &mio::Registry,

@@ -7,10 +7,9 @@ use std::time::{Duration, Instant};
 
 use tracing::{error, info, warn};
 
-use super::files::{FilesRead, Job};
-use super::lifecycle::Node;
+use super::file_changes::{FilesRead, Job};
 use super::systemd::ServiceManager;
-use super::{watch_files, watch_or_tell};
+use super::{Node, watch_files, watch_or_tell};
 use crate::config::Settings;
 use crate::sources::watch::FileWatch;
 use crate::store::Filling;

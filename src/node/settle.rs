@@ -4,8 +4,8 @@
 
 use std::time::Instant;
 
+use super::Node;
 use super::inbox::{Control, Work};
-use super::lifecycle::Node;
 use crate::limits::SETTLE_TIMEOUT;
 
 impl Node {

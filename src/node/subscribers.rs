@@ -3,24 +3,33 @@
 //! Called by the threads that change something, which never wait for a subscriber: one that is too slow misses some events, and is
 //! told how many.
 
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::collections::BTreeMap;
+use std::sync::{Mutex, OnceLock, PoisonError, Weak};
 
 use tokio::sync::mpsc::Sender;
 use tokio::sync::mpsc::error::TrySendError;
 
-use super::views::{Parts, Views};
-use crate::api::request::Event;
+use crate::api::request::{Event, Registration};
 use crate::gossip::engine::News;
 use crate::limits::MAX_SUBSCRIBERS;
-use crate::store::NameSet;
+use crate::store::{NameSet, NodeId};
 use crate::wire::name::Name;
 
 /// All of them.
 #[derive(Default)]
 pub(super) struct Subscribers {
     all: Mutex<Vec<Subscriber>>,
-    /// What they are told is read here. The views hold the subscribers, and not the other way, too.
-    views: OnceLock<Weak<Parts>>,
+    /// What they are told is read here.
+    registered: OnceLock<Weak<dyn Registered>>,
+}
+
+/// What is registered, as subscribers are told it.
+pub(super) trait Registered: Send + Sync {
+    /// What nodes call themselves.
+    fn node_names(&self) -> BTreeMap<NodeId, String>;
+
+    /// What is registered under a name by nodes of these `names`; `None` if the name is in none of the node's domains.
+    fn registrations(&self, name: &Name, names: &BTreeMap<NodeId, String>) -> Option<Vec<Registration>>;
 }
 
 struct Subscriber {
@@ -30,8 +39,8 @@ struct Subscriber {
 
 impl Subscribers {
     /// What is read from now on.
-    pub(super) fn read_from(&self, views: &Views) {
-        let _ = self.views.set(Arc::downgrade(&views.0));
+    pub(super) fn read_from(&self, registered: Weak<dyn Registered>) {
+        let _ = self.registered.set(registered);
     }
 
     /// One more, unless there are too many. Those who listen no more are let go.
@@ -58,23 +67,18 @@ impl Subscribers {
     /// Tells what is registered under these names now. Reverse names change with those that they are of.
     pub(super) fn tell_names(&self, changed: &NameSet) {
         let mut all = self.listening();
-        let Some(views) = self.views.get().filter(|_| !all.is_empty()).and_then(Weak::upgrade).map(Views)
-        else {
-            return;
-        };
-        let names = views.node_names();
+        let registered = self.registered.get().filter(|_| !all.is_empty()).and_then(Weak::upgrade);
+        let Some(registered) = registered else { return };
+        let names = registered.node_names();
         for (done, wire) in changed.iter().enumerate() {
             if all.iter().all(|subscriber| subscriber.sender.capacity() == 0) {
                 // None of them has room for more: it need not be found out what they miss.
                 let missed = (changed.len() - done) as u64;
                 return all.iter_mut().for_each(|subscriber| subscriber.lost += missed);
             }
-            let Some(name) = Name::from_wire(wire).filter(|name| views.is_authoritative(name)) else {
-                continue;
-            };
-            let text = name.to_string();
-            let registrations = views.registrations_of(&name, usize::MAX, &names);
-            tell(&mut all, &Event::Name { name: text, registrations });
+            let Some(name) = Name::from_wire(wire) else { continue };
+            let Some(registrations) = registered.registrations(&name, &names) else { continue };
+            tell(&mut all, &Event::Name { name: name.to_string(), registrations });
         }
     }
 

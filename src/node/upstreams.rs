@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 
 use tracing::{info, warn};
 
-use super::views::timing;
 use super::{Control, Node, NodeError};
 use crate::api::external::{CacheLimits, Forwarding, UpstreamStatus, hit_ratio};
+use crate::api::timing::Timing;
 use crate::config::{Settings, upstreams};
 use crate::resolver::Resolver;
 use crate::resolver::cache::Limits;
@@ -170,6 +170,6 @@ fn tell(measured: &Measured) -> UpstreamStatus {
         state: state.into(),
         fault: meters().find_map(Meter::fault),
         counters: Count::ALL.iter().map(|&count| (count.name().to_owned(), total(count))).collect(),
-        round_trips: timing(sum, buckets.into_iter()),
+        round_trips: Timing::new(sum, buckets.into_iter()),
     }
 }

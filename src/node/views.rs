@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::ops::Deref;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use dashmap::DashMap;
@@ -17,18 +17,19 @@ use super::cluster::ClusterState;
 use super::containers::Containers;
 use super::inbox::ControlSender;
 use super::record_age::RecordAge;
-use super::subscribers::Subscribers;
-use super::{cache_commands, persist, upstreams};
+use super::subscribers::{Registered, Subscribers};
+use super::{cache_commands, upstreams};
 use crate::answer::metrics::{Counters, Event};
 use crate::api::external::{CachedMessage, Replies, WorkerCache};
 use crate::api::rdata_text;
 use crate::api::request::{
     self, Directive, Effect, Explanation, Filter, MAX_EMPTIED, Member, PAGE, Page, Registration, Status,
-    Timing, TimingBucket, View, WorkerCounts,
+    View, WorkerCounts,
 };
+use crate::api::timing::Timing;
 use crate::config::Settings;
+use crate::gossip::cipher::Rejected;
 use crate::gossip::peer::Peer;
-use crate::gossip::seal::Rejected;
 use crate::policy::rules::{Rules, Scope};
 use crate::policy::select::Health;
 use crate::resolver::routes::Routes;
@@ -44,7 +45,7 @@ const JOIN_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// All that can be read. A clone is another handle to the same.
 #[derive(Clone)]
-pub(super) struct Views(pub(super) Arc<Parts>);
+pub(super) struct Views(Arc<Parts>);
 
 pub(super) struct Parts {
     pub(super) settings: published::View<Settings>,
@@ -80,17 +81,17 @@ impl Deref for Views {
 }
 
 impl Views {
+    /// They are what subscribers read from now on.
     pub(super) fn new(parts: Parts) -> Self {
-        Self(Arc::new(parts))
+        let parts = Arc::new(parts);
+        // The views hold the subscribers, and not the other way, too.
+        let views: Weak<Parts> = Arc::downgrade(&parts);
+        parts.subscribers.read_from(views);
+        Self(parts)
     }
 
     pub(super) fn ages(&self) -> MutexGuard<'_, RecordAge> {
         self.ages.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Whether the name is in one of the node's domains.
-    pub(super) fn is_authoritative(&self, name: &Name) -> bool {
-        self.settings.load().domains.iter().any(|domain| name.is_within(domain))
     }
 
     /// What a check has found last of what has this key.
@@ -102,32 +103,9 @@ impl Views {
         self.workers.get().map_or(&[], Vec::as_slice)
     }
 
-    /// What nodes call themselves.
-    pub(super) fn node_names(&self) -> BTreeMap<NodeId, String> {
-        let members = self.cluster.members();
-        let down = members.down.iter().filter_map(|(_, down)| down.peer.as_ref());
-        let all = members.up.iter().chain(down).chain([&members.me]);
-        all.map(|peer| (peer.node, peer.name.to_string())).collect()
-    }
-
-    /// What is registered under a name, `most` of it at most, by nodes of these `names`.
-    pub(super) fn registrations_of(
-        &self,
-        name: &Name,
-        most: usize,
-        names: &BTreeMap<NodeId, String>,
-    ) -> Vec<Registration> {
-        let lower = name.to_lower_case();
-        // A name may have thousands: they are copied while the store holds still, and shown afterwards.
-        let found: Vec<_> = {
-            let store = self.store.read();
-            let found = store.named(lower.as_wire()).take(most);
-            found.map(|(origin, up, record)| (origin, up, record.bytes.to_vec())).collect()
-        };
-        let shown = |(origin, up, bytes): &(NodeId, bool, Vec<u8>)| {
-            registration(names, *origin, *up, &Record::known(bytes))
-        };
-        found.iter().map(shown).collect()
+    /// The workers, if they keep answers of upstreams.
+    fn with_caches(&self) -> &[Link] {
+        if self.settings.load().resolver.is_some() { self.workers() } else { &[] }
     }
 
     /// How often each event happened, over all workers.
@@ -226,6 +204,51 @@ fn scan(
         next = store.scan(from, 1, |origin, up, record| taken += usize::from(each(origin, up, record)));
     }
     next
+}
+
+impl Parts {
+    /// Whether the name is in one of the node's domains.
+    pub(super) fn is_authoritative(&self, name: &Name) -> bool {
+        self.settings.load().domains.iter().any(|domain| name.is_within(domain))
+    }
+
+    /// What nodes call themselves.
+    pub(super) fn node_names(&self) -> BTreeMap<NodeId, String> {
+        let members = self.cluster.members();
+        let down = members.down.iter().filter_map(|(_, down)| down.peer.as_ref());
+        let all = members.up.iter().chain(down).chain([&members.me]);
+        all.map(|peer| (peer.node, peer.name.to_string())).collect()
+    }
+
+    /// What is registered under a name, `most` of it at most, by nodes of these `names`.
+    pub(super) fn registrations_of(
+        &self,
+        name: &Name,
+        most: usize,
+        names: &BTreeMap<NodeId, String>,
+    ) -> Vec<Registration> {
+        let lower = name.to_lower_case();
+        // A name may have thousands: they are copied while the store holds still, and shown afterwards.
+        let found: Vec<_> = {
+            let store = self.store.read();
+            let found = store.named(lower.as_wire()).take(most);
+            found.map(|(origin, up, record)| (origin, up, record.bytes.to_vec())).collect()
+        };
+        let shown = |(origin, up, bytes): &(NodeId, bool, Vec<u8>)| {
+            registration(names, *origin, *up, &Record::known(bytes))
+        };
+        found.iter().map(shown).collect()
+    }
+}
+
+impl Registered for Parts {
+    fn node_names(&self) -> BTreeMap<NodeId, String> {
+        self.node_names()
+    }
+
+    fn registrations(&self, name: &Name, names: &BTreeMap<NodeId, String>) -> Option<Vec<Registration>> {
+        self.is_authoritative(name).then(|| self.registrations_of(name, usize::MAX, names))
+    }
 }
 
 impl View for Views {
@@ -339,7 +362,11 @@ impl View for Views {
             domains: settings.domains.iter().map(ToString::to_string).collect(),
             dns: self.addresses.clone(),
             gossip: self.cluster.address,
-            data_dir: settings.data_dir.as_deref().filter(|_| self.keeps).map(persist::shown),
+            data_dir: settings
+                .data_dir
+                .as_deref()
+                .filter(|_| self.keeps)
+                .map(|path| path.display().to_string()),
             data_fault: self.data_fault.lock().unwrap_or_else(PoisonError::into_inner).clone(),
             workers: self.workers().len(),
             members: self.cluster.members().up.len() + 1,
@@ -349,7 +376,7 @@ impl View for Views {
             unpublished,
             table_bytes: table.heap_len() as u64,
             waits_for: self.waits_for(),
-            cluster_turns: timing(turns, buckets),
+            cluster_turns: Timing::new(turns, buckets),
             cluster_longest_turn_s: self.cluster.longest_turn().as_secs_f64(),
             writes_waiting: waiting.into_iter().collect(),
             forwarding: upstreams::forwarding(&settings, &self.routes.load(), &counters),
@@ -381,15 +408,15 @@ impl View for Views {
     }
 
     fn caches(&self, replies: &Replies<WorkerCache>) -> bool {
-        cache_commands::caches(self, replies)
+        cache_commands::caches(self.with_caches(), replies)
     }
 
     fn cached(&self, name: &Name, replies: &Replies<Vec<CachedMessage>>) -> bool {
-        cache_commands::cached(self, name, replies)
+        cache_commands::cached(self.with_caches(), name, replies)
     }
 
     fn flush(&self, what: Option<(Name, bool)>, replies: &Replies<usize>) -> bool {
-        cache_commands::flush(self, what, replies)
+        cache_commands::flush(self.with_caches(), what, replies)
     }
 }
 
@@ -397,16 +424,5 @@ impl View for Views {
 fn counted(counters: &Counters) -> WorkerCounts {
     let (sum, buckets) = counters.times();
     let event = |event: &Event| (event.name().to_owned(), counters.get(*event));
-    WorkerCounts { counters: Event::ALL.iter().map(event).collect(), batches: timing(sum, buckets) }
-}
-
-/// Times as they were counted: all together, and how many took up to how long.
-pub(super) fn timing(sum: Duration, buckets: impl Iterator<Item = (Option<Duration>, u64)>) -> Timing {
-    let bucket = |(up_to, count): (Option<Duration>, u64)| {
-        let up_to_s = up_to.map(|up_to| up_to.as_secs_f64());
-        TimingBucket { up_to_s, count }
-    };
-    let buckets: Vec<_> = buckets.map(bucket).collect();
-    let count = buckets.iter().map(|bucket| bucket.count).sum();
-    Timing { count, sum_s: sum.as_secs_f64(), buckets }
+    WorkerCounts { counters: Event::ALL.iter().map(event).collect(), batches: Timing::new(sum, buckets) }
 }

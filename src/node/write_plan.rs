@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use super::persist::Op;
+use super::op::Op;
 use crate::api::request::Changed;
 use crate::store::{Attributes, Key, Record, Store};
 use crate::wire::name::Name;

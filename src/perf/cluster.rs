@@ -13,8 +13,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use tempfile::TempDir;
-
 use crate::api::request::Addition;
 use crate::testbed::{Node, Plan, start_cluster, wait_until};
 use crate::wire::message::write_query;
@@ -36,29 +34,6 @@ pub struct Figure {
     pub holds: bool,
 }
 
-/// What can be measured.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum Measurement {
-    /// From registering a name to every node answering it, under load.
-    Propagation,
-    /// From killing a node to its addresses being gone.
-    Kill,
-    /// A new node takes over 100,000 records.
-    Join,
-    /// What a node sends when nothing changes.
-    Idle,
-    /// 10,000 changes a second.
-    Churn,
-    /// Bytes for a record, at a million.
-    Memory,
-    /// A node with a million names of a file: loading, memory, changes.
-    Large,
-    /// Registrations a second by the control listener, and what queries feel of them.
-    Registrations,
-    /// How soon what fails its checks is out of answers, and what 10,000 checks cost.
-    Health,
-}
-
 /// Nodes of the clusters.
 const NODES: usize = 5;
 
@@ -69,26 +44,6 @@ const CHANGES_PER_S: u32 = 10_000;
 const CHANGES_PER_REQUEST: u32 = 200;
 
 pub(super) const DOMAIN: &str = "redbreast.internal";
-
-/// Measures; `seconds` is how long the changes go on.
-///
-/// # Errors
-/// When the nodes do not do what they are told.
-pub fn measure(what: Measurement, seconds: u32, records: u32) -> io::Result<Vec<Figure>> {
-    let directory = TempDir::with_prefix("redbreast-perf-")?;
-    let directory = directory.path();
-    match what {
-        Measurement::Propagation => propagation(directory),
-        Measurement::Kill => kill(directory),
-        Measurement::Join => join(directory),
-        Measurement::Idle => idle(directory),
-        Measurement::Churn => churn(directory, seconds),
-        Measurement::Memory => memory(directory, records),
-        Measurement::Large => super::large::large(directory, records),
-        Measurement::Registrations => super::registrations::registrations(directory, seconds),
-        Measurement::Health => super::health::health(directory),
-    }
-}
 
 fn cluster(directory: &Path) -> io::Result<Vec<Node>> {
     let plan =
@@ -183,7 +138,7 @@ fn under_load<T>(
     Ok((done, qps))
 }
 
-fn propagation(directory: &Path) -> io::Result<Vec<Figure>> {
+pub(super) fn propagation(directory: &Path) -> io::Result<Vec<Figure>> {
     const ROUNDS: usize = 500;
     let nodes = cluster(directory)?;
     let probes: Vec<_> = nodes.iter().map(|node| Probe::new(node.dns())).collect::<io::Result<_>>()?;
@@ -220,7 +175,7 @@ fn propagation(directory: &Path) -> io::Result<Vec<Figure>> {
     }])
 }
 
-fn kill(directory: &Path) -> io::Result<Vec<Figure>> {
+pub(super) fn kill(directory: &Path) -> io::Result<Vec<Figure>> {
     const ROUNDS: usize = 20;
     let mut nodes = cluster(directory)?;
     let seeds: Vec<_> = nodes[0].gossip().into_iter().collect();
@@ -261,7 +216,7 @@ pub(super) fn names_file(path: &Path, first: u32, count: u32) -> io::Result<()> 
     fs::write(path, text)
 }
 
-fn join(directory: &Path) -> io::Result<Vec<Figure>> {
+pub(super) fn join(directory: &Path) -> io::Result<Vec<Figure>> {
     const PER_NODE: u32 = 20_000;
     let mut plans = Vec::new();
     for i in 0..NODES {
@@ -292,7 +247,7 @@ fn join(directory: &Path) -> io::Result<Vec<Figure>> {
     }])
 }
 
-fn idle(directory: &Path) -> io::Result<Vec<Figure>> {
+pub(super) fn idle(directory: &Path) -> io::Result<Vec<Figure>> {
     let nodes = cluster(directory)?;
     let sent = || -> io::Result<u64> {
         let counted = |node: &Node| node.status().map(|status| status.gossip_counters);
@@ -361,7 +316,7 @@ fn has_last_changes(node: &Node, owner: &str, ttls: &[u32]) -> bool {
     changed.len() == ttls.len() && changed.iter().all(|(number, ttl_s)| ttls.get(*number).copied() == *ttl_s)
 }
 
-fn churn(directory: &Path, seconds: u32) -> io::Result<Vec<Figure>> {
+pub(super) fn churn(directory: &Path, seconds: u32) -> io::Result<Vec<Figure>> {
     const NAMES: u32 = 10_000;
     const SLICE: Duration = Duration::from_secs(5);
     let nodes = cluster(directory)?;
@@ -421,7 +376,7 @@ fn churn(directory: &Path, seconds: u32) -> io::Result<Vec<Figure>> {
     ])
 }
 
-fn memory(directory: &Path, records: u32) -> io::Result<Vec<Figure>> {
+pub(super) fn memory(directory: &Path, records: u32) -> io::Result<Vec<Figure>> {
     let path = directory.join("names");
     names_file(&path, 0, records)?;
     let owner = Node::start(Plan { names: vec![path], ..Plan::new("owner") }, directory, &[])?;

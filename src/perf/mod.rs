@@ -10,6 +10,7 @@ pub mod gate;
 mod health;
 pub mod history;
 mod large;
+pub mod measurement;
 pub mod operations;
 mod ratios;
 mod registrations;

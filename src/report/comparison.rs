@@ -7,7 +7,6 @@ use std::io::{self, Write};
 use comfy_table::{CellAlignment, Table, presets};
 use serde::{Deserialize, Serialize};
 
-use super::json::Report;
 use crate::bench::ab::{self, AbRounds, Comparison, METRICS, RequirementResult};
 use crate::bench::objective::{Metric, Objective};
 use crate::bench::search::{Found, Limit, Trial};
@@ -185,38 +184,6 @@ impl ContestRecord {
         }
     }
 
-    /// What comes of comparing one result with another that was saved: ratios, and no interval.
-    #[must_use]
-    pub fn of_reports(against: &str, ours: &Report, theirs: &Report, requirements: &[Objective]) -> Self {
-        let value = |report: &Report, metric: Metric| match metric {
-            Metric::Qps => Some(report.qps),
-            Metric::Mean => report.response_us.mean,
-            Metric::Quantile(0.5) => report.response_us.p50,
-            Metric::Quantile(0.9) => report.response_us.p90,
-            Metric::Quantile(0.99) => report.response_us.p99,
-            Metric::Quantile(0.999) => report.response_us.p99_9,
-            Metric::Quantile(0.9999) => report.response_us.p99_99,
-            Metric::Quantile(1.0) => report.response_us.max,
-            Metric::Quantile(_) | Metric::Loss | Metric::Errors => None,
-        };
-        let compare = |metric| ab::compare(metric, &[value(ours, metric)?], &[value(theirs, metric)?]);
-        let rule = |requirement: &Objective| match compare(requirement.metric) {
-            Some(comparison) => {
-                RulingRecord { certain: false, ..RulingRecord::new(&ab::rule(requirement, comparison.ratio)) }
-            }
-            None => RulingRecord { requirement: requirement.to_string(), ..RulingRecord::default() },
-        };
-        Self {
-            against: against.into(),
-            rounds: Vec::new(),
-            comparisons: METRICS
-                .iter()
-                .filter_map(|&metric| Some(ComparisonRecord::new(&compare(metric)?, 1)))
-                .collect(),
-            requirements: requirements.iter().map(rule).collect(),
-        }
-    }
-
     /// Whether all requirements hold.
     #[must_use]
     pub fn holds(&self) -> bool {
@@ -225,7 +192,7 @@ impl ContestRecord {
 }
 
 impl ComparisonRecord {
-    fn new(comparison: &Comparison, rounds: usize) -> Self {
+    pub(super) fn new(comparison: &Comparison, rounds: usize) -> Self {
         let Comparison { metric, ours, theirs, ratio } = comparison;
         let several = |value| (rounds > 1).then_some(value);
         Self {
@@ -240,7 +207,7 @@ impl ComparisonRecord {
 }
 
 impl RulingRecord {
-    fn new(ruling: &RequirementResult) -> Self {
+    pub(super) fn new(ruling: &RequirementResult) -> Self {
         let Objective { metric, bound, .. } = ruling.requirement;
         // The bound is a ratio, and not in the unit of the metric.
         let text = ruling.requirement.to_string().replace(&metric.show(bound), &bound.to_string());

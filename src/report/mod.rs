@@ -8,5 +8,6 @@ pub mod html;
 pub mod json;
 pub mod machine;
 pub mod neighbour;
+mod saved;
 pub(crate) mod svg;
 pub mod text;

@@ -84,6 +84,7 @@ pub struct Resolver {
 
 impl Resolver {
     /// One that keeps what its `limits` allow, and takes the `routes` that there are at the time. `id` is this server's.
+    // cold: made once, at the start of a worker
     #[must_use]
     pub fn new(routes: Reader<Routes>, limits: Limits, id: u64) -> Self {
         Self {

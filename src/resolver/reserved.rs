@@ -148,6 +148,7 @@ pub fn local_answer(name: &[u8], qtype: u16) -> Option<Reserved> {
 }
 
 /// Which document says that `name`, a wire name in lower case, is answered here; `None` for all other names.
+// cold: for `explain`, not for answers
 #[must_use]
 pub fn reason(name: &[u8]) -> Option<&'static str> {
     local_answer(name, rtype::ANY)?;

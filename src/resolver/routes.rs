@@ -54,6 +54,7 @@ pub struct Routes {
 
 impl Routes {
     /// Those to these `upstreams`, for so many workers. What was counted `before` of servers that are still there goes on.
+    // cold: made when there are other upstreams
     #[must_use]
     pub fn new(upstreams: Upstreams, workers: usize, before: &Self) -> Self {
         let mut routes =
@@ -66,6 +67,7 @@ impl Routes {
         Self { upstreams, ..routes }
     }
 
+    // cold: made when there are other upstreams
     fn number_of(&mut self, upstream: &Upstream, workers: usize, before: &Self) -> u16 {
         let known = self.servers.iter().position(|it| it.upstream == *upstream);
         let number = known.unwrap_or_else(|| {

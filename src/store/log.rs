@@ -8,8 +8,8 @@ use super::changes::{Change, Changes};
 use super::codec::{Malformed, Reader, put_bytes, put_varint, varint_len};
 use super::digest::Summary;
 use super::node_id::NodeId;
+use super::noting::Noting;
 use super::record::MAX_RECORD_LEN;
-use super::sweep::Noting;
 use crate::limits::{MAX_CHANGES, MAX_INCARNATION};
 
 /// What a log is for.

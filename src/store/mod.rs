@@ -19,6 +19,7 @@ mod log;
 mod merge;
 mod name_set;
 mod node_id;
+mod noting;
 mod own;
 mod record;
 mod reserve;

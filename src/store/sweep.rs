@@ -18,6 +18,7 @@ use smallvec::SmallVec;
 use super::changes::{BLOCK_LEN, Block, Change};
 use super::index::Place;
 use super::log::{Log, Role};
+use super::noting::{Lap, Noting};
 use super::statement::{STATEMENT, Target};
 use super::{NodeId, Record, Store, note};
 use crate::policy::rules::Scope;
@@ -59,42 +60,6 @@ pub(super) struct Sweeps {
     queue: VecDeque<Sweep>,
     directives: Option<Directives>,
     compact: Option<Compact>,
-}
-
-/// A way through positions: from `at` to `end`, and then from the beginning to `again`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Lap {
-    at: u64,
-    end: u64,
-    again: u64,
-}
-
-impl Lap {
-    fn new(end: u64) -> Self {
-        Self { at: 0, end, again: 0 }
-    }
-
-    /// There is a reason to go through all once more.
-    fn restart(&mut self, end: u64) {
-        *self = Self { at: self.at, end, again: self.at };
-    }
-
-    /// The first part is over. Returns whether that was all.
-    fn turn(&mut self) -> bool {
-        let again = std::mem::take(&mut self.again);
-        *self = Self::new(again);
-        again == 0
-    }
-}
-
-/// A log whose names are to be noted.
-#[derive(Clone, Debug)]
-pub(super) struct Noting {
-    lap: Lap,
-    /// The log that this one has replaced, which is to be dismantled then.
-    old: Option<u16>,
-    /// Only the names whose records are others than in the old one.
-    differing: bool,
 }
 
 /// Directives whose names are to be noted, in all logs. Positions are [places](Place).

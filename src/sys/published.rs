@@ -49,6 +49,7 @@ impl<T> Reader<T> {
     }
 }
 
+// cold: the side that publishes; readers have the other
 impl<T> Current<T> {
     /// Begins with `value`.
     #[must_use]

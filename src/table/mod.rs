@@ -50,6 +50,7 @@ pub struct Table {
 
 impl Table {
     /// A table with no names at all, not even those of its zones.
+    // cold: before there is a table
     fn empty(domains: &[Name], settings: ZoneSettings, seed: HashSeed) -> Self {
         let mut writer = ShardWriter::default();
         writer.begin(0);
@@ -58,6 +59,7 @@ impl Table {
     }
 
     /// All of a table but its shards.
+    // cold: made with a whole table, on the thread `tables`
     fn without_names(domains: &[Name], settings: ZoneSettings, seed: HashSeed, serial: u32) -> Self {
         let mut zones: Vec<_> = domains.iter().map(|domain| Zone::new(domain, settings, serial)).collect();
         zones.sort_by_key(|zone| std::cmp::Reverse(zone.lower_case_wire().len()));

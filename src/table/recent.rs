@@ -65,6 +65,7 @@ impl Recent {
 
     /// Adds names to a part, or puts them into the place of what it has of them. `changed` are their hashes, their names, and
     /// their record sets behind their count: nothing if they are gone.
+    // cold: made with a table, on the thread `tables`
     pub(super) fn put<'a>(
         &mut self,
         part: usize,

@@ -88,6 +88,7 @@ impl FromIterator<Shard> for Root {
 }
 
 /// The items, so many in each part.
+// cold: made with a table, on the thread `tables`
 fn in_parts<T>(mut items: impl Iterator<Item = T>, len: usize) -> Vec<Arc<[T]>> {
     let next = || Some(items.by_ref().take(len).collect::<Arc<[T]>>()).filter(|part| !part.is_empty());
     std::iter::from_fn(next)

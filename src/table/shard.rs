@@ -121,6 +121,7 @@ pub(crate) struct ShardWriter {
     left_out: usize,
 }
 
+// cold: made with a table, on the thread `tables`
 impl Default for ShardWriter {
     fn default() -> Self {
         Self { block: Vec::new(), slots: 0, max_block_len: MAX_BLOCK_LEN, left_out: 0 }

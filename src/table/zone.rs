@@ -53,6 +53,7 @@ pub struct Zone {
 
 impl Zone {
     /// The zone `apex` as of `serial`.
+    // cold: made with a table, on the thread `tables`
     #[must_use]
     pub fn new(apex: &Name, settings: ZoneSettings, serial: u32) -> Self {
         let mut rdata = [MNAME, &[0, 0], RNAME, &[0, 0]].concat();
@@ -68,6 +69,7 @@ impl Zone {
 
     /// The SOA record of the root as of `serial`, for names of a single label that do not exist. It is kept short, since
     /// the questions are: an answer should be no means of attack.
+    // cold: made with a table, on the thread `tables`
     #[must_use]
     pub fn root_soa_record(settings: ZoneSettings, serial: u32) -> Box<[u8]> {
         const ROOT: u8 = 0; // the name, as owner, MNAME and RNAME
@@ -89,6 +91,7 @@ impl Zone {
     }
 
     /// The data of the SOA record with its names in full, and its TTL.
+    // cold: for copies of zones
     #[must_use]
     pub fn soa_rdata(&self) -> (Vec<u8>, u32) {
         let apex = self.lower_case.as_wire();

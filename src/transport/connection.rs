@@ -31,6 +31,7 @@ pub struct Buffers {
     output: Vec<u8>,
 }
 
+// cold: made once, at the start of a worker
 impl Default for Buffers {
     fn default() -> Self {
         Self {
@@ -89,6 +90,7 @@ impl Buffers {
 
 impl<S: Read + Write> Connection<S> {
     /// A connection that has just been accepted.
+    // cold: once for each connection, and empty vectors take no memory
     pub fn new(stream: S, now: Instant) -> Self {
         Self {
             stream,

@@ -259,6 +259,7 @@ impl std::error::Error for NameTextError {}
 
 impl Name {
     /// The root.
+    // cold: names of their own are made when names change, not for packets
     #[must_use]
     pub fn root() -> Self {
         Self(Box::new([0]))

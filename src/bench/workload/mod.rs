@@ -6,7 +6,7 @@ pub mod capture;
 pub(crate) mod cookie;
 pub mod feed;
 pub mod hosts;
-mod line_reader;
+pub mod line_reader;
 pub mod messages;
 pub mod mix;
 mod packet;

@@ -6,13 +6,10 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::fs::File;
-use std::io::{self, BufRead, BufReader};
-use std::path::Path;
+use std::io;
 
 use super::super::message::question_text;
 use super::feed::Feed;
-use super::line_reader::LineReader;
 use super::tsig::Tsig;
 use crate::wire::header;
 use crate::wire::name::Name;
@@ -108,7 +105,7 @@ pub struct QueryFile {
     lines: Option<Lines>,
     bad: BadLines,
     /// The queries that come after these.
-    feed: Option<Feed>,
+    feed: Option<Feed<QueryFile>>,
 }
 
 /// Why a query file was refused. Nothing has been sent.
@@ -156,45 +153,6 @@ impl fmt::Display for QueryFileError {
 impl std::error::Error for QueryFileError {}
 
 impl QueryFile {
-    /// Reads the file at `path`; a bad line refuses it.
-    ///
-    /// # Errors
-    /// A [`QueryFileError`].
-    pub fn open(path: &Path, edns: Option<&Edns>) -> Result<Self, QueryFileError> {
-        Self::open_as(path, &Reading { edns: edns.cloned(), strict: true, ..Reading::default() })
-    }
-
-    /// Reads the file at `path` as is said.
-    ///
-    /// # Errors
-    /// A [`QueryFileError`].
-    pub fn open_as(path: &Path, reading: &Reading) -> Result<Self, QueryFileError> {
-        let file = path.display().to_string();
-        match File::open(path) {
-            Ok(source) => Self::read_as(BufReader::with_capacity(1 << 18, source), &file, reading),
-            Err(error) => Err(QueryFileError::Unreadable { file, error }),
-        }
-    }
-
-    /// Reads queries from `source`, which is called `file` in errors; a bad line refuses it.
-    ///
-    /// # Errors
-    /// A [`QueryFileError`].
-    pub fn read(source: impl BufRead, file: &str, edns: Option<&Edns>) -> Result<Self, QueryFileError> {
-        Self::read_as(source, file, &Reading { edns: edns.cloned(), strict: true, ..Reading::default() })
-    }
-
-    /// Reads queries from `source`, which is called `file` in errors, as is said.
-    ///
-    /// # Errors
-    /// A [`QueryFileError`].
-    pub fn read_as(source: impl BufRead, file: &str, reading: &Reading) -> Result<Self, QueryFileError> {
-        let mut lines = LineReader::new(source, file, reading.clone());
-        let mut queries = lines.begin();
-        while lines.read_line(&mut queries)? {}
-        queries.end(file)
-    }
-
     /// No queries yet.
     pub(super) fn begin(edns: Option<&Edns>) -> Self {
         Self::begin_as(&Reading { edns: edns.cloned(), ..Reading::default() })
@@ -236,14 +194,14 @@ impl QueryFile {
     }
 
     /// Has others come after these.
-    pub(super) fn followed_by(mut self, feed: Feed) -> Self {
+    pub(super) fn followed_by(mut self, feed: Feed<Self>) -> Self {
         self.feed = Some(feed);
         self
     }
 
     /// What comes after these, if it does not stand in memory.
     #[must_use]
-    pub fn feed(&self) -> Option<&Feed> {
+    pub fn feed(&self) -> Option<&Feed<Self>> {
         self.feed.as_ref()
     }
 
@@ -460,6 +418,7 @@ fn is_comment(field: &str) -> bool {
 mod tests {
     use super::super::line_reader::MAX_LINE_LEN;
     use super::*;
+    use std::path::Path;
 
     fn read(text: &[u8], edns: Option<&Edns>) -> Result<QueryFile, QueryFileError> {
         QueryFile::read(text, "queries.txt", edns)

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use super::options::{Args, Workload};
 use crate::bench::schedule::Plan;
-use crate::bench::workload::feed::{self, Feed};
-use crate::bench::workload::{Reading, capture, hosts, messages, mix, updates};
+use crate::bench::workload::feed::Feed;
+use crate::bench::workload::{Reading, capture, hosts, line_reader, messages, mix, updates};
 use crate::bench::{QueryFile, QueryFileError, Settings};
 use crate::cli::{Failure, sample};
 use crate::wire::record::rtype;
@@ -101,7 +101,7 @@ impl Queries {
         match several.iter().find(|(is_asked, _)| *is_asked) {
             Some((_, option)) if self.file.feed().is_some() => Err(Failure::usage(format!(
                 "{option} needs all queries at once, and standard input has more than {} MiB of them; give them as a file (-d)",
-                feed::FIRST_LEN >> 20
+                line_reader::FIRST_LEN >> 20
             ))),
             _ => Ok(()),
         }
@@ -159,7 +159,7 @@ fn read_standard_input(reading: &Reading) -> Result<QueryFile, QueryFileError> {
     if io::stdin().is_terminal() {
         let _ = writeln!(io::stderr(), "reading queries, `name type` a line, from standard input");
     }
-    feed::read(BufReader::with_capacity(1 << 16, io::stdin()), "standard input", reading)
+    line_reader::read(BufReader::with_capacity(1 << 16, io::stdin()), "standard input", reading)
 }
 
 /// Draws queries about the names of a file or a pattern.

@@ -68,6 +68,7 @@ fn key(question: &Question<'_>, name_len: u8) -> [u8; KEY_LEN] {
 
 impl Block {
     /// `None` if it is longer than any message could make it.
+    // cold: once for each answer that an upstream gives, not for those given from the cache
     pub(super) fn new(question: &Question<'_>, answer: &Answer<'_>, now_s: u32, ttl_s: u32) -> Option<Self> {
         let name_len = u8::try_from(question.name.len()).ok()?;
         let records_len = u16::try_from(answer.records.len()).ok()?;

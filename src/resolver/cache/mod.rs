@@ -107,6 +107,7 @@ pub struct Entry<'a> {
 
 impl Entry<'_> {
     /// The answer as a message to who asks for `name` now, with the question's flags.
+    // cold: for people who look at the cache
     #[must_use]
     pub fn to_message(&self, name: &[u8]) -> Vec<u8> {
         let Self { qtype, checking_disabled, answer, left_s, .. } = self;
@@ -149,6 +150,7 @@ pub struct Cache {
 
 impl Cache {
     /// Empty. Memory is taken when answers come, but for one in sixty-four bytes.
+    // cold: made once, at the start of a worker
     #[must_use]
     pub fn new(limits: Limits) -> Self {
         let parts = 1 << (limits.max_bytes / PART_LEN).max(1).ilog2();

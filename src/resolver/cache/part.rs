@@ -91,6 +91,7 @@ pub(super) struct Part {
 }
 
 impl Part {
+    // cold: made once, at the start of a worker
     pub(super) fn new(max_bytes: usize) -> Self {
         Self {
             slots: HashTable::new(),

@@ -26,13 +26,11 @@ pub use options::{receive_drops, report_local_address};
 pub use socket::{buffered, refuse_more};
 pub use turns::{ask_for_short_turns, set_fifo};
 
-/// Datagrams moved by one system call at most. Beyond 64 the per-call cost is already spread so thin that larger
-/// batches only add latency and cache footprint; the kernel itself caps a call at 1,024.
-pub const BATCH_LEN: usize = 64;
+/// Datagrams moved by one system call at most.
+pub const BATCH_LEN: usize = crate::limits::BATCH_LEN;
 
-/// Bytes in a datagram buffer. An odd multiple of the 64-byte cache line: with a power of two the first lines of
-/// all 64 buffers would compete for the same few sets of a 48 KiB, 12-way L1 cache.
-pub const BUFFER_LEN: usize = 25 * 64;
+/// Bytes in a datagram buffer.
+pub const BUFFER_LEN: usize = crate::limits::BUFFER_LEN;
 
 const _: () = assert!(BUFFER_LEN / 64 % 2 == 1, "buffers must not alias in the L1 cache");
 
