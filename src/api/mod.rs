@@ -5,6 +5,7 @@
 pub mod addition;
 pub mod control_address;
 pub mod external;
+pub mod paths;
 pub mod rdata_text;
 pub mod request;
 pub mod timing;

@@ -13,6 +13,7 @@ use super::names::tell;
 use super::{ControlArgs, Failure};
 
 use crate::api::external::Outside;
+use crate::api::paths;
 use crate::api::request::{Directed, Directive, Explained, Explanation, PolicyBody};
 use crate::http::client::escape;
 
@@ -76,15 +77,15 @@ pub(crate) fn drain(args: &DrainArgs) -> Result<(), Failure> {
     let (path, what) = match (target, node.as_deref()) {
         (Some(target), _) => {
             let kind = if target.parse::<IpAddr>().is_ok() { "address" } else { "instance" };
-            (format!("{kind}/{}", escape(target)), format!("{kind} {target}"))
+            (paths::with(paths::DRAIN, &[kind, &escape(target)]), format!("{kind} {target}"))
         }
-        (None, Some("")) => ("self".into(), "this node".into()),
-        (None, Some(name)) => (format!("node/{}", escape(name)), format!("node {name}")),
+        (None, Some("")) => (paths::DRAIN_SELF.into(), "this node".into()),
+        (None, Some(name)) => (paths::with(paths::DRAIN, &["node", &escape(name)]), format!("node {name}")),
         (None, None) if *undo => return Err(Failure::usage("say what is to be put back into answers")),
         (None, None) => return tell_statements(control, "drain"),
     };
     let method = if *undo { Method::DELETE } else { Method::PUT };
-    let directed: Directed = control.client()?.request(method, &format!("/v1/drains/{path}"), None::<&()>)?;
+    let directed: Directed = control.client()?.request(method, &path, None::<&()>)?;
     tell(control, &directed, |out| {
         let Directed { changed, names, ttl_s, .. } = directed;
         let names = format!("answers of {names} {}", if names == 1 { "name" } else { "names" });
@@ -126,7 +127,7 @@ pub(crate) fn drain(args: &DrainArgs) -> Result<(), Failure> {
 pub(crate) fn policy(args: &PolicyArgs) -> Result<(), Failure> {
     let PolicyArgs { scope, policy, remove, control } = args;
     let Some(scope) = scope else { return tell_statements(control, "policy") };
-    let path = format!("/v1/policies/{}", escape(scope));
+    let path = paths::with(paths::POLICY, &[&escape(scope)]);
     let directed: Directed = match policy {
         Some(policy) => {
             let body = PolicyBody { policy: policy.clone() };
@@ -146,7 +147,7 @@ pub(crate) fn policy(args: &PolicyArgs) -> Result<(), Failure> {
 }
 
 fn tell_statements(control: &ControlArgs, kind: &str) -> Result<(), Failure> {
-    let all: Vec<Directive> = control.client()?.request(Method::GET, "/v1/statements", None::<&()>)?;
+    let all: Vec<Directive> = control.client()?.request(Method::GET, paths::DIRECTIVES, None::<&()>)?;
     let all: Vec<_> = all.into_iter().filter(|statement| statement.kind == kind).collect();
     tell(control, &all, |out| {
         if all.is_empty() {
@@ -163,7 +164,7 @@ fn tell_statements(control: &ControlArgs, kind: &str) -> Result<(), Failure> {
 /// Tells why a name has the answers that it has.
 pub(crate) fn explain(args: &ExplainArgs) -> Result<(), Failure> {
     let ExplainArgs { name, control } = args;
-    let path = format!("/v1/explain/{}", escape(name));
+    let path = paths::with(paths::EXPLAIN, &[&escape(name)]);
     let explanation: Explanation = control.client()?.request(Method::GET, &path, None::<&()>)?;
     tell(control, &explanation, |out| {
         let Explanation { name, policy, panic, records, outside } = &explanation;

@@ -10,6 +10,7 @@ use hyper::Method;
 use super::names::tell;
 use super::{ControlArgs, Failure};
 use crate::api::external::{CacheStats, CachedAnswer, CachedAt, Flushed, WorkerCache};
+use crate::api::paths;
 use crate::api::rdata_text::Shown;
 use crate::http::client::escape;
 
@@ -75,7 +76,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
 /// Fails if there is nothing.
 fn show(args: &ShowArgs) -> Result<(), Failure> {
     let ShowArgs { name, control } = args;
-    let path = format!("/v1/cache/{}", escape(name));
+    let path = paths::with(paths::CACHED, &[&escape(name)]);
     let all: Vec<CachedAnswer> = control.client()?.request(Method::GET, &path, None::<&()>)?;
     tell(control, &all, |out| {
         let mut table = Table::new();
@@ -114,8 +115,8 @@ fn row(it: &CachedAnswer) -> [String; 6] {
 fn flush(args: &FlushArgs) -> Result<(), Failure> {
     let FlushArgs { name, below, control, .. } = args;
     let path = match name {
-        Some(name) => format!("/v1/cache/{}?below={below}", escape(name)),
-        None => "/v1/cache".into(),
+        Some(name) => format!("{}?below={below}", paths::with(paths::CACHED, &[&escape(name)])),
+        None => paths::CACHE.into(),
     };
     let flushed: Flushed = control.client()?.request(Method::DELETE, &path, None::<&()>)?;
     tell(control, &flushed, |out| match flushed.removed {
@@ -126,7 +127,7 @@ fn flush(args: &FlushArgs) -> Result<(), Failure> {
 }
 
 fn stats(args: &StatsArgs) -> Result<(), Failure> {
-    let stats: CacheStats = args.control.client()?.request(Method::GET, "/v1/cache", None::<&()>)?;
+    let stats: CacheStats = args.control.client()?.request(Method::GET, paths::CACHE, None::<&()>)?;
     tell(&args.control, &stats, |out| tell_stats(out, &stats))
 }
 

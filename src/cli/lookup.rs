@@ -10,6 +10,7 @@ use hyper::Method;
 use super::ask::{Answer, ask};
 use super::names::tell;
 use super::{ControlArgs, Failure};
+use crate::api::paths;
 use crate::api::request::Status;
 use crate::wire::name::Name;
 use crate::wire::record::rtype;
@@ -75,7 +76,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
 
 /// Where a node answers, and its first domain.
 fn of_node(control: &ControlArgs) -> Result<(SocketAddr, Option<Name>), Failure> {
-    let status: Status = control.client()?.request(Method::GET, "/v1/status", None::<&()>)?;
+    let status: Status = control.client()?.request(Method::GET, paths::STATUS, None::<&()>)?;
     let domain = status.domains.first().and_then(|domain| Name::from_text(domain).ok());
     let Some(mut dns) = status.dns.first().copied() else {
         return Err(Failure::failed("the node answers nowhere"));

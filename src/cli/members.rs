@@ -10,6 +10,7 @@ use hyper::Method;
 use super::names::tell;
 use super::{ControlArgs, Failure};
 use crate::api::external::{Forwarding, UpstreamStatus};
+use crate::api::paths;
 use crate::api::request::{Member, Status};
 
 /// Arguments of `redbreast members`.
@@ -28,7 +29,7 @@ pub(crate) struct StatusArgs {
 
 /// Tells who is in the cluster.
 pub(crate) fn members(args: &MembersArgs) -> Result<(), Failure> {
-    let members: Vec<Member> = args.control.client()?.request(Method::GET, "/v1/members", None::<&()>)?;
+    let members: Vec<Member> = args.control.client()?.request(Method::GET, paths::MEMBERS, None::<&()>)?;
     tell(&args.control, &members, |out| {
         let mut table = Table::new();
         table.load_preset(presets::NOTHING);
@@ -50,7 +51,7 @@ pub(crate) fn members(args: &MembersArgs) -> Result<(), Failure> {
 
 /// Tells how the node is.
 pub(crate) fn status(args: &StatusArgs) -> Result<(), Failure> {
-    let status: Status = args.control.client()?.request(Method::GET, "/v1/status", None::<&()>)?;
+    let status: Status = args.control.client()?.request(Method::GET, paths::STATUS, None::<&()>)?;
     tell(&args.control, &status, |out| {
         let list = |items: &[String]| if items.is_empty() { "none".into() } else { items.join(" ") };
         let dns: Vec<_> = status.dns.iter().map(ToString::to_string).collect();

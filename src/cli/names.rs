@@ -10,6 +10,7 @@ use hyper::Method;
 use serde::Serialize;
 
 use super::{ControlArgs, Failure};
+use crate::api::paths;
 use crate::api::request::{Addition, Changed, Registration};
 use crate::http::client::escape;
 
@@ -94,7 +95,7 @@ pub(crate) fn add(args: AddArgs) -> Result<(), Failure> {
     let AddArgs { weight, tier, check, slow_start: slow_start_s, .. } = args;
     let addition =
         Addition { name, addresses, instance, ttl_s, port, service, weight, tier, check, slow_start_s };
-    let added: Changed = control.client()?.request(Method::POST, "/v1/names", Some(&addition))?;
+    let added: Changed = control.client()?.request(Method::POST, paths::NAMES, Some(&addition))?;
     tell(&control, &added, |out| {
         let lost = if added.durable { "" } else { "; it ends with the node, which keeps nothing on disk" };
         match added {
@@ -117,7 +118,7 @@ pub(crate) fn remove(args: &RemoveArgs) -> Result<(), Failure> {
         let list: Vec<_> = addresses.iter().map(|address| escape(&address.to_string())).collect();
         query.push(format!("address={}", list.join(",")));
     }
-    let path = format!("/v1/names/{}?{}", escape(name), query.join("&"));
+    let path = format!("{}?{}", paths::with(paths::NAME, &[&escape(name)]), query.join("&"));
     let removed: Changed = control.client()?.request(Method::DELETE, &path, None::<&()>)?;
     tell(control, &removed, |out| match removed.removed {
         0 => Ok(()),
@@ -140,7 +141,7 @@ pub(crate) fn remove(args: &RemoveArgs) -> Result<(), Failure> {
 /// Tells what is registered.
 pub(crate) fn names(args: &NamesArgs) -> Result<(), Failure> {
     let NamesArgs { name, control } = args;
-    let path = name.as_ref().map_or("/v1/names".into(), |name| format!("/v1/names/{}", escape(name)));
+    let path = name.as_ref().map_or(paths::NAMES.into(), |name| paths::with(paths::NAME, &[&escape(name)]));
     let mut found: Vec<Registration> = control.client()?.request(Method::GET, &path, None::<&()>)?;
     let key = |r: &Registration| (r.name.clone(), r.rtype.clone(), r.data.clone(), r.node.clone());
     found.sort_by_cached_key(key);

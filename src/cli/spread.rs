@@ -13,6 +13,7 @@ use hyper::Method;
 
 use super::Failure;
 use crate::api::control_address::ControlAddress;
+use crate::api::paths;
 use crate::api::request::Explanation;
 use crate::http::client::{ControlClient, escape};
 use crate::spread::ask::{Question, over_dns, with_getaddrinfo};
@@ -170,7 +171,7 @@ fn ask(args: &Args) -> Result<Asked, Failure> {
 /// What each address is meant to get, as parts of one, and by which policy, if that is known.
 fn intended(args: &Args) -> Result<(BTreeMap<IpAddr, f64>, Option<String>), Failure> {
     if let Some(control) = &args.control {
-        let path = format!("/v1/explain/{}", escape(&args.name));
+        let path = paths::with(paths::EXPLAIN, &[&escape(&args.name)]);
         let node = ControlClient { address: control.clone(), token: None };
         let told: Explanation = node.request(Method::GET, &path, None::<&()>)?;
         let shares =

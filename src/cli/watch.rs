@@ -5,6 +5,7 @@
 use std::io::{self, Write};
 
 use super::{ControlArgs, Failure};
+use crate::api::paths;
 use crate::api::request::Event;
 
 /// Arguments of `redbreast watch`.
@@ -23,7 +24,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let Args { count, control } = args;
     let mut left = count.unwrap_or(u64::MAX);
     let mut written = Ok(());
-    control.client()?.follow("/v1/watch", |line| {
+    control.client()?.follow(paths::WATCH, |line| {
         written = tell(line, control.json);
         left = left.saturating_sub(1);
         written.is_ok() && left > 0

@@ -16,6 +16,7 @@ use tokio::task::yield_now;
 use super::Shared;
 use super::problem::Problem;
 use crate::api::addition::{self, parse_scope};
+use crate::api::paths;
 use crate::api::request::{Directed, Directive, Effect, Explanation, Member, PolicyBody, Request};
 use crate::policy::Policy;
 use crate::policy::select::Health;
@@ -26,12 +27,12 @@ const DRAINED: &[u8] = b"1";
 
 pub(super) fn router() -> Router<Arc<Shared>> {
     Router::new()
-        .route("/v1/statements", get(directives))
-        .route("/v1/drains/{what}/{of}", put(drain).delete(drain))
-        .route("/v1/drains/self", put(drain_self).delete(drain_self))
-        .route("/v1/policies/{scope}", put(set_policy).delete(remove_policy))
-        .route("/v1/instances/{instance}/health", put(report))
-        .route("/v1/explain/{name}", get(explain))
+        .route(paths::DIRECTIVES, get(directives))
+        .route(paths::DRAIN, put(drain).delete(drain))
+        .route(paths::DRAIN_SELF, put(drain_self).delete(drain_self))
+        .route(paths::POLICY, put(set_policy).delete(remove_policy))
+        .route(paths::INSTANCE_HEALTH, put(report))
+        .route(paths::EXPLAIN, get(explain))
 }
 
 impl Shared {

@@ -15,13 +15,14 @@ use tokio::sync::mpsc;
 use super::problem::Problem;
 use super::{Shared, busy};
 use crate::api::external::{CacheStats, CachedAnswer, Flushed, Replies, cacheable};
+use crate::api::paths;
 use crate::api::request::View;
 use crate::wire::name::Name;
 
 pub(super) fn router() -> Router<Arc<Shared>> {
     Router::new()
-        .route("/v1/cache", get(stats).delete(flush_all))
-        .route("/v1/cache/{name}", get(cached).delete(flush))
+        .route(paths::CACHE, get(stats).delete(flush_all))
+        .route(paths::CACHED, get(cached).delete(flush))
 }
 
 /// Replies that may wait: one of each worker, of which there are no more.

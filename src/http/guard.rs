@@ -16,6 +16,7 @@ use sha2::{Digest, Sha256};
 
 use super::problem::Problem;
 use super::{MAX_BODY_LEN, Shared};
+use crate::api::paths;
 use crate::sys::file_error::{self, FileError};
 
 /// Requests a second that are served in the long run, and at once after a pause.
@@ -25,7 +26,7 @@ const REQUESTS_PER_S: f64 = crate::limits::MAX_REQUESTS_PER_S as f64;
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Paths that need no token, and tell nothing: for those who supervise the process, and the page, which asks for the token.
-const OPEN: [&str; 3] = ["/", "/health", "/ready"];
+const OPEN: [&str; 3] = [paths::PAGE, paths::HEALTH, paths::READY];
 
 /// Bytes of a token at least; one can be had by `openssl rand -hex 32`.
 const MIN_TOKEN_LEN: usize = 16;

@@ -17,6 +17,7 @@ use super::Shared;
 use super::listing::{MAX_LIMIT, stream_all};
 use super::problem::Problem;
 use crate::api::addition;
+use crate::api::paths;
 use crate::api::request::{
     Addition, Change, Changed, Filter, MAX_ADDITIONS, Registration, Request, Selector,
 };
@@ -24,13 +25,13 @@ use crate::sys::sched::{SHORT_STEPS, yield_every};
 
 pub(super) fn router() -> Router<Arc<Shared>> {
     Router::new()
-        .route("/v1/names", get(all).post(add))
-        .route("/v1/names/{name}", get(of_name).put(replace_name).delete(remove_name))
-        .route("/v1/names/{name}/addresses/{address}", put(add_address).delete(remove_address))
-        .route("/v1/addresses/{address}", get(of_address).delete(remove_everywhere))
-        .route("/v1/instances", get(instances))
-        .route("/v1/instances/{instance}", get(of_instance).put(replace_instance).delete(remove_instance))
-        .route("/v1/batch", post(batch))
+        .route(paths::NAMES, get(all).post(add))
+        .route(paths::NAME, get(of_name).put(replace_name).delete(remove_name))
+        .route(paths::NAME_ADDRESS, put(add_address).delete(remove_address))
+        .route(paths::ADDRESS, get(of_address).delete(remove_everywhere))
+        .route(paths::INSTANCES, get(instances))
+        .route(paths::INSTANCE, get(of_instance).put(replace_instance).delete(remove_instance))
+        .route(paths::BATCH, post(batch))
 }
 
 use crate::store::Cursor;
@@ -308,7 +309,7 @@ async fn all(
             .append_pair("limit", &limit.to_string())
             .append_pair("cursor", &format!("{next}"))
             .finish();
-        format!("</v1/names?{query}>; rel=\"next\"")
+        format!("<{}?{query}>; rel=\"next\"", paths::NAMES)
     };
     shared.limited(&filter, cursor.unwrap_or_default(), limit, link).await
 }

@@ -16,6 +16,7 @@ use tokio::sync::mpsc;
 
 use super::problem::Problem;
 use super::{Shared, metrics};
+use crate::api::paths;
 use crate::api::request::{Event, Member, Request, Status};
 
 /// Events that wait for a slow reader at most; those after them are counted and left out.
@@ -23,14 +24,14 @@ const EVENTS: usize = crate::limits::MAX_WATCH_EVENTS;
 
 pub(super) fn router() -> Router<Arc<Shared>> {
     Router::new()
-        .route("/", get(page))
-        .route("/v1/members", get(members))
-        .route("/v1/status", get(status))
-        .route("/v1/watch", get(watch))
-        .route("/v1/openapi.json", get(openapi))
-        .route("/metrics", get(metrics))
-        .route("/health", get(health))
-        .route("/ready", get(ready))
+        .route(paths::PAGE, get(page))
+        .route(paths::MEMBERS, get(members))
+        .route(paths::STATUS, get(status))
+        .route(paths::WATCH, get(watch))
+        .route(paths::OPENAPI, get(openapi))
+        .route(paths::METRICS, get(metrics))
+        .route(paths::HEALTH, get(health))
+        .route(paths::READY, get(ready))
 }
 
 /// What the page may do: what it has in it, and ask this node.

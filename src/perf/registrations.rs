@@ -15,6 +15,7 @@ use rustix::process::setpriority_process;
 use serde_json::Value;
 
 use super::cluster::{DOMAIN, Figure, addition, percentile};
+use crate::api::paths;
 use crate::testbed::{Node, Plan};
 use crate::worker::may_go_first;
 
@@ -50,7 +51,8 @@ impl Connection {
     /// Registers what `body` says, and waits until that is acknowledged.
     fn post(&mut self, body: &[u8]) -> io::Result<()> {
         let head = format!(
-            "POST /v1/names HTTP/1.1\r\nhost: redbreast\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
+            "POST {} HTTP/1.1\r\nhost: redbreast\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
+            paths::NAMES,
             body.len()
         );
         self.0.write_all(&[head.as_bytes(), body].concat())?;

@@ -15,6 +15,7 @@ use hyper::Method;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::api::control_address::ControlAddress;
+use crate::api::paths;
 use crate::api::request::{Addition, Changed, Member, Registration, Status};
 use crate::http::client::{ClientError, ControlClient, escape};
 
@@ -123,7 +124,7 @@ impl Node {
         self.process = Some(command.spawn()?);
         let begin = Instant::now();
         loop {
-            if let Ok(status) = self.get("/v1/status") {
+            if let Ok(status) = self.get(paths::STATUS) {
                 self.status = status;
                 return Ok(());
             }
@@ -215,7 +216,7 @@ impl Node {
     /// # Errors
     /// [`ClientError`].
     pub fn status(&self) -> Result<Status, ClientError> {
-        self.get("/v1/status")
+        self.get(paths::STATUS)
     }
 
     /// Who it thinks is in the cluster.
@@ -223,7 +224,7 @@ impl Node {
     /// # Errors
     /// [`ClientError`].
     pub fn members(&self) -> Result<Vec<Member>, ClientError> {
-        self.get("/v1/members")
+        self.get(paths::MEMBERS)
     }
 
     /// What it knows to be registered.
@@ -231,7 +232,7 @@ impl Node {
     /// # Errors
     /// [`ClientError`].
     pub fn names(&self) -> Result<Vec<Registration>, ClientError> {
-        self.get("/v1/names")
+        self.get(paths::NAMES)
     }
 
     /// Registers something at it.
@@ -239,7 +240,7 @@ impl Node {
     /// # Errors
     /// [`ClientError`].
     pub fn add(&self, additions: &[Addition]) -> Result<Changed, ClientError> {
-        self.client().request(Method::POST, "/v1/names", Some(&additions))
+        self.client().request(Method::POST, paths::NAMES, Some(&additions))
     }
 
     /// Removes a name from it.
@@ -247,7 +248,7 @@ impl Node {
     /// # Errors
     /// [`ClientError`].
     pub fn remove(&self, name: &str) -> Result<Changed, ClientError> {
-        self.client().request(Method::DELETE, &format!("/v1/names/{}", escape(name)), None::<&()>)
+        self.client().request(Method::DELETE, &paths::with(paths::NAME, &[&escape(name)]), None::<&()>)
     }
 
     /// Removes one address of a name from it.
@@ -255,7 +256,7 @@ impl Node {
     /// # Errors
     /// [`ClientError`].
     pub fn remove_address(&self, name: &str, address: IpAddr) -> Result<Changed, ClientError> {
-        let path = format!("/v1/names/{}?address={address}", escape(name));
+        let path = format!("{}?address={address}", paths::with(paths::NAME, &[&escape(name)]));
         self.client().request(Method::DELETE, &path, None::<&()>)
     }
 

@@ -123,9 +123,7 @@ const LAYERS: &[(&str, &[&str])] = &[
 const GROUND: &str = "limits";
 
 /// Circles that somebody is mending: the files of each. A group that is none any more is a finding, too.
-const KNOWN_CIRCLES: &[&[&str]] = &[
-    &["src/upstream/stream.rs", "src/upstream/tls.rs"],
-];
+const KNOWN_CIRCLES: &[&[&str]] = &[&["src/upstream/stream.rs", "src/upstream/tls.rs"]];
 
 /// A path that code names, and where.
 struct Path<'a> {
