@@ -9,6 +9,7 @@ use mio::{Interest, Registry, Token};
 
 use crate::resolver::upstream::{Protocol, Upstream};
 use crate::sys::tls_error;
+use crate::upstream::https::{Https, Target};
 use crate::upstream::standing::{Buffers, Standing};
 use crate::upstream::stream::{UpstreamStream, connect};
 use crate::upstream::tls::{Alpn, TlsClient};
@@ -17,6 +18,8 @@ use crate::upstream::tls::{Alpn, TlsClient};
 pub(crate) enum Link {
     /// Over TCP or TLS: messages behind their lengths.
     Stream(UpstreamStream),
+    /// Over HTTP/2 in TLS.
+    Https(Box<Https>),
 }
 
 impl Link {
@@ -45,8 +48,12 @@ impl Link {
         };
         let mut stream = connect(upstream.address)?;
         registry.register(&mut stream, token, Interest::READABLE | Interest::WRITABLE)?;
-        match upstream.protocol {
-            Protocol::Https { .. } => Err(io::Error::other("DNS over HTTPS is not there yet")),
+        match &upstream.protocol {
+            Protocol::Https { identity, path } => {
+                let target = Target::new(identity, upstream.address, path).map_err(io::Error::other)?;
+                let session = session.ok_or_else(|| io::Error::other("TLS has not been set up"))?;
+                Ok(Self::Https(Box::new(Https::new(stream, session, target, now))))
+            }
             _ => Ok(Self::Stream(UpstreamStream::new(stream, session, now))),
         }
     }
@@ -57,6 +64,7 @@ impl Link {
     pub(crate) fn send(&mut self, message: &[u8], now: Instant) -> bool {
         match self {
             Self::Stream(stream) => stream.send(message, now),
+            Self::Https(https) => https.send(message, now),
         }
     }
 
@@ -64,6 +72,7 @@ impl Link {
     pub(crate) fn deadline(&self) -> Instant {
         match self {
             Self::Stream(stream) => stream.deadline(),
+            Self::Https(https) => https.deadline(),
         }
     }
 
@@ -71,6 +80,7 @@ impl Link {
     pub(crate) fn has_answered(&self) -> bool {
         match self {
             Self::Stream(stream) => stream.has_answered(),
+            Self::Https(https) => https.has_answered(),
         }
     }
 
@@ -78,6 +88,7 @@ impl Link {
     pub(crate) fn acknowledge(&self) {
         match self {
             Self::Stream(stream) => stream.acknowledge(),
+            Self::Https(https) => https.acknowledge(),
         }
     }
 
@@ -85,6 +96,7 @@ impl Link {
     pub(crate) fn take_fault(&mut self) -> Option<String> {
         match self {
             Self::Stream(_) => None,
+            Self::Https(https) => https.take_fault(),
         }
     }
 
@@ -97,6 +109,7 @@ impl Link {
     ) -> Standing {
         match self {
             Self::Stream(stream) => stream.turn(buffers, now, take),
+            Self::Https(https) => https.turn(buffers, now, take),
         }
     }
 }

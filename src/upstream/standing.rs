@@ -73,7 +73,7 @@ pub enum End {
     NotSpoken(&'static str),
     /// The upstream does not speak HTTP/2 as it should.
     Http(String),
-    /// The upstream is about to end it (RFC 9113 §6.8), and has said why, if it does so at fault.
+    /// The upstream ends it (RFC 9113 §6.8), and not only since it likes to.
     GoingAway(String),
     /// The network or the system has ended it, or has not let it be made.
     Io(io::Error),
@@ -91,7 +91,7 @@ impl fmt::Display for End {
             Self::Tls(error) => write!(f, "TLS: {}", tls_error::text(error)),
             Self::NotSpoken(what) => write!(f, "the upstream does not speak {what} there (ALPN)"),
             Self::Http(what) => write!(f, "HTTP/2: {what}"),
-            Self::GoingAway(why) => write!(f, "the upstream ends it: {why}"),
+            Self::GoingAway(why) => write!(f, "the upstream ends it, by HTTP/2: {why}"),
             Self::Io(error) => error.fmt(f),
         }
     }
@@ -112,7 +112,7 @@ pub(super) struct Flight {
     open: bool,
     /// Queries without answers.
     in_flight: usize,
-    /// It has brought an answer.
+    /// The last that it has brought was an answer.
     answered: bool,
     /// Since when there is something to wait for.
     since: Instant,
@@ -152,12 +152,19 @@ impl Flight {
         Ok(())
     }
 
+    /// Notes that a query has no answer here, whatever others have.
+    pub(super) fn note_failure(&mut self, now: Instant) {
+        self.in_flight = self.in_flight.saturating_sub(1);
+        self.answered = false;
+        self.since = now;
+    }
+
     /// Whether it is made.
     pub(super) fn is_open(&self) -> bool {
         self.open
     }
 
-    /// Whether anything has been answered.
+    /// Whether anything has been answered, and nothing has failed since.
     pub(super) fn has_answered(&self) -> bool {
         self.answered
     }
