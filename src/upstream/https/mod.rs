@@ -221,7 +221,7 @@ impl<S: Read + Write> Https<S> {
 
     /// Begins HTTP/2 if the handshake is over, and lets it do what it can.
     fn poll(&mut self, now: Instant) -> Result<(), End> {
-        if self.http.is_none() {
+        if !self.flight.is_open() {
             if self.tls.borrow().is_handshaking() {
                 return Ok(());
             }
