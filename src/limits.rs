@@ -205,6 +205,12 @@ pub const OLD_UPSTREAM_PORT_AGE: Duration = Duration::from_secs(5);
 pub const UPSTREAM_STREAMS: u8 = 4;
 /// Bytes that wait to be sent on one of them.
 pub const UPSTREAM_QUEUE_LEN: usize = 64 << 10;
+/// Questions in flight on a connection over HTTPS, and fewer if the server says so; more wait for these.
+pub const UPSTREAM_HTTPS_REQUESTS: usize = 128;
+/// Bytes of answers that have not come whole on one of them.
+pub const UPSTREAM_HTTPS_LEN: u32 = 1 << 20;
+/// Bytes of the headers of one answer there.
+pub const UPSTREAM_HTTPS_HEADER_LEN: u32 = 16 << 10;
 /// Answers and failures of upstreams that are looked at before clients get their turn.
 pub const STEPS_PER_TURN: usize = 16;
 /// Attempts without an answer that are looked at before clients get their turn.

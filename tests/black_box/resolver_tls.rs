@@ -15,10 +15,10 @@ use tempfile::TempDir;
 use crate::harness::{Server, ask, has, query, run, stdout, wait_until};
 use crate::upstreams::{BIG, Spot, Told, UNBOUND, Upstream, ZONE, zone};
 
-const NAME: &str = "dns.upstream.example";
+pub(crate) const NAME: &str = "dns.upstream.example";
 
 /// Makes an authority, and a certificate by it for [`NAME`] and 127.0.0.1.
-fn certify(directory: &Path) {
+pub(crate) fn certify(directory: &Path) {
     let mut params = CertificateParams::new([]).unwrap();
     params.distinguished_name.push(DnType::CommonName, "an authority of a test");
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);

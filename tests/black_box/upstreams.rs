@@ -17,6 +17,7 @@ use crate::harness::{Server, has, stdout, wait_until};
 pub(crate) const ZONE: &str = "forwarded.example";
 
 pub(crate) const UNBOUND: &str = "/usr/sbin/unbound";
+pub(crate) const NAMED: &str = "/usr/sbin/named";
 pub(crate) const KNOT: &str = "/usr/sbin/knotd";
 
 /// How many addresses `big` has: 3,250 bytes of them.
@@ -102,6 +103,25 @@ impl Upstream {
             );
             fs::write(directory.join("config"), config).unwrap();
             vec!["-d".into(), "-c".into(), format!("{dir}/config")]
+        })
+    }
+
+    /// BIND with [`ZONE`], over HTTPS alone, with `key.pem` and `certificate.pem` of this directory.
+    pub(crate) fn named_https(zone: &str, certificates: &Path) -> Self {
+        let certificates = certificates.display();
+        // "running" it says at its start, too, of the system that it runs on.
+        Self::start(Spot::Anywhere, NAMED, "all zones loaded", |address, directory| {
+            let (ip, port, dir) = (address.ip(), address.port(), directory.display());
+            fs::write(directory.join("zone"), zone).unwrap();
+            let config = format!(
+                "tls local {{ key-file \"{certificates}/key.pem\"; cert-file \"{certificates}/certificate.pem\"; }};\n\
+                 http local {{ endpoints {{ \"/dns-query\"; }}; }};\n\
+                 options {{ directory \"{dir}\"; pid-file none; session-keyfile none; recursion no; notify no;\n \
+                 listen-on port {port} tls local http local {{ {ip}; }}; listen-on-v6 {{ none; }}; }};\n\
+                 controls {{ }};\nzone \"{ZONE}\" {{ type primary; file \"zone\"; }};\n"
+            );
+            fs::write(directory.join("config"), config).unwrap();
+            vec!["-g".into(), "-n".into(), "1".into(), "-c".into(), format!("{dir}/config")]
         })
     }
 
