@@ -50,6 +50,13 @@ impl Default for Buffers {
     }
 }
 
+impl Buffers {
+    /// Room for what comes from the network, before it is decrypted.
+    pub(crate) fn network(&mut self) -> &mut [u8] {
+        &mut self.network
+    }
+}
+
 /// How a connection stands after its turn.
 #[derive(Debug)]
 pub enum Standing {
@@ -79,6 +86,8 @@ pub enum End {
     Unasked,
     /// The upstream does not speak TLS as it should, or has not proved who it is.
     Tls(rustls::Error),
+    /// The upstream does not speak QUIC, or DNS over it (RFC 9250), as it should, or has said why it ends the connection.
+    Quic(String),
     /// The network or the system has ended it, or has not let it be made.
     Io(io::Error),
 }
@@ -93,6 +102,7 @@ impl fmt::Display for End {
             Self::NoMessage => f.write_str("the upstream has sent what is no DNS message"),
             Self::Unasked => f.write_str("the upstream has answered without being asked"),
             Self::Tls(error) => write!(f, "TLS: {}", tls_error::text(error)),
+            Self::Quic(what) => write!(f, "QUIC: {what}"),
             Self::Io(error) => error.fmt(f),
         }
     }
