@@ -76,20 +76,29 @@ pub fn is_local(ip: IpAddr) -> bool {
     UdpSocket::bind((ip, 0)).is_ok()
 }
 
-/// `text` with the numbers of network interfaces for their names, where these stand behind a `%`.
+/// `text`, upstreams between commas, with the numbers of network interfaces for their names, where these stand behind a `%`.
 ///
 /// # Errors
 /// If there is no interface of such a name.
 pub fn number_scopes(text: &str) -> Result<String, String> {
+    Ok(text.split(',').map(number_scope).collect::<Result<Vec<_>, _>>()?.join(","))
+}
+
+/// The same of one upstream.
+fn number_scope(text: &str) -> Result<String, String> {
     let Some((before, rest)) = text.split_once('%') else { return Ok(text.into()) };
-    let (name, rest) = rest.split_at(rest.find([']', ':', '#', ',']).unwrap_or(rest.len()));
+    // In a path it stands before the number of a byte.
+    if before.rsplit("://").next().is_some_and(|place| place.contains('/')) {
+        return Ok(text.into());
+    }
+    let (name, rest) = rest.split_at(rest.find([']', ':', '#', '/']).unwrap_or(rest.len()));
     let number = match name.parse::<u32>() {
         Ok(number) => number,
         Err(_) => interface(name).ok_or_else(|| {
             format!("there is no network interface `{name}` here; `ip link` has their names and numbers")
         })?,
     };
-    Ok(format!("{before}%{number}{}", number_scopes(rest)?))
+    Ok(format!("{before}%{number}{rest}"))
 }
 
 /// The number of the network interface `name`.
@@ -170,6 +179,8 @@ mod tests {
         for (text, expected) in [
             ("fe80::1%lo", format!("fe80::1%{lo}")),
             ("a=[fe80::1%lo]:53,tls://fe80::2%lo#b", format!("a=[fe80::1%{lo}]:53,tls://fe80::2%{lo}#b")),
+            ("https://fe80::1%lo/x%2Cy#b,10.0.0.2", format!("https://fe80::1%{lo}/x%2Cy#b,10.0.0.2")),
+            ("https://10.0.0.2/%2C", "https://10.0.0.2/%2C".into()),
             ("fe80::1%7", "fe80::1%7".into()),
             ("10.0.0.2", "10.0.0.2".into()),
         ] {

@@ -17,7 +17,6 @@ use crate::resolver::cache::Limits;
 use crate::resolver::meter::{BUCKETS, Count, Meter};
 use crate::resolver::routes::{Measured, Routes};
 use crate::resolver::settings::Upstreams;
-use crate::resolver::upstream::Protocol;
 use crate::sys::tls_trust::ServerIdentity;
 use crate::upstream::forwarding;
 use crate::upstream::streams::TellFault;
@@ -47,10 +46,7 @@ pub(super) fn tls(settings: &Settings, upstreams: &Upstreams) -> Result<Option<T
 /// Who the upstreams over TLS have to be.
 fn identities(upstreams: &Upstreams) -> impl Iterator<Item = &ServerIdentity> {
     let forwards = upstreams.forwards().iter().flat_map(|forward| &forward.upstreams);
-    upstreams.general().iter().chain(forwards).filter_map(|upstream| match &upstream.protocol {
-        Protocol::Tls { identity } => Some(identity),
-        Protocol::Dns | Protocol::Tcp => None,
-    })
+    upstreams.general().iter().chain(forwards).filter_map(|upstream| upstream.protocol.identity())
 }
 
 impl Node {

@@ -13,8 +13,14 @@ pub const MAX_PINS: usize = 8;
 
 /// The port of DNS over UDP and TCP.
 pub const DNS_PORT: u16 = 53;
-/// The port of DNS over TLS (RFC 7858 §3.1).
+/// The port of DNS over TLS (RFC 7858 §3.1), and of DNS over QUIC (RFC 9250 §4.1.1).
 pub const TLS_PORT: u16 = 853;
+/// The port of DNS over HTTPS.
+pub const HTTPS_PORT: u16 = 443;
+/// The path of DNS over HTTPS where none is said: the usual one (RFC 8484 §4.1.1).
+pub const HTTPS_PATH: &str = "/dns-query";
+/// Bytes of a path of DNS over HTTPS at most: every query carries it.
+pub const MAX_PATH_LEN: usize = 256;
 
 /// How an upstream is asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,6 +34,40 @@ pub enum Protocol {
         /// Who it has to be: of its name, or its address where no name is said.
         identity: ServerIdentity,
     },
+    /// Over HTTP/2 in TLS (RFC 8484).
+    Https {
+        /// Who it has to be. The name, or the address, is the authority of the requests, too.
+        identity: ServerIdentity,
+        /// Where on it: `/` and visible ASCII, at most [`MAX_PATH_LEN`] bytes.
+        path: Box<str>,
+    },
+    /// Over QUIC (RFC 9250).
+    Quic {
+        /// Who it has to be.
+        identity: ServerIdentity,
+    },
+}
+
+impl Protocol {
+    /// Who the server has to be, where it is asked over TLS.
+    #[must_use]
+    pub fn identity(&self) -> Option<&ServerIdentity> {
+        match self {
+            Self::Dns | Self::Tcp => None,
+            Self::Tls { identity } | Self::Https { identity, .. } | Self::Quic { identity } => Some(identity),
+        }
+    }
+
+    /// What an upstream with it begins with, and the port where none is said.
+    fn scheme(&self) -> (&'static str, u16) {
+        match self {
+            Self::Dns => ("", DNS_PORT),
+            Self::Tcp => ("tcp://", DNS_PORT),
+            Self::Tls { .. } => ("tls://", TLS_PORT),
+            Self::Https { .. } => ("https://", HTTPS_PORT),
+            Self::Quic { .. } => ("quic://", TLS_PORT),
+        }
+    }
 }
 
 /// A server that is asked for names that are not ours.
@@ -49,23 +89,19 @@ impl Upstream {
 
 impl fmt::Display for Upstream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let default_port = match self.protocol {
-            Protocol::Dns => DNS_PORT,
-            Protocol::Tcp => {
-                f.write_str("tcp://")?;
-                DNS_PORT
-            }
-            Protocol::Tls { .. } => {
-                f.write_str("tls://")?;
-                TLS_PORT
-            }
-        };
+        let (scheme, default_port) = self.protocol.scheme();
+        f.write_str(scheme)?;
         match self.address {
             address if address.port() != default_port => address.fmt(f)?,
             SocketAddr::V6(v6) if v6.scope_id() != 0 => write!(f, "{}%{}", v6.ip(), v6.scope_id())?,
             address => address.ip().fmt(f)?,
         }
-        let Protocol::Tls { identity: ServerIdentity { name, pins, certified } } = &self.protocol else {
+        if let Protocol::Https { path, .. } = &self.protocol
+            && **path != *HTTPS_PATH
+        {
+            f.write_str(path)?;
+        }
+        let Some(ServerIdentity { name, pins, certified }) = self.protocol.identity() else {
             return Ok(());
         };
         match name {
@@ -81,26 +117,58 @@ impl fmt::Display for Upstream {
 impl FromStr for Upstream {
     type Err = String;
 
-    /// Reads `ADDR[:PORT]`, `tcp://ADDR[:PORT]` or `tls://ADDR[:PORT][#NAME][#PIN]...`; an IPv6 address with a port is in brackets.
+    /// Reads `ADDR[:PORT]`, `tcp://ADDR[:PORT]`, `tls://ADDR[:PORT][#NAME][#PIN]...`, the same with `quic://`, or
+    /// `https://ADDR[:PORT][/PATH][#NAME][#PIN]...`; an IPv6 address with a port is in brackets.
     fn from_str(text: &str) -> Result<Self, String> {
-        if let Some(rest) = text.strip_prefix("tcp://") {
+        let Some((scheme, rest)) = text.split_once("://") else {
+            return Ok(Self::dns(address(text, DNS_PORT)?));
+        };
+        if scheme == "tcp" {
             return Ok(Self { address: address(rest, DNS_PORT)?, protocol: Protocol::Tcp });
         }
-        let Some(rest) = text.strip_prefix("tls://") else {
-            return match text.split_once("://") {
-                Some((scheme, _)) => Err(format!("`{scheme}://` is not known; expected {EXPECTED}")),
-                None => Ok(Self::dns(address(text, DNS_PORT)?)),
-            };
-        };
         let mut parts = rest.split('#');
-        let address = address(parts.next().unwrap_or_default(), TLS_PORT)?;
-        let identity = identity(address.ip(), parts)?;
-        Ok(Self { address, protocol: Protocol::Tls { identity } })
+        let place = parts.next().unwrap_or_default();
+        let mut secure = |place, default_port| {
+            let address = address(place, default_port)?;
+            Ok::<_, String>((address, identity(address.ip(), &mut parts)?))
+        };
+        let (address, protocol) = match scheme {
+            "tls" => secure(place, TLS_PORT).map(|(address, identity)| (address, Protocol::Tls { identity })),
+            "quic" => {
+                secure(place, TLS_PORT).map(|(address, identity)| (address, Protocol::Quic { identity }))
+            }
+            "https" => {
+                let (place, path) = place.split_at(place.find('/').unwrap_or(place.len()));
+                let (address, identity) = secure(place, HTTPS_PORT)?;
+                path_of(path).map(|path| (address, Protocol::Https { identity, path }))
+            }
+            _ => Err(format!("`{scheme}://` is not known; expected {EXPECTED}")),
+        }?;
+        Ok(Self { address, protocol })
+    }
+}
+
+/// The path of an upstream over HTTPS by what follows its address.
+fn path_of(text: &str) -> Result<Box<str>, String> {
+    let is_path = |text: &str| text.parse::<http::uri::PathAndQuery>().is_ok();
+    match text {
+        "" => Ok(HTTPS_PATH.into()),
+        _ if text.len() > MAX_PATH_LEN => {
+            Err(format!("a path of {} bytes is too long; it has {MAX_PATH_LEN} at most", text.len()))
+        }
+        _ if text.contains(['{', '}']) => Err(format!(
+            "`{text}` is a template; questions are sent with POST, so that the path is said alone, as {HTTPS_PATH}"
+        )),
+        _ if text.contains(',') => {
+            Err(format!("in `{text}` there is a comma, which is between upstreams; write %2C"))
+        }
+        _ if text.bytes().all(|byte| byte.is_ascii_graphic()) && is_path(text) => Ok(text.into()),
+        _ => Err(format!("`{}` is no path; expected visible ASCII, as {HTTPS_PATH}", text.escape_debug())),
     }
 }
 
 /// Who the server at `ip` has to be, by what follows its address: a name, and pins of keys.
-fn identity<'a>(ip: IpAddr, parts: impl Iterator<Item = &'a str>) -> Result<ServerIdentity, String> {
+fn identity<'a>(ip: IpAddr, parts: &mut impl Iterator<Item = &'a str>) -> Result<ServerIdentity, String> {
     let (mut name, mut pins) = (None, Vec::new());
     for part in parts {
         if part.is_empty() {
@@ -125,7 +193,8 @@ fn identity<'a>(ip: IpAddr, parts: impl Iterator<Item = &'a str>) -> Result<Serv
 
 /// What an upstream is given as.
 pub(super) const EXPECTED: &str = "an address, as 10.0.0.2, 10.0.0.2:5353, 2001:db8::1 or [2001:db8::1]:5353, over TCP alone tcp://10.0.0.2, \
-                        or one of DNS over TLS, as tls://10.0.0.2#dns.example";
+                        or one of DNS over TLS, HTTPS or QUIC, as tls://10.0.0.2#dns.example, \
+                        https://10.0.0.2/dns-query#dns.example or quic://10.0.0.2#dns.example";
 
 /// Reads an address with or without a port.
 fn address(text: &str, default_port: u16) -> Result<SocketAddr, String> {
@@ -226,6 +295,13 @@ mod tests {
             "tls://1.2.3.4#dns.example#sha256//d6qzRu9zOECb90Uez27xWltNsj0e1Md7GkYYkVoZWmM=\
              #sha256//AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=",
             "tls://2001:db8::1#dns.example",
+            "https://10.0.0.2",
+            "https://10.0.0.2#dns.example",
+            "https://[2001:db8::1]:8443/#dns.example",
+            "https://2001:db8::1/a/path?for=us#10.0.0.2#sha256//AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=",
+            "https://fe80::1%3/x%2Cy",
+            "quic://10.0.0.2",
+            "quic://[::1]:8853#dns.example#sha256//AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=",
             "tcp://10.0.0.2",
             "tcp://[2001:db8::1]:5353",
         ] {
@@ -237,6 +313,8 @@ mod tests {
             ("[2001:db8::1]", "2001:db8::1"),
             ("::ffff:10.0.0.2", "10.0.0.2"),
             ("tls://1.2.3.4:853#1.2.3.4", "tls://1.2.3.4"),
+            ("https://1.2.3.4:443/dns-query#1.2.3.4", "https://1.2.3.4"),
+            ("quic://1.2.3.4:853", "quic://1.2.3.4"),
         ] {
             assert_eq!(upstream(text).to_string(), short, "{text}");
         }
@@ -265,7 +343,22 @@ mod tests {
             ("255.255.255.255", "not the address of one host"),
             ("ff02::fb", "not the address of one host"),
             ("fe80::1", "as fe80::1%2"),
-            ("https://10.0.0.2/dns-query", "`https://` is not known"),
+            ("http://10.0.0.2/dns-query", "`http://` is not known"),
+            ("https://dns.example/dns-query", "`dns.example` is no address, and there is nobody yet"),
+            ("https:///dns-query", "`` is no address"),
+            ("https://10.0.0.2/dns-query{?dns}", "is a template; questions are sent with POST"),
+            ("https://10.0.0.2/a path", "`/a path` is no path; expected visible ASCII"),
+            ("https://10.0.0.2/\u{e9}", "is no path"),
+            ("https://10.0.0.2/a,b", "write %2C"),
+            ("https://10.0.0.2/<>", "`/<>` is no path"),
+            ("https://10.0.0.2/a#", "has to follow `#`"),
+            ("https://10.0.0.2#dns.example/a", "is no name that a certificate could have"),
+            (
+                &format!("https://10.0.0.2/{}", "a".repeat(256)),
+                "a path of 257 bytes is too long; it has 256 at most",
+            ),
+            ("quic://dns.example", "is no address"),
+            ("quic://10.0.0.2/dns-query", "is no address"),
             ("tls://dns.example", "is no address"),
             ("tls://1.2.3.4#", "has to follow `#`"),
             ("tls://1.2.3.4#not a name", "is no name that a certificate could have"),

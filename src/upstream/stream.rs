@@ -3,118 +3,22 @@
 //! Runs on the worker that asks. It does no I/O but through the stream it is given, and takes the time as an argument, so
 //! that its tests need neither sockets nor clocks.
 
-use std::fmt;
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, Read, Write};
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use mio::net::TcpStream;
 use rustls::ClientConnection;
 use socket2::SockRef;
 
-use crate::sys::tls_error;
 use crate::sys::write_some;
+use crate::upstream::standing::{Buffers, End, Flight, READS_PER_TURN, Standing, read};
 use crate::upstream::tls::{decrypt, encrypt, take_leave};
-use crate::wire::framing::{FRAME_LEN, PREFIX_LEN, first_message};
+use crate::wire::framing::{PREFIX_LEN, first_message};
 use crate::wire::header;
 
 /// Bytes of queries that wait for the stream to take them at most: about a thousand. TLS holds as many again, encrypted.
 const QUEUE_LEN: usize = crate::limits::UPSTREAM_QUEUE_LEN;
-
-/// Bytes of TLS taken from the network at once: some records of the longest kind.
-const NETWORK_LEN: usize = 64 * 1024;
-
-/// Reads before the worker's other sockets get their turn.
-const READS_PER_TURN: usize = 8;
-
-/// How long a connection may take to be made, with TLS's handshake.
-pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
-
-/// How long an upstream may leave all of its queries unanswered before the connection counts as broken: whoever waits for
-/// them has given up by then.
-pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// How long a connection is kept without queries in flight: to make the next one would take round trips, two or three with
-/// TLS, and servers keep idle ones for ten to thirty seconds.
-pub const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// Room to work in, shared by all connections of a worker: idle ones need none of it.
-pub struct Buffers {
-    network: Box<[u8]>,
-    input: Box<[u8]>,
-}
-
-impl Default for Buffers {
-    fn default() -> Self {
-        Self { network: vec![0; NETWORK_LEN].into(), input: vec![0; FRAME_LEN].into() }
-    }
-}
-
-impl Buffers {
-    /// Room for what comes from the network, before it is decrypted.
-    pub(crate) fn network(&mut self) -> &mut [u8] {
-        &mut self.network
-    }
-}
-
-/// How a connection stands after its turn.
-#[derive(Debug)]
-pub enum Standing {
-    /// Nothing to do before the poll reports it, a query is sent or its deadline comes.
-    Open,
-    /// There may be more to read at once, which the poll will not report again.
-    More,
-    /// It is of no use any more. Queries that were in flight on it get no answer from it.
-    Closed(End),
-}
-
-/// Why a connection has ended.
-#[derive(Debug)]
-pub enum End {
-    /// There was nothing to ask for [`IDLE_TIMEOUT`].
-    Idle,
-    /// The upstream has closed it. It may, at any time (RFC 7766 §6.2.3); what it has not answered may be asked once more over
-    /// another connection.
-    ByServer,
-    /// It was not made within [`CONNECT_TIMEOUT`].
-    NotMade,
-    /// No query was answered for [`ANSWER_TIMEOUT`].
-    Silent,
-    /// A message came that is too short for DNS.
-    NoMessage,
-    /// A message came although nothing had been asked.
-    Unasked,
-    /// The upstream does not speak TLS as it should, or has not proved who it is.
-    Tls(rustls::Error),
-    /// The upstream does not speak QUIC, or DNS over it (RFC 9250), as it should, or has said why it ends the connection.
-    Quic(String),
-    /// The network or the system has ended it, or has not let it be made.
-    Io(io::Error),
-}
-
-impl fmt::Display for End {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Idle => f.write_str("there was nothing to ask"),
-            Self::ByServer => f.write_str("closed by the upstream"),
-            Self::NotMade => write!(f, "could not be made within {CONNECT_TIMEOUT:?}"),
-            Self::Silent => write!(f, "no answer for {ANSWER_TIMEOUT:?}"),
-            Self::NoMessage => f.write_str("the upstream has sent what is no DNS message"),
-            Self::Unasked => f.write_str("the upstream has answered without being asked"),
-            Self::Tls(error) => write!(f, "TLS: {}", tls_error::text(error)),
-            Self::Quic(what) => write!(f, "QUIC: {what}"),
-            Self::Io(error) => error.fmt(f),
-        }
-    }
-}
-
-impl std::error::Error for End {}
-
-impl From<io::Error> for End {
-    fn from(error: io::Error) -> Self {
-        Self::Io(error)
-    }
-}
 
 /// Begins to connect to `address`. The stream is to be registered with the poll, readable and writable, before it gets
 /// its first turn.
@@ -136,19 +40,10 @@ impl UpstreamStream {
     }
 }
 
-/// Queries without answers, and since when there is something to wait for.
-struct Flight {
-    in_flight: usize,
-    answered: bool,
-    since: Instant,
-}
-
 /// A connection to one upstream, made because there is a query for it.
 pub struct UpstreamStream<S = TcpStream> {
     stream: S,
     tls: Option<Box<ClientConnection>>,
-    /// It is made, with TLS if it has that.
-    open: bool,
     /// Queries that neither the stream nor TLS has taken yet.
     unsent: Vec<u8>,
     /// An answer that has not come whole.
@@ -163,8 +58,7 @@ impl<S: Read + Write> UpstreamStream<S> {
             tls.set_buffer_limit(Some(QUEUE_LEN));
             Box::new(tls)
         });
-        let flight = Flight { in_flight: 0, answered: false, since: now };
-        Self { stream, tls, open: false, unsent: Vec::new(), received: Vec::new(), flight }
+        Self { stream, tls, unsent: Vec::new(), received: Vec::new(), flight: Flight::new(now) }
     }
 
     /// Queues `message`, a query with an id of its own on this connection (RFC 7766 §6.2.1), for the next turn, which is to be
@@ -175,10 +69,7 @@ impl<S: Read + Write> UpstreamStream<S> {
         if self.unsent.len() + PREFIX_LEN + message.len() > QUEUE_LEN {
             return false;
         }
-        if self.open && self.flight.in_flight == 0 {
-            self.flight.since = now;
-        }
-        self.flight.in_flight += 1;
+        self.flight.note_query(now);
         self.unsent.extend_from_slice(&prefix.to_be_bytes());
         self.unsent.extend_from_slice(message);
         true
@@ -187,13 +78,13 @@ impl<S: Read + Write> UpstreamStream<S> {
     /// When it is to have a turn even if nothing happens, which then ends it.
     #[must_use]
     pub fn deadline(&self) -> Instant {
-        self.flight.since + self.patience().0
+        self.flight.deadline()
     }
 
     /// Whether it has brought any answer: then what is left in flight when it ends is worth another connection at once.
     #[must_use]
     pub fn has_answered(&self) -> bool {
-        self.flight.answered
+        self.flight.has_answered()
     }
 
     /// Reads what is there and gives each whole message to `take`, in the order in which they came; writes what the stream takes.
@@ -202,7 +93,7 @@ impl<S: Read + Write> UpstreamStream<S> {
         let turned =
             self.read(buffers, now, take).and_then(|more| self.write(now).map(|()| more).map_err(End::Io));
         let end = match turned {
-            Ok(_) if self.deadline() <= now => self.patience().1,
+            Ok(_) if self.deadline() <= now => self.flight.patience().1,
             Ok(true) => return Standing::More,
             Ok(false) => return Standing::Open,
             Err(end) => end,
@@ -211,15 +102,6 @@ impl<S: Read + Write> UpstreamStream<S> {
             take_leave(tls, &mut self.stream);
         }
         Standing::Closed(end)
-    }
-
-    /// How long what is awaited may take, and what it means if it has not come by then.
-    fn patience(&self) -> (Duration, End) {
-        match (self.open, self.flight.in_flight) {
-            (false, _) => (CONNECT_TIMEOUT, End::NotMade),
-            (true, 0) => (IDLE_TIMEOUT, End::Idle),
-            (true, _) => (ANSWER_TIMEOUT, End::Silent),
-        }
     }
 
     /// Reads until the stream is empty, or the others are due. Returns whether there may be more.
@@ -233,7 +115,7 @@ impl<S: Read + Write> UpstreamStream<S> {
         let Buffers { network, input } = buffers;
         let mut len = received.len();
         input[..len].copy_from_slice(received);
-        let mut cut = |input: &mut [u8], len| flight.cut(input, len, now, take);
+        let mut cut = |input: &mut [u8], len| cut_messages(flight, (input, len), now, take);
         let mut more = true;
         for _ in 0..READS_PER_TURN {
             let room = if tls.is_some() { &mut network[..] } else { &mut input[len..] };
@@ -259,68 +141,46 @@ impl<S: Read + Write> UpstreamStream<S> {
             let sent = write_some(stream, unsent)?;
             unsent.drain(..sent);
             // Before the connection is made the kernel takes nothing.
-            self.note(sent > 0, now);
+            self.flight.note_open(sent > 0, now);
             return Ok(());
         };
         let open = encrypt(tls, unsent, stream)?;
-        self.note(open, now);
+        self.flight.note_open(open, now);
         Ok(())
     }
-
-    /// Notes whether the connection is made: answers are awaited from then on.
-    fn note(&mut self, open: bool, now: Instant) {
-        if open && !self.open {
-            self.open = true;
-            self.flight.since = now;
-        }
-    }
 }
 
-impl Flight {
-    /// Gives the whole messages among the first `len` bytes of `input` to `take`, moves the rest to the front, and returns
-    /// how many bytes that is.
-    fn cut(
-        &mut self,
-        input: &mut [u8],
-        len: usize,
-        now: Instant,
-        take: &mut dyn FnMut(&[u8]),
-    ) -> Result<usize, End> {
-        let mut at = 0;
-        while let Some(message) = first_message(&input[at..len]) {
-            if message.len() < header::LEN {
-                return Err(End::NoMessage);
-            }
-            // So an upstream cannot keep us busy with what nobody wants.
-            self.in_flight = self.in_flight.checked_sub(1).ok_or(End::Unasked)?;
-            self.answered = true;
-            self.since = now;
-            take(message);
-            at += PREFIX_LEN + message.len();
+/// Gives the whole messages among the first `len` bytes of `input` to `take`, moves the rest to the front, and returns
+/// how many bytes that is.
+fn cut_messages(
+    flight: &mut Flight,
+    (input, len): (&mut [u8], usize),
+    now: Instant,
+    take: &mut dyn FnMut(&[u8]),
+) -> Result<usize, End> {
+    let mut at = 0;
+    while let Some(message) = first_message(&input[at..len]) {
+        if message.len() < header::LEN {
+            return Err(End::NoMessage);
         }
-        input.copy_within(at..len, 0);
-        Ok(len - at)
+        flight.note_answer(now)?;
+        take(message);
+        at += PREFIX_LEN + message.len();
     }
-}
-
-/// Reads once; 0 at the end, and nothing where there is nothing yet.
-fn read(stream: &mut impl Read, room: &mut [u8]) -> io::Result<Option<usize>> {
-    loop {
-        match stream.read(room) {
-            Ok(read) => return Ok(Some(read)),
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(None),
-            Err(error) => return Err(error),
-        }
-    }
+    input.copy_within(at..len, 0);
+    Ok(len - at)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::upstream::standing::{ANSWER_TIMEOUT, CONNECT_TIMEOUT, IDLE_TIMEOUT};
+    use crate::wire::framing::FRAME_LEN;
     use std::collections::VecDeque;
+    use std::io::ErrorKind;
     use std::net::{Shutdown, TcpListener};
     use std::thread;
+    use std::time::Duration;
 
     use mio::{Events, Interest, Poll, Token};
     use proptest::prelude::*;
@@ -432,7 +292,7 @@ mod tests {
                 got.extend(some);
             }
             prop_assert_eq!(got, messages);
-            prop_assert_eq!(stream.flight.in_flight, 0);
+            prop_assert_eq!(stream.flight.in_flight(), 0);
         }
     }
 

@@ -4,17 +4,16 @@
 
 use std::collections::VecDeque;
 use std::fmt::Display;
-use std::io;
 use std::sync::Arc;
 use std::time::Instant;
 
-use mio::{Interest, Registry, Token};
+use mio::{Registry, Token};
 
 use crate::resolver::in_flight::{STREAM, STREAMS};
 use crate::resolver::meter::Meter;
-use crate::resolver::upstream::{Protocol, Upstream};
-use crate::sys::tls_error;
-use crate::upstream::stream::{Buffers, End, Standing, UpstreamStream, connect};
+use crate::resolver::upstream::Upstream;
+use crate::upstream::link::Link;
+use crate::upstream::standing::{Buffers, End, Standing};
 use crate::upstream::tls::TlsClient;
 
 /// Is told, of an upstream, why a connection to it has failed, when that is news. Called on a worker.
@@ -27,7 +26,7 @@ pub(crate) const PER_SERVER: usize = STREAMS as usize;
 struct Place {
     upstream: Upstream,
     meter: Arc<Meter>,
-    streams: [Option<UpstreamStream>; PER_SERVER],
+    streams: [Option<Link>; PER_SERVER],
     /// The last connection that was of use, or would have been, has failed.
     faulty: bool,
     /// They are in the queue of those that have something to do.
@@ -99,7 +98,7 @@ impl Streams {
 
     /// When there will be something to do.
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        self.places.iter().flat_map(|place| &place.streams).flatten().map(UpstreamStream::deadline).min()
+        self.places.iter().flat_map(|place| &place.streams).flatten().map(Link::deadline).min()
     }
 
     /// Sends `message` to a server over the connection of this `slot`, which is made if it is not there.
@@ -107,7 +106,7 @@ impl Streams {
         &mut self,
         (server, slot): (u16, u8),
         message: &[u8],
-        (registry, token): (&Registry, Token),
+        poll: (&Registry, Token),
         tls: Option<&TlsClient>,
         now: Instant,
     ) {
@@ -116,7 +115,7 @@ impl Streams {
         let Some(stream) = place.streams.get_mut(usize::from(number)) else { return };
         let opened = match stream {
             Some(_) => Ok(()),
-            None => open(&place.upstream, registry, token, tls, now).map(|new| *stream = Some(new)),
+            None => Link::open(&place.upstream, poll, tls, now).map(|new| *stream = Some(new)),
         };
         match stream {
             // What there is no room for waits until somebody else is asked.
@@ -172,7 +171,9 @@ impl Streams {
         if !worked {
             stream.acknowledge();
         }
-        if worked && place.faulty {
+        if let Some(why) = stream.take_fault() {
+            place.note_fault(&why, tell_fault);
+        } else if worked && place.faulty {
             place.faulty = false;
             place.meter.set_fault(None);
         }
@@ -196,23 +197,4 @@ impl Streams {
         let ((server, number), worked) = self.broken.pop_front()?;
         Some((server, STREAM + number, worked))
     }
-}
-
-fn open(
-    upstream: &Upstream,
-    registry: &Registry,
-    token: Token,
-    tls: Option<&TlsClient>,
-    now: Instant,
-) -> io::Result<UpstreamStream> {
-    let session = match (&upstream.protocol, tls) {
-        (Protocol::Dns | Protocol::Tcp, _) => None,
-        (Protocol::Tls { identity }, Some(tls)) => {
-            Some(tls.session(identity).map_err(|error| io::Error::other(tls_error::text(&error)))?)
-        }
-        (Protocol::Tls { .. }, None) => return Err(io::Error::other("TLS has not been set up")),
-    };
-    let mut stream = connect(upstream.address)?;
-    registry.register(&mut stream, token, Interest::READABLE | Interest::WRITABLE)?;
-    Ok(UpstreamStream::new(stream, session, now))
 }

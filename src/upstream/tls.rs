@@ -12,10 +12,30 @@ use rustls::{ClientConfig, ClientConnection};
 
 use crate::sys::tls_error;
 use crate::sys::tls_trust::{KeyPin, ServerIdentity, Trust};
-use crate::upstream::stream::End;
+use crate::upstream::standing::End;
 
-/// What the client says that it will speak (RFC 7858 §3.1 by way of the ALPN registry).
-const ALPN: &[u8] = b"dot";
+/// What a client says that it will speak (RFC 7301).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Alpn {
+    /// DNS over TLS (RFC 7858 §3.1).
+    Dot,
+    /// HTTP/2 (RFC 9113 §3.2).
+    H2,
+    /// DNS over QUIC (RFC 9250 §4.1).
+    Doq,
+}
+
+impl Alpn {
+    /// As the registry has it.
+    #[must_use]
+    pub fn id(self) -> &'static [u8] {
+        match self {
+            Self::Dot => b"dot",
+            Self::H2 => b"h2",
+            Self::Doq => b"doq",
+        }
+    }
+}
 
 /// Sets of rules that are kept at most: more than an operator gives pins.
 const MAX_CONFIGS: usize = 64;
@@ -54,8 +74,8 @@ impl fmt::Display for TrustError {
 
 impl std::error::Error for TrustError {}
 
-/// How upstreams with these keys are connected to, whose certificates count or not.
-type Configured = (Vec<KeyPin>, bool, Arc<ClientConfig>);
+/// How upstreams with these keys are connected to, whose certificates count or not, for what is spoken then.
+type Configured = (Vec<KeyPin>, bool, Alpn, Arc<ClientConfig>);
 
 /// Makes the client's side of TLS sessions.
 #[derive(Clone, Debug)]
@@ -87,36 +107,52 @@ impl TlsClient {
         };
         let client = Self { trust: Arc::new(trust), configs: Arc::default() };
         if certified {
-            client.config(&[], true).map_err(TrustError::Tls)?;
+            client.configured(&[], true, Alpn::Dot).map_err(TrustError::Tls)?;
         }
         Ok(client)
     }
 
     /// A session with the upstream that can prove to be this. It is resumed where there has been one before, on any worker, and the
-    /// upstream still knows of it.
+    /// upstream still knows of it. Nothing is said before its handshake is over (0-RTT): who copied that could have it asked again.
     ///
     /// # Errors
     /// When the system gives no random numbers.
-    pub fn session(&self, identity: &ServerIdentity) -> Result<ClientConnection, rustls::Error> {
-        let config = self.config(&identity.pins, identity.certified)?;
-        ClientConnection::new(config, identity.name.clone())
+    pub fn session(&self, identity: &ServerIdentity, alpn: Alpn) -> Result<ClientConnection, rustls::Error> {
+        ClientConnection::new(self.config(identity, alpn)?, identity.name.clone())
     }
 
-    fn config(&self, pins: &[KeyPin], certified: bool) -> Result<Arc<ClientConfig>, rustls::Error> {
+    /// What sessions with the upstream that can prove to be this are made with.
+    ///
+    /// # Errors
+    /// When a certificate would have to be checked, and nobody is trusted.
+    pub fn config(&self, identity: &ServerIdentity, alpn: Alpn) -> Result<Arc<ClientConfig>, rustls::Error> {
+        self.configured(&identity.pins, identity.certified, alpn)
+    }
+
+    fn configured(
+        &self,
+        pins: &[KeyPin],
+        certified: bool,
+        alpn: Alpn,
+    ) -> Result<Arc<ClientConfig>, rustls::Error> {
         let mut configs = self.configs.lock().unwrap_or_else(PoisonError::into_inner);
-        let known =
-            configs.iter().find(|(of_pins, is_certified, _)| of_pins == pins && *is_certified == certified);
-        if let Some((_, _, config)) = known {
+        let known = configs.iter().find(|(of_pins, is_certified, speaks, _)| {
+            of_pins == pins && (*is_certified, *speaks) == (certified, alpn)
+        });
+        if let Some((_, _, _, config)) = known {
             return Ok(Arc::clone(config));
         }
-        let mut config = self.trust.client_config(pins, certified)?;
-        config.alpn_protocols = vec![ALPN.to_vec()];
+        let mut config = match alpn {
+            Alpn::Doq => self.trust.quic_config(pins, certified)?,
+            Alpn::Dot | Alpn::H2 => self.trust.client_config(pins, certified)?,
+        };
+        config.alpn_protocols = vec![alpn.id().to_vec()];
         let config = Arc::new(config);
         // The oldest goes: that of an upstream that there was before a reload.
         if configs.len() == MAX_CONFIGS {
             configs.remove(0);
         }
-        configs.push((pins.to_owned(), certified, Arc::clone(&config)));
+        configs.push((pins.to_owned(), certified, alpn, Arc::clone(&config)));
         Ok(config)
     }
 }
@@ -183,7 +219,8 @@ pub(crate) fn take_leave(tls: &mut ClientConnection, stream: &mut impl Write) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::upstream::stream::{Buffers, Standing, UpstreamStream};
+    use crate::upstream::standing::{Buffers, Standing};
+    use crate::upstream::stream::UpstreamStream;
     use std::cell::RefCell;
     use std::fs;
     use std::rc::Rc;
@@ -222,7 +259,7 @@ mod tests {
                 PrivateKeyDer::try_from(key.serialize_der()).unwrap(),
             )
             .unwrap();
-        config.alpn_protocols = vec![ALPN.to_vec()];
+        config.alpn_protocols = vec![Alpn::Dot.id().to_vec()];
         Arc::new(config)
     }
 
@@ -294,7 +331,8 @@ mod tests {
     ) -> (Echo, usize, Standing) {
         let now = Instant::now();
         let echo = Echo::new(config);
-        let mut stream = UpstreamStream::new(echo.clone(), Some(client.session(&named(name)).unwrap()), now);
+        let mut stream =
+            UpstreamStream::new(echo.clone(), Some(client.session(&named(name), Alpn::Dot).unwrap()), now);
         (0..queries).for_each(|_| assert!(stream.send(QUERY, now)));
         let (mut buffers, mut answers) = (Buffers::default(), 0);
         let mut take = |message: &[u8]| answers += usize::from(message == QUERY);
@@ -323,7 +361,7 @@ mod tests {
             assert!(matches!(standing, Standing::Open), "{name}: {standing:?}");
             assert_eq!(answers, 2_000);
             let side = echo.0.borrow();
-            assert_eq!(side.tls.alpn_protocol(), Some(ALPN));
+            assert_eq!(side.tls.alpn_protocol(), Some(Alpn::Dot.id()));
             assert!(!side.seen.windows(QUERY.len()).any(|window| window == QUERY));
         }
     }
@@ -373,7 +411,7 @@ mod tests {
                 Ok(())
             }
         }
-        let session = client(&authority("ours")).session(&named("dns.test")).unwrap();
+        let session = client(&authority("ours")).session(&named("dns.test"), Alpn::Dot).unwrap();
         let mut stream = UpstreamStream::new(Plain(0), Some(session), Instant::now());
         assert!(stream.send(QUERY, Instant::now()));
         let mut take = |_: &[u8]| panic!("that was no answer");

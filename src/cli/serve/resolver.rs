@@ -17,7 +17,7 @@ use crate::resolver::settings::{
     MAX_MAX_TTL_S, MAX_MIN_TTL_S, MAX_NEGATIVE_TTL_S, MAX_TIMEOUT_MS, MIN_CACHE_BYTES, MIN_TIMEOUT_MS, Order,
     Settings, check_upstreams,
 };
-use crate::resolver::upstream::{Protocol, Upstream, is_own};
+use crate::resolver::upstream::{Upstream, is_own};
 use crate::wire::name::Name;
 
 /// Where a machine's upstreams are unless told otherwise.
@@ -28,11 +28,11 @@ const DEFAULT_RESOLV_CONF: &str = "/etc/resolv.conf";
 pub(super) struct ResolverArgs {
     /// Answer for names in other domains, too, by asking this server, and the others that are given; give it again for more. One
     /// with `tls://` is asked over TLS, and its certificate has to be for NAME, or for the address; with PINs, `sha256//` and the
-    /// hash of a key in base64, its key has to be one of these, and its certificate counts only if a NAME is said, too. Without
-    /// this, --resolv-conf or --forward, such names are refused
+    /// hash of a key in base64, its key has to be one of these, and its certificate counts only if a NAME is said, too. The same
+    /// with `https://` is asked over HTTP/2, at the PATH /dns-query if none is said; with `quic://` over QUIC. Without this, --resolv-conf or --forward, such names are refused
     #[arg(
         long,
-        value_name = "ADDR[:PORT]|tcp://ADDR[:PORT]|tls://ADDR[:PORT][#NAME][#PIN]...",
+        value_name = "ADDR[:PORT]|tcp://ADDR[:PORT]|tls://ADDR[:PORT][#NAME][#PIN]...|https://ADDR[:PORT][/PATH][#NAME][#PIN]...|quic://ADDR[:PORT][#NAME][#PIN]...",
         value_parser = parse_scoped::<Upstream>,
         help_heading = "Names in other domains"
     )]
@@ -147,10 +147,11 @@ impl ResolverArgs {
         self.check_upstreams(listen)?;
         self.check_forwards(domains)?;
         let all = || self.upstream.iter().chain(self.forward.iter().flat_map(|forward| &forward.upstreams));
-        let is_tls = |upstream: &Upstream| matches!(upstream.protocol, Protocol::Tls { .. });
+        let is_tls = |upstream: &Upstream| upstream.protocol.identity().is_some();
         if self.upstream_ca.is_some() && !all().any(is_tls) {
             return Err(Failure::usage(
-                "--upstream-ca is for upstreams over TLS, and there are none: they are given as tls://ADDR[:PORT][#NAME]",
+                "--upstream-ca is for upstreams over TLS, and there are none: they are given as tls://ADDR[:PORT][#NAME], \
+                 or with https:// or quic://",
             ));
         }
         let max_ttl_s = self.cache_max_ttl.unwrap_or(DEFAULT_MAX_TTL_S);

@@ -1,9 +1,9 @@
 //! Why a connection over QUIC has ended, in the words of the other streams.
 
-use quinn_proto::{ApplicationClose, ConnectionError, TransportErrorCode};
+use quinn_proto::{ApplicationClose, ConnectionError, TransportErrorCode, VarInt};
 use rustls::AlertDescription;
 
-use crate::upstream::stream::End;
+use crate::upstream::standing::End;
 
 /// Errors of TLS are those of QUIC from here on, each with its alert (RFC 9001 §4.8).
 const CRYPTO_ERRORS: u64 = 0x100;
@@ -38,16 +38,22 @@ fn alert_of(code: TransportErrorCode) -> Option<AlertDescription> {
     (code & !0xff == CRYPTO_ERRORS).then(|| AlertDescription::from(code as u8))
 }
 
-/// The errors of RFC 9250 §8.4.
 fn of_application(close: &ApplicationClose) -> End {
-    let what = match close.error_code.into_inner() {
-        0 => return End::ByServer,
+    match close.error_code.into_inner() {
+        0 => End::ByServer,
+        _ => End::Quic(format!("it has ended the connection: {}", meaning(close.error_code))),
+    }
+}
+
+/// The errors of RFC 9250 §8.4.
+pub(super) fn meaning(code: VarInt) -> String {
+    match code.into_inner() {
+        0 => "no error".into(),
         1 => "an internal error".into(),
         2 => "a protocol error".into(),
         3 => "it has cancelled what was asked".into(),
         4 => "excessive load".into(),
         5 => "an error that it does not specify".into(),
         code => format!("error {code}"),
-    };
-    End::Quic(format!("it has ended the connection: {what}"))
+    }
 }

@@ -15,7 +15,7 @@ pub(crate) mod transport;
 
 use std::io::{self, ErrorKind};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 use mio::net::UdpSocket;
@@ -25,7 +25,7 @@ use quinn_proto::{
 use rustls::pki_types::ServerName;
 
 use crate::sys::tls_trust::take_refusal;
-use crate::upstream::stream::{ANSWER_TIMEOUT, Buffers, CONNECT_TIMEOUT, End, IDLE_TIMEOUT, Standing};
+use crate::upstream::standing::{Buffers, End, Flight, Standing};
 use end::end_of;
 use streams::{Progress, Queries};
 
@@ -85,17 +85,15 @@ pub struct QuicConnection<S: Datagrams = UdpSocket> {
     handle: ConnectionHandle,
     connection: Box<Connection>,
     queries: Queries,
-    /// The handshake is done.
-    open: bool,
+    flight: Flight,
     /// The other side has been told of the end, or has told us.
     ended: bool,
-    answered: bool,
-    /// Since when there is something to wait for.
-    since: Instant,
     /// When QUIC wants a turn: to send what was lost once more, to acknowledge, to go on sending.
     timer: Option<Instant>,
     /// A datagram that the socket has not taken; there is no other before it.
     unsent: Vec<u8>,
+    /// What was wrong with an answer.
+    fault: Option<String>,
     /// The time of the last turn.
     now: Instant,
 }
@@ -123,12 +121,11 @@ impl<S: Datagrams> QuicConnection<S> {
             handle,
             connection: Box::new(connection),
             queries: Queries::default(),
-            open: false,
+            flight: Flight::new(now),
             ended: false,
-            answered: false,
-            since: now,
             timer: None,
             unsent: Vec::new(),
+            fault: None,
             now,
         })
     }
@@ -137,27 +134,29 @@ impl<S: Datagrams> QuicConnection<S> {
     /// stream that the upstream does not give.
     #[must_use]
     pub fn send(&mut self, message: &[u8], now: Instant) -> bool {
-        let was_idle = self.queries.in_flight() == 0;
-        if !self.queries.push(message, now) {
-            return false;
+        let has_room = self.queries.push(message);
+        if has_room {
+            self.flight.note_query(now);
         }
-        if self.open && was_idle {
-            self.since = now;
-        }
-        true
+        has_room
     }
 
     /// When it is to have a turn even if nothing happens.
     #[must_use]
     pub fn deadline(&self) -> Instant {
-        let deadline = self.since + self.patience().0;
+        let deadline = self.flight.deadline();
         self.timer.map_or(deadline, |timer| timer.min(deadline))
     }
 
     /// Whether it has brought any answer: then what is left in flight when it ends is worth another connection at once.
     #[must_use]
     pub fn has_answered(&self) -> bool {
-        self.answered
+        self.flight.has_answered()
+    }
+
+    /// What was wrong with a query's answer since this was asked last, where the others on the connection go on.
+    pub fn take_fault(&mut self) -> Option<String> {
+        self.fault.take()
     }
 
     /// Reads what is there and gives each whole answer to `take`, with the id of its query; sends what there is to send.
@@ -173,7 +172,7 @@ impl<S: Datagrams> QuicConnection<S> {
         });
         self.timer = self.connection.poll_timeout();
         let end = match turned {
-            Ok(_) if self.since + self.patience().0 <= now => self.patience().1,
+            Ok(_) if self.flight.deadline() <= now => self.flight.patience().1,
             Ok(true) => return Standing::More,
             Ok(false) => return Standing::Open,
             Err(end) => end,
@@ -182,18 +181,9 @@ impl<S: Datagrams> QuicConnection<S> {
         Standing::Closed(end)
     }
 
-    /// How long what is awaited may take, and what it means if it has not come by then.
-    fn patience(&self) -> (Duration, End) {
-        match (self.open, self.queries.in_flight()) {
-            (false, _) => (CONNECT_TIMEOUT, End::NotMade),
-            (true, 0) => (IDLE_TIMEOUT, End::Idle),
-            (true, _) => (ANSWER_TIMEOUT, End::Silent),
-        }
-    }
-
     /// Receives until the socket is empty, or the others are due. Returns whether there may be more.
     fn receive(&mut self, buffers: &mut Buffers, now: Instant) -> io::Result<bool> {
-        let room = buffers.network();
+        let room = &mut buffers.network[..];
         for _ in 0..DATAGRAMS_PER_TURN {
             let len = match self.socket.receive(room) {
                 Ok(len) => len,
@@ -219,16 +209,19 @@ impl<S: Datagrams> QuicConnection<S> {
         self.exchange_events();
         while let Some(event) = self.connection.poll() {
             match event {
-                Event::Connected => (self.open, self.since) = (true, now),
+                Event::Connected => self.flight.note_open(true, now),
                 Event::ConnectionLost { reason } => {
                     self.ended = self.connection.is_drained();
-                    return Err(end_of(&reason, take_refusal(), self.patience().1));
+                    return Err(end_of(&reason, take_refusal(), self.flight.patience().1));
                 }
                 Event::Stream(StreamEvent::Readable { id }) => {
                     match self.queries.read(&mut self.connection, id, take)? {
                         Progress::None => {}
-                        Progress::Answer => (self.answered, self.since) = (true, now),
-                        Progress::Reset => self.since = now,
+                        Progress::Answer => self.flight.note_answer(now)?,
+                        Progress::Reset(code) => {
+                            self.flight.note_loss(true, now);
+                            self.fault = Some(format!("QUIC: it does not answer: {}", end::meaning(code)));
+                        }
                     }
                 }
                 Event::Stream(StreamEvent::Writable { id }) => self.queries.write(&mut self.connection, id),
@@ -236,9 +229,13 @@ impl<S: Datagrams> QuicConnection<S> {
                 _ => {}
             }
         }
-        self.queries.give_up(&mut self.connection, now);
-        if self.open {
-            self.queries.begin(&mut self.connection);
+        // If all wait for too long, it is the connection that is given up.
+        if self.flight.deadline() > now {
+            let given_up = self.queries.give_up(&mut self.connection, now);
+            (0..given_up).for_each(|_| self.flight.note_loss(false, now));
+        }
+        if self.flight.is_open() {
+            self.queries.begin(&mut self.connection, now);
         }
         Ok(())
     }

@@ -9,7 +9,7 @@ use std::time::Instant;
 use quinn_proto::{Connection, Dir, ReadError, StreamId, VarInt, WriteError};
 
 use crate::limits::{MAX_QUIC_STREAMS, UPSTREAM_PARTIAL_LEN, UPSTREAM_QUEUE_LEN};
-use crate::upstream::stream::{ANSWER_TIMEOUT, End};
+use crate::upstream::standing::{ANSWER_TIMEOUT, End};
 use crate::wire::framing::{FRAME_LEN, PREFIX_LEN};
 use crate::wire::header::{self, rcode};
 use crate::wire::query::skip_name;
@@ -27,7 +27,8 @@ struct Query {
     frame: Vec<u8>,
     written: usize,
     answer: Vec<u8>,
-    asked: Instant,
+    /// When it got a stream.
+    begun: Option<Instant>,
 }
 
 /// What reading a stream has brought.
@@ -36,8 +37,8 @@ pub(super) enum Progress {
     None,
     /// An answer, which has been handed on.
     Answer,
-    /// The server's word that it does not answer.
-    Reset,
+    /// The server's word that it does not answer, and why.
+    Reset(VarInt),
 }
 
 /// The queries.
@@ -53,13 +54,8 @@ pub(super) struct Queries {
 }
 
 impl Queries {
-    /// How many have no answer.
-    pub(super) fn in_flight(&self) -> usize {
-        self.waiting.len() + self.streams.len()
-    }
-
     /// Takes one, if there is room.
-    pub(super) fn push(&mut self, message: &[u8], now: Instant) -> bool {
+    pub(super) fn push(&mut self, message: &[u8]) -> bool {
         let (Ok(prefix), Some((id, rest))) =
             (u16::try_from(message.len()), message.split_first_chunk::<ID_LEN>())
         else {
@@ -70,16 +66,17 @@ impl Queries {
             return false;
         }
         self.waiting_len += frame.len();
-        self.waiting.push_back(Query { id: *id, frame, written: 0, answer: Vec::new(), asked: now });
+        self.waiting.push_back(Query { id: *id, frame, written: 0, answer: Vec::new(), begun: None });
         true
     }
 
     /// Gives streams to those that wait, as many as the server lets us have.
-    pub(super) fn begin(&mut self, connection: &mut Connection) {
+    pub(super) fn begin(&mut self, connection: &mut Connection, now: Instant) {
         while !self.waiting.is_empty() && self.streams.len() < MAX_QUIC_STREAMS {
             let Some(id) = connection.streams().open(Dir::Bi) else { return };
-            let Some(query) = self.waiting.pop_front() else { return };
+            let Some(mut query) = self.waiting.pop_front() else { return };
             self.waiting_len -= query.frame.len();
+            query.begun = Some(now);
             self.streams.insert(id, query);
             self.write(connection, id);
         }
@@ -123,34 +120,37 @@ impl Queries {
                         return Err(End::Quic("it begins too many answers that it does not end".into()));
                     }
                 }
-                Ok(None) => break false,
+                Ok(None) => break None,
                 Err(ReadError::Blocked) => return Ok(Progress::None),
-                Err(ReadError::Reset(_)) => break true,
+                Err(ReadError::Reset(code)) => break Some(code),
             }
         };
         let _ = chunks.finalize();
         let Some(mut query) = self.streams.remove(&id) else { return Ok(Progress::None) };
         self.partial_len -= query.answer.len();
-        if reset {
+        if let Some(code) = reset {
             if let Some(answer) = query.refusal() {
                 take(&answer);
             }
-            return Ok(Progress::Reset);
+            return Ok(Progress::Reset(code));
         }
         take(query.finish()?);
         Ok(Progress::Answer)
     }
 
-    /// Gives up those that nobody waits for any more: they would keep others from having a stream.
-    pub(super) fn give_up(&mut self, connection: &mut Connection, now: Instant) {
+    /// Gives up those that nobody waits for any more: they would keep others from having a stream. Returns how many.
+    pub(super) fn give_up(&mut self, connection: &mut Connection, now: Instant) -> usize {
+        let mut given_up = 0;
         while let Some(oldest) = self.streams.first_entry()
-            && oldest.get().asked + ANSWER_TIMEOUT <= now
+            && oldest.get().begun.is_none_or(|begun| begun + ANSWER_TIMEOUT <= now)
         {
             let (id, query) = oldest.remove_entry();
             self.partial_len -= query.answer.len();
             let _ = connection.recv_stream(id).stop(DOQ_REQUEST_CANCELLED);
             let _ = connection.send_stream(id).reset(DOQ_REQUEST_CANCELLED);
+            given_up += 1;
         }
+        given_up
     }
 }
 

@@ -11,7 +11,7 @@ use quinn_proto::{
 };
 
 use crate::limits::{QUIC_WINDOW_LEN, UPSTREAM_QUEUE_LEN};
-use crate::upstream::stream::{ANSWER_TIMEOUT, IDLE_TIMEOUT};
+use crate::upstream::standing::{ANSWER_TIMEOUT, IDLE_TIMEOUT};
 use crate::wire::framing::FRAME_LEN;
 
 /// The one version that is spoken (RFC 9000).
