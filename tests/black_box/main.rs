@@ -31,6 +31,7 @@ mod resolver;
 mod resolver_control;
 mod resolver_failures;
 mod resolver_hostile;
+mod resolver_quic;
 mod resolver_signed;
 mod resolver_tls;
 mod resolver_world;

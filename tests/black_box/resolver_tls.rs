@@ -15,10 +15,10 @@ use tempfile::TempDir;
 use crate::harness::{Server, ask, has, query, run, stdout, wait_until};
 use crate::upstreams::{BIG, Spot, Told, UNBOUND, Upstream, ZONE, zone};
 
-const NAME: &str = "dns.upstream.example";
+pub(crate) const NAME: &str = "dns.upstream.example";
 
 /// Makes an authority, and a certificate by it for [`NAME`] and 127.0.0.1.
-fn certify(directory: &Path) {
+pub(crate) fn certify(directory: &Path) {
     let mut params = CertificateParams::new([]).unwrap();
     params.distinguished_name.push(DnType::CommonName, "an authority of a test");
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -160,7 +160,7 @@ fn certify_itself(directory: &Path) {
 }
 
 /// The pin of the key in a certificate, as docs/resolver.md has it.
-fn pin(directory: &Path) -> String {
+pub(crate) fn pin(directory: &Path) -> String {
     let script = "openssl x509 -in certificate.pem -pubkey -noout | openssl pkey -pubin -outform der | \
                   openssl dgst -sha256 -binary | base64";
     format!("sha256//{}", stdout(Command::new("sh").args(["-c", script]).current_dir(directory)).trim())
