@@ -12,6 +12,8 @@ mod streams;
 #[cfg(test)]
 mod tests;
 pub(crate) mod transport;
+#[cfg(test)]
+mod world;
 
 use std::io::{self, ErrorKind};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};

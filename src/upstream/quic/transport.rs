@@ -17,7 +17,7 @@ use crate::wire::framing::FRAME_LEN;
 /// The one version that is spoken (RFC 9000).
 const VERSION_1: u32 = 1;
 
-/// Bytes of the client's side of a handshake that are kept for the order in which they came: a long chain of certificates is 10 KiB.
+/// Bytes of a server's handshake that may come before those in front of them: a long chain of certificates is 10 KiB.
 const HANDSHAKE_LEN: usize = 64 << 10;
 
 #[allow(clippy::cast_possible_truncation)] // each is below 2^24
