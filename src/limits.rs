@@ -201,6 +201,12 @@ pub const MAX_QUIC_STREAMS: usize = 1_024;
 pub const QUIC_WINDOW_LEN: usize = 1 << 20;
 /// Bytes of answers on a connection over QUIC that have not come whole: more ends it.
 pub const UPSTREAM_PARTIAL_LEN: usize = 4 << 20;
+/// Questions in flight on a connection over HTTPS, and fewer if the server says so; more wait for these.
+pub const UPSTREAM_HTTPS_REQUESTS: usize = 128;
+/// Bytes of answers that have not come whole on one of them.
+pub const UPSTREAM_HTTPS_LEN: u32 = 1 << 20;
+/// Bytes of the headers of one answer there.
+pub const UPSTREAM_HTTPS_HEADER_LEN: u32 = 16 << 10;
 /// Answers and failures of upstreams that are looked at before clients get their turn.
 pub const STEPS_PER_TURN: usize = 16;
 /// Attempts without an answer that are looked at before clients get their turn.

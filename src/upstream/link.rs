@@ -9,6 +9,7 @@ use mio::{Interest, Registry, Token};
 
 use crate::resolver::upstream::{Protocol, Upstream};
 use crate::sys::tls_error;
+use crate::upstream::https::{Https, Target};
 use crate::upstream::quic::{self, QuicConnection, transport};
 use crate::upstream::standing::{Buffers, Standing};
 use crate::upstream::stream::{UpstreamStream, connect};
@@ -20,6 +21,8 @@ pub(crate) enum Link {
     Stream(UpstreamStream),
     /// Over QUIC: each message on a stream of its own.
     Quic(Box<QuicConnection>),
+    /// Over HTTP/2 in TLS.
+    Https(Box<Https>),
 }
 
 impl Link {
@@ -48,8 +51,12 @@ impl Link {
         };
         let mut stream = connect(upstream.address)?;
         registry.register(&mut stream, token, Interest::READABLE | Interest::WRITABLE)?;
-        match upstream.protocol {
-            Protocol::Https { .. } => Err(io::Error::other("DNS over HTTPS is not there yet")),
+        match &upstream.protocol {
+            Protocol::Https { identity, path } => {
+                let target = Target::new(identity, upstream.address, path).map_err(io::Error::other)?;
+                let session = session.ok_or_else(|| io::Error::other("TLS has not been set up"))?;
+                Ok(Self::Https(Box::new(Https::new(stream, session, target, now))))
+            }
             _ => Ok(Self::Stream(UpstreamStream::new(stream, session, now))),
         }
     }
@@ -78,6 +85,7 @@ impl Link {
         match self {
             Self::Stream(stream) => stream.send(message, now),
             Self::Quic(connection) => connection.send(message, now),
+            Self::Https(https) => https.send(message, now),
         }
     }
 
@@ -86,6 +94,7 @@ impl Link {
         match self {
             Self::Stream(stream) => stream.deadline(),
             Self::Quic(connection) => connection.deadline(),
+            Self::Https(https) => https.deadline(),
         }
     }
 
@@ -94,6 +103,7 @@ impl Link {
         match self {
             Self::Stream(stream) => stream.has_answered(),
             Self::Quic(connection) => connection.has_answered(),
+            Self::Https(https) => https.has_answered(),
         }
     }
 
@@ -102,6 +112,7 @@ impl Link {
         match self {
             Self::Stream(stream) => stream.acknowledge(),
             Self::Quic(_) => {}
+            Self::Https(https) => https.acknowledge(),
         }
     }
 
@@ -110,6 +121,7 @@ impl Link {
         match self {
             Self::Stream(_) => None,
             Self::Quic(connection) => connection.take_fault(),
+            Self::Https(https) => https.take_fault(),
         }
     }
 
@@ -123,6 +135,7 @@ impl Link {
         match self {
             Self::Stream(stream) => stream.turn(buffers, now, take),
             Self::Quic(connection) => connection.turn(buffers, now, take),
+            Self::Https(https) => https.turn(buffers, now, take),
         }
     }
 }

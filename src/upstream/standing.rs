@@ -75,7 +75,7 @@ pub enum End {
     Http(String),
     /// The upstream does not speak QUIC, or DNS over it (RFC 9250), as it should, or has said why it ends the connection.
     Quic(String),
-    /// The upstream is about to end it (RFC 9113 §6.8), and has said why, if it does so at fault.
+    /// The upstream ends it (RFC 9113 §6.8), and not only since it likes to.
     GoingAway(String),
     /// The network or the system has ended it, or has not let it be made.
     Io(io::Error),
@@ -94,7 +94,7 @@ impl fmt::Display for End {
             Self::NotSpoken(what) => write!(f, "the upstream does not speak {what} there (ALPN)"),
             Self::Http(what) => write!(f, "HTTP/2: {what}"),
             Self::Quic(what) => write!(f, "QUIC: {what}"),
-            Self::GoingAway(why) => write!(f, "the upstream ends it: {why}"),
+            Self::GoingAway(why) => write!(f, "the upstream ends it, by HTTP/2: {why}"),
             Self::Io(error) => error.fmt(f),
         }
     }
@@ -115,7 +115,7 @@ pub(super) struct Flight {
     open: bool,
     /// Queries without answers.
     in_flight: usize,
-    /// It has brought an answer.
+    /// The last that it has brought was an answer.
     answered: bool,
     /// Since when there is something to wait for.
     since: Instant,
@@ -155,12 +155,16 @@ impl Flight {
         Ok(())
     }
 
-    /// Notes that a query gets no answer any more, and whether that is the upstream's word.
-    pub(super) fn note_loss(&mut self, told: bool, now: Instant) {
+    /// Notes that a query is given up: nobody waits for its answer any more.
+    pub(super) fn note_loss(&mut self) {
         self.in_flight = self.in_flight.saturating_sub(1);
-        if told {
-            self.since = now;
-        }
+    }
+
+    /// Notes that a query has no answer here, whatever others have.
+    pub(super) fn note_failure(&mut self, now: Instant) {
+        self.in_flight = self.in_flight.saturating_sub(1);
+        self.answered = false;
+        self.since = now;
     }
 
     /// Whether it is made.
@@ -168,7 +172,7 @@ impl Flight {
         self.open
     }
 
-    /// Whether anything has been answered.
+    /// Whether anything has been answered, and nothing has failed since.
     pub(super) fn has_answered(&self) -> bool {
         self.answered
     }

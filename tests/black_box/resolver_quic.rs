@@ -168,7 +168,13 @@ fn hosts_that_speak_no_quic_cost_little_and_the_next_one_answers() {
     }
     let noise = |packet: &[u8], number: usize| {
         let len = (number * 37) % 1_200;
-        packet.iter().cycle().take(len).enumerate().map(|(at, byte)| byte ^ (at * number) as u8).collect()
+        packet
+            .iter()
+            .cycle()
+            .take(len)
+            .enumerate()
+            .map(|(at, byte)| byte ^ (at * number).to_le_bytes()[0])
+            .collect()
     };
     for (what, address, why) in [
         ("silence", scripted(0, |_, _| Vec::new()), "could not be made within 3s"),

@@ -17,6 +17,7 @@ use crate::harness::{Server, has, stdout, wait_until};
 pub(crate) const ZONE: &str = "forwarded.example";
 
 pub(crate) const UNBOUND: &str = "/usr/sbin/unbound";
+pub(crate) const NAMED: &str = "/usr/sbin/named";
 pub(crate) const KNOT: &str = "/usr/sbin/knotd";
 /// Python with what Debian does not have: aioquic.
 pub(crate) const PYTHON: &str = "/opt/redbreast-test-tools/bin/python3";
@@ -104,6 +105,24 @@ impl Upstream {
             );
             fs::write(directory.join("config"), config).unwrap();
             vec!["-d".into(), "-c".into(), format!("{dir}/config")]
+        })
+    }
+
+    /// BIND with [`ZONE`], over HTTPS alone, with `key.pem` and `certificate.pem` of this directory.
+    pub(crate) fn named_https(zone: &str, certificates: &Path) -> Self {
+        let certificates = certificates.display();
+        Self::start(Spot::Anywhere, NAMED, "running", |address, directory| {
+            let (ip, port, dir) = (address.ip(), address.port(), directory.display());
+            fs::write(directory.join("zone"), zone).unwrap();
+            let config = format!(
+                "tls local {{ key-file \"{certificates}/key.pem\"; cert-file \"{certificates}/certificate.pem\"; }};\n\
+                 http local {{ endpoints {{ \"/dns-query\"; }}; }};\n\
+                 options {{ directory \"{dir}\"; pid-file none; session-keyfile none; recursion no; notify no;\n \
+                 listen-on port {port} tls local http local {{ {ip}; }}; listen-on-v6 {{ none; }}; }};\n\
+                 controls {{ }};\nzone \"{ZONE}\" {{ type primary; file \"zone\"; }};\n"
+            );
+            fs::write(directory.join("config"), config).unwrap();
+            vec!["-g".into(), "-n".into(), "1".into(), "-c".into(), format!("{dir}/config")]
         })
     }
 

@@ -370,7 +370,7 @@ mod tests {
             (&["--upstream=dns.example"][..], "`dns.example` is no address"),
             (&["--upstream=10.0.0.2:0"], "port 0"),
             (&["--upstream=0.0.0.0"], "no host's address"),
-            (&["--upstream=https://10.0.0.2/"], "`https://` is not known"),
+            (&["--upstream=http://10.0.0.2/"], "`http://` is not known"),
             (
                 &["--upstream=10.0.0.2", "--upstream=10.0.0.2:53"],
                 "--upstream: the upstream 10.0.0.2 was given twice",

@@ -9,6 +9,9 @@ use listenfd::ListenFd;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use tracing::{error, info};
+use tracing_subscriber::filter::{LevelFilter, filter_fn};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 use super::super::{Failure, check_data, design};
 use super::{Args, LogFormat, config_file};
@@ -56,12 +59,19 @@ fn inherited() -> Result<Inherited, Failure> {
 /// People at a terminal read text, what collects logs reads JSON.
 fn log_as(format: Option<LogFormat>) {
     let terminal = io::stderr().is_terminal();
+    // What HTTP/2 warns of, any server that is asked over HTTPS can have it say, as often as it likes.
+    let ours = filter_fn(|what| !what.target().starts_with("h2")).with_max_level_hint(LevelFilter::INFO);
     let log = tracing_subscriber::fmt().with_writer(io::stderr).with_target(false);
     match format.unwrap_or(if terminal { LogFormat::Text } else { LogFormat::Json }) {
-        LogFormat::Text => log.with_ansi(terminal).init(),
-        LogFormat::Json => {
-            log.json().flatten_event(true).with_current_span(false).with_span_list(false).init()
-        }
+        LogFormat::Text => log.with_ansi(terminal).finish().with(ours).init(),
+        LogFormat::Json => log
+            .json()
+            .flatten_event(true)
+            .with_current_span(false)
+            .with_span_list(false)
+            .finish()
+            .with(ours)
+            .init(),
     }
 }
 

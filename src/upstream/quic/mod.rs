@@ -221,7 +221,7 @@ impl<S: Datagrams> QuicConnection<S> {
                         Progress::None => {}
                         Progress::Answer => self.flight.note_answer(now)?,
                         Progress::Reset(code) => {
-                            self.flight.note_loss(true, now);
+                            self.flight.note_failure(now);
                             self.fault = Some(format!("QUIC: it does not answer: {}", end::meaning(code)));
                         }
                     }
@@ -234,7 +234,7 @@ impl<S: Datagrams> QuicConnection<S> {
         // If all wait for too long, it is the connection that is given up.
         if self.flight.deadline() > now {
             let given_up = self.queries.give_up(&mut self.connection, now);
-            (0..given_up).for_each(|_| self.flight.note_loss(false, now));
+            (0..given_up).for_each(|_| self.flight.note_loss());
         }
         if self.flight.is_open() {
             self.queries.begin(&mut self.connection, now);

@@ -12,7 +12,6 @@ use crate::limits::{MAX_QUIC_STREAMS, UPSTREAM_PARTIAL_LEN, UPSTREAM_QUEUE_LEN};
 use crate::upstream::standing::{ANSWER_TIMEOUT, End};
 use crate::wire::framing::{FRAME_LEN, PREFIX_LEN};
 use crate::wire::header::{self, rcode};
-use crate::wire::query::skip_name;
 
 /// How a stream is stopped whose answer nobody waits for any more (RFC 9250 §4.3).
 const DOQ_REQUEST_CANCELLED: VarInt = VarInt::from_u32(3);
@@ -129,9 +128,7 @@ impl Queries {
         let Some(mut query) = self.streams.remove(&id) else { return Ok(Progress::None) };
         self.partial_len -= query.answer.len();
         if let Some(code) = reset {
-            if let Some(answer) = query.refusal() {
-                take(&answer);
-            }
+            take(&query.refusal());
             return Ok(Progress::Reset(code));
         }
         take(query.finish()?);
@@ -176,15 +173,9 @@ impl Query {
         Ok(message)
     }
 
-    /// What a server would say that cannot answer it: the resolver then asks another at once.
-    fn refusal(&self) -> Option<Vec<u8>> {
-        let query = &self.frame[PREFIX_LEN..];
-        let question_end = skip_name(query, header::LEN)? + 4;
-        let mut answer = query.get(..question_end)?.to_vec();
-        answer[..ID_LEN].copy_from_slice(&self.id);
-        answer[2] |= header::QR;
-        answer[3] = rcode::SERVFAIL;
-        answer[header::ANCOUNT..header::LEN].fill(0);
-        Some(answer)
+    /// The answer to give to who has asked where there is none: the server could not answer. Another is then asked at once.
+    fn refusal(&self) -> [u8; header::LEN] {
+        let [high, low] = self.id;
+        [high, low, header::QR | header::RD, rcode::SERVFAIL, 0, 0, 0, 0, 0, 0, 0, 0]
     }
 }
