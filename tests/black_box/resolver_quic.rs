@@ -214,7 +214,7 @@ fn hosts_that_speak_no_quic_cost_little_and_the_next_one_answers() {
                 && status().contains(why)
         });
         let more = memory_kib(&server).saturating_sub(before);
-        println!("{what}: {} KiB more", more);
+        println!("{what}: {more} KiB more");
         assert!(more < 16 << 10, "{what}: {more}");
     }
 }
