@@ -205,6 +205,12 @@ pub const OLD_UPSTREAM_PORT_AGE: Duration = Duration::from_secs(5);
 pub const UPSTREAM_STREAMS: u8 = 4;
 /// Bytes that wait to be sent on one of them.
 pub const UPSTREAM_QUEUE_LEN: usize = 64 << 10;
+/// Queries in flight on a connection over QUIC, each on a stream; a server may let us have fewer. As many as wait over TCP.
+pub const MAX_QUIC_STREAMS: usize = 1_024;
+/// Bytes that a server may send over QUIC out of order before they are read: what a round trip of 100 ms brings at 80 Mbit/s.
+pub const QUIC_WINDOW_LEN: usize = 1 << 20;
+/// Bytes of answers on a connection over QUIC that have not come whole: more ends it.
+pub const UPSTREAM_PARTIAL_LEN: usize = 4 << 20;
 /// Questions in flight on a connection over HTTPS, and fewer if the server says so; more wait for these.
 pub const UPSTREAM_HTTPS_REQUESTS: usize = 128;
 /// Bytes of answers that have not come whole on one of them.

@@ -4,6 +4,7 @@
 //! Read by the main thread at the start; the checks run on the threads that connect. RFC 8310 calls this the strict profile: there
 //! is no way round the check. A pin is that of RFC 7858 §4.2, in the form of RFC 7469.
 
+use std::cell::Cell;
 use std::fmt;
 use std::path::Path;
 use std::str::FromStr;
@@ -16,8 +17,10 @@ use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
+use rustls::version::TLS13;
 use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, Error, OtherError, RootCertStore, SignatureScheme,
+    ALL_VERSIONS, CertificateError, ClientConfig, DigitallySignedStruct, Error, OtherError, RootCertStore,
+    SignatureScheme, SupportedProtocolVersion,
 };
 use sha2::{Digest, Sha256};
 
@@ -133,6 +136,23 @@ impl Trust {
     /// # Errors
     /// When a certificate would have to be checked, and nobody is trusted.
     pub fn client_config(&self, pins: &[KeyPin], certified: bool) -> Result<ClientConfig, Error> {
+        self.config_of(ALL_VERSIONS, pins, certified)
+    }
+
+    /// The same for QUIC, which knows no TLS before 1.3 (RFC 9001 §4.2).
+    ///
+    /// # Errors
+    /// When a certificate would have to be checked, and nobody is trusted.
+    pub fn quic_config(&self, pins: &[KeyPin], certified: bool) -> Result<ClientConfig, Error> {
+        self.config_of(&[&TLS13], pins, certified)
+    }
+
+    fn config_of(
+        &self,
+        versions: &[&'static SupportedProtocolVersion],
+        pins: &[KeyPin],
+        certified: bool,
+    ) -> Result<ClientConfig, Error> {
         let provider = Arc::new(ring::default_provider());
         let authorities = || {
             let roots = Arc::new(self.roots.clone());
@@ -146,7 +166,7 @@ impl Trust {
             provider: Arc::clone(&provider),
         };
         let mut config = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()?
+            .with_protocol_versions(versions)?
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(verifier))
             .with_no_client_auth();
@@ -154,6 +174,18 @@ impl Trust {
         config.resumption = Resumption::in_memory_sessions(MAX_RESUMED);
         Ok(config)
     }
+}
+
+thread_local! {
+    /// Why the certificate that was checked last on this thread was refused, if it was.
+    static REFUSAL: Cell<Option<Error>> = const { Cell::new(None) };
+}
+
+/// Why the certificate that was checked last on this thread was refused, if it was, and if nobody has asked since. What runs TLS within
+/// QUIC knows no more of that than an alert and a line of text.
+#[must_use]
+pub fn take_refusal() -> Option<Error> {
+    REFUSAL.take()
 }
 
 #[derive(Debug)]
@@ -169,6 +201,30 @@ impl Verifier {
     fn is_known(&self, certificate: &CertificateDer<'_>) -> bool {
         self.known.iter().any(|known| known.as_ref() == certificate.as_ref())
     }
+
+    fn verify(
+        &self,
+        (certificate, others): (&CertificateDer<'_>, &[CertificateDer<'_>]),
+        name: &ServerName<'_>,
+        ocsp: &[u8],
+        now: UnixTime,
+    ) -> Result<(), Error> {
+        if !self.pins.is_empty() {
+            let pin = KeyPin::of(&ParsedCertificate::try_from(certificate)?);
+            if !self.pins.contains(&pin) {
+                let wrong = OtherError(Arc::new(WrongKey(pin.to_string())));
+                return Err(CertificateError::Other(wrong).into());
+            }
+        }
+        let Some(authorities) = &self.authorities else { return Ok(()) };
+        match authorities.verify_server_cert(certificate, others, name, ocsp, now) {
+            // Its time has been checked before that, and its signature is its own.
+            Err(error) if tls_error::is_authority_as_server(&error) && self.is_known(certificate) => {
+                verify_server_name(&ParsedCertificate::try_from(certificate)?, name)
+            }
+            verified => verified.map(drop),
+        }
+    }
 }
 
 impl ServerCertVerifier for Verifier {
@@ -180,22 +236,9 @@ impl ServerCertVerifier for Verifier {
         ocsp: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        if !self.pins.is_empty() {
-            let pin = KeyPin::of(&ParsedCertificate::try_from(certificate)?);
-            if !self.pins.contains(&pin) {
-                let wrong = OtherError(Arc::new(WrongKey(pin.to_string())));
-                return Err(CertificateError::Other(wrong).into());
-            }
-        }
-        let Some(authorities) = &self.authorities else { return Ok(ServerCertVerified::assertion()) };
-        match authorities.verify_server_cert(certificate, others, name, ocsp, now) {
-            // Its time has been checked before that, and its signature is its own.
-            Err(error) if tls_error::is_authority_as_server(&error) && self.is_known(certificate) => {
-                verify_server_name(&ParsedCertificate::try_from(certificate)?, name)?;
-                Ok(ServerCertVerified::assertion())
-            }
-            verified => verified,
-        }
+        let verified = self.verify((certificate, others), name, ocsp, now);
+        REFUSAL.set(verified.as_ref().err().cloned());
+        verified.map(|()| ServerCertVerified::assertion())
     }
 
     fn verify_tls12_signature(

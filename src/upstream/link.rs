@@ -10,6 +10,7 @@ use mio::{Interest, Registry, Token};
 use crate::resolver::upstream::{Protocol, Upstream};
 use crate::sys::tls_error;
 use crate::upstream::https::{Https, Target};
+use crate::upstream::quic::{self, QuicConnection, transport};
 use crate::upstream::standing::{Buffers, Standing};
 use crate::upstream::stream::{UpstreamStream, connect};
 use crate::upstream::tls::{Alpn, TlsClient};
@@ -18,6 +19,8 @@ use crate::upstream::tls::{Alpn, TlsClient};
 pub(crate) enum Link {
     /// Over TCP or TLS: messages behind their lengths.
     Stream(UpstreamStream),
+    /// Over QUIC: each message on a stream of its own.
+    Quic(Box<QuicConnection>),
     /// Over HTTP/2 in TLS.
     Https(Box<Https>),
 }
@@ -35,7 +38,7 @@ impl Link {
     ) -> io::Result<Self> {
         let alpn = match upstream.protocol {
             Protocol::Https { .. } => Alpn::H2,
-            Protocol::Quic { .. } => return Err(io::Error::other("DNS over QUIC is not there yet")),
+            Protocol::Quic { .. } => return Self::open_quic(upstream, (registry, token), tls, now),
             Protocol::Dns | Protocol::Tcp | Protocol::Tls { .. } => Alpn::Dot,
         };
         let session = match (upstream.protocol.identity(), tls) {
@@ -58,12 +61,30 @@ impl Link {
         }
     }
 
+    fn open_quic(
+        upstream: &Upstream,
+        (registry, token): (&Registry, Token),
+        tls: Option<&TlsClient>,
+        now: Instant,
+    ) -> io::Result<Self> {
+        let (Some(identity), Some(tls)) = (upstream.protocol.identity(), tls) else {
+            return Err(io::Error::other("TLS has not been set up"));
+        };
+        let config = tls.config(identity, Alpn::Doq).and_then(transport::client_config);
+        let config = config.map_err(|error| io::Error::other(tls_error::text(&error)))?;
+        let mut socket = quic::connect(upstream.address)?;
+        registry.register(&mut socket, token, Interest::READABLE | Interest::WRITABLE)?;
+        let connection = QuicConnection::new(socket, upstream.address, (config, &identity.name), now)?;
+        Ok(Self::Quic(Box::new(connection)))
+    }
+
     /// Queues `message`, a query with an id of its own on this connection, for the next turn, which is to be soon. Returns whether it
     /// may: not while too many wait.
     #[must_use]
     pub(crate) fn send(&mut self, message: &[u8], now: Instant) -> bool {
         match self {
             Self::Stream(stream) => stream.send(message, now),
+            Self::Quic(connection) => connection.send(message, now),
             Self::Https(https) => https.send(message, now),
         }
     }
@@ -72,6 +93,7 @@ impl Link {
     pub(crate) fn deadline(&self) -> Instant {
         match self {
             Self::Stream(stream) => stream.deadline(),
+            Self::Quic(connection) => connection.deadline(),
             Self::Https(https) => https.deadline(),
         }
     }
@@ -80,6 +102,7 @@ impl Link {
     pub(crate) fn has_answered(&self) -> bool {
         match self {
             Self::Stream(stream) => stream.has_answered(),
+            Self::Quic(connection) => connection.has_answered(),
             Self::Https(https) => https.has_answered(),
         }
     }
@@ -88,6 +111,7 @@ impl Link {
     pub(crate) fn acknowledge(&self) {
         match self {
             Self::Stream(stream) => stream.acknowledge(),
+            Self::Quic(_) => {}
             Self::Https(https) => https.acknowledge(),
         }
     }
@@ -96,6 +120,7 @@ impl Link {
     pub(crate) fn take_fault(&mut self) -> Option<String> {
         match self {
             Self::Stream(_) => None,
+            Self::Quic(connection) => connection.take_fault(),
             Self::Https(https) => https.take_fault(),
         }
     }
@@ -109,6 +134,7 @@ impl Link {
     ) -> Standing {
         match self {
             Self::Stream(stream) => stream.turn(buffers, now, take),
+            Self::Quic(connection) => connection.turn(buffers, now, take),
             Self::Https(https) => https.turn(buffers, now, take),
         }
     }

@@ -73,6 +73,8 @@ pub enum End {
     NotSpoken(&'static str),
     /// The upstream does not speak HTTP/2 as it should.
     Http(String),
+    /// The upstream does not speak QUIC, or DNS over it (RFC 9250), as it should, or has said why it ends the connection.
+    Quic(String),
     /// The upstream ends it (RFC 9113 §6.8), and not only since it likes to.
     GoingAway(String),
     /// The network or the system has ended it, or has not let it be made.
@@ -91,6 +93,7 @@ impl fmt::Display for End {
             Self::Tls(error) => write!(f, "TLS: {}", tls_error::text(error)),
             Self::NotSpoken(what) => write!(f, "the upstream does not speak {what} there (ALPN)"),
             Self::Http(what) => write!(f, "HTTP/2: {what}"),
+            Self::Quic(what) => write!(f, "QUIC: {what}"),
             Self::GoingAway(why) => write!(f, "the upstream ends it, by HTTP/2: {why}"),
             Self::Io(error) => error.fmt(f),
         }
@@ -150,6 +153,11 @@ impl Flight {
         self.answered = true;
         self.since = now;
         Ok(())
+    }
+
+    /// Notes that a query is given up: nobody waits for its answer any more.
+    pub(super) fn note_loss(&mut self) {
+        self.in_flight = self.in_flight.saturating_sub(1);
     }
 
     /// Notes that a query has no answer here, whatever others have.

@@ -142,7 +142,10 @@ impl TlsClient {
         if let Some((_, _, _, config)) = known {
             return Ok(Arc::clone(config));
         }
-        let mut config = self.trust.client_config(pins, certified)?;
+        let mut config = match alpn {
+            Alpn::Doq => self.trust.quic_config(pins, certified)?,
+            Alpn::Dot | Alpn::H2 => self.trust.client_config(pins, certified)?,
+        };
         config.alpn_protocols = vec![alpn.id().to_vec()];
         let config = Arc::new(config);
         // The oldest goes: that of an upstream that there was before a reload.

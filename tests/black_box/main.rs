@@ -33,6 +33,7 @@ mod resolver_control;
 mod resolver_failures;
 mod resolver_hostile;
 mod resolver_https;
+mod resolver_quic;
 mod resolver_signed;
 mod resolver_tls;
 mod resolver_world;

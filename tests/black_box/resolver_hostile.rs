@@ -88,7 +88,7 @@ fn ask_tcp(server: &Server, name: &str, qtype: u16) -> Vec<u8> {
 }
 
 /// Memory of the server that is in use, in KiB.
-fn memory_kib(server: &Server) -> u64 {
+pub(crate) fn memory_kib(server: &Server) -> u64 {
     let status = fs::read_to_string(format!("/proc/{}/status", server.child.id())).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
     line.trim().trim_end_matches(" kB").parse().unwrap()

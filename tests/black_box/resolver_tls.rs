@@ -160,7 +160,7 @@ fn certify_itself(directory: &Path) {
 }
 
 /// The pin of the key in a certificate, as docs/resolver.md has it.
-fn pin(directory: &Path) -> String {
+pub(crate) fn pin(directory: &Path) -> String {
     let script = "openssl x509 -in certificate.pem -pubkey -noout | openssl pkey -pubin -outform der | \
                   openssl dgst -sha256 -binary | base64";
     format!("sha256//{}", stdout(Command::new("sh").args(["-c", script]).current_dir(directory)).trim())

@@ -19,6 +19,8 @@ pub(crate) const ZONE: &str = "forwarded.example";
 pub(crate) const UNBOUND: &str = "/usr/sbin/unbound";
 pub(crate) const NAMED: &str = "/usr/sbin/named";
 pub(crate) const KNOT: &str = "/usr/sbin/knotd";
+/// Python with what Debian does not have: aioquic.
+pub(crate) const PYTHON: &str = "/opt/redbreast-test-tools/bin/python3";
 
 /// How many addresses `big` has: 3,250 bytes of them.
 pub(crate) const BIG: usize = 200;
@@ -141,6 +143,18 @@ impl Upstream {
             }
             fs::write(directory.join("config"), config).unwrap();
             vec!["--config".into(), format!("{dir}/config")]
+        })
+    }
+
+    /// A server of DNS over QUIC with the certificate in `directory`, which asks another over TCP. `words` say what it does besides.
+    pub(crate) fn doq(directory: &Path, other: SocketAddr, words: &[&str]) -> Self {
+        Self::start(Spot::Anywhere, PYTHON, "ready", |address, _| {
+            let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/doq_server.py").to_owned();
+            let file = |name: &str| directory.join(name).display().to_string();
+            let (port, ip) = (address.port().to_string(), other.ip().to_string());
+            let fixed =
+                [script, port, file("certificate.pem"), file("key.pem"), ip, other.port().to_string()];
+            fixed.into_iter().chain(words.iter().map(|word| (*word).to_owned())).collect()
         })
     }
 
