@@ -125,6 +125,16 @@ class RedbreastForwarder(Forwarder):
         return ["serve", "--names", "hosts", "--workers", "1", *listen, *upstreams, *self.options]
 
 
+class Before(RedbreastForwarder):
+    """Another build of Redbreast."""
+
+    name = "before"
+
+    def __init__(self, setting: Setting, *more):
+        super().__init__(setting, *more)
+        self.program = str(setting.against)
+
+
 class UnboundForwarder(Forwarder):
     name = "unbound"
     program = "unbound"
@@ -182,7 +192,7 @@ class Run:
         self.number += 1
         directory = self.directory / str(self.number)
         directory.mkdir()
-        return Setting(self.arguments.binary, Names(1), directory, cpu)
+        return Setting(self.arguments.binary, Names(1), directory, cpu, self.arguments.against)
 
     def upstream(self, name: str = "upstream") -> Upstream:
         return self.stack.enter_context(Upstream(self.setting(self.arguments.load_cpu), self.data, name))
@@ -267,20 +277,26 @@ class Run:
             return {"asked": len(names), "different": len(different), "samples": different}
 
     def misses(self) -> dict:
-        """Names that nobody has asked for before: what one core forwards."""
-        rows = {}
-        for kind in (RedbreastForwarder, UnboundForwarder):
-            samples: list[Sample] = []
-            with contextlib.ExitStack() as self.stack:
-                upstream = self.upstream()
-                server = self.forwarder(kind, [upstream.port])
-                for number in range(self.arguments.rounds):
-                    queries = self.directory / "fresh"
-                    first = number * FRESH
-                    queries.write_text("".join(f"n{i:08d}.{WILD} A\n" for i in range(first, first + FRESH)))
-                    samples.append(sample(server, self.bench, self.asking(queries)))
-            rows[kind.name] = summary(samples, samples)
-        return {"rows": rows}
+        """Names that nobody has asked for before: what one core forwards. Each round asks all servers for the same names, in turn."""
+        with contextlib.ExitStack() as self.stack:
+            upstream = self.upstream()
+            kinds = [RedbreastForwarder, UnboundForwarder]
+            if self.arguments.against is not None:
+                kinds.insert(1, Before)
+            servers = [self.forwarder(kind, [upstream.port]) for kind in kinds]
+            samples: dict[str, list[Sample]] = {server.name: [] for server in servers}
+            queries = self.directory / "fresh"
+            for number in range(self.arguments.rounds):
+                first = number * FRESH
+                queries.write_text("".join(f"n{i:08d}.{WILD} A\n" for i in range(first, first + FRESH)))
+                turn = number % len(servers)
+                for server in [*servers[turn:], *servers[:turn]]:
+                    samples[server.name].append(sample(server, self.bench, self.asking(queries)))
+            told: dict = {"rows": {name: summary(of, of) for name, of in samples.items()}}
+            for name in [name for name in samples if name != "redbreast"]:
+                pairs = zip(samples["redbreast"], samples[name], strict=True)
+                told[f"redbreast_to_{name}"] = statistics.median(a.load.qps / b.load.qps for a, b in pairs)
+            return told
 
     def flood(self) -> dict:
         """What our own names feel of questions that an upstream never answers, which answers others; beside it, of as many queries
@@ -484,6 +500,7 @@ PARTS = ["answers", "hits", "misses", "flood", "loss", "memory"]
 def main(words: list[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--binary", type=Path, default=ROOT / "target/dist/redbreast", help="the program to measure")
+    parser.add_argument("--against", type=Path, help="another build, whose misses are measured beside")
     parser.add_argument("--domains", type=Path, default=DOMAINS, help="the names, one a line, the most popular first")
     parser.add_argument("--only", action="append", choices=PARTS, help="this part alone; may be given again")
     parser.add_argument("--rounds", type=int, default=5)
@@ -496,6 +513,7 @@ def main(words: list[str]) -> int:
     parser.add_argument("--json", type=Path, help="file for all figures and samples")
     arguments = parser.parse_args(words)
     arguments.binary = arguments.binary.resolve()
+    arguments.against = arguments.against and arguments.against.resolve()
     results = {}
     try:
         with tempfile.TemporaryDirectory(prefix="redbreast-resolver-") as directory:

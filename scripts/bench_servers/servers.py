@@ -33,6 +33,8 @@ class Setting:
     directory: Path
     # The one CPU it may use; any, if none is said.
     cpu: int | None
+    # Another build of Redbreast, if one is measured beside.
+    against: Path | None = None
 
 
 class Server:
