@@ -15,7 +15,7 @@ use redbreast::answer::service::Service;
 use redbreast::answer::types::{self, Origin, Turn, Verdict};
 use redbreast::policy::rules::{Rules, Scope};
 use redbreast::policy::select::Health;
-use redbreast::store::{Attributes, Key, NodeId, State, Store, Target, encode};
+use redbreast::store::{Attributes, Key, NodeId, ObservedState, Store, Target, encode};
 use redbreast::sys::published::Current;
 use redbreast::table::{Publisher, ZoneSettings};
 use redbreast::wire::cookie::Secrets;
@@ -202,7 +202,7 @@ fn the_unhealthy_and_the_drained_are_in_no_answer_and_none_is_an_answer_too() {
     let mut world = World::new();
     (1..4).for_each(|i| world.add("web", [10, 0, 0, i], &Attributes::default()));
     let key = |i: u8| encode(&Key::address("c", &name("web"), [10, 0, 0, i].into()), &Attributes::default());
-    world.store.set_state(&key(1), State { health: Health::Down, ramp: None });
+    world.store.set_state(&key(1), ObservedState { health: Health::Down, ramp: None });
     world.publish();
     let sorted = |mut found: Vec<u8>| {
         found.sort_unstable();

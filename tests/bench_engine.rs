@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use redbreast::bench::workload::{Reading, line_reader};
 use redbreast::bench::{
-    self, BenchError, End, Outcome, Progress, QueryFile, Settings, Source, Tls, Transport,
+    self, BenchError, Outcome, Progress, QueryFile, RunEnd, RunSettings, Source, Tls, Transport,
 };
 
 /// What a server does with its `n`-th query, whose answer would be `answer`: calls `send` with what it sends, when.
@@ -73,18 +73,18 @@ fn queries(count: u32) -> QueryFile {
     QueryFile::read(lines.as_bytes(), "test", None).unwrap()
 }
 
-fn run(settings: &Settings, count: u32) -> Result<Outcome, BenchError> {
+fn run(settings: &RunSettings, count: u32) -> Result<Outcome, BenchError> {
     bench::run(settings, &queries(count), None, &AtomicBool::new(false), &mut |_| ())
 }
 
 /// For servers that leave queries unanswered: the time that each lost one costs, and yet long for a busy machine.
-fn settings(server: &Server) -> Settings {
-    Settings { timeout: Duration::from_secs(1), ..Settings::new(server.address) }
+fn settings(server: &Server) -> RunSettings {
+    RunSettings { timeout: Duration::from_secs(1), ..RunSettings::new(server.address) }
 }
 
 /// An honest server on a busy machine may be slow.
-fn patient(server: &Server) -> Settings {
-    Settings { timeout: Duration::from_secs(10), ..Settings::new(server.address) }
+fn patient(server: &Server) -> RunSettings {
+    RunSettings { timeout: Duration::from_secs(10), ..RunSettings::new(server.address) }
 }
 
 #[allow(clippy::ptr_arg)] // a `Behaviour`
@@ -103,7 +103,7 @@ fn every_query_of_every_pass_is_sent_and_answered() {
         send(answer, Duration::ZERO);
     });
     for (clients, threads) in [(1, 1), (5, 1), (5, 3), (3, 8)] {
-        let settings = Settings { clients, threads, runs: NonZeroU32::new(3), ..patient(&server) };
+        let settings = RunSettings { clients, threads, runs: NonZeroU32::new(3), ..patient(&server) };
         let outcome = run(&settings, 1_001).unwrap();
         let totals = &outcome.tally.totals;
         assert_eq!((totals.sent, totals.completed, totals.lost), (3_003, 3_003, 0), "{clients} {threads}");
@@ -111,7 +111,7 @@ fn every_query_of_every_pass_is_sent_and_answered() {
         assert_eq!(totals.rcodes[0] + totals.rcodes[3], 3_003);
         assert_eq!(outcome.tally.positive.count() + outcome.tally.negative.count(), 3_003);
         assert_eq!(totals.request_bytes, totals.response_bytes);
-        assert_eq!(outcome.end, End::EndOfFile);
+        assert_eq!(outcome.end, RunEnd::EndOfFile);
         let latency = outcome.tally.all().summary().unwrap();
         assert!(latency.min_us > 0.0 && latency.min_us <= latency.p50_us && latency.p50_us <= latency.max_us);
         assert!(latency.max_us <= outcome.run_time.as_secs_f64() * 1e6);
@@ -122,12 +122,12 @@ fn every_query_of_every_pass_is_sent_and_answered() {
 fn all_clients_are_used_alike_and_no_more_is_outstanding_than_allowed() {
     let server = UdpSocket::bind("127.0.0.1:0").unwrap();
     server.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
-    let settings = Settings {
+    let settings = RunSettings {
         clients: 4,
         threads: 2,
         outstanding: NonZeroU32::new(20),
         timeout: Duration::from_secs(60),
-        ..Settings::new(server.local_addr().unwrap())
+        ..RunSettings::new(server.local_addr().unwrap())
     };
     let stop = AtomicBool::new(false);
     thread::scope(|scope| {
@@ -175,7 +175,7 @@ fn an_answer_after_the_timeout_is_late_and_its_query_lost() {
     let server = Server::start(|n, answer, send| {
         send(answer, if n % 2 == 0 { Duration::ZERO } else { Duration::from_millis(300) });
     });
-    let settings = Settings {
+    let settings = RunSettings {
         time_limit: Some(Duration::from_secs(1)),
         timeout: Duration::from_millis(200),
         outstanding: NonZeroU32::new(10),
@@ -186,7 +186,7 @@ fn an_answer_after_the_timeout_is_late_and_its_query_lost() {
     assert_eq!(totals.sent, totals.completed + totals.lost);
     assert!(totals.late > 0 && totals.late <= totals.lost, "{totals:?}");
     assert_eq!((totals.duplicate, totals.mismatched), (0, 0));
-    assert_eq!(outcome.end, End::TimeLimit);
+    assert_eq!(outcome.end, RunEnd::TimeLimit);
 }
 
 #[test]
@@ -205,11 +205,11 @@ fn an_answer_to_another_question_is_wrong() {
 fn nobody_listening_is_told_at_once() {
     let address = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap(); // and closed again
     let start = Instant::now();
-    let settings = Settings {
+    let settings = RunSettings {
         time_limit: Some(Duration::from_secs(60)),
         clients: 3,
         threads: 3,
-        ..Settings::new(address)
+        ..RunSettings::new(address)
     };
     let error = run(&settings, 10).err().unwrap();
     assert!(matches!(error, BenchError::Unreachable { .. }), "{error:?}");
@@ -220,7 +220,7 @@ fn nobody_listening_is_told_at_once() {
 #[test]
 fn a_server_that_goes_away_is_counted_and_the_run_goes_on() {
     let server = Server::start(honest);
-    let settings = Settings {
+    let settings = RunSettings {
         time_limit: Some(Duration::from_secs(1)),
         timeout: Duration::from_millis(200),
         ..settings(&server)
@@ -234,7 +234,7 @@ fn a_server_that_goes_away_is_counted_and_the_run_goes_on() {
     let totals = outcome.tally.totals;
     assert!(totals.completed > 0 && totals.lost > 0 && totals.refused > 0, "{totals:?}");
     assert_eq!(totals.sent, totals.completed + totals.lost);
-    assert_eq!(outcome.end, End::TimeLimit);
+    assert_eq!(outcome.end, RunEnd::TimeLimit);
 }
 
 #[test]
@@ -242,7 +242,7 @@ fn a_fixed_rate_is_kept() {
     let server = Server::start(honest);
     let time_limit = Some(Duration::from_secs(1));
     for threads in [1, 3] {
-        let settings = Settings { clients: 3, threads, time_limit, ..patient(&server) }.at_rate(2_000.0);
+        let settings = RunSettings { clients: 3, threads, time_limit, ..patient(&server) }.at_rate(2_000.0);
         let totals = run(&settings, 100).unwrap().tally.totals;
         let sent = totals.sent + totals.overdue;
         assert_eq!(sent, 2_000, "what is due in a second has been sent or is overdue: {totals:?}");
@@ -254,7 +254,7 @@ fn a_fixed_rate_is_kept() {
 #[test]
 fn a_slow_server_does_not_slow_a_fixed_rate_down() {
     let server = Server::start(|_, answer, send| send(answer, Duration::from_millis(100)));
-    let settings = Settings {
+    let settings = RunSettings {
         time_limit: Some(Duration::from_millis(500)),
         timeout: Duration::from_secs(10),
         ..settings(&server)
@@ -266,7 +266,7 @@ fn a_slow_server_does_not_slow_a_fixed_rate_down() {
     assert!(totals.overdue < 100, "{totals:?}");
     assert!(outcome.tally.all().summary().unwrap().min_us >= 100_000.0);
     // Five at a time and 100 ms each: 50 a second are possible, and what was due is admitted to be overdue.
-    let limited = Settings { outstanding: NonZeroU32::new(5), ..settings };
+    let limited = RunSettings { outstanding: NonZeroU32::new(5), ..settings };
     let totals = run(&limited, 100).unwrap().tally.totals;
     assert!(totals.sent <= 30 && totals.sent + totals.overdue == 500, "{totals:?}");
 }
@@ -278,7 +278,7 @@ fn a_raised_flag_ends_the_run_and_says_what_was_under_way() {
             send(answer, Duration::ZERO);
         }
     });
-    let settings = Settings {
+    let settings = RunSettings {
         time_limit: Some(Duration::from_secs(60)),
         progress_interval: Duration::from_millis(100),
         ..patient(&server)
@@ -289,7 +289,7 @@ fn a_raised_flag_ends_the_run_and_says_what_was_under_way() {
         |progress: Progress<'_>| stop.store(progress.totals.completed == 50, Relaxed);
     let outcome = bench::run(&settings, &queries(10), None, &stop, &mut stop_when_answered).unwrap();
     assert!(start.elapsed() < Duration::from_secs(10));
-    assert_eq!(outcome.end, End::Interrupted);
+    assert_eq!(outcome.end, RunEnd::Interrupted);
     let totals = outcome.tally.totals;
     assert_eq!((totals.completed, totals.lost), (50, 0));
     assert_eq!((totals.interrupted, totals.sent), (100, 150));
@@ -298,7 +298,7 @@ fn a_raised_flag_ends_the_run_and_says_what_was_under_way() {
 #[test]
 fn progress_is_reported_while_it_is_made() {
     let server = Server::start(honest);
-    let settings = Settings {
+    let settings = RunSettings {
         time_limit: Some(Duration::from_millis(550)),
         progress_interval: Duration::from_millis(100),
         ..patient(&server)
@@ -320,7 +320,7 @@ fn progress_is_reported_while_it_is_made() {
 fn a_rate_without_limit_uses_every_id_and_never_one_twice() {
     // Nothing is answered for a while, at a rate that asks for more ids than there are.
     let server = Server::start(|_, _, _| ());
-    let settings = Settings {
+    let settings = RunSettings {
         time_limit: Some(Duration::from_millis(600)),
         timeout: Duration::from_millis(1_500),
         ..settings(&server)
@@ -335,7 +335,7 @@ fn a_rate_without_limit_uses_every_id_and_never_one_twice() {
 #[test]
 fn very_many_clients_are_served_within_little_memory() {
     let server = Server::start(honest);
-    let settings = Settings {
+    let settings = RunSettings {
         clients: 1_024,
         outstanding: NonZeroU32::new(150),
         runs: NonZeroU32::new(2),
@@ -348,7 +348,7 @@ fn very_many_clients_are_served_within_little_memory() {
 #[test]
 fn ipv6_is_measured_as_ipv4_is() {
     let socket = UdpSocket::bind("[::1]:0").unwrap();
-    let settings = Settings { clients: 2, ..Settings::new(socket.local_addr().unwrap()) };
+    let settings = RunSettings { clients: 2, ..RunSettings::new(socket.local_addr().unwrap()) };
     thread::spawn(move || {
         let mut buffer = [0; 512];
         while let Ok((len, peer)) = socket.recv_from(&mut buffer) {
@@ -392,10 +392,10 @@ fn a_schedule_is_kept_as_finely_over_connections_as_with_datagrams() {
     // The machine may be busy: the best of some short runs tells what the generator does of itself.
     let send_lag_us = |_| {
         let time_limit = Some(Duration::from_millis(250));
-        let settings = Settings {
+        let settings = RunSettings {
             transport: Transport::Tcp,
             time_limit,
-            ..Settings::new(serve_one_connection(u64::MAX)).at_rate(1_000.0)
+            ..RunSettings::new(serve_one_connection(u64::MAX)).at_rate(1_000.0)
         };
         run(&settings, 3).unwrap().tally.send_lag.quantile_us(0.5)
     };
@@ -406,13 +406,13 @@ fn a_schedule_is_kept_as_finely_over_connections_as_with_datagrams() {
 #[test]
 fn connections_of_several_threads_have_addresses_of_their_own() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let settings = Settings {
+    let settings = RunSettings {
         transport: Transport::Tcp,
         source: Some(Source::parse("127.0.9.0/29").unwrap()),
         clients: 5,
         threads: 2,
         timeout: Duration::from_secs(60),
-        ..Settings::new(listener.local_addr().unwrap())
+        ..RunSettings::new(listener.local_addr().unwrap())
     };
     let stop = AtomicBool::new(false);
     thread::scope(|scope| {
@@ -464,7 +464,7 @@ fn a_thread_without_queries_sleeps_although_they_are_due() {
     let queries = line_reader::read(BufReader::new(source), "stalling", &Reading::default()).unwrap();
     assert!(queries.feed().is_some());
     let server = Server::start(honest);
-    let settings = Settings {
+    let settings = RunSettings {
         timeout: Duration::from_millis(50),
         progress_interval: Duration::from_millis(20),
         ..settings(&server).at_rate(200_000.0)
@@ -475,7 +475,7 @@ fn a_thread_without_queries_sleeps_although_they_are_due() {
         }
     };
     let outcome = bench::run(&settings, &queries, None, &AtomicBool::new(false), &mut progress).unwrap();
-    assert_eq!((outcome.tally.totals.sent, outcome.end), (62_000, End::EndOfFile));
+    assert_eq!((outcome.tally.totals.sent, outcome.end), (62_000, RunEnd::EndOfFile));
     let usage = outcome.usage[0];
     let slept_ns = usage.elapsed_ns - usage.cpu_ns.unwrap();
     assert!(u128::from(slept_ns) > STALL.as_nanos() / 2, "{usage:?}");
@@ -486,13 +486,14 @@ fn a_server_that_shakes_no_hands_ends_the_run() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let tls = Transport::Tls(Tls::new("localhost", None).unwrap());
     let timeout = Duration::from_millis(200);
-    let settings = Settings { transport: tls, timeout, ..Settings::new(listener.local_addr().unwrap()) };
+    let settings =
+        RunSettings { transport: tls, timeout, ..RunSettings::new(listener.local_addr().unwrap()) };
     let error = run(&settings, 3).err().unwrap().to_string();
     assert!(error.contains("no TLS connection could be made within 0.2 s"), "{error}");
     // Before a connection is given up, the time may be up.
-    let settings = Settings { timeout: Duration::from_secs(60), time_limit: Some(timeout), ..settings };
+    let settings = RunSettings { timeout: Duration::from_secs(60), time_limit: Some(timeout), ..settings };
     let outcome = run(&settings, 3).unwrap();
-    assert_eq!((outcome.tally.totals.sent, outcome.end), (0, End::TimeLimit));
+    assert_eq!((outcome.tally.totals.sent, outcome.end), (0, RunEnd::TimeLimit));
     let faults = bench::verdict::judge(&settings, &outcome);
     assert!(faults.len() == 1 && faults[0].text.contains("no TLS connection could be made"), "{faults:?}");
 }
@@ -500,10 +501,10 @@ fn a_server_that_shakes_no_hands_ends_the_run() {
 #[test]
 fn a_run_without_a_time_limit_ends_when_there_is_no_connection_any_more() {
     let timeout = Duration::from_millis(300);
-    let base = Settings::new(serve_one_connection(40));
-    let settings = Settings { transport: Transport::Tcp, timeout, runs: NonZeroU32::new(100), ..base };
+    let base = RunSettings::new(serve_one_connection(40));
+    let settings = RunSettings { transport: Transport::Tcp, timeout, runs: NonZeroU32::new(100), ..base };
     let outcome = run(&settings, 100).unwrap();
-    assert_eq!(outcome.end, End::NoConnection);
+    assert_eq!(outcome.end, RunEnd::NoConnection);
     assert_eq!((outcome.tally.totals.completed, outcome.tally.totals.connections), (40, 1));
     assert_eq!(bench::verdict::judge(&settings, &outcome)[0].name, "no connection");
 }

@@ -15,7 +15,7 @@ use redbreast::gossip::message::Message;
 use redbreast::gossip::peer::Peer;
 use redbreast::gossip::seal::Seal;
 use redbreast::gossip::stream_seal::Side;
-use redbreast::gossip::transport::Transport;
+use redbreast::gossip::transport::GossipSockets;
 use redbreast::store::{Attributes, Filling, Key, NodeId, SharedStore, Store, Want};
 use redbreast::wire::name::Name;
 
@@ -51,7 +51,8 @@ struct Node {
 impl Node {
     fn new(number: u8, seeds: &[SocketAddr]) -> Self {
         let poll = mio::Poll::new().unwrap();
-        let transport = Transport::bind(([127, 0, 0, 1], 0).into(), CLUSTER, None, poll.registry()).unwrap();
+        let transport =
+            GossipSockets::bind(([127, 0, 0, 1], 0).into(), CLUSTER, None, poll.registry()).unwrap();
         let node = NodeId([number; 16]);
         let me = Peer {
             address: transport.address(),

@@ -7,7 +7,8 @@ use proptest::prelude::*;
 use redbreast::policy::rules::Scope;
 use redbreast::policy::select::Health;
 use redbreast::store::{
-    Attributes, Changed, Cursor, Delta, Key, MAX_CHANGED, NodeId, Record, State, Store, Target, encode,
+    Attributes, Changed, Cursor, Delta, Key, MAX_CHANGED, NodeId, ObservedState, Record, Store, Target,
+    encode,
 };
 use redbreast::wire::name::Name;
 
@@ -215,7 +216,7 @@ fn what_is_registered_together_is_as_if_it_had_been_one_after_the_other() {
             let gone = encode(&key(rng.u32(..400)), &Attributes::default());
             let gone = Record::read(&gone).unwrap().key;
             assert_eq!(together.remove_key(gone), single.remove_key(gone));
-            let (state, found) = (State { health: Health::Down, ramp: None }, key(rng.u32(..400)));
+            let (state, found) = (ObservedState { health: Health::Down, ramp: None }, key(rng.u32(..400)));
             let found = encode(&found, &Attributes::default());
             let found = Record::read(&found).unwrap().key;
             assert_eq!(together.set_state(found, state), single.set_state(found, state));
@@ -232,7 +233,7 @@ fn what_is_registered_together_is_as_if_it_had_been_one_after_the_other() {
     let bytes = encode(&key(1_000), &checked("tcp:80"));
     let record = Record::read(&bytes).unwrap();
     together.register_some(&[record], |new| assert!(new));
-    together.set_state(record.key, State { health: Health::Down, ramp: None });
+    together.set_state(record.key, ObservedState { health: Health::Down, ramp: None });
     let health = |store: &Store| store.own(record.key).unwrap().attributes().unwrap().state.health;
     together.register_some(&[record], |new| assert!(!new));
     assert_eq!(health(&together), Health::Down);

@@ -23,7 +23,7 @@ pub const DEFAULT_INSTANCE: &str = "manual";
 pub const NODE_INSTANCE: &str = "node";
 
 /// Instances that a node keeps for what it registers itself.
-pub const RESERVED_INSTANCES: [&str; 3] = ["files", NODE_INSTANCE, STATEMENT_INSTANCE];
+const RESERVED_INSTANCES: [&str; 3] = ["files", NODE_INSTANCE, STATEMENT_INSTANCE];
 
 /// What the instances of containers begin with; behind it is the container's id, as short as `docker ps` has it.
 pub const CONTAINER_PREFIX: &str = "docker:";

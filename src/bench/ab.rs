@@ -5,8 +5,8 @@
 
 use super::objective::{Metric, Objective};
 use super::statistics::{Estimate, bootstrap_median};
-use super::verdict::{self, Fault};
-use super::{BenchError, End, Outcome, Settings};
+use super::verdict::{self, RunFault};
+use super::{BenchError, Outcome, RunEnd, RunSettings};
 
 /// What is compared.
 pub const METRICS: [Metric; 6] = [
@@ -58,7 +58,7 @@ pub struct AbRounds {
     /// The rounds.
     pub rounds: Vec<Round>,
     /// Why results do not stand for the servers, if so, and whose: ours (true) or theirs.
-    pub faults: Vec<(bool, Fault)>,
+    pub faults: Vec<(bool, RunFault)>,
     /// It was stopped from outside.
     pub interrupted: bool,
 }
@@ -113,7 +113,7 @@ pub fn rule(requirement: &Objective, ratio: Estimate) -> RequirementResult {
 /// The first error of a run.
 pub fn run_rounds(
     rounds: u32,
-    mut run: impl FnMut(bool) -> Result<(Settings, Outcome), BenchError>,
+    mut run: impl FnMut(bool) -> Result<(RunSettings, Outcome), BenchError>,
     mut tell: impl FnMut(u32, &Round),
 ) -> Result<AbRounds, BenchError> {
     let mut done = AbRounds { rounds: Vec::new(), faults: Vec::new(), interrupted: false };
@@ -127,7 +127,7 @@ pub fn run_rounds(
                     done.faults.push((is_ours, fault));
                 }
             }
-            done.interrupted |= outcome.end == End::Interrupted;
+            done.interrupted |= outcome.end == RunEnd::Interrupted;
         }
         if done.interrupted {
             break;
@@ -147,7 +147,7 @@ mod tests {
 
     fn outcome(completed: u64) -> Outcome {
         let mut outcome =
-            Outcome { run_time: Duration::from_secs(1), end: End::TimeLimit, ..Outcome::nothing() };
+            Outcome { run_time: Duration::from_secs(1), end: RunEnd::TimeLimit, ..Outcome::nothing() };
         outcome.tally.totals.completed = completed;
         outcome.tally.positive.record(1_000_000_000 / completed);
         outcome
@@ -164,7 +164,7 @@ mod tests {
                 speed -= 5_000;
             }
             let outcome = outcome(if is_ours { speed * 9 / 10 } else { speed });
-            Ok((Settings::new("127.0.0.1:53".parse().unwrap()), outcome))
+            Ok((RunSettings::new("127.0.0.1:53".parse().unwrap()), outcome))
         };
         let rounds = run_rounds(9, run, |_, _| ()).unwrap();
         assert_eq!(order[..4], [true, false, false, true]);

@@ -1,6 +1,6 @@
 //! What a received message is to the queries in flight: pure, called by the sending threads for each one.
 
-use super::in_flight::{Arrival, InFlight};
+use super::in_flight::{Arrival, QueriesInFlight};
 use super::tally::Tally;
 use super::workload::QueryFile;
 use crate::wire::header::{self, rcode};
@@ -18,7 +18,7 @@ pub(crate) fn account(
     message: &[u8],
     now_ns: u64,
     queries: &QueryFile,
-    table: &mut InFlight,
+    table: &mut QueriesInFlight,
     tally: &mut Tally,
 ) -> Option<Completed> {
     let totals = &mut tally.totals;
@@ -129,7 +129,7 @@ mod tests {
 
     /// Books `answer` against one query, sent at 10 with id 0, at the time 30.
     fn record(answer: &[u8]) -> (bool, Tally) {
-        let (queries, mut table, mut tally) = (queries(), InFlight::new(IDS, false), Tally::default());
+        let (queries, mut table, mut tally) = (queries(), QueriesInFlight::new(IDS, false), Tally::default());
         table.begin(0, 10, 0);
         let completed = account(answer, 30, &queries, &mut table, &mut tally).is_some();
         (completed, tally)
@@ -219,7 +219,7 @@ mod tests {
 
     #[test]
     fn a_second_answer_is_a_duplicate_and_one_after_the_timeout_is_late() {
-        let (queries, mut table, mut tally) = (queries(), InFlight::new(IDS, false), Tally::default());
+        let (queries, mut table, mut tally) = (queries(), QueriesInFlight::new(IDS, false), Tally::default());
         table.begin(0, 10, 0);
         table.begin(1, 11, 0);
         let first = answer_to(queries.packet(0), |_| ());

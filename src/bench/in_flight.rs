@@ -10,9 +10,9 @@
 /// Ids of one socket: all that the 16 bits of the header can tell apart.
 pub(crate) const IDS: usize = crate::limits::MAX_IN_FLIGHT;
 
-/// What became of an id, kept in the two top bits of [`Slot::state_and_time`].
+/// What became of an id, kept in the two top bits of [`IdSlot::state_and_time`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
+enum IdState {
     Unused,
     InFlight,
     Expired,
@@ -23,7 +23,7 @@ enum State {
 const TIME_MASK: u64 = u64::MAX >> 2;
 
 #[derive(Clone, Copy)]
-struct Slot {
+struct IdSlot {
     state_and_time: u64,
     query: u32,
     /// Neighbours in the list of ids in flight; without meaning at that list's ends and outside of it.
@@ -31,19 +31,19 @@ struct Slot {
     newer: u16,
 }
 
-const _: () = assert!(size_of::<Slot>() == 16, "four slots to a cache line");
+const _: () = assert!(size_of::<IdSlot>() == 16, "four slots to a cache line");
 
-impl Slot {
-    fn state(self) -> State {
+impl IdSlot {
+    fn state(self) -> IdState {
         match self.state_and_time >> 62 {
-            0 => State::Unused,
-            1 => State::InFlight,
-            2 => State::Expired,
-            _ => State::Answered,
+            0 => IdState::Unused,
+            1 => IdState::InFlight,
+            2 => IdState::Expired,
+            _ => IdState::Answered,
         }
     }
 
-    fn set(&mut self, state: State, sent_ns: u64) {
+    fn set(&mut self, state: IdState, sent_ns: u64) {
         self.state_and_time = (state as u64) << 62 | (sent_ns & TIME_MASK);
     }
 
@@ -80,8 +80,8 @@ pub(crate) struct Sent {
 }
 
 /// The table of all ids of one socket.
-pub(crate) struct InFlight {
-    slots: Box<[Slot]>,
+pub(crate) struct QueriesInFlight {
+    slots: Box<[IdSlot]>,
     /// What was sent, by id; empty where that stands in memory.
     sent: Box<[Sent]>,
     /// When the queries were due, by id; empty without a schedule.
@@ -94,13 +94,13 @@ pub(crate) struct InFlight {
     len: usize,
 }
 
-impl InFlight {
+impl QueriesInFlight {
     /// The ids below `ids`, a power of two up to [`IDS`], all unused; with a place for the times when queries are due if
     /// they are `scheduled`.
     #[allow(clippy::cast_possible_truncation)] // checked
     pub(crate) fn new(ids: usize, scheduled: bool) -> Self {
         assert!(ids.is_power_of_two() && ids <= IDS);
-        let unused = Slot { state_and_time: 0, query: 0, older: 0, newer: 0 };
+        let unused = IdSlot { state_and_time: 0, query: 0, older: 0, newer: 0 };
         Self {
             slots: vec![unused; ids].into(),
             sent: Box::default(),
@@ -160,7 +160,7 @@ impl InFlight {
         }
         self.free_head = (self.free_head + 1) & (self.ids() - 1);
         let slot = &mut self.slots[usize::from(id)];
-        slot.set(State::InFlight, now_ns);
+        slot.set(IdState::InFlight, now_ns);
         slot.query = query;
         slot.older = self.newest;
         if self.len == 0 {
@@ -175,7 +175,7 @@ impl InFlight {
     /// The query last asked with `id`, if any.
     pub(crate) fn asked(&self, id: u16) -> Option<u32> {
         let slot = self.slots.get(usize::from(id))?;
-        (slot.state() != State::Unused).then_some(slot.query)
+        (slot.state() != IdState::Unused).then_some(slot.query)
     }
 
     /// An answer to the query last asked with `id` has come.
@@ -183,17 +183,17 @@ impl InFlight {
         let Some(slot) = self.slots.get_mut(usize::from(id)) else { return Arrival::Unasked };
         let (state, sent_ns) = (slot.state(), slot.sent_ns());
         match state {
-            State::InFlight => {
-                slot.set(State::Answered, sent_ns);
+            IdState::InFlight => {
+                slot.set(IdState::Answered, sent_ns);
                 self.release(id);
                 Arrival::Completed { sent_ns, due_ns: self.due_ns.get(usize::from(id)).copied() }
             }
-            State::Expired => {
-                slot.set(State::Answered, sent_ns);
+            IdState::Expired => {
+                slot.set(IdState::Answered, sent_ns);
                 Arrival::Late
             }
-            State::Answered => Arrival::Duplicate,
-            State::Unused => Arrival::Unasked,
+            IdState::Answered => Arrival::Duplicate,
+            IdState::Unused => Arrival::Unasked,
         }
     }
 
@@ -208,7 +208,7 @@ impl InFlight {
             let id = self.oldest;
             let slot = &mut self.slots[usize::from(id)];
             let (query, sent_ns) = (slot.query, slot.sent_ns());
-            slot.set(State::Expired, sent_ns);
+            slot.set(IdState::Expired, sent_ns);
             self.release(id);
             lost(query, self.remembered(id), sent_ns, self.due_ns.get(usize::from(id)).copied());
         }
@@ -221,7 +221,7 @@ impl InFlight {
 
     /// Takes `id` out of the list of those in flight and queues it to be used again.
     fn release(&mut self, id: u16) {
-        let Slot { older, newer, .. } = self.slots[usize::from(id)];
+        let IdSlot { older, newer, .. } = self.slots[usize::from(id)];
         if id == self.oldest {
             self.oldest = newer;
         } else {
@@ -248,7 +248,7 @@ mod tests {
     #[test]
     fn every_id_is_given_out_once_before_any_is_again() {
         for ids in [256, IDS] {
-            let mut table = InFlight::new(ids, false);
+            let mut table = QueriesInFlight::new(ids, false);
             for i in 0..ids {
                 let id = table.upcoming(0);
                 assert_eq!(usize::from(id), i);
@@ -257,12 +257,12 @@ mod tests {
             }
             assert_eq!(table.upcoming(0), 0);
         }
-        assert_eq!(InFlight::new(256, false).answer(256), Arrival::Unasked);
+        assert_eq!(QueriesInFlight::new(256, false).answer(256), Arrival::Unasked);
     }
 
     #[test]
     fn a_full_table_has_its_ids_back_after_they_expire() {
-        let mut table = InFlight::new(IDS, true);
+        let mut table = QueriesInFlight::new(IDS, true);
         for i in 0..IDS {
             table.begin(0, i as u64, i as u64 / 2);
         }
@@ -281,7 +281,7 @@ mod tests {
 
     /// The same table, said plainly and slowly.
     struct Model {
-        slots: Vec<(State, u64, u32)>,
+        slots: Vec<(IdState, u64, u32)>,
         in_flight: VecDeque<u16>,
         free: VecDeque<u16>,
     }
@@ -289,19 +289,19 @@ mod tests {
     impl Model {
         fn begin(&mut self, query: u32, now_ns: u64) {
             let id = self.free.pop_front().unwrap();
-            self.slots[usize::from(id)] = (State::InFlight, now_ns, query);
+            self.slots[usize::from(id)] = (IdState::InFlight, now_ns, query);
             self.in_flight.push_back(id);
         }
 
         fn answer(&mut self, id: u16) -> Arrival {
             let slot = &mut self.slots[usize::from(id)];
             let arrival = match slot.0 {
-                State::Unused => return Arrival::Unasked,
-                State::InFlight => Arrival::Completed { sent_ns: slot.1, due_ns: Some(slot.1 + 5) },
-                State::Expired => Arrival::Late,
-                State::Answered => Arrival::Duplicate,
+                IdState::Unused => return Arrival::Unasked,
+                IdState::InFlight => Arrival::Completed { sent_ns: slot.1, due_ns: Some(slot.1 + 5) },
+                IdState::Expired => Arrival::Late,
+                IdState::Answered => Arrival::Duplicate,
             };
-            slot.0 = State::Answered;
+            slot.0 = IdState::Answered;
             if let Some(at) = self.in_flight.iter().position(|&other| other == id) {
                 self.in_flight.remove(at);
                 self.free.push_back(id);
@@ -313,7 +313,7 @@ mod tests {
             let mut expired = 0;
             while self.in_flight.front().is_some_and(|&id| self.slots[usize::from(id)].1 <= sent_ns) {
                 let id = self.in_flight.pop_front().unwrap();
-                self.slots[usize::from(id)].0 = State::Expired;
+                self.slots[usize::from(id)].0 = IdState::Expired;
                 self.free.push_back(id);
                 expired += 1;
             }
@@ -341,9 +341,9 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(64))]
         #[test]
         fn behaves_as_the_plain_model(steps in steps()) {
-            let mut table = InFlight::new(IDS, true);
+            let mut table = QueriesInFlight::new(IDS, true);
             let mut model = Model {
-                slots: vec![(State::Unused, 0, 0); IDS],
+                slots: vec![(IdState::Unused, 0, 0); IDS],
                 in_flight: VecDeque::new(),
                 free: (0..=u16::MAX).collect(),
             };
@@ -358,7 +358,7 @@ mod tests {
                     },
                     Step::Answer(id) => {
                         let known = model.slots[usize::from(id)];
-                        let asked = (known.0 != State::Unused).then_some(known.2);
+                        let asked = (known.0 != IdState::Unused).then_some(known.2);
                         prop_assert_eq!(table.asked(id), asked);
                         prop_assert_eq!(table.answer(id), model.answer(id));
                     }

@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
 use super::answer::{account, hash_of};
-use super::in_flight::{InFlight, Sent};
+use super::in_flight::{QueriesInFlight, Sent};
 use super::query_source::QuerySource;
 use super::schedule::Schedule;
 use super::series::Part;
@@ -17,7 +17,7 @@ use super::tally::Tally;
 use super::usage::ThreadUsage;
 use super::verify::Verifier;
 use super::workload::QueryFile;
-use super::{BenchError, End, Job, ThreadOutcome, share};
+use super::{BenchError, RunEnd, SharedRun, ThreadOutcome, share};
 use crate::sys::mmsg::BATCH_LEN;
 use crate::wire::header::{self, rcode};
 
@@ -33,7 +33,7 @@ const WAKE_EARLY_NS: u64 = 120_000;
 
 /// The state of one sending thread.
 pub(super) struct Load<'a> {
-    pub(super) job: &'a Job<'a>,
+    pub(super) job: &'a SharedRun<'a>,
     thread: u32,
     start: Instant,
     pub(super) query_source: QuerySource<'a>,
@@ -59,13 +59,13 @@ pub(super) struct Load<'a> {
     /// Time in which there was nothing to do.
     idle_ns: u64,
     /// Why sending has ended, if it has.
-    pub(super) end: Option<End>,
+    pub(super) end: Option<RunEnd>,
     /// The last query sent or answer received.
     last_traffic_ns: u64,
 }
 
 impl<'a> Load<'a> {
-    pub(super) fn new(job: &'a Job<'a>, thread: u32, threads: u32) -> Self {
+    pub(super) fn new(job: &'a SharedRun<'a>, thread: u32, threads: u32) -> Self {
         let settings = job.settings;
         let total = settings.effective_outstanding();
         let runs = settings.effective_runs().map(Into::into);
@@ -134,7 +134,7 @@ impl<'a> Load<'a> {
 
     /// Books a message received now. Returns whether it completes a query.
     #[inline]
-    pub(super) fn record_response(&mut self, message: &[u8], table: &mut InFlight) -> bool {
+    pub(super) fn record_response(&mut self, message: &[u8], table: &mut QueriesInFlight) -> bool {
         let queries = self.job.queries;
         let Some(done) = account(message, self.now_ns, queries, table, &mut self.tally) else { return false };
         if let Some(verifier) = &mut self.verifier {
@@ -160,14 +160,14 @@ impl<'a> Load<'a> {
     }
 
     /// Gives up what has been in flight for the timeout or longer.
-    pub(super) fn handle_timeout(&mut self, table: &mut InFlight) {
+    pub(super) fn handle_timeout(&mut self, table: &mut QueriesInFlight) {
         if let Some(sent_ns) = self.now_ns.checked_sub(self.timeout_ns) {
             self.expire(table, sent_ns);
         }
     }
 
     /// Gives up what was sent at or before `sent_ns`.
-    pub(super) fn expire(&mut self, table: &mut InFlight, sent_ns: u64) {
+    pub(super) fn expire(&mut self, table: &mut QueriesInFlight, sent_ns: u64) {
         let (now_ns, tally, job, mut lost) = (self.now_ns, &mut self.tally, self.job, 0);
         table.expire(sent_ns, |query, sent, sent_ns, due_ns| {
             if job.settings.verbose {
@@ -202,7 +202,7 @@ impl<'a> Load<'a> {
 
     /// The `k`-th of the allowed queries is taken up, with this id table; it was sent when the clock was last read.
     #[inline]
-    pub(super) fn begin(&mut self, k: usize, query: u32, table: &mut InFlight) {
+    pub(super) fn begin(&mut self, k: usize, query: u32, table: &mut QueriesInFlight) {
         let section = self.query_source.section();
         if self.job.queries.feed().is_some() {
             let line = if self.job.settings.verbose { section.text(query).into() } else { Box::default() };
@@ -235,22 +235,22 @@ impl<'a> Load<'a> {
     /// Whether queries may be sent still; notes that the time is up or the queries are at their end.
     pub(super) fn may_send(&mut self) -> bool {
         if self.end.is_none() && self.now_ns >= self.end_ns {
-            self.end = Some(End::TimeLimit);
+            self.end = Some(RunEnd::TimeLimit);
         } else if self.end.is_none() && self.query_source.is_exhausted() {
-            self.end = Some(End::EndOfFile);
+            self.end = Some(RunEnd::EndOfFile);
         }
         self.end.is_none()
     }
 
     /// There has been no connection for a whole timeout: nothing more is sent.
     pub(super) fn end_without_connection(&mut self) {
-        self.end.get_or_insert(End::NoConnection);
+        self.end.get_or_insert(RunEnd::NoConnection);
     }
 
     /// Whether the run is over for this thread; notes that it was interrupted.
     pub(super) fn is_over(&mut self) -> bool {
         if self.job.should_stop() {
-            self.end = Some(End::Interrupted);
+            self.end = Some(RunEnd::Interrupted);
             return true;
         }
         self.end.is_some() && self.outstanding == 0
@@ -282,10 +282,10 @@ impl<'a> Load<'a> {
     }
 
     /// Counts what was not sent and what is not answered, and hands everything in.
-    pub(super) fn finish(mut self, tables: &mut [&mut InFlight]) -> ThreadOutcome {
-        let end = self.end.unwrap_or(End::Interrupted);
-        let ended_ns = if end == End::Interrupted { self.now_ns } else { self.last_traffic_ns };
-        if end == End::Interrupted {
+    pub(super) fn finish(mut self, tables: &mut [&mut QueriesInFlight]) -> ThreadOutcome {
+        let end = self.end.unwrap_or(RunEnd::Interrupted);
+        let ended_ns = if end == RunEnd::Interrupted { self.now_ns } else { self.last_traffic_ns };
+        if end == RunEnd::Interrupted {
             let lost_before = self.tally.totals.lost;
             for table in tables {
                 self.expire(table, u64::MAX);
@@ -293,7 +293,7 @@ impl<'a> Load<'a> {
             self.tally.totals.interrupted = self.tally.totals.lost - lost_before;
             self.tally.totals.lost = lost_before;
         }
-        if end != End::EndOfFile {
+        if end != RunEnd::EndOfFile {
             // What was due at the very end would have been sent after it.
             self.count_overdue(self.end_ns.min(self.now_ns).saturating_sub(1));
         }

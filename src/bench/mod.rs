@@ -52,7 +52,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 pub use series::Point;
 use series::{Collector, Part};
-pub use settings::{MAX_CLIENTS, MAX_SOURCES, Settings, SettingsError, Source, Transport, WaitMode};
+pub use settings::{MAX_CLIENTS, MAX_SOURCES, RunSettings, SettingsError, Source, Transport, WaitMode};
 pub use tally::{Tally, Totals};
 pub use tls::Tls;
 pub use usage::Usage;
@@ -72,7 +72,7 @@ pub struct Progress<'a> {
 
 /// Why a run ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum End {
+pub enum RunEnd {
     /// All queries of all passes through the file were sent.
     EndOfFile,
     /// The time limit was reached.
@@ -92,7 +92,7 @@ pub struct Outcome {
     /// queries at the end does not count.
     pub run_time: Duration,
     /// Why it ended.
-    pub end: End,
+    pub end: RunEnd,
     /// Its course.
     pub series: Vec<Point>,
     /// What the sending threads did with their time.
@@ -112,7 +112,7 @@ impl Outcome {
         Self {
             tally: Tally::default(),
             run_time: Duration::ZERO,
-            end: End::Interrupted,
+            end: RunEnd::Interrupted,
             series: Vec::new(),
             usage: Vec::new(),
             drops: 0,
@@ -173,8 +173,8 @@ impl std::error::Error for BenchError {}
 const MAX_PARTS: usize = 1_024;
 
 /// What the sending threads share.
-struct Job<'a> {
-    settings: &'a Settings,
+struct SharedRun<'a> {
+    settings: &'a RunSettings,
     queries: &'a QueryFile,
     expected: Option<&'a Expectations>,
     /// Position in the passes through the queries: the next that no thread has claimed.
@@ -200,7 +200,7 @@ enum ThreadEvent {
     Ended(u32, Result<ThreadOutcome, BenchError>),
 }
 
-impl Job<'_> {
+impl SharedRun<'_> {
     fn completed(&self) -> u64 {
         self.completed.iter().map(|count| count.load(Relaxed)).sum()
     }
@@ -234,14 +234,14 @@ struct ThreadOutcome {
     /// When it had sent its last query or had its last answer, whichever came later.
     ended_ns: u64,
     /// Why it stopped sending.
-    end: End,
+    end: RunEnd,
     usage: Usage,
     verification: Option<Verification>,
 }
 
 /// A thread's sockets, if it has any before it begins.
 enum Endpoints {
-    Udp(Vec<socket::Client>),
+    Udp(Vec<socket::ClientSockets>),
     Streams(u32),
 }
 
@@ -253,7 +253,7 @@ enum Endpoints {
 /// # Errors
 /// A [`BenchError`]. Lost queries are no error, nor is a server that goes away after it has answered.
 pub fn run(
-    settings: &Settings,
+    settings: &RunSettings,
     queries: &QueryFile,
     expected: Option<&Expectations>,
     stop: &AtomicBool,
@@ -265,7 +265,7 @@ pub fn run(
     let endpoints = open(settings, queries, threads)?;
     let (events, received) = bounded(threads as usize * MAX_PARTS);
     let (give_back, spare) = bounded(threads as usize * MAX_PARTS);
-    let job = Job {
+    let job = SharedRun {
         settings,
         queries,
         expected,
@@ -299,7 +299,7 @@ pub fn run(
         Endpoints::Udp(clients) => clients.as_slice(),
         Endpoints::Streams(_) => &[],
     });
-    let drops = clients.map(socket::Client::drops).sum();
+    let drops = clients.map(socket::ClientSockets::drops).sum();
     Ok(add_up(outcomes, collector, settings, drops))
 }
 
@@ -310,7 +310,7 @@ fn raise_file_limit() {
     let _ = setrlimit(Resource::Nofile, Rlimit { current: limits.maximum, ..limits });
 }
 
-fn open(settings: &Settings, queries: &QueryFile, threads: u32) -> Result<Vec<Endpoints>, BenchError> {
+fn open(settings: &RunSettings, queries: &QueryFile, threads: u32) -> Result<Vec<Endpoints>, BenchError> {
     if !settings.transport.is_udp() {
         return Ok((0..threads)
             .map(|thread| Endpoints::Streams(share(settings.clients, threads, thread)))
@@ -328,7 +328,7 @@ fn open(settings: &Settings, queries: &QueryFile, threads: u32) -> Result<Vec<En
 
 /// Takes what the threads hand in until all have ended, and reports progress. The first thread's error wins.
 fn supervise(
-    job: &Job<'_>,
+    job: &SharedRun<'_>,
     events: &Receiver<ThreadEvent>,
     give_back: &Sender<Box<Tally>>,
     collector: &mut Collector,
@@ -362,22 +362,22 @@ fn supervise(
     results.into_iter().collect()
 }
 
-fn add_up(outcomes: Vec<ThreadOutcome>, collector: Collector, settings: &Settings, drops: u64) -> Outcome {
+fn add_up(outcomes: Vec<ThreadOutcome>, collector: Collector, settings: &RunSettings, drops: u64) -> Outcome {
     // The strongest reason of any thread: one that found the file at its end says nothing about the others. Nor does one
     // without a connection, whose part the others have sent.
     let ended_by = |end| outcomes.iter().any(|outcome| outcome.end == end);
-    let end = if ended_by(End::Interrupted) {
-        End::Interrupted
-    } else if outcomes.iter().all(|outcome| outcome.end == End::NoConnection) {
-        End::NoConnection
-    } else if ended_by(End::TimeLimit) {
-        End::TimeLimit
+    let end = if ended_by(RunEnd::Interrupted) {
+        RunEnd::Interrupted
+    } else if outcomes.iter().all(|outcome| outcome.end == RunEnd::NoConnection) {
+        RunEnd::NoConnection
+    } else if ended_by(RunEnd::TimeLimit) {
+        RunEnd::TimeLimit
     } else {
-        End::EndOfFile
+        RunEnd::EndOfFile
     };
     let mut run_time =
         Duration::from_nanos(outcomes.iter().map(|outcome| outcome.ended_ns).max().unwrap_or(0));
-    if end == End::TimeLimit {
+    if end == RunEnd::TimeLimit {
         run_time = run_time.max(settings.time_limit.unwrap_or(Duration::ZERO));
     }
     let usage = outcomes.iter().map(|outcome| outcome.usage).collect();
@@ -401,7 +401,7 @@ mod tests {
 
     #[test]
     fn a_run_has_lost_its_connections_when_all_threads_have() {
-        use End::{EndOfFile, Interrupted, NoConnection, TimeLimit};
+        use RunEnd::{EndOfFile, Interrupted, NoConnection, TimeLimit};
         for (ends, expected) in [
             ([NoConnection, NoConnection], NoConnection),
             ([NoConnection, TimeLimit], TimeLimit),
@@ -411,7 +411,7 @@ mod tests {
         ] {
             let usage = Usage { elapsed_ns: 1, idle_ns: 0, cpu_ns: None, delayed_ns: None };
             let outcome = |end| ThreadOutcome { ended_ns: 1, end, usage, verification: None };
-            let settings = Settings::new("127.0.0.1:53".parse().unwrap());
+            let settings = RunSettings::new("127.0.0.1:53".parse().unwrap());
             let collector = Collector::new(Duration::from_secs(1), 2);
             assert_eq!(add_up(ends.map(outcome).into(), collector, &settings, 0).end, expected, "{ends:?}");
         }

@@ -113,12 +113,6 @@ impl Objective {
         }
     }
 
-    /// Whether more of it is better.
-    #[must_use]
-    pub fn wants_more(&self) -> bool {
-        matches!(self.relation, Relation::More | Relation::MoreOrEqual)
-    }
-
     fn read(text: &str, read_bound: impl Fn(Metric, &str) -> Option<f64>) -> Option<Self> {
         let at = text.find(['<', '>'])?;
         let (metric, rest) = (Metric::parse(text[..at].trim())?, &text[at..]);
@@ -235,7 +229,7 @@ mod tests {
             assert!(Objective::parse_all(bad).unwrap_err().contains("expected"), "{bad}");
         }
         let ratio = Objective::parse_ratios("qps>=0.95").unwrap();
-        assert!(ratio[0].holds(0.95) && !ratio[0].holds(0.94) && ratio[0].wants_more());
+        assert!(ratio[0].holds(0.95) && !ratio[0].holds(0.94));
         assert!(Objective::parse_ratios("qps>=0").is_err() && Objective::parse_ratios("p99<1ms").is_err());
     }
 

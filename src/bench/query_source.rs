@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use super::workload::QueryFile;
-use super::workload::feed::{Feed, Next};
+use super::workload::feed::{Feed, NextBlock};
 
 /// The queries that indices are of.
 #[derive(Clone)]
@@ -72,13 +72,13 @@ impl<'a> QuerySource<'a> {
         let Some(feed) = self.feed else { return };
         self.starved = false;
         match feed.next() {
-            Next::Block(block) => {
+            NextBlock::Block(block) => {
                 (self.next, self.end) = (0, block.count().into());
                 self.file_len = block.count();
                 self.section = Section::Block(Arc::from(block));
             }
-            Next::Later => self.starved = true,
-            Next::End => self.fed = true,
+            NextBlock::Later => self.starved = true,
+            NextBlock::End => self.fed = true,
         }
     }
 

@@ -5,8 +5,8 @@
 //! which stops at the luckiest of many trials.
 
 use super::objective::Objective;
-use super::verdict::{self, Fault};
-use super::{BenchError, End, Outcome, Settings};
+use super::verdict::{self, RunFault};
+use super::{BenchError, Outcome, RunEnd, RunSettings};
 
 /// The interval is narrow enough when its end is so many times its beginning.
 const PRECISION: f64 = 1.03;
@@ -32,7 +32,7 @@ pub struct Trial {
     /// The objectives that did not hold, with their values.
     pub missed: Vec<(Objective, f64)>,
     /// Why it says nothing about the server, if so.
-    pub faults: Vec<Fault>,
+    pub faults: Vec<RunFault>,
     /// It was made to confirm a rate.
     pub is_confirmation: bool,
 }
@@ -55,7 +55,7 @@ pub enum Limit {
 }
 
 /// The end of a search.
-pub struct Found {
+pub struct SearchResult {
     /// The highest rate that was confirmed; none if not even the lowest that was tried was.
     pub best_qps: Option<f64>,
     /// What limits it.
@@ -77,7 +77,7 @@ struct Trials<'a, R, T> {
 
 impl<R, T> Trials<'_, R, T>
 where
-    R: FnMut(f64) -> Result<(Settings, Outcome), BenchError>,
+    R: FnMut(f64) -> Result<(RunSettings, Outcome), BenchError>,
     T: FnMut(&Trial),
 {
     /// Whether a rate holds. After an interruption nothing does, so that the search ends soon.
@@ -86,7 +86,7 @@ where
             return Ok(false);
         }
         let (settings, outcome) = (self.run)(rate_qps)?;
-        self.interrupted = outcome.end == End::Interrupted;
+        self.interrupted = outcome.end == RunEnd::Interrupted;
         let values = self.objectives.iter().map(|objective| (*objective, objective.metric.of(&outcome)));
         let missed = values.filter(|(objective, value)| !objective.holds(*value)).collect();
         let faults = verdict::judge(&settings, &outcome);
@@ -157,9 +157,9 @@ where
 pub fn search(
     start_qps: f64,
     objectives: &[Objective],
-    run: impl FnMut(f64) -> Result<(Settings, Outcome), BenchError>,
+    run: impl FnMut(f64) -> Result<(RunSettings, Outcome), BenchError>,
     tell: impl FnMut(&Trial),
-) -> Result<Found, BenchError> {
+) -> Result<SearchResult, BenchError> {
     let mut trials = Trials { objectives, run, tell, made: Vec::new(), interrupted: false };
     let best_qps = match trials.bracket(start_qps)? {
         Some(good_qps) => trials.confirm(good_qps)?,
@@ -173,7 +173,7 @@ pub fn search(
     let is_generator =
         above.filter(|trial| Some(trial.rate_qps) == closest_qps).all(|trial| !trial.faults.is_empty());
     let limit = if is_generator { Limit::Generator } else { Limit::Server };
-    Ok(Found { best_qps, limit, trials, interrupted })
+    Ok(SearchResult { best_qps, limit, trials, interrupted })
 }
 
 #[cfg(test)]
@@ -182,16 +182,16 @@ mod tests {
     use std::time::Duration;
 
     /// A server that answers within 100 us up to a rate and 10 ms beyond it, and a generator that keeps up to another rate.
-    fn find(server_qps: f64, generator_qps: f64, start_qps: f64) -> Found {
+    fn find(server_qps: f64, generator_qps: f64, start_qps: f64) -> SearchResult {
         let objectives = Objective::parse_all("p99<1ms").unwrap();
         let run = |rate_qps: f64| {
             let mut outcome = Outcome { run_time: Duration::from_secs(1), ..Outcome::nothing() };
-            outcome.end = End::TimeLimit;
+            outcome.end = RunEnd::TimeLimit;
             outcome.tally.totals.sent = 1_000;
             let latency_ns = if rate_qps <= server_qps { 100_000 } else { 10_000_000 };
             (0..1_000).for_each(|_| outcome.tally.response.record(latency_ns));
             outcome.tally.totals.overdue = if rate_qps <= generator_qps { 0 } else { 500 };
-            Ok((Settings::new("127.0.0.1:53".parse().unwrap()).at_rate(rate_qps), outcome))
+            Ok((RunSettings::new("127.0.0.1:53".parse().unwrap()).at_rate(rate_qps), outcome))
         };
         search(start_qps, &objectives, run, |_| ()).unwrap()
     }
@@ -221,11 +221,11 @@ mod tests {
         let mut trial = 0;
         let run = |rate_qps: f64| {
             trial += 1;
-            let mut outcome = Outcome { end: End::TimeLimit, ..Outcome::nothing() };
+            let mut outcome = Outcome { end: RunEnd::TimeLimit, ..Outcome::nothing() };
             // Each third trial meets a busy machine; beyond 100,000 a second nothing holds.
             let latency_ns = if rate_qps > 100_000.0 || trial % 3 == 0 { 10_000_000 } else { 100_000 };
             outcome.tally.response.record(latency_ns);
-            Ok((Settings::new("127.0.0.1:53".parse().unwrap()).at_rate(rate_qps), outcome))
+            Ok((RunSettings::new("127.0.0.1:53".parse().unwrap()).at_rate(rate_qps), outcome))
         };
         let found = search(1_000.0, &objectives, run, |_| ()).unwrap();
         assert!(found.best_qps.is_some_and(|best_qps| best_qps > 90_000.0), "{:?}", found.best_qps);

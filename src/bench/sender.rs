@@ -12,11 +12,11 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, poll};
 
-use super::in_flight::InFlight;
+use super::in_flight::QueriesInFlight;
 use super::load::Load;
 use super::settings::Source;
-use super::socket::{Client as Sockets, timespec};
-use super::{BenchError, Job, ThreadOutcome};
+use super::socket::{ClientSockets as Sockets, timespec};
+use super::{BenchError, SharedRun, ThreadOutcome};
 use crate::sys::mmsg::{
     Addressing, BATCH_LEN, Batch, GroupReceiver, ReturnAddress, Wait, ask_for_short_turns,
 };
@@ -42,14 +42,14 @@ const SENT_PER_TURN: usize = 4 * BATCH_LEN;
 const BATCHES_PER_TURN: usize = 8;
 
 /// One client: a socket, and its ids.
-struct Client<'a> {
+struct SendingClient<'a> {
     sockets: &'a Sockets,
-    table: InFlight,
+    table: QueriesInFlight,
 }
 
 struct Sender<'a> {
     load: Load<'a>,
-    clients: Vec<Client<'a>>,
+    clients: Vec<SendingClient<'a>>,
     /// For `poll`, by client.
     polled: Vec<PollFd<'a>>,
     batch: Batch,
@@ -89,7 +89,7 @@ impl Crowd {
 
 /// Sends thread number `thread`'s share of `job` from its `clients` until it is done or told to stop.
 pub(super) fn run(
-    job: &Job<'_>,
+    job: &SharedRun<'_>,
     thread: u32,
     threads: u32,
     clients: &[Sockets],
@@ -108,7 +108,10 @@ pub(super) fn run(
     let mut sender = Sender {
         clients: clients
             .iter()
-            .map(|sockets| Client { sockets, table: InFlight::new(ids, scheduled).remembering(streamed) })
+            .map(|sockets| SendingClient {
+                sockets,
+                table: QueriesInFlight::new(ids, scheduled).remembering(streamed),
+            })
             .collect(),
         polled: clients.iter().map(|client| PollFd::new(&client.socket, PollFlags::IN)).collect(),
         batch: Batch::new(if crowd.is_some() { Addressing::PerDatagram } else { Addressing::Connected }),
@@ -193,7 +196,7 @@ impl Sender<'_> {
 
     /// Receives once on a connected socket. Tells how much, and whether there may be more.
     fn receive_groups(&mut self, client: usize, woken: bool) -> Result<(usize, bool), BenchError> {
-        let Client { sockets, table } = &mut self.clients[client];
+        let SendingClient { sockets, table } = &mut self.clients[client];
         let result = self.groups.receive(sockets.socket.as_fd());
         let count = if result.is_ok() { self.groups.datagrams().take(2).count() } else { 0 };
         // Only the first is known to have been there by then.
@@ -217,7 +220,7 @@ impl Sender<'_> {
 
     /// Receives once on a socket to which anybody may send. Tells how much, and whether there may be more.
     fn receive_batch(&mut self, client: usize, woken: bool) -> Result<(usize, bool), BenchError> {
-        let Client { sockets, table } = &mut self.clients[client];
+        let SendingClient { sockets, table } = &mut self.clients[client];
         let result = self.batch.receive(sockets.socket.as_fd(), Wait::Never);
         // Only the first is known to have been there by then.
         if !woken || !matches!(result, Ok(1)) {
@@ -254,7 +257,7 @@ impl Sender<'_> {
             return;
         }
         let mut oldest_ns = now_ns;
-        for Client { table, .. } in &mut self.clients {
+        for SendingClient { table, .. } in &mut self.clients {
             self.load.handle_timeout(table);
             oldest_ns = oldest_ns.min(table.oldest_sent_ns().unwrap_or(oldest_ns));
         }
@@ -301,7 +304,7 @@ impl Sender<'_> {
 
     /// Sends the next `count` queries from one client and returns how many the kernel took.
     fn send(&mut self, client: usize, count: usize) -> Result<usize, BenchError> {
-        let Client { sockets, table } = &mut self.clients[client];
+        let SendingClient { sockets, table } = &mut self.clients[client];
         let queries = self.load.query_source.section();
         let mut numbers = [0; BATCH_LEN];
         self.batch.clear();

@@ -1,6 +1,6 @@
 //! The course of a run: what the sending threads hand in each interval, put together by the main thread.
 //!
-//! Memory is bounded however long the run: beyond [`MAX_POINTS`] points, every two neighbours become one.
+//! Memory is bounded however long the run: beyond `MAX_POINTS` points, every two neighbours become one.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::tally::{Tally, Totals};
 
 /// Points of a series at most.
-pub const MAX_POINTS: usize = 1_200;
+const MAX_POINTS: usize = 1_200;
 
 /// What one thread counted in one interval, or in its last part of one.
 pub(super) struct Part {

@@ -152,7 +152,7 @@ impl WaitMode {
 
 /// What to send, where to, how fast and how long.
 #[derive(Clone, Debug)]
-pub struct Settings {
+pub struct RunSettings {
     /// The server.
     pub server: SocketAddr,
     /// How queries travel.
@@ -208,7 +208,7 @@ impl fmt::Display for SettingsError {
 
 impl std::error::Error for SettingsError {}
 
-impl Settings {
+impl RunSettings {
     /// One client of one thread, one pass through the file, a timeout of 5 seconds: as dnsperf without options.
     #[must_use]
     pub fn new(server: SocketAddr) -> Self {
@@ -355,8 +355,8 @@ impl Settings {
 mod tests {
     use super::*;
 
-    fn sensible() -> Settings {
-        Settings::new("127.0.0.1:53".parse().unwrap())
+    fn sensible() -> RunSettings {
+        RunSettings::new("127.0.0.1:53".parse().unwrap())
     }
 
     #[test]
@@ -365,16 +365,19 @@ mod tests {
         settings.check().unwrap();
         assert_eq!(settings.effective_outstanding(), 100);
         assert_eq!(settings.effective_runs(), NonZeroU32::new(1));
-        assert_eq!(Settings { time_limit: Some(Duration::from_secs(1)), ..settings }.effective_runs(), None);
+        assert_eq!(
+            RunSettings { time_limit: Some(Duration::from_secs(1)), ..settings }.effective_runs(),
+            None
+        );
     }
 
     #[test]
     fn a_fixed_rate_is_limited_by_ids_unless_told_otherwise() {
-        let settings = Settings { clients: 2, ..sensible() }.at_rate(5.0);
+        let settings = RunSettings { clients: 2, ..sensible() }.at_rate(5.0);
         assert_eq!(settings.effective_outstanding(), 131_072);
-        let many = Settings { clients: MAX_CLIENTS, ..settings.clone() };
+        let many = RunSettings { clients: MAX_CLIENTS, ..settings.clone() };
         assert_eq!((many.ids_per_client(), many.effective_outstanding()), (4_096, 4_194_304));
-        let limited = Settings { outstanding: NonZeroU32::new(7), ..settings };
+        let limited = RunSettings { outstanding: NonZeroU32::new(7), ..settings };
         assert_eq!(limited.effective_outstanding(), 7);
     }
 
@@ -403,17 +406,17 @@ mod tests {
 
     #[test]
     fn threads_without_anything_to_do_are_not_started() {
-        let settings = Settings { threads: 8, clients: 4, outstanding: NonZeroU32::new(3), ..sensible() };
+        let settings = RunSettings { threads: 8, clients: 4, outstanding: NonZeroU32::new(3), ..sensible() };
         assert_eq!(settings.effective_threads(), 3);
     }
 
-    fn many_sources() -> Settings {
-        Settings { sources: Some(Source::parse("127.9.9.0/24").unwrap()), clients: 200, ..sensible() }
+    fn many_sources() -> RunSettings {
+        RunSettings { sources: Some(Source::parse("127.9.9.0/24").unwrap()), clients: 200, ..sensible() }
     }
 
     #[test]
     fn clients_that_are_addresses_share_a_few_sockets() {
-        let settings = Settings { threads: 2, ..many_sources() };
+        let settings = RunSettings { threads: 2, ..many_sources() };
         settings.check().unwrap();
         assert_eq!((settings.sockets(), settings.effective_threads()), (8, 2));
         assert_eq!(settings.at_rate(1.0).effective_outstanding(), 8 * 65_536);
@@ -422,23 +425,23 @@ mod tests {
     #[test]
     fn absurd_settings_are_refused_with_their_value() {
         for (settings, value) in [
-            (Settings { clients: 0, ..sensible() }, "0 clients"),
-            (Settings { clients: 5_000, ..sensible() }, "5000 clients"),
-            (Settings { clients: 255, ..many_sources() }, "255 clients; expected 1 to 254"),
-            (Settings { transport: Transport::Tcp, ..many_sources() }, "UDP alone"),
-            (Settings { local_port: 65_500, clients: 100, ..sensible() }, "65500"),
-            (Settings { threads: 0, ..sensible() }, "0 threads"),
-            (Settings { outstanding: NonZeroU32::new(65_537), ..sensible() }, "65537 queries outstanding"),
+            (RunSettings { clients: 0, ..sensible() }, "0 clients"),
+            (RunSettings { clients: 5_000, ..sensible() }, "5000 clients"),
+            (RunSettings { clients: 255, ..many_sources() }, "255 clients; expected 1 to 254"),
+            (RunSettings { transport: Transport::Tcp, ..many_sources() }, "UDP alone"),
+            (RunSettings { local_port: 65_500, clients: 100, ..sensible() }, "65500"),
+            (RunSettings { threads: 0, ..sensible() }, "0 threads"),
+            (RunSettings { outstanding: NonZeroU32::new(65_537), ..sensible() }, "65537 queries outstanding"),
             (
-                Settings { outstanding: NonZeroU32::new(262_145), ..many_sources() },
+                RunSettings { outstanding: NonZeroU32::new(262_145), ..many_sources() },
                 "expected at most 65536 for each of the 4 sockets",
             ),
-            (Settings { timeout: Duration::ZERO, ..sensible() }, "timeout of 0"),
-            (Settings { time_limit: Some(Duration::ZERO), ..sensible() }, "time limit of 0"),
-            (Settings { progress_interval: Duration::ZERO, ..sensible() }, "interval of 0"),
-            (Settings::new("127.0.0.1:0".parse().unwrap()), "port 0"),
+            (RunSettings { timeout: Duration::ZERO, ..sensible() }, "timeout of 0"),
+            (RunSettings { time_limit: Some(Duration::ZERO), ..sensible() }, "time limit of 0"),
+            (RunSettings { progress_interval: Duration::ZERO, ..sensible() }, "interval of 0"),
+            (RunSettings::new("127.0.0.1:0".parse().unwrap()), "port 0"),
             (
-                Settings {
+                RunSettings {
                     plan: Some(Plan::Recorded { at_ns: [0].into(), pass_ns: 1 }),
                     threads: 2,
                     clients: 2,
@@ -446,9 +449,9 @@ mod tests {
                 },
                 "2 threads",
             ),
-            (Settings { source: Some(Source::parse("::1").unwrap()), ..sensible() }, "another family"),
-            (Settings { queries_per_connection: NonZeroU32::new(5), ..sensible() }, "over UDP"),
-            (Settings { cookies: true, transport: Transport::Tcp, ..sensible() }, "over TCP"),
+            (RunSettings { source: Some(Source::parse("::1").unwrap()), ..sensible() }, "another family"),
+            (RunSettings { queries_per_connection: NonZeroU32::new(5), ..sensible() }, "over UDP"),
+            (RunSettings { cookies: true, transport: Transport::Tcp, ..sensible() }, "over TCP"),
         ] {
             let error = settings.check().unwrap_err().to_string();
             assert!(error.contains(value) && error.contains("expected"), "{error}");

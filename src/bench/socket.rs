@@ -12,7 +12,7 @@ use std::time::Duration;
 use rustix::event::Timespec;
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::settings::Settings;
+use super::settings::RunSettings;
 use super::workload::cookie::CookieJar;
 use super::{BenchError, share};
 use crate::sys::mmsg;
@@ -21,14 +21,14 @@ use crate::sys::mmsg;
 const SOCKET_BUFFER_LEN: usize = 4 << 20;
 
 /// A client's sockets.
-pub(super) struct Client {
+pub(super) struct ClientSockets {
     pub(super) socket: UdpSocket,
     /// None where the socket is not connected, and gets all.
     strays: Option<UdpSocket>,
     pub(super) cookie: CookieJar,
 }
 
-impl Client {
+impl ClientSockets {
     /// How many datagrams have come from elsewhere than the server since this was last asked.
     pub(super) fn count_strays(&self) -> u64 {
         let Some(strays) = &self.strays else { return 0 };
@@ -47,7 +47,7 @@ impl Client {
 }
 
 /// Opens the sockets of all clients, by thread.
-pub(super) fn open_all(settings: &Settings, threads: u32) -> Result<Vec<Vec<Client>>, BenchError> {
+pub(super) fn open_all(settings: &RunSettings, threads: u32) -> Result<Vec<Vec<ClientSockets>>, BenchError> {
     let failed = |error| BenchError::Open { server: settings.server, error };
     let mut number = 0;
     let mut open = || {
@@ -62,7 +62,7 @@ pub(super) fn open_all(settings: &Settings, threads: u32) -> Result<Vec<Vec<Clie
 }
 
 /// The address that client number `number` sends from.
-pub(super) fn source(settings: &Settings, number: u32) -> IpAddr {
+pub(super) fn source(settings: &RunSettings, number: u32) -> IpAddr {
     let any = match settings.server {
         SocketAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
         SocketAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
@@ -71,19 +71,19 @@ pub(super) fn source(settings: &Settings, number: u32) -> IpAddr {
 }
 
 /// The port that socket number `number` sends from; 0 for any.
-pub(super) fn local_port(settings: &Settings, number: u32) -> u16 {
+pub(super) fn local_port(settings: &RunSettings, number: u32) -> u16 {
     let offset = u16::try_from(number).unwrap_or(u16::MAX);
     if settings.local_port == 0 { 0 } else { settings.local_port.saturating_add(offset) }
 }
 
 /// A socket that sends from any address, and receives what comes to any.
-fn open_for_all(settings: &Settings, source: SocketAddr) -> io::Result<Client> {
+fn open_for_all(settings: &RunSettings, source: SocketAddr) -> io::Result<ClientSockets> {
     let socket = new_socket(settings)?;
     socket.bind(&source.into())?;
-    Ok(Client { socket: socket.into(), strays: None, cookie: CookieJar::default() })
+    Ok(ClientSockets { socket: socket.into(), strays: None, cookie: CookieJar::default() })
 }
 
-fn open(settings: &Settings, source: SocketAddr) -> io::Result<Client> {
+fn open(settings: &RunSettings, source: SocketAddr) -> io::Result<ClientSockets> {
     // Only a socket that would share no port gets one that no other client has; the second one then shares it. What the
     // server sends goes to the connected one, as the closer match.
     let strays = new_socket(settings)?;
@@ -95,7 +95,7 @@ fn open(settings: &Settings, source: SocketAddr) -> io::Result<Client> {
     socket.connect(&settings.server.into())?;
     // An older kernel hands over each alone.
     let _ = mmsg::hand_over_groups(socket.as_fd());
-    Ok(Client { socket: socket.into(), strays: Some(strays.into()), cookie: CookieJar::default() })
+    Ok(ClientSockets { socket: socket.into(), strays: Some(strays.into()), cookie: CookieJar::default() })
 }
 
 /// A time to sleep, as poll(2) is told it.
@@ -103,7 +103,7 @@ pub(super) fn timespec(time: Duration) -> Timespec {
     Timespec { tv_sec: time.as_secs().try_into().unwrap_or(i64::MAX), tv_nsec: time.subsec_nanos().into() }
 }
 
-fn new_socket(settings: &Settings) -> io::Result<Socket> {
+fn new_socket(settings: &RunSettings) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(settings.server), Type::DGRAM, Some(Protocol::UDP))?;
     let buffer_len = settings.buffer_len.unwrap_or(SOCKET_BUFFER_LEN);
     socket.set_recv_buffer_size(buffer_len)?;

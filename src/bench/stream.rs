@@ -14,11 +14,11 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustls::ClientConnection;
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::in_flight::{IDS, InFlight};
+use super::in_flight::{IDS, QueriesInFlight};
 use super::load::Load;
 use super::settings::Transport;
 use super::socket::{local_port, source, timespec};
-use super::{BenchError, Job, ThreadOutcome};
+use super::{BenchError, SharedRun, ThreadOutcome};
 use crate::sys::mmsg::BATCH_LEN;
 use crate::sys::tls_error;
 
@@ -41,7 +41,7 @@ struct Connection {
     /// It is given up if it is not made by then.
     made_by_ns: u64,
     retry_ns: u64,
-    table: InFlight,
+    table: QueriesInFlight,
     /// Queries that it has carried.
     carried: u32,
     /// What is to be written, and how much of it has been.
@@ -69,7 +69,12 @@ struct Streams<'a> {
 }
 
 /// Sends thread number `thread`'s share of `job` over `count` connections until it is done or told to stop.
-pub(super) fn run(job: &Job<'_>, thread: u32, threads: u32, count: u32) -> Result<ThreadOutcome, BenchError> {
+pub(super) fn run(
+    job: &SharedRun<'_>,
+    thread: u32,
+    threads: u32,
+    count: u32,
+) -> Result<ThreadOutcome, BenchError> {
     let mut load = Load::new(job, thread, threads);
     let share = usize::try_from(load.limit.div_ceil(u64::from(count))).unwrap_or(IDS).min(IDS);
     // Twice as many ids as can be in flight, so that an answer that is late or comes twice is known as such.
@@ -81,7 +86,7 @@ pub(super) fn run(job: &Job<'_>, thread: u32, threads: u32, count: u32) -> Resul
         open: false,
         made_by_ns: 0,
         retry_ns: 0,
-        table: InFlight::new(ids, scheduled).remembering(streamed),
+        table: QueriesInFlight::new(ids, scheduled).remembering(streamed),
         carried: 0,
         out: Vec::new(),
         written: 0,

@@ -14,7 +14,6 @@ use crate::sys::tls_trust::Trust;
 pub struct Tls {
     config: Arc<ClientConfig>,
     name: ServerName<'static>,
-    verified: bool,
 }
 
 impl Tls {
@@ -37,13 +36,7 @@ impl Tls {
         }
         .map_err(|error| tls_error::text(&error))?;
         config.alpn_protocols = vec![b"dot".to_vec()];
-        Ok(Self { config: Arc::new(config), name, verified: authorities.is_some() })
-    }
-
-    /// Whether the server's certificate is looked at.
-    #[must_use]
-    pub fn is_verified(&self) -> bool {
-        self.verified
+        Ok(Self { config: Arc::new(config), name })
     }
 
     pub(super) fn connection(&self) -> Result<ClientConnection, rustls::Error> {

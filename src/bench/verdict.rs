@@ -2,30 +2,30 @@
 //!
 //! Pure: judged by the main thread, after a run, from what was measured.
 
-use super::{End, Outcome, Settings};
+use super::{Outcome, RunEnd, RunSettings};
 use crate::wire::header::rcode;
 
 /// Queries may be sent this much later than they were due, all but one in a hundred.
-pub const MAX_SLIP_US: f64 = 1_000.0;
+const MAX_SLIP_US: f64 = 1_000.0;
 
 /// Part of the queries that may be missing at the end of a schedule.
 const MAX_OVERDUE_SHARE: f64 = 0.001;
 
 /// In a closed loop: the part of its time in which a thread that is not the bottleneck has something to do.
-pub const MAX_BUSY_SHARE: f64 = 0.98;
+const MAX_BUSY_SHARE: f64 = 0.98;
 
 /// A server that takes this part of its CPUs' time is at its own limit, whoever else is at theirs.
 const SATURATED_SERVER_SHARE: f64 = 0.97;
 
 /// The part of its time for which a thread may have had to wait for a CPU.
-pub const MAX_DELAYED_SHARE: f64 = 0.05;
+const MAX_DELAYED_SHARE: f64 = 0.05;
 
 /// Shares of less time than this say nothing.
 const SHORTEST_NS: u64 = 100_000_000;
 
 /// A reason why a result does not stand for the server.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Fault {
+pub struct RunFault {
     /// A word for programs.
     pub name: &'static str,
     /// What was seen, and what to do.
@@ -34,17 +34,18 @@ pub struct Fault {
 
 /// Judges a run. No fault: the result is valid.
 #[must_use]
-pub fn judge(settings: &Settings, outcome: &Outcome) -> Vec<Fault> {
+pub fn judge(settings: &RunSettings, outcome: &Outcome) -> Vec<RunFault> {
     let totals = &outcome.tally.totals;
     if let Some(fault) = no_connection(settings, outcome) {
         return vec![fault];
     }
     let mut faults: Vec<_> = errors_only(outcome).into_iter().collect();
-    let mut fault = |name, text| faults.push(Fault { name, text });
+    let mut fault = |name, text| faults.push(RunFault { name, text });
     let send_lag_us = outcome.tally.send_lag.quantile_us(0.99);
     let is_late = send_lag_us > MAX_SLIP_US;
     let due = totals.sent + totals.overdue;
-    let is_short = outcome.end != End::Interrupted && totals.overdue as f64 > MAX_OVERDUE_SHARE * due as f64;
+    let is_short =
+        outcome.end != RunEnd::Interrupted && totals.overdue as f64 > MAX_OVERDUE_SHARE * due as f64;
     let is_throttled = totals.throttled as f64 > MAX_OVERDUE_SHARE * due as f64;
     if is_throttled {
         let limit = if settings.outstanding.is_some() {
@@ -104,7 +105,7 @@ pub fn judge(settings: &Settings, outcome: &Outcome) -> Vec<Fault> {
 }
 
 /// A server that does not serve what was asked is not measured by how fast it says so.
-fn errors_only(outcome: &Outcome) -> Option<Fault> {
+fn errors_only(outcome: &Outcome) -> Option<RunFault> {
     let totals = &outcome.tally.totals;
     let served = [rcode::NOERROR, rcode::NXDOMAIN].map(|code| totals.rcodes[usize::from(code)]);
     if totals.completed == 0 || served != [0, 0] {
@@ -116,24 +117,24 @@ fn errors_only(outcome: &Outcome) -> Option<Fault> {
         "each answer was an error ({}): the server does not serve what was asked; ask for names that it has",
         codes.join(", ")
     );
-    Some(Fault { name: "errors only", text })
+    Some(RunFault { name: "errors only", text })
 }
 
 /// Without a connection, or when there is none any more, nothing else is worth saying.
-fn no_connection(settings: &Settings, outcome: &Outcome) -> Option<Fault> {
+fn no_connection(settings: &RunSettings, outcome: &Outcome) -> Option<RunFault> {
     let transport = settings.transport.title();
     let connections = outcome.tally.totals.connections;
-    let text = if outcome.end == End::NoConnection {
+    let text = if outcome.end == RunEnd::NoConnection {
         let patience_s = settings.timeout.as_secs_f64();
         format!(
             "after {connections} {transport} connections none could be made any more for {patience_s} s (-t)"
         )
-    } else if connections == 0 && !settings.transport.is_udp() && outcome.end != End::Interrupted {
+    } else if connections == 0 && !settings.transport.is_udp() && outcome.end != RunEnd::Interrupted {
         format!("no {transport} connection could be made, and so no query was sent")
     } else {
         return None;
     };
-    Some(Fault { name: "no connection", text })
+    Some(RunFault { name: "no connection", text })
 }
 
 #[cfg(test)]
@@ -143,8 +144,8 @@ mod tests {
     use std::num::NonZeroU32;
     use std::time::Duration;
 
-    fn settings() -> Settings {
-        Settings::new("127.0.0.1:53".parse().unwrap())
+    fn settings() -> RunSettings {
+        RunSettings::new("127.0.0.1:53".parse().unwrap())
     }
 
     /// A good run of 1,000 queries: on time, with time to spare.
@@ -163,13 +164,13 @@ mod tests {
         Outcome {
             tally,
             run_time: Duration::from_secs(1),
-            end: End::TimeLimit,
+            end: RunEnd::TimeLimit,
             usage: vec![usage],
             ..Outcome::nothing()
         }
     }
 
-    fn names(settings: &Settings, outcome: &Outcome) -> Vec<&'static str> {
+    fn names(settings: &RunSettings, outcome: &Outcome) -> Vec<&'static str> {
         judge(settings, outcome).into_iter().map(|fault| fault.name).collect()
     }
 
@@ -189,15 +190,15 @@ mod tests {
         refused.tally.totals.rcodes[3] = 1;
         refused.tally.totals.completed += 1;
         assert_eq!(names(&settings(), &refused), [""; 0]);
-        let tcp = Settings { transport: Transport::Tcp, ..settings() };
-        let mut none = Outcome { end: End::TimeLimit, ..Outcome::nothing() };
+        let tcp = RunSettings { transport: Transport::Tcp, ..settings() };
+        let mut none = Outcome { end: RunEnd::TimeLimit, ..Outcome::nothing() };
         none.tally.totals.overdue = 5_000;
         let fault = judge(&tcp.clone().at_rate(5.0), &none);
         assert!(
             fault.len() == 1 && fault[0].text.starts_with("no TCP connection could be made"),
             "{fault:?}"
         );
-        none = Outcome { end: End::NoConnection, ..outcome() };
+        none = Outcome { end: RunEnd::NoConnection, ..outcome() };
         none.tally.totals.connections = 3;
         assert_eq!(names(&tcp, &none), ["no connection"]);
     }
@@ -210,7 +211,7 @@ mod tests {
         let mut short = outcome();
         short.tally.totals.overdue = 2;
         assert_eq!(names(&settings().at_rate(1_000.0), &short), ["schedule slip"]);
-        short.end = End::Interrupted;
+        short.end = RunEnd::Interrupted;
         assert_eq!(names(&settings().at_rate(1_000.0), &short), [""; 0]);
     }
 
@@ -219,7 +220,7 @@ mod tests {
         let mut held = outcome();
         held.tally.totals.throttled = 5;
         (0..500).for_each(|_| held.tally.send_lag.record(9_000_000));
-        let limited = Settings { outstanding: NonZeroU32::new(5), ..settings() }.at_rate(1_000.0);
+        let limited = RunSettings { outstanding: NonZeroU32::new(5), ..settings() }.at_rate(1_000.0);
         let fault = &judge(&limited, &held)[..];
         assert!(
             fault.len() == 1 && fault[0].name == "held back" && fault[0].text.contains("(-q)"),

@@ -18,14 +18,14 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What came of a question.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub(super) struct Answer {
+pub(super) struct QueryResult {
     /// The response code, like `NOERROR`.
     pub(super) rcode: String,
     /// The records of the answer, in their order.
     pub(super) records: Vec<Shown>,
 }
 
-impl Answer {
+impl QueryResult {
     /// The data of its records, or why there are none.
     pub(super) fn told(&self) -> String {
         if self.records.is_empty() {
@@ -39,14 +39,14 @@ impl Answer {
 ///
 /// # Errors
 /// Those of the sockets; `InvalidData` for an answer that cannot be read.
-pub(super) fn ask(server: SocketAddr, name: &Name, qtype: u16) -> io::Result<Answer> {
+pub(super) fn ask(server: SocketAddr, name: &Name, qtype: u16) -> io::Result<QueryResult> {
     let query = write_query(fastrand::u16(..), name, qtype);
     let mut answer = over_udp(server, &query)?;
     if read(&answer)?.header().tc() {
         answer = over_tcp(server, &query)?;
     }
     let [records, _] = answer_and_authority(&answer).map_err(unreadable)?;
-    Ok(Answer { rcode: read(&answer)?.header().rcode().to_string(), records })
+    Ok(QueryResult { rcode: read(&answer)?.header().rcode().to_string(), records })
 }
 
 fn over_udp(server: SocketAddr, query: &[u8]) -> io::Result<Vec<u8>> {

@@ -21,9 +21,9 @@ use super::bench::stop_on_signals;
 use super::{sample, spinner};
 use crate::api::request::Addition;
 use crate::bench::latency::{Latencies, Summary};
-use crate::bench::{self, End, Outcome, Progress, QueryFile, Settings};
+use crate::bench::{self, Outcome, Progress, QueryFile, RunEnd, RunSettings};
 use crate::config::DEFAULT_DOMAIN;
-use crate::testbed::{Node, Plan, start_cluster, wait_until};
+use crate::testbed::{Node, NodePlan, start_cluster, wait_until};
 use crate::wire::name::Name;
 use crate::wire::record::rtype;
 
@@ -117,10 +117,10 @@ fn say(out: &mut dyn Write, progress: &ProgressBar, text: &str) -> Result<(), Fa
 fn begin(out: &mut dyn Write, directory: &TempDir, progress: &ProgressBar) -> Result<Vec<Node>, Failure> {
     let names = directory.path().join("names");
     fs::write(&names, sample::names_file()).map_err(Failure::failed)?;
-    let plan = |(i, (name, _)): (usize, &(&str, [u8; 4]))| Plan {
+    let plan = |(i, (name, _)): (usize, &(&str, [u8; 4]))| NodePlan {
         names: if i == 0 { vec![names.clone()] } else { Vec::new() },
         durable: true,
-        ..Plan::new(name)
+        ..NodePlan::new(name)
     };
     let plans = NODES.iter().enumerate().map(plan).collect();
     let nodes = start_cluster(plans, directory.path()).map_err(Failure::failed)?;
@@ -226,11 +226,11 @@ fn kill_and_restart(out: &mut dyn Write, nodes: &mut [Node], progress: &Progress
 /// Runs the load with a bar on a terminal, and nothing in a pipe.
 fn load(target: SocketAddr, time: Duration, stop: &AtomicBool) -> Result<Outcome, Failure> {
     let queries = QueryFile::read(sample::queries().as_bytes(), "demo", None).map_err(Failure::failed)?;
-    let settings = Settings {
+    let settings = RunSettings {
         time_limit: Some(time),
         clients: 4,
         progress_interval: Duration::from_millis(100),
-        ..Settings::new(target)
+        ..RunSettings::new(target)
     };
     let bar = ProgressBar::new(time.as_millis().try_into().unwrap_or(u64::MAX));
     if let Ok(style) = ProgressStyle::with_template("  {bar:40} {msg}") {
@@ -278,7 +278,7 @@ fn measured(outcome: &Outcome) -> Table {
 fn judge(outcome: &Outcome) -> Result<(), Failure> {
     let totals = &outcome.tally.totals;
     match outcome.end {
-        End::Interrupted => Err(Failure::failed("interrupted")),
+        RunEnd::Interrupted => Err(Failure::failed("interrupted")),
         _ if totals.completed == 0 => Err(Failure::failed("no query was answered")),
         _ if totals.mismatched > 0 => Err(Failure::failed(format!("{} wrong answers", totals.mismatched))),
         _ => Ok(()),

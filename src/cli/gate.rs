@@ -14,7 +14,7 @@ use tempfile::TempDir;
 
 use super::Failure;
 use crate::bench::QueryFile;
-use crate::perf::gate::{Base, Bench, Checked, Verdict};
+use crate::perf::gate::{Base, Bench, Checked, GateVerdict};
 use crate::perf::history;
 use crate::perf::run::Run;
 use crate::perf::scenario::{self, Measure, Scenario};
@@ -38,7 +38,7 @@ pub(super) struct MeasureArgs {
 
     /// Measure scenarios of this kind alone
     #[arg(long, value_enum)]
-    kind: Option<Kind>,
+    kind: Option<ScenarioKind>,
 
     /// Measure the DNS server that runs there, in place of this build
     #[arg(long, value_name = "ADDR:PORT", requires = "queries")]
@@ -59,7 +59,7 @@ pub(super) struct MeasureArgs {
 
 /// Kinds of scenarios.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Kind {
+enum ScenarioKind {
     /// Instructions, which come out the same each time
     Count,
     /// Queries a second and CPU time beside another server
@@ -167,11 +167,11 @@ fn judge(told: &Told, impossible: &[String]) -> Result<(), Failure> {
         let of = told.findings.iter().filter(|finding| finding.verdict == verdict);
         of.map(|finding| format!("{} ({})", finding.scenario, finding.metric)).collect::<Vec<_>>().join(", ")
     };
-    if told.has(Verdict::Slower) {
-        return Err(Failure::failed(format!("slower than it may be: {}", names(Verdict::Slower))));
+    if told.has(GateVerdict::Slower) {
+        return Err(Failure::failed(format!("slower than it may be: {}", names(GateVerdict::Slower))));
     }
-    if told.has(Verdict::CannotTell) {
-        let what = names(Verdict::CannotTell);
+    if told.has(GateVerdict::CannotTell) {
+        let what = names(GateVerdict::CannotTell);
         return Err(Failure::uncertain(format!(
             "cannot tell whether this is slower: {what}. Try again on a quieter machine, with more max_rounds in the scenario, or \
              with a baseline of this machine (`redbreast perf record --baseline`)"
@@ -241,8 +241,8 @@ fn chosen(args: &MeasureArgs) -> Result<Vec<Scenario>, Failure> {
     }
     all.retain(|scenario| {
         let kind = match scenario.measure {
-            Measure::Count(_) => Kind::Count,
-            Measure::Load(_) => Kind::Load,
+            Measure::Count(_) => ScenarioKind::Count,
+            Measure::Load(_) => ScenarioKind::Load,
         };
         (args.only.is_empty() || args.only.contains(&scenario.name))
             && args.kind.is_none_or(|asked| asked == kind)

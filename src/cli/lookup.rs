@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use comfy_table::{Table, presets};
 use hyper::Method;
 
-use super::ask::{Answer, ask};
+use super::ask::{QueryResult, ask};
 use super::names::tell;
 use super::{ControlArgs, Failure};
 use crate::api::paths;
@@ -57,7 +57,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     }
     let rcode = answers.first().map(|answer| answer.rcode.clone()).unwrap_or_default();
     let records = answers.into_iter().flat_map(|answer| answer.records).collect();
-    let answer = Answer { rcode, records };
+    let answer = QueryResult { rcode, records };
     tell(control, &answer, |out| {
         let mut table = Table::new();
         table.load_preset(presets::NOTHING);

@@ -16,9 +16,9 @@ use crate::api::control_address::ControlAddress;
 use crate::api::paths;
 use crate::api::request::Explanation;
 use crate::http::client::{ControlClient, escape};
-use crate::spread::ask::{Question, over_dns, with_getaddrinfo};
+use crate::spread::ask::{AskOptions, over_dns, with_getaddrinfo};
 use crate::spread::sorting::Subnet;
-use crate::spread::{Chooser, Client, Results, page, told};
+use crate::spread::{Chooser, ClientAnswers, Results, page, told};
 use crate::wire::name::Name;
 use crate::wire::record::rtype;
 
@@ -95,7 +95,7 @@ fn parse_weight(text: &str) -> Result<(IpAddr, f64), String> {
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let (intended, policy) = intended(args)?;
     let asked = ask(args)?;
-    let Asked { clients, lost, choosers, server } = asked;
+    let AskedNames { clients, lost, choosers, server } = asked;
     if clients.iter().all(|client| client.answers.is_empty()) {
         return Err(Failure::failed(format!("{server} gave no address for {}", args.name)));
     }
@@ -125,25 +125,25 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
 }
 
 /// What was asked, and by whom it is chosen.
-struct Asked {
-    clients: Vec<Client>,
+struct AskedNames {
+    clients: Vec<ClientAnswers>,
     lost: u64,
     choosers: Vec<Chooser>,
     server: String,
 }
 
-fn ask(args: &Args) -> Result<Asked, Failure> {
+fn ask(args: &Args) -> Result<AskedNames, Failure> {
     if args.resolver == "getaddrinfo" {
         let (mut client, lost) = with_getaddrinfo(&args.name, args.queries);
         let wanted = |answer: &Vec<IpAddr>| answer.first().is_some_and(|first| first.is_ipv6() == args.ipv6);
         client.answers.retain(|answer, _| wanted(answer));
         let server = "getaddrinfo's server".into();
-        return Ok(Asked { clients: vec![client], lost, choosers: vec![Chooser::Getaddrinfo], server });
+        return Ok(AskedNames { clients: vec![client], lost, choosers: vec![Chooser::Getaddrinfo], server });
     }
     let name = Name::from_text(&args.name);
     let name = name.map_err(|error| Failure::usage(format!("{:?} is no name: {error}", args.name)))?;
     let qtype = if args.ipv6 { rtype::AAAA } else { rtype::A };
-    let question = Question { server: args.server, name, qtype, tell_client: args.ecs, bind: args.bind };
+    let question = AskOptions { server: args.server, name, qtype, tell_client: args.ecs, bind: args.bind };
     let (mut clients, mut lost) = (Vec::new(), 0);
     for i in 0..args.clients {
         let times = args.queries / args.clients + u64::from(i < args.queries % args.clients);
@@ -165,7 +165,7 @@ fn ask(args: &Args) -> Result<Asked, Failure> {
     if !args.subnet.is_empty() {
         choosers.extend([Chooser::Glibc, Chooser::Musl]);
     }
-    Ok(Asked { clients, lost, choosers, server: args.server.to_string() })
+    Ok(AskedNames { clients, lost, choosers, server: args.server.to_string() })
 }
 
 /// What each address is meant to get, as parts of one, and by which policy, if that is known.

@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use super::netns::Namespaces;
 use super::{DOMAIN, Design, Experiment};
 use crate::report::machine::cpu_list;
-use crate::testbed::{self, Node, Plan};
+use crate::testbed::{self, Node, NodePlan};
 use crate::wire::name::Name;
 
 /// Descriptors that the comparing process needs besides those for its nodes.
@@ -120,7 +120,14 @@ impl Cluster {
         Ok(cluster)
     }
 
-    fn plan(&self, design: Design, experiment: &Experiment, i: usize, names: PathBuf, group: &str) -> Plan {
+    fn plan(
+        &self,
+        design: Design,
+        experiment: &Experiment,
+        i: usize,
+        names: PathBuf,
+        group: &str,
+    ) -> NodePlan {
         let mut options = vec!["--design".to_owned(), design.name().into()];
         if let Some(ttl_s) = experiment.ttl_s {
             options.extend(["--ttl".into(), ttl_s.to_string()]);
@@ -134,14 +141,14 @@ impl Cluster {
                 options.push("--collect".into());
             }
         }
-        Plan {
+        NodePlan {
             workers: experiment.workers,
             names: vec![names],
             cpus: self.cpus.as_ref().map(|[asked, others, _]| if i == 0 { asked } else { others }.clone()),
             gossips: design == Design::Gossip,
             namespace: self.namespaces.as_ref().map(|namespaces| namespaces.place(i)),
             options,
-            ..Plan::new(&format!("{}-{i}", design.name()))
+            ..NodePlan::new(&format!("{}-{i}", design.name()))
         }
     }
 

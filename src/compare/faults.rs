@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 
 use super::cluster::{Cluster, address, in_domain, label};
-use super::probe::{Answer, PATIENCE, Pace, Question, Sample, probe};
-use super::results::{Failure, Fault, Negatives, Seen, Stopped};
+use super::probe::{PATIENCE, Pace, ProbeAnswer, ProbeQuestion, Sample, probe};
+use super::results::{FaultResult, InjectedFault, Negatives, Seen, Stopped};
 use super::speed::{self, median};
 use super::{Design, Experiment, Task};
 
@@ -91,10 +91,10 @@ pub(super) fn measure_stopped(task: &Task, progress: &dyn Fn(&str)) -> io::Resul
 }
 
 /// Lets all that can happen happen to all designs at once.
-pub(super) fn measure(task: &Task) -> io::Result<Vec<Fault>> {
-    let mut failures = vec![Failure::Stop, Failure::Kill];
+pub(super) fn measure(task: &Task) -> io::Result<Vec<FaultResult>> {
+    let mut failures = vec![InjectedFault::Stop, InjectedFault::Kill];
     if task.layout.namespaces {
-        failures.extend([Failure::Loss, Failure::Partition]);
+        failures.extend([InjectedFault::Loss, InjectedFault::Partition]);
     }
     let cases: Vec<_> = failures
         .iter()
@@ -108,7 +108,7 @@ pub(super) fn measure(task: &Task) -> io::Result<Vec<Fault>> {
 }
 
 /// Runs a cluster through one failure.
-fn suffer(task: &Task, design: Design, failure: Failure) -> io::Result<Fault> {
+fn suffer(task: &Task, design: Design, failure: InjectedFault) -> io::Result<FaultResult> {
     let experiment = Experiment { names_per_node: NAMES, churn_per_s: 0, ..task.experiment.clone() };
     let layout = task.layout.spread_out();
     let mut cluster = Cluster::start(design, &experiment, &layout)?;
@@ -126,7 +126,7 @@ fn suffer(task: &Task, design: Design, failure: Failure) -> io::Result<Fault> {
         let probes = scope.spawn(move || {
             let question = |kind: usize, turn: u32| {
                 let (owner, k) = name_of(kind, turn);
-                Question { node, name: in_domain(&label(owner, k)) }
+                ProbeQuestion { node, name: in_domain(&label(owner, k)) }
             };
             let pace = Pace { period: PERIOD, turns: None };
             probe(namespace.as_deref(), KINDS_COUNT, pace, question, || {
@@ -148,14 +148,14 @@ fn suffer(task: &Task, design: Design, failure: Failure) -> io::Result<Fault> {
             let of_kind: Vec<_> = samples.iter().filter(|sample| sample.question == kind).collect();
             let right = |i: usize, sample: &Sample| {
                 sample.answer
-                    == Answer::Addresses(vec![address_of(kind, u32::try_from(i).unwrap_or(u32::MAX))])
+                    == ProbeAnswer::Addresses(vec![address_of(kind, u32::try_from(i).unwrap_or(u32::MAX))])
             };
             let judged: Vec<_> =
                 of_kind.iter().enumerate().map(|(i, sample)| (*sample, right(i, sample))).collect();
             see(failure, kind, &judged, began, ended)
         })
         .collect();
-    Ok(Fault {
+    Ok(FaultResult {
         design,
         failure,
         lasted_s: (ended - began).as_secs_f64(),
@@ -168,29 +168,35 @@ fn suffer(task: &Task, design: Design, failure: Failure) -> io::Result<Fault> {
 fn happen(
     task: &Task,
     cluster: &mut Cluster,
-    failure: Failure,
+    failure: InjectedFault,
     failed: usize,
 ) -> io::Result<(Instant, Instant)> {
     task.sleep_until(Instant::now() + BEFORE)?;
     let began = Instant::now();
     let none = || io::Error::other("there are no network namespaces");
     match failure {
-        Failure::Stop => cluster.nodes[failed].signal(Signal::STOP)?,
-        Failure::Kill => cluster.nodes[failed].kill(),
-        Failure::Loss => cluster.namespaces().ok_or_else(none)?.lose(5)?,
-        Failure::Partition => cluster.namespaces().ok_or_else(none)?.cut(failed)?,
+        InjectedFault::Stop => cluster.nodes[failed].signal(Signal::STOP)?,
+        InjectedFault::Kill => cluster.nodes[failed].kill(),
+        InjectedFault::Loss => cluster.namespaces().ok_or_else(none)?.lose(5)?,
+        InjectedFault::Partition => cluster.namespaces().ok_or_else(none)?.cut(failed)?,
     }
     task.sleep_until(began + LASTING)?;
     match failure {
-        Failure::Stop => cluster.nodes[failed].signal(Signal::CONT)?,
-        Failure::Kill => {}
-        Failure::Loss | Failure::Partition => cluster.namespaces().ok_or_else(none)?.heal()?,
+        InjectedFault::Stop => cluster.nodes[failed].signal(Signal::CONT)?,
+        InjectedFault::Kill => {}
+        InjectedFault::Loss | InjectedFault::Partition => cluster.namespaces().ok_or_else(none)?.heal()?,
     }
     Ok((began, Instant::now()))
 }
 
 /// What those who asked for one kind of name have seen.
-fn see(failure: Failure, kind: usize, samples: &[(&Sample, bool)], began: Instant, ended: Instant) -> Seen {
+fn see(
+    failure: InjectedFault,
+    kind: usize,
+    samples: &[(&Sample, bool)],
+    began: Instant,
+    ended: Instant,
+) -> Seen {
     let since = |then: Instant, start: Instant| then.saturating_duration_since(start).as_secs_f64();
     let during: Vec<_> =
         samples.iter().filter(|(sample, _)| (began..ended).contains(&sample.asked)).collect();
@@ -200,14 +206,14 @@ fn see(failure: Failure, kind: usize, samples: &[(&Sample, bool)], began: Instan
     };
     let mut latencies_ms: Vec<_> = during
         .iter()
-        .filter(|(sample, _)| sample.answer != Answer::Silence)
+        .filter(|(sample, _)| sample.answer != ProbeAnswer::Silence)
         .map(|(sample, _)| sample.latency().as_secs_f64() * 1e3)
         .collect();
     latencies_ms.sort_by(f64::total_cmp);
     let at =
         |percent: usize| latencies_ms.get((latencies_ms.len() * percent).div_ceil(100).max(1) - 1).copied();
     // Of a node that has failed the address is expected to go, and to come back.
-    let of_failed = OF_FAILED.contains(&kind) && failure != Failure::Loss;
+    let of_failed = OF_FAILED.contains(&kind) && failure != InjectedFault::Loss;
     let last_right =
         during.iter().rev().find(|(_, right)| *right).map(|(sample, _)| since(sample.ended, began));
     let last_is_absent = during.last().is_some_and(|(_, right)| !right);
@@ -222,12 +228,12 @@ fn see(failure: Failure, kind: usize, samples: &[(&Sample, bool)], began: Instan
         course.push((halves(chunk[0].0) / 2.0 - since(began, first), share));
     }
     Seen {
-        names: if failure == Failure::Loss { KINDS_OF_LOSS } else { KINDS }[kind].into(),
+        names: if failure == InjectedFault::Loss { KINDS_OF_LOSS } else { KINDS }[kind].into(),
         of_failed,
         asked: during.len(),
         answered_percent: percent(&|_, right| right),
-        absent_percent: percent(&|sample, _| sample.answer == Answer::Nothing),
-        failed_percent: percent(&|sample, right| !right && sample.answer != Answer::Nothing),
+        absent_percent: percent(&|sample, _| sample.answer == ProbeAnswer::Nothing),
+        failed_percent: percent(&|sample, right| !right && sample.answer != ProbeAnswer::Nothing),
         p50_ms: at(50),
         p99_ms: at(99),
         gone_after_s: last_is_absent.then_some(last_right.unwrap_or(0.0)).filter(|_| of_failed),
@@ -247,14 +253,14 @@ mod tests {
         let begin = Instant::now();
         let at = |ms| begin + Duration::from_millis(ms);
         let sample = |ms, right| {
-            let answer = if right { Answer::Addresses(Vec::new()) } else { Answer::Nothing };
+            let answer = if right { ProbeAnswer::Addresses(Vec::new()) } else { ProbeAnswer::Nothing };
             (Sample { question: 2, asked: at(ms), ended: at(ms + 10), answer }, right)
         };
         // The failure lasts from 1,000 to 3,000; the address goes after 1,500 and is back by 3,200.
         let samples: Vec<_> =
             (0..50).map(|i| i * 100).map(|ms| sample(ms, ms <= 1_500 || ms > 3_200)).collect();
         let judged: Vec<_> = samples.iter().map(|(sample, right)| (sample, *right)).collect();
-        let seen = see(Failure::Stop, 2, &judged, at(1_000), at(3_000));
+        let seen = see(InjectedFault::Stop, 2, &judged, at(1_000), at(3_000));
         assert_eq!(seen.asked, 20);
         assert_eq!((seen.answered_percent, seen.absent_percent, seen.failed_percent), (30.0, 70.0, 0.0));
         assert!((seen.gone_after_s.unwrap() - 0.51).abs() < 1e-6, "{:?}", seen.gone_after_s);
@@ -262,7 +268,7 @@ mod tests {
         assert_eq!(seen.course.first(), Some(&(-1.0, 1.0)));
         assert!((seen.p99_ms.unwrap() - 10.0).abs() < 1e-6);
         assert!(
-            see(Failure::Stop, 1, &judged, at(1_000), at(3_000)).gone_after_s.is_none(),
+            see(InjectedFault::Stop, 1, &judged, at(1_000), at(3_000)).gone_after_s.is_none(),
             "of a node that did not fail"
         );
     }

@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::cluster::{Cluster, in_domain};
-use super::probe::{Answer, Pace, Question, Sample, probe};
+use super::probe::{Pace, ProbeAnswer, ProbeQuestion, Sample, probe};
 use super::results::Freshness;
 use super::{Design, Experiment, Task};
 use crate::api::request::Addition;
@@ -27,17 +27,17 @@ const OLD: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 const NEW: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
 
 /// What happens to a name.
-struct Change {
+struct NameChange {
     label: &'static str,
     text: &'static str,
     before: Option<Ipv4Addr>,
     after: Option<Ipv4Addr>,
 }
 
-const CHANGES: [Change; 3] = [
-    Change { label: "moves", text: "a name gets another address", before: Some(OLD), after: Some(NEW) },
-    Change { label: "goes", text: "a name is removed", before: Some(OLD), after: None },
-    Change {
+const CHANGES: [NameChange; 3] = [
+    NameChange { label: "moves", text: "a name gets another address", before: Some(OLD), after: Some(NEW) },
+    NameChange { label: "goes", text: "a name is removed", before: Some(OLD), after: None },
+    NameChange {
         label: "comes",
         text: "a name appears that was asked for before",
         before: None,
@@ -74,7 +74,7 @@ fn change(task: &Task, design: Design) -> io::Result<Vec<Freshness>> {
     let end = Instant::now() + BEFORE + WATCHED;
     let (samples, acknowledged) = thread::scope(|scope| {
         let probes = scope.spawn(move || {
-            let question = |number: usize, _| Question {
+            let question = |number: usize, _| ProbeQuestion {
                 node: nodes[number / CHANGES.len()],
                 name: in_domain(CHANGES[number % CHANGES.len()].label),
             };
@@ -103,7 +103,7 @@ fn change(task: &Task, design: Design) -> io::Result<Vec<Freshness>> {
 /// Makes a change at the node that the name is of; returns when that was acknowledged.
 fn make(
     cluster: &Cluster,
-    change: &Change,
+    change: &NameChange,
     add: &dyn Fn(&str, Ipv4Addr) -> io::Result<()>,
 ) -> io::Result<Instant> {
     if let Some(address) = change.after {
@@ -116,10 +116,10 @@ fn make(
 }
 
 /// What those saw who asked after the change was acknowledged.
-fn judge(design: Design, change: &Change, samples: &[&Sample], acknowledged: Instant) -> Freshness {
+fn judge(design: Design, change: &NameChange, samples: &[&Sample], acknowledged: Instant) -> Freshness {
     let fresh = |sample: &Sample| match change.after {
-        Some(address) => sample.answer == Answer::Addresses(vec![address]),
-        None => sample.answer == Answer::Nothing,
+        Some(address) => sample.answer == ProbeAnswer::Addresses(vec![address]),
+        None => sample.answer == ProbeAnswer::Nothing,
     };
     let since = |then: Instant| then.saturating_duration_since(acknowledged).as_secs_f64();
     // By when an answer was there: until then its asker had the old one, or none.
@@ -160,8 +160,8 @@ mod tests {
             let asked = begin + Duration::from_millis(ms);
             Sample { question: 0, asked, ended: asked + Duration::from_millis(1), answer }
         };
-        let old = || Answer::Addresses(vec![OLD]);
-        let new = || Answer::Addresses(vec![NEW]);
+        let old = || ProbeAnswer::Addresses(vec![OLD]);
+        let new = || ProbeAnswer::Addresses(vec![NEW]);
         let samples = [sample(0, old()), sample(10, new()), sample(20, old()), sample(30, new())];
         let judged = judge(Design::Cache, &CHANGES[0], &samples.iter().collect::<Vec<_>>(), begin);
         assert!((judged.settled_s.unwrap() - 0.021).abs() < 1e-6);

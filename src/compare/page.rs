@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::results::{Fault, Negatives, Results, SweepResult};
+use super::results::{FaultResult, Negatives, Results, SweepResult};
 use super::{Design, drawing, table};
 use crate::report::html::STYLE;
 use crate::report::svg::{Line, Plot, Scale, escape};
@@ -169,7 +169,7 @@ fn events(html: &mut String, results: &Results) {
 }
 
 /// The share of answers with the failed node's address over time.
-fn course(faults: &[&Fault]) -> String {
+fn course(faults: &[&FaultResult]) -> String {
     let lines = faults.iter().enumerate().filter_map(|(i, fault)| {
         let seen = fault.seen.get(2)?;
         let points = seen.course.iter().map(|&(s, share)| (s + 4.0, share * 100.0)).collect();

@@ -32,7 +32,7 @@ const RECEIVE_BUFFER_LEN: usize = 4 << 20;
 
 /// What was answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Answer {
+pub(super) enum ProbeAnswer {
     /// Addresses, sorted.
     Addresses(Vec<Ipv4Addr>),
     /// That there is no such name, or no address.
@@ -51,7 +51,7 @@ pub(super) struct Sample {
     /// When it was asked, and when it was answered or given up.
     pub(super) asked: Instant,
     pub(super) ended: Instant,
-    pub(super) answer: Answer,
+    pub(super) answer: ProbeAnswer,
 }
 
 impl Sample {
@@ -62,7 +62,7 @@ impl Sample {
 
 /// A question: which name, to whom.
 #[derive(Clone, Debug)]
-pub(super) struct Question {
+pub(super) struct ProbeQuestion {
     pub(super) node: SocketAddr,
     pub(super) name: Name,
 }
@@ -81,7 +81,7 @@ pub(super) fn probe(
     namespace: Option<&str>,
     questions: u32,
     pace: Pace,
-    next: impl Fn(usize, u32) -> Question,
+    next: impl Fn(usize, u32) -> ProbeQuestion,
     mut go_on: impl FnMut() -> bool,
 ) -> io::Result<Vec<Sample>> {
     enter(namespace)?;
@@ -129,7 +129,7 @@ struct Asker {
 }
 
 impl Asker {
-    fn ask(&mut self, number: usize, question: &Question) -> io::Result<()> {
+    fn ask(&mut self, number: usize, question: &ProbeQuestion) -> io::Result<()> {
         self.give_up(Instant::now());
         let id = self.next_id;
         self.next_id = self.next_id.wrapping_add(1);
@@ -170,7 +170,7 @@ impl Asker {
             self.open.iter().filter(|(_, (_, asked))| now - *asked >= PATIENCE).map(|(id, _)| *id).collect();
         for id in late {
             if let Some((question, asked)) = self.open.remove(&id) {
-                self.samples.push(Sample { question, asked, ended: now, answer: Answer::Silence });
+                self.samples.push(Sample { question, asked, ended: now, answer: ProbeAnswer::Silence });
             }
         }
     }
@@ -178,21 +178,21 @@ impl Asker {
     fn give_up_all(&mut self) {
         let ended = Instant::now();
         let open = std::mem::take(&mut self.open);
-        let silent = |(question, asked)| Sample { question, asked, ended, answer: Answer::Silence };
+        let silent = |(question, asked)| Sample { question, asked, ended, answer: ProbeAnswer::Silence };
         self.samples.extend(open.into_values().map(silent));
     }
 }
 
-fn read(message: &[u8]) -> Answer {
+fn read(message: &[u8]) -> ProbeAnswer {
     let mut addresses: Vec<_> = answers(message)
         .filter(|record| record.rtype == rtype::A)
         .filter_map(|record| Some(Ipv4Addr::from(*record.rdata.first_chunk::<4>()?)))
         .collect();
     addresses.sort_unstable();
     match (message[3] & RCODE_MASK, addresses.is_empty()) {
-        (rcode::NOERROR, false) => Answer::Addresses(addresses),
-        (rcode::NOERROR | rcode::NXDOMAIN, _) => Answer::Nothing,
-        _ => Answer::Failure,
+        (rcode::NOERROR, false) => ProbeAnswer::Addresses(addresses),
+        (rcode::NOERROR | rcode::NXDOMAIN, _) => ProbeAnswer::Nothing,
+        _ => ProbeAnswer::Failure,
     }
 }
 
@@ -206,15 +206,15 @@ pub(super) fn check_all(
     // On a thread of its own, since that goes into the namespace for good.
     let thread = std::thread::Builder::new().name("self-check".into()).spawn(move || {
         let mut open: Vec<usize> = (0..names.len()).collect();
-        let mut answers = vec![Answer::Silence; names.len()];
+        let mut answers = vec![ProbeAnswer::Silence; names.len()];
         for step in CHECK_STEPS {
             let count = u32::try_from(open.len()).unwrap_or(u32::MAX);
             let pace = Pace { period: step * count, turns: Some(1) };
-            let question = |number: usize, _| Question { node, name: names[open[number]].0.clone() };
+            let question = |number: usize, _| ProbeQuestion { node, name: names[open[number]].0.clone() };
             for sample in probe(namespace.as_deref(), count, pace, question, || true)? {
                 answers[open[sample.question]] = sample.answer;
             }
-            open.retain(|&i| answers[i] != Answer::Addresses(vec![names[i].1]));
+            open.retain(|&i| answers[i] != ProbeAnswer::Addresses(vec![names[i].1]));
         }
         let told = |&i: &usize| format!("{} should be {}, and is {:?}", names[i].0, names[i].1, answers[i]);
         Ok(open.iter().map(told).collect())

@@ -41,7 +41,7 @@ pub struct Results {
     /// The same load with one node stopped, and without.
     pub stopped: Vec<Stopped>,
     /// What queries see while nodes fail.
-    pub faults: Vec<Fault>,
+    pub faults: Vec<FaultResult>,
     /// How long changes take, and how many answers are stale meanwhile.
     pub freshness: Vec<Freshness>,
     /// What was varied.
@@ -112,7 +112,7 @@ pub struct Stopped {
 /// What was done to the cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Failure {
+pub enum InjectedFault {
     /// A node is stopped for a while (SIGSTOP).
     Stop,
     /// A node is killed.
@@ -123,7 +123,7 @@ pub enum Failure {
     Partition,
 }
 
-impl Failure {
+impl InjectedFault {
     /// For people.
     #[must_use]
     pub fn text(self) -> &'static str {
@@ -165,11 +165,11 @@ pub struct Seen {
 
 /// A failure, as seen at the node that is asked.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Fault {
+pub struct FaultResult {
     /// The design.
     pub design: Design,
     /// What was done.
-    pub failure: Failure,
+    pub failure: InjectedFault,
     /// How long it lasted, in seconds.
     pub lasted_s: f64,
     /// How long it was looked at after that, in seconds.

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use comfy_table::{CellAlignment, Table, presets};
 
-use super::results::{Failure, Fault, Negatives, Results, Row, Seen, SweepResult, claims};
+use super::results::{FaultResult, InjectedFault, Negatives, Results, Row, Seen, SweepResult, claims};
 use crate::report::json::Percentiles;
 
 /// A figure of a row as text; a dash where it was not measured.
@@ -20,7 +20,7 @@ fn time(us: Option<f64>) -> Option<String> {
 }
 
 /// The figures of speed and cost, in the order in which they are told.
-pub(super) const FIGURES: [Figure; 26] = [
+const FIGURES: [Figure; 26] = [
     ("queries/s", |row| Some(format!("{:.0}", row.qps))),
     ("latency: mean", |row| time(row.all.mean)),
     ("standard deviation", |row| time(row.all.stddev)),
@@ -125,7 +125,7 @@ pub(super) fn stopped(results: &Results) -> (Vec<String>, Vec<Vec<String>>) {
 }
 
 /// What queries saw while one thing happened.
-pub(super) fn suffered(results: &Results, failure: Failure) -> (Vec<String>, Vec<Vec<String>>) {
+pub(super) fn suffered(results: &Results, failure: InjectedFault) -> (Vec<String>, Vec<Vec<String>>) {
     let head = [
         "design",
         "names",
@@ -138,9 +138,9 @@ pub(super) fn suffered(results: &Results, failure: Failure) -> (Vec<String>, Vec
         "back after",
     ];
     let seconds = |s: Option<f64>| s.map_or("-".into(), |s| format!("{s:.1} s"));
-    let back = |fault: &Fault, seen: &Seen| match seen.back_after_s {
+    let back = |fault: &FaultResult, seen: &Seen| match seen.back_after_s {
         // Of a node that stays dead nothing comes back.
-        _ if fault.failure == Failure::Kill || !seen.of_failed => "-".into(),
+        _ if fault.failure == InjectedFault::Kill || !seen.of_failed => "-".into(),
         None => format!("over {:.0} s", fault.watched_s),
         some => seconds(some),
     };
@@ -204,7 +204,7 @@ pub(super) fn swept(sweep: &SweepResult) -> (Vec<String>, Vec<Vec<String>>) {
 }
 
 /// What happened to nodes, of what was looked at.
-pub(super) fn failures(results: &Results) -> Vec<Failure> {
+pub(super) fn failures(results: &Results) -> Vec<InjectedFault> {
     let mut all: Vec<_> = results.faults.iter().map(|fault| fault.failure).collect();
     all.dedup();
     all

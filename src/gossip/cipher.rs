@@ -6,7 +6,7 @@ use chacha20poly1305::aead::{AeadInOut, KeyInit};
 use chacha20poly1305::{Tag, XChaCha20Poly1305, XNonce};
 use siphasher::sip::SipHasher24;
 
-use super::key_ring::Key;
+use super::key_ring::SealKey;
 
 /// The first byte of what is not sealed, and of what is.
 pub(super) const PLAIN: u8 = 0;
@@ -101,7 +101,12 @@ pub(super) fn cluster_hash(cluster: &str) -> [u8; CLUSTER_LEN] {
     SipHasher24::new().hash(cluster.as_bytes()).to_be_bytes()
 }
 
-pub(super) fn encrypt(key: &Key, nonce: &[u8; NONCE_LEN], context: &[u8], body: &mut [u8]) -> [u8; TAG_LEN] {
+pub(super) fn encrypt(
+    key: &SealKey,
+    nonce: &[u8; NONCE_LEN],
+    context: &[u8],
+    body: &mut [u8],
+) -> [u8; TAG_LEN] {
     let cipher = XChaCha20Poly1305::new(&key.secret.into());
     let tag = cipher.encrypt_inout_detached(&XNonce::from(*nonce), context, body.into());
     tag.expect("far shorter than the cipher's limit").into()
@@ -109,7 +114,7 @@ pub(super) fn encrypt(key: &Key, nonce: &[u8; NONCE_LEN], context: &[u8], body: 
 
 /// Opens `body`, which ends in a tag, in place.
 pub(super) fn decrypt<'a>(
-    key: &Key,
+    key: &SealKey,
     nonce: &[u8; NONCE_LEN],
     context: &[u8],
     body: &'a mut [u8],
@@ -125,11 +130,11 @@ pub(super) fn decrypt<'a>(
 
 /// Opens it with the one of `keys` that does, and says which that is.
 pub(super) fn decrypt_with_any<'a, 'k>(
-    keys: impl Iterator<Item = &'k Key>,
+    keys: impl Iterator<Item = &'k SealKey>,
     nonce: &[u8; NONCE_LEN],
     context: &[u8],
     body: &'a mut [u8],
-) -> Result<(&'a [u8], &'k Key), Rejected> {
+) -> Result<(&'a [u8], &'k SealKey), Rejected> {
     let mut rejected = Rejected::UnknownKey;
     let mut opened = None;
     for key in keys {

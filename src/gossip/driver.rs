@@ -12,7 +12,7 @@ use mio::event::Event;
 
 use super::engine::{Engine, News};
 use super::key_ring::KeyRing;
-use super::transport::{Traffic, Transport};
+use super::transport::{GossipSockets, Traffic};
 
 /// How often a node that gossips with nobody looks whether something is to be forgotten.
 const ALONE_PERIOD: Duration = Duration::from_secs(60);
@@ -20,7 +20,7 @@ const ALONE_PERIOD: Duration = Duration::from_secs(60);
 /// An engine with its sockets and its clock.
 pub struct Driver {
     engine: Engine,
-    transport: Option<Transport>,
+    transport: Option<GossipSockets>,
     registry: Registry,
     begin: Instant,
 }
@@ -30,7 +30,7 @@ impl Driver {
     ///
     /// # Errors
     /// Those of the event loop.
-    pub fn new(engine: Engine, transport: Option<Transport>, registry: &Registry) -> io::Result<Self> {
+    pub fn new(engine: Engine, transport: Option<GossipSockets>, registry: &Registry) -> io::Result<Self> {
         Ok(Self { engine, transport, registry: registry.try_clone()?, begin: Instant::now() })
     }
 
@@ -48,13 +48,13 @@ impl Driver {
     /// Where it gossips.
     #[must_use]
     pub fn address(&self) -> Option<SocketAddr> {
-        self.transport.as_ref().map(Transport::address)
+        self.transport.as_ref().map(GossipSockets::address)
     }
 
     /// What has come and gone.
     #[must_use]
     pub fn traffic(&self) -> Option<&Traffic> {
-        self.transport.as_ref().map(Transport::traffic)
+        self.transport.as_ref().map(GossipSockets::traffic)
     }
 
     /// Other keys from now on.
@@ -94,7 +94,7 @@ impl Driver {
     /// Bytes that wait to be sent and of the streams' buffers.
     #[must_use]
     pub fn buffered(&self) -> usize {
-        self.engine.buffered() + self.transport.as_ref().map_or(0, Transport::buffered)
+        self.engine.buffered() + self.transport.as_ref().map_or(0, GossipSockets::buffered)
     }
 
     /// Takes note of what the event loop tells.

@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 use crate::sys::file_error::{self, FileError};
 
 /// Keys in a file at most: what comes is tried with those whose id it has.
-pub const MAX_KEYS: usize = 16;
+const MAX_KEYS: usize = 16;
 
 /// Bytes of a key.
 const KEY_LEN: usize = 32;
@@ -22,12 +22,12 @@ pub(super) const KEY_ID_LEN: usize = 4;
 
 /// A key.
 #[derive(Clone, PartialEq, Eq)]
-pub(super) struct Key {
+pub(super) struct SealKey {
     pub(super) secret: [u8; KEY_LEN],
     pub(super) id: [u8; KEY_ID_LEN],
 }
 
-impl Key {
+impl SealKey {
     fn new(secret: [u8; KEY_LEN]) -> Self {
         // A hash of a random key of 32 bytes gives nothing of it away.
         let hash = Sha256::new().chain_update(b"redbreast key id").chain_update(secret).finalize();
@@ -40,7 +40,7 @@ impl Key {
 /// The keys of a cluster, at least one.
 #[derive(Clone, PartialEq, Eq)]
 pub struct KeyRing {
-    keys: Vec<Key>,
+    keys: Vec<SealKey>,
 }
 
 impl fmt::Debug for KeyRing {
@@ -60,7 +60,7 @@ impl KeyRing {
     }
 
     fn parse(bytes: &[u8], path: &Path) -> Result<Self, FileError> {
-        let mut keys: Vec<Key> = Vec::new();
+        let mut keys: Vec<SealKey> = Vec::new();
         for (i, line) in bytes.split(|&byte| byte == b'\n').enumerate() {
             let line = line.split(|&byte| byte == b'#').next().unwrap_or_default().trim_ascii();
             if line.is_empty() {
@@ -81,7 +81,7 @@ impl KeyRing {
             if keys.len() == MAX_KEYS {
                 return Err(wrong(&format_args!("there can be {MAX_KEYS} keys at most: remove old ones")));
             }
-            keys.push(Key::new(secret));
+            keys.push(SealKey::new(secret));
         }
         if keys.is_empty() {
             return Err(FileError::of(path, "no key in the file; `openssl rand -hex 32` makes one"));
@@ -90,12 +90,12 @@ impl KeyRing {
     }
 
     /// The key that seals.
-    pub(super) fn first(&self) -> &Key {
+    pub(super) fn first(&self) -> &SealKey {
         &self.keys[0]
     }
 
     /// The keys that may open what has this id.
-    pub(super) fn with_id(&self, id: [u8; KEY_ID_LEN]) -> impl Iterator<Item = &Key> {
+    pub(super) fn with_id(&self, id: [u8; KEY_ID_LEN]) -> impl Iterator<Item = &SealKey> {
         self.keys.iter().filter(move |key| key.id == id)
     }
 }
@@ -120,7 +120,7 @@ pub(super) mod tests {
 
     /// A ring of made-up keys.
     pub(in crate::gossip) fn ring(numbers: &[u8]) -> KeyRing {
-        KeyRing { keys: numbers.iter().map(|&number| Key::new([number; KEY_LEN])).collect() }
+        KeyRing { keys: numbers.iter().map(|&number| SealKey::new([number; KEY_LEN])).collect() }
     }
 
     fn parse(text: &str) -> Result<KeyRing, String> {

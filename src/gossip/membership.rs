@@ -91,7 +91,7 @@ struct Effects {
     timers: BinaryHeap<Reverse<(Duration, u64, Timed)>>,
     timers_made: u64,
     actions: VecDeque<Action>,
-    changes: Vec<Change>,
+    changes: Vec<MemberChange>,
     /// We were declared down and have become a later one of ourselves.
     rejoined: bool,
 }
@@ -119,7 +119,7 @@ impl Ord for Timed {
     }
 }
 
-enum Change {
+enum MemberChange {
     Up(Peer),
     Down(Peer),
     /// The first was at an address where now the second is. If it was up, so is that one, until more is said.
@@ -129,10 +129,10 @@ enum Change {
 impl Runtime<Peer> for &mut Effects {
     fn notify(&mut self, notification: Notification<'_, Peer>) {
         match notification {
-            Notification::MemberUp(peer) => self.changes.push(Change::Up(peer.clone())),
-            Notification::MemberDown(peer) => self.changes.push(Change::Down(peer.clone())),
+            Notification::MemberUp(peer) => self.changes.push(MemberChange::Up(peer.clone())),
+            Notification::MemberDown(peer) => self.changes.push(MemberChange::Down(peer.clone())),
             Notification::Rename(before, after) => {
-                self.changes.push(Change::Renamed(before.clone(), after.clone()));
+                self.changes.push(MemberChange::Renamed(before.clone(), after.clone()));
             }
             Notification::Rejoin(_) => self.rejoined = true,
             _ => {}
@@ -314,9 +314,9 @@ impl Membership {
         }
         for change in std::mem::take(&mut self.effects.changes) {
             match change {
-                Change::Up(peer) => self.note_up(peer),
-                Change::Down(peer) => self.note_down(&peer),
-                Change::Renamed(before, after) => {
+                MemberChange::Up(peer) => self.note_up(peer),
+                MemberChange::Down(peer) => self.note_down(&peer),
+                MemberChange::Renamed(before, after) => {
                     if self.members.get(&before.node) == Some(&before) {
                         if before.node != after.node {
                             self.note_down(&before);

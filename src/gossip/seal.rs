@@ -18,7 +18,7 @@ const NONCE_AT: usize = 1 + KEY_ID_LEN;
 const BODY_AT: usize = NONCE_AT + NONCE_LEN;
 
 /// Bytes that sealing adds to a datagram.
-pub const OVERHEAD: usize = BODY_AT + TAG_LEN;
+const OVERHEAD: usize = BODY_AT + TAG_LEN;
 
 /// Seals and opens a node's datagrams, and begins its streams.
 pub struct Seal {
@@ -108,7 +108,7 @@ impl Seal {
 
 #[cfg(test)]
 pub(super) mod tests {
-    use super::super::key_ring::Key;
+    use super::super::key_ring::SealKey;
     use super::super::key_ring::tests::ring;
     use super::super::replay::WINDOW;
     use super::*;
@@ -206,7 +206,7 @@ pub(super) mod tests {
 
     #[test]
     fn of_keys_with_the_same_id_the_right_one_opens() {
-        let wrong = Key { secret: [9; 32], id: ring(&[1]).first().id };
+        let wrong = SealKey { secret: [9; 32], id: ring(&[1]).first().id };
         let right = ring(&[1]);
         let mut body = b"words".to_vec();
         let tag = encrypt(right.first(), &[0; 24], b"", &mut body);

@@ -45,13 +45,13 @@ pub(super) enum Turn {
 
 /// Bytes that a stream has taken and given in one turn.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Work {
+pub(super) struct StreamWork {
     pub(super) taken: usize,
     pub(super) sent: usize,
 }
 
 /// What a stream is for.
-enum Job {
+enum StreamPurpose {
     /// To ask, and take the answer.
     Fetch,
     /// To answer; what, once that is known.
@@ -63,7 +63,7 @@ pub(super) struct Stream {
     socket: TcpStream,
     peer: SocketAddr,
     seal: StreamSeal,
-    job: Job,
+    job: StreamPurpose,
     /// What has come and is not a whole frame yet.
     input: Vec<u8>,
     /// What is to be sent, from `sent` on.
@@ -75,7 +75,7 @@ pub(super) struct Stream {
     sender: Option<NodeId>,
     /// Something of the answer has come.
     answered: bool,
-    work: Work,
+    work: StreamWork,
 }
 
 impl Stream {
@@ -89,15 +89,15 @@ impl Stream {
         let mut output = Vec::new();
         seal.seal(request, &mut output);
         let socket = TcpStream::connect(peer)?;
-        Ok(Self { output, ..Self::new(now, socket, peer, seal, Job::Fetch) })
+        Ok(Self { output, ..Self::new(now, socket, peer, seal, StreamPurpose::Fetch) })
     }
 
     /// A stream that `peer` has opened.
     pub(super) fn serve(now: Duration, socket: TcpStream, peer: SocketAddr, seal: StreamSeal) -> Self {
-        Self::new(now, socket, peer, seal, Job::Serve(None))
+        Self::new(now, socket, peer, seal, StreamPurpose::Serve(None))
     }
 
-    fn new(now: Duration, socket: TcpStream, peer: SocketAddr, seal: StreamSeal, job: Job) -> Self {
+    fn new(now: Duration, socket: TcpStream, peer: SocketAddr, seal: StreamSeal, job: StreamPurpose) -> Self {
         // It is sent in large pieces; a failure costs a little time.
         let _ = socket.set_nodelay(true);
         Self {
@@ -111,7 +111,7 @@ impl Stream {
             moved: now,
             sender: None,
             answered: false,
-            work: Work::default(),
+            work: StreamWork::default(),
         }
     }
 
@@ -125,17 +125,17 @@ impl Stream {
 
     /// Whether this node has asked.
     pub(super) fn is_fetch(&self) -> bool {
-        matches!(self.job, Job::Fetch)
+        matches!(self.job, StreamPurpose::Fetch)
     }
 
     /// Whether it is known what the other node wants.
     pub(super) fn is_served(&self) -> bool {
-        matches!(self.job, Job::Serve(Some(_)))
+        matches!(self.job, StreamPurpose::Serve(Some(_)))
     }
 
     /// Whether the other node, if it is one, has not said yet what it wants.
     pub(super) fn is_unknown(&self) -> bool {
-        matches!(self.job, Job::Serve(None))
+        matches!(self.job, StreamPurpose::Serve(None))
     }
 
     /// When it is closed if nothing comes or goes.
@@ -159,7 +159,7 @@ impl Stream {
     }
 
     /// Does what can be done now: one frame.
-    pub(super) fn work(&mut self, now: Duration, engine: &mut Engine) -> (Turn, Work) {
+    pub(super) fn work(&mut self, now: Duration, engine: &mut Engine) -> (Turn, StreamWork) {
         let turn = match self.try_work(now, engine) {
             Ok(turn) => turn,
             Err(error) if error.kind() == ErrorKind::WouldBlock => Turn::Waits,
@@ -171,7 +171,7 @@ impl Stream {
     fn try_work(&mut self, now: Duration, engine: &mut Engine) -> io::Result<Turn> {
         // A connection that is still being made says so when it is written to.
         self.flush(now)?;
-        let Job::Serve(Some(bulk)) = &mut self.job else {
+        let StreamPurpose::Serve(Some(bulk)) = &mut self.job else {
             return Ok(self.take_frame(now, engine)?.unwrap_or(Turn::HasMore));
         };
         let Some(delta) = bulk.next(&engine.store().read(), MAX_STREAM_DELTA_LEN) else {
@@ -243,12 +243,12 @@ impl Stream {
 
     fn take_message(&mut self, now: Duration, engine: &mut Engine, frame: &[u8]) -> Option<Turn> {
         match (&mut self.job, Message::decode(frame)) {
-            (Job::Fetch, Ok((_, Some(Message::Changes { delta, .. })))) => {
+            (StreamPurpose::Fetch, Ok((_, Some(Message::Changes { delta, .. })))) => {
                 self.answered = true;
                 engine.handle_delta(now, &delta);
                 None
             }
-            (Job::Serve(bulk), Ok((sender, Some(Message::Want(wants))))) => {
+            (StreamPurpose::Serve(bulk), Ok((sender, Some(Message::Want(wants))))) => {
                 *bulk = Some(Bulk::new(wants));
                 (self.moved, self.sender) = (now, Some(sender));
                 self.input = Vec::new(); // nothing more comes

@@ -7,7 +7,7 @@ use super::cipher::{
     CLUSTER_LEN, PLAIN, Rejected, SEALED, SESSION_LEN, cluster_hash, context, decrypt, decrypt_with_any,
     encrypt, nonce, session,
 };
-use super::key_ring::{KEY_ID_LEN, Key, KeyRing};
+use super::key_ring::{KEY_ID_LEN, KeyRing, SealKey};
 
 /// Bytes of a stream's frame at most, sealed.
 pub const MAX_FRAME_LEN: usize = crate::limits::MAX_FRAME_LEN;
@@ -35,7 +35,7 @@ pub struct StreamSeal {
 
 /// One direction of a stream that has begun. Plain ones have no key.
 struct Direction {
-    key: Option<Key>,
+    key: Option<SealKey>,
     session: [u8; SESSION_LEN],
     counter: u64,
     context: Vec<u8>,
@@ -162,7 +162,7 @@ impl StreamSeal {
         }
     }
 
-    fn note_begin(&mut self, key: Option<Key>, session: [u8; SESSION_LEN], context: Vec<u8>) {
+    fn note_begin(&mut self, key: Option<SealKey>, session: [u8; SESSION_LEN], context: Vec<u8>) {
         if self.side == Side::Server {
             self.client = Some(session);
         }

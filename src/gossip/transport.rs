@@ -53,7 +53,7 @@ const MAX_SERVED_OF_ONE: usize = crate::limits::MAX_SERVED_OF_ONE;
 const PORT_TRIES: usize = 16;
 
 /// The sockets' tokens begin here; those below are the owner's of the event loop.
-pub const FIRST_TOKEN: usize = 16;
+const FIRST_TOKEN: usize = 16;
 const UDP: Token = Token(FIRST_TOKEN);
 const LISTENER: Token = Token(FIRST_TOKEN + 1);
 const FIRST_STREAM: usize = FIRST_TOKEN + 2;
@@ -112,7 +112,7 @@ impl fmt::Display for TransportError {
 impl std::error::Error for TransportError {}
 
 /// The sockets.
-pub struct Transport {
+pub struct GossipSockets {
     address: SocketAddr,
     udp: UdpSocket,
     listener: TcpListener,
@@ -133,7 +133,7 @@ pub struct Transport {
     last: Option<Arc<[u8]>>,
 }
 
-impl Transport {
+impl GossipSockets {
     /// Binds `address` over UDP and TCP.
     ///
     /// # Errors

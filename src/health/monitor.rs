@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::spec::Check;
 use crate::policy::select::{Health, RAMP_STEPS};
-use crate::store::State;
+use crate::store::ObservedState;
 
 /// A check is up to so much of its interval early, each time anew: so those that began together do not stay together.
 const JITTER: f64 = 0.05;
@@ -34,7 +34,7 @@ pub struct Watch {
 
 /// A check that is to be made now.
 #[derive(Clone, Debug)]
-pub struct Job {
+pub struct DueCheck {
     /// Whose it is; goes back with what comes of it.
     pub target: usize,
     /// The same.
@@ -47,7 +47,7 @@ pub struct Job {
 
 /// What came of a check.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub enum CheckOutcome {
     /// It is well.
     Well,
     /// It is not, and why.
@@ -58,20 +58,20 @@ pub enum Outcome {
 
 /// Something that has changed with an address.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Found {
+pub struct HealthChange {
     /// Which one.
     pub key: Key,
     /// How it is now.
-    pub state: State,
+    pub state: ObservedState,
     /// What was found out last, for people.
     pub told: String,
 }
 
-struct Target {
+struct WatchedAddress {
     key: Key,
     generation: u64,
     watch: Watch,
-    state: State,
+    state: ObservedState,
     /// Outcomes in a row that speak against what is held.
     streak: u32,
     running: bool,
@@ -86,7 +86,7 @@ enum Due {
 
 /// All that is watched.
 pub struct Monitor {
-    targets: slab::Slab<Target>,
+    targets: slab::Slab<WatchedAddress>,
     by_key: HashMap<Key, usize>,
     /// What is due when: the earliest on top. Entries of an earlier generation are void.
     due: BinaryHeap<Reverse<(Duration, usize, u64, Due)>>,
@@ -109,7 +109,7 @@ impl Monitor {
 
     /// Watches an address from `now` on; `new` says that it has just been registered. What is known of one that was watched
     /// in the same way is kept, unless it has been registered anew.
-    pub fn watch(&mut self, now: Duration, key: Key, watch: Watch, new: bool) -> Option<Found> {
+    pub fn watch(&mut self, now: Duration, key: Key, watch: Watch, new: bool) -> Option<HealthChange> {
         if let Some(&id) = self.by_key.get(&key) {
             if !new && self.targets[id].watch == watch {
                 return None;
@@ -118,11 +118,11 @@ impl Monitor {
         }
         self.generations += 1;
         let generation = self.generations;
-        let target = Target {
+        let target = WatchedAddress {
             key: key.clone(),
             generation,
             watch,
-            state: State::default(),
+            state: ObservedState::default(),
             streak: 0,
             running: false,
             told: String::new(),
@@ -169,8 +169,8 @@ impl Monitor {
         &mut self,
         now: Duration,
         mut most: usize,
-        mut job: impl FnMut(Job),
-        mut tell: impl FnMut(Found),
+        mut job: impl FnMut(DueCheck),
+        mut tell: impl FnMut(HealthChange),
     ) {
         while most > 0
             && let Some(&Reverse((at, id, generation, due))) = self.due.peek().filter(|due| due.0.0 <= now)
@@ -192,7 +192,7 @@ impl Monitor {
                     let next =
                         at.max(now.saturating_sub(check.interval)) + check.interval.mul_f64(1.0 - early);
                     let check = Arc::clone(check);
-                    job(Job { target: id, generation, address: target.watch.address, check });
+                    job(DueCheck { target: id, generation, address: target.watch.address, check });
                     self.due.push(Reverse((next, id, generation, due)));
                 }
                 (Due::Check, None) => {}
@@ -209,19 +209,25 @@ impl Monitor {
     }
 
     /// Takes what came of a check; returns what has changed by it.
-    pub fn done(&mut self, now: Duration, target: usize, generation: u64, outcome: Outcome) -> Option<Found> {
+    pub fn done(
+        &mut self,
+        now: Duration,
+        target: usize,
+        generation: u64,
+        outcome: CheckOutcome,
+    ) -> Option<HealthChange> {
         let id = target;
         let target = self.targets.get_mut(id).filter(|target| target.generation == generation)?;
         target.running = false;
         let check = target.watch.check.as_ref()?;
         let before = target.state.health;
         let (against, needed, becomes, told) = match outcome {
-            Outcome::Unmade(why) => {
+            CheckOutcome::Unmade(why) => {
                 target.told = format!("the check could not be made: {why}");
                 return None;
             }
-            Outcome::Well => (before == Health::Down, check.rise, Health::Up, String::new()),
-            Outcome::Failed(why) => (before != Health::Down, check.fall, Health::Down, why),
+            CheckOutcome::Well => (before == Health::Down, check.rise, Health::Up, String::new()),
+            CheckOutcome::Failed(why) => (before != Health::Down, check.fall, Health::Down, why),
         };
         target.told = told;
         // That it is well is no news for one of which nothing is known, but for people.
@@ -251,13 +257,13 @@ impl Monitor {
         true
     }
 
-    fn found(&self, id: usize) -> Found {
-        let Target { key, state, told, .. } = &self.targets[id];
-        Found { key: key.clone(), state: *state, told: told.clone() }
+    fn found(&self, id: usize) -> HealthChange {
+        let WatchedAddress { key, state, told, .. } = &self.targets[id];
+        HealthChange { key: key.clone(), state: *state, told: told.clone() }
     }
 }
 
-impl Target {
+impl WatchedAddress {
     /// How long each part of a ramp takes.
     fn ramp_step(&self) -> Option<Duration> {
         self.watch.slow_start.map(|all| all / u32::from(RAMP_STEPS))
@@ -288,13 +294,14 @@ mod tests {
         monitor: &mut Monitor,
         until: Duration,
         mut well: impl FnMut(Duration) -> bool,
-    ) -> Vec<(Duration, Found)> {
+    ) -> Vec<(Duration, HealthChange)> {
         let mut all = Vec::new();
         while let Some(now) = monitor.next().filter(|at| *at <= until) {
             let (mut jobs, mut found) = (Vec::new(), Vec::new());
             monitor.advance(now, usize::MAX, |job| jobs.push(job), |it| found.push(it));
-            for Job { target, generation, .. } in jobs {
-                let outcome = if well(now) { Outcome::Well } else { Outcome::Failed("refused".into()) };
+            for DueCheck { target, generation, .. } in jobs {
+                let outcome =
+                    if well(now) { CheckOutcome::Well } else { CheckOutcome::Failed("refused".into()) };
                 found.extend(monitor.done(now, target, generation, outcome));
             }
             all.extend(found.into_iter().map(|found| (now, found)));
@@ -344,7 +351,7 @@ mod tests {
             let mut jobs = Vec::new();
             monitor.advance(now, usize::MAX, |job| jobs.push(job), |_| {});
             for job in jobs {
-                let unmade = Outcome::Unmade("too many open files".into());
+                let unmade = CheckOutcome::Unmade("too many open files".into());
                 assert_eq!(monitor.done(now, job.target, job.generation, unmade), None);
             }
         }
@@ -363,7 +370,7 @@ mod tests {
         // Another takes its place.
         monitor.watch(S * 11, key(2), watch("tcp:80,fall=1", None), true);
         assert_eq!(
-            monitor.done(S * 11, jobs[0].target, jobs[0].generation, Outcome::Failed("x".into())),
+            monitor.done(S * 11, jobs[0].target, jobs[0].generation, CheckOutcome::Failed("x".into())),
             None
         );
         // The same again, in the same way, is the same; in another way it begins anew.

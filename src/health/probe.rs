@@ -25,7 +25,7 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
-use super::monitor::Outcome;
+use super::monitor::CheckOutcome;
 use super::spec::{Check, Probe};
 use crate::sys::tls_error;
 use crate::sys::tls_trust::Trust;
@@ -49,12 +49,12 @@ pub struct Prober {
 }
 
 /// Why an address is not well, or why that is not known.
-enum Fault {
+enum ProbeFault {
     Failed(String),
     Unmade(String),
 }
 
-impl From<io::Error> for Fault {
+impl From<io::Error> for ProbeFault {
     fn from(error: io::Error) -> Self {
         // What this machine is short of is no fault of the other.
         let ours =
@@ -79,7 +79,7 @@ impl Prober {
     }
 
     /// Makes a check of `address`, or goes on with one that was `begun`.
-    pub async fn probe(&self, address: IpAddr, check: &Check, begun: Option<Socket>) -> Outcome {
+    pub async fn probe(&self, address: IpAddr, check: &Check, begun: Option<Socket>) -> CheckOutcome {
         let limit = check.timeout;
         let made = async {
             match &check.probe {
@@ -97,11 +97,11 @@ impl Prober {
                 // It has a time of its own: who stops waiting for a program has to end it.
                 Probe::Command { program } => self.command(program, address, limit).await,
             }
-            .map_or_else(outcome, |()| Outcome::Well)
+            .map_or_else(outcome, |()| CheckOutcome::Well)
         };
         let is_program = matches!(check.probe, Probe::Command { .. });
         let made = if is_program { Ok(made.await) } else { timeout(limit, made).await };
-        made.unwrap_or_else(|_| Outcome::Failed(no_answer(limit)))
+        made.unwrap_or_else(|_| CheckOutcome::Failed(no_answer(limit)))
     }
 
     async fn http(
@@ -111,9 +111,9 @@ impl Prober {
         path: &str,
         host: Option<&str>,
         (low, high): (u16, u16),
-    ) -> Result<(), Fault> {
+    ) -> Result<(), ProbeFault> {
         let host = host.map_or_else(|| at.ip().to_string(), str::to_owned);
-        let failed = |error: &dyn std::fmt::Display| Fault::Failed(error.to_string());
+        let failed = |error: &dyn std::fmt::Display| ProbeFault::Failed(error.to_string());
         let request = Request::builder()
             .uri(path)
             .header(header::HOST, &host)
@@ -126,24 +126,24 @@ impl Prober {
             let name = host.rsplit_once(':').map_or(&*host, |(name, _)| name).to_owned();
             let name = ServerName::try_from(name).unwrap_or_else(|_| ServerName::from(at.ip()));
             let stream = self.tls.connect(name, stream).await;
-            let stream = stream.map_err(|error| Fault::Failed(tls_error::text_of_io(&error)))?;
+            let stream = stream.map_err(|error| ProbeFault::Failed(tls_error::text_of_io(&error)))?;
             exchange(stream, request).await
         } else {
             exchange(stream, request).await
         };
         match status.map_err(|error| failed(&error))? {
             status if (low..=high).contains(&status) => Ok(()),
-            status => Err(Fault::Failed(format!("HTTP status {status}"))),
+            status => Err(ProbeFault::Failed(format!("HTTP status {status}"))),
         }
     }
 
-    async fn command(&self, program: &str, address: IpAddr, limit: Duration) -> Result<(), Fault> {
+    async fn command(&self, program: &str, address: IpAddr, limit: Duration) -> Result<(), ProbeFault> {
         let Some(directory) = &self.programs else {
-            return Err(Fault::Unmade("this node has no --check-dir, so it runs no programs".into()));
+            return Err(ProbeFault::Unmade("this node has no --check-dir, so it runs no programs".into()));
         };
         let path = directory.join(program);
         let Ok(_permit) = timeout(limit, self.running.acquire()).await else {
-            return Err(Fault::Unmade(format!("{MAX_PROGRAMS} programs are running already")));
+            return Err(ProbeFault::Unmade(format!("{MAX_PROGRAMS} programs are running already")));
         };
         run(&path, address, limit).await
     }
@@ -156,7 +156,7 @@ fn no_answer(limit: Duration) -> String {
 /// A connection that was begun.
 pub enum Begun {
     /// It is known already what came of it.
-    Done(Outcome),
+    Done(CheckOutcome),
     /// The other side has not answered yet.
     Pending(Socket),
 }
@@ -167,8 +167,8 @@ pub enum Begun {
 pub fn begin_tcp(address: IpAddr, port: u16) -> Begun {
     match connect(SocketAddr::new(address, port)) {
         Ok(Connecting::Yes(socket)) => Begun::Pending(socket),
-        Ok(Connecting::No) => Begun::Done(Outcome::Well),
-        Err(error) => Begun::Done(outcome(Fault::from(error))),
+        Ok(Connecting::No) => Begun::Done(CheckOutcome::Well),
+        Err(error) => Begun::Done(outcome(ProbeFault::from(error))),
     }
 }
 
@@ -192,16 +192,16 @@ fn connect(at: SocketAddr) -> io::Result<Connecting> {
     socket.take_error()?.map_or(Ok(Connecting::No), Err)
 }
 
-async fn connected(socket: Socket) -> Result<(), Fault> {
+async fn connected(socket: Socket) -> Result<(), ProbeFault> {
     let stream = TcpStream::from_std(socket.into())?;
     stream.writable().await?;
     stream.take_error()?.map_or(Ok(()), |error| Err(error.into()))
 }
 
-fn outcome(fault: Fault) -> Outcome {
+fn outcome(fault: ProbeFault) -> CheckOutcome {
     match fault {
-        Fault::Failed(why) => Outcome::Failed(why),
-        Fault::Unmade(why) => Outcome::Unmade(why),
+        ProbeFault::Failed(why) => CheckOutcome::Failed(why),
+        ProbeFault::Unmade(why) => CheckOutcome::Unmade(why),
     }
 }
 
@@ -227,7 +227,7 @@ impl<T> Drop for AbortOnDrop<T> {
     }
 }
 
-async fn dns(at: SocketAddr, name: &Name, qtype: u16) -> Result<(), Fault> {
+async fn dns(at: SocketAddr, name: &Name, qtype: u16) -> Result<(), ProbeFault> {
     let any: SocketAddr = if at.is_ipv4() { ([0; 4], 0).into() } else { ([0u16; 8], 0).into() };
     let socket = UdpSocket::bind(any).await?;
     socket.connect(at).await?;
@@ -245,15 +245,15 @@ async fn dns(at: SocketAddr, name: &Name, qtype: u16) -> Result<(), Fault> {
         {
             return match answer[RCODE_AT] & RCODE_MASK {
                 0 => Ok(()),
-                rcode => Err(Fault::Failed(format!("DNS response code {rcode}"))),
+                rcode => Err(ProbeFault::Failed(format!("DNS response code {rcode}"))),
             };
         }
     }
 }
 
 /// Runs a program in a process group of its own, and ends all of that with its time.
-async fn run(path: &Path, address: IpAddr, limit: Duration) -> Result<(), Fault> {
-    let cannot = |error: &io::Error| Fault::Unmade(format!("{} cannot be run: {error}", path.display()));
+async fn run(path: &Path, address: IpAddr, limit: Duration) -> Result<(), ProbeFault> {
+    let cannot = |error: &io::Error| ProbeFault::Unmade(format!("{} cannot be run: {error}", path.display()));
     let mut child = Command::new(path)
         .arg(address.to_string())
         .stdin(Stdio::null())
@@ -271,11 +271,11 @@ async fn run(path: &Path, address: IpAddr, limit: Duration) -> Result<(), Fault>
     }
     match ended {
         Ok(Ok(status)) if status.success() => Ok(()),
-        Ok(Ok(status)) => Err(Fault::Failed(format!("it ended with {status}"))),
+        Ok(Ok(status)) => Err(ProbeFault::Failed(format!("it ended with {status}"))),
         Ok(Err(error)) => Err(cannot(&error)),
         Err(_) => {
             let _ = child.wait().await;
-            Err(Fault::Failed(format!("it had not ended after {} ms", limit.as_millis())))
+            Err(ProbeFault::Failed(format!("it had not ended after {} ms", limit.as_millis())))
         }
     }
 }

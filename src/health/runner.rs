@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::{sleep, sleep_until};
 
-use super::monitor::{Found, Job, Key, Monitor, Outcome, Watch};
+use super::monitor::{CheckOutcome, DueCheck, HealthChange, Key, Monitor, Watch};
 use super::probe::{Begun, Prober, begin_tcp};
 use super::spec::Probe;
 
@@ -25,7 +25,7 @@ const MAX_RUNNING: usize = crate::limits::MAX_CHECKS;
 /// than some checks do.
 const TICK: Duration = Duration::from_millis(40);
 
-enum Order {
+enum RunnerCommand {
     Watch { watch: Watch, new: bool },
     Forget,
 }
@@ -33,24 +33,24 @@ enum Order {
 /// What the thread is to do, by the keys of what is registered.
 #[derive(Default)]
 struct Orders {
-    all: Mutex<HashMap<Key, Order>>,
+    all: Mutex<HashMap<Key, RunnerCommand>>,
     changed: Notify,
 }
 
 impl Orders {
     /// The latest order for a key is the one that counts; that it is of something new is not forgotten by it.
-    fn put(&self, key: &[u8], order: Order) {
+    fn put(&self, key: &[u8], order: RunnerCommand) {
         let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
-        let was_new = matches!(all.get(key), Some(Order::Watch { new: true, .. }));
+        let was_new = matches!(all.get(key), Some(RunnerCommand::Watch { new: true, .. }));
         let order = match order {
-            Order::Watch { watch, new } => Order::Watch { watch, new: new || was_new },
-            Order::Forget => Order::Forget,
+            RunnerCommand::Watch { watch, new } => RunnerCommand::Watch { watch, new: new || was_new },
+            RunnerCommand::Forget => RunnerCommand::Forget,
         };
         all.insert(key.into(), order);
         self.changed.notify_one();
     }
 
-    fn take(&self) -> HashMap<Key, Order> {
+    fn take(&self) -> HashMap<Key, RunnerCommand> {
         std::mem::take(&mut self.all.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
@@ -67,7 +67,10 @@ impl Runner {
     ///
     /// # Errors
     /// When the kernel refuses a thread or an event queue.
-    pub fn start(programs: Option<PathBuf>, tell: impl Fn(Found) + Send + 'static) -> io::Result<Self> {
+    pub fn start(
+        programs: Option<PathBuf>,
+        tell: impl Fn(HealthChange) + Send + 'static,
+    ) -> io::Result<Self> {
         let (stop, stopped) = oneshot::channel();
         let orders = Arc::<Orders>::default();
         let taken = Arc::clone(&orders);
@@ -89,12 +92,12 @@ impl Runner {
 
     /// Watches an address; `new` says that it has just been registered.
     pub fn watch(&self, key: &[u8], watch: Watch, new: bool) {
-        self.orders.put(key, Order::Watch { watch, new });
+        self.orders.put(key, RunnerCommand::Watch { watch, new });
     }
 
     /// Watches it no longer.
     pub fn forget(&self, key: &[u8]) {
-        self.orders.put(key, Order::Forget);
+        self.orders.put(key, RunnerCommand::Forget);
     }
 }
 
@@ -106,11 +109,11 @@ impl Drop for Runner {
     }
 }
 
-async fn run(orders: &Orders, prober: Arc<Prober>, tell: impl Fn(Found)) {
+async fn run(orders: &Orders, prober: Arc<Prober>, tell: impl Fn(HealthChange)) {
     let begin = Instant::now();
     let mut monitor = Monitor::new(fastrand::Rng::new());
     // Each check that is under way has room for its outcome.
-    let (done, mut outcomes) = mpsc::channel::<(usize, u64, Outcome)>(MAX_RUNNING);
+    let (done, mut outcomes) = mpsc::channel::<(usize, u64, CheckOutcome)>(MAX_RUNNING);
     let mut running = 0usize;
     loop {
         // With as many under way as may be, none is begun before one has ended; all end with their time.
@@ -125,10 +128,10 @@ async fn run(orders: &Orders, prober: Arc<Prober>, tell: impl Fn(Found)) {
             () = orders.changed.notified() => {
                 for (key, order) in orders.take() {
                     match order {
-                        Order::Watch { watch, new } => {
+                        RunnerCommand::Watch { watch, new } => {
                             monitor.watch(begin.elapsed(), key, watch, new).into_iter().for_each(&tell);
                         }
-                        Order::Forget => monitor.forget(&key),
+                        RunnerCommand::Forget => monitor.forget(&key),
                     }
                 }
             }
@@ -139,7 +142,7 @@ async fn run(orders: &Orders, prober: Arc<Prober>, tell: impl Fn(Found)) {
             () = patience => {
                 let (now, most) = (begin.elapsed(), MAX_RUNNING - running);
                 let mut known = Vec::new();
-                let begin_check = |job: Job| {
+                let begin_check = |job: DueCheck| {
                     let begun = match &job.check.probe {
                         Probe::Tcp { port } => match begin_tcp(job.address, *port) {
                             Begun::Done(outcome) => return known.push((job, outcome)),
@@ -156,7 +159,7 @@ async fn run(orders: &Orders, prober: Arc<Prober>, tell: impl Fn(Found)) {
                     });
                 };
                 monitor.advance(now + TICK, most, begin_check, &tell);
-                for (Job { target, generation, .. }, outcome) in known {
+                for (DueCheck { target, generation, .. }, outcome) in known {
                     monitor.done(now, target, generation, outcome).into_iter().for_each(&tell);
                 }
             }

@@ -13,7 +13,7 @@ use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
 use tokio::task::yield_now;
 
-use super::Shared;
+use super::ServerState;
 use super::problem::Problem;
 use crate::api::addition::{self, parse_scope};
 use crate::api::paths;
@@ -25,7 +25,7 @@ use crate::store::{Cursor, MAX_INSTANCE_LEN, NodeId, Target};
 /// What a drain says.
 const DRAINED: &[u8] = b"1";
 
-pub(super) fn router() -> Router<Arc<Shared>> {
+pub(super) fn router() -> Router<Arc<ServerState>> {
     Router::new()
         .route(paths::DIRECTIVES, get(directives))
         .route(paths::DRAIN, put(drain).delete(drain))
@@ -35,7 +35,7 @@ pub(super) fn router() -> Router<Arc<Shared>> {
         .route(paths::EXPLAIN, get(explain))
 }
 
-impl Shared {
+impl ServerState {
     /// What is drained: an address, an instance, or a node by its name or id.
     fn drained(&self, what: &str, of: &str) -> Result<Target, Problem> {
         match what {
@@ -90,7 +90,7 @@ fn drained_value(method: &Method) -> Option<&'static [u8]> {
 }
 
 async fn drain(
-    State(shared): State<Arc<Shared>>,
+    State(shared): State<Arc<ServerState>>,
     method: Method,
     Path((what, of)): Path<(String, String)>,
 ) -> Result<Json<Directed>, Problem> {
@@ -98,13 +98,16 @@ async fn drain(
     shared.direct(target, drained_value(&method)).await
 }
 
-async fn drain_self(State(shared): State<Arc<Shared>>, method: Method) -> Result<Json<Directed>, Problem> {
+async fn drain_self(
+    State(shared): State<Arc<ServerState>>,
+    method: Method,
+) -> Result<Json<Directed>, Problem> {
     let target = shared.this_node()?;
     shared.direct(target, drained_value(&method)).await
 }
 
 async fn set_policy(
-    State(shared): State<Arc<Shared>>,
+    State(shared): State<Arc<ServerState>>,
     Path(scope): Path<String>,
     body: Result<Json<PolicyBody>, JsonRejection>,
 ) -> Result<Json<Directed>, Problem> {
@@ -115,7 +118,7 @@ async fn set_policy(
 }
 
 async fn remove_policy(
-    State(shared): State<Arc<Shared>>,
+    State(shared): State<Arc<ServerState>>,
     Path(scope): Path<String>,
 ) -> Result<Json<Directed>, Problem> {
     let scope = parse_scope(&scope, &shared.domains).map_err(Problem::bad)?;
@@ -137,7 +140,7 @@ struct Reported {
 }
 
 async fn report(
-    State(shared): State<Arc<Shared>>,
+    State(shared): State<Arc<ServerState>>,
     Path(instance): Path<String>,
     body: Result<Json<Report>, JsonRejection>,
 ) -> Result<Json<Reported>, Problem> {
@@ -152,12 +155,12 @@ async fn report(
     Ok(Json(Reported { addresses }))
 }
 
-async fn directives(State(shared): State<Arc<Shared>>) -> Json<Vec<Directive>> {
+async fn directives(State(shared): State<Arc<ServerState>>) -> Json<Vec<Directive>> {
     Json(shared.view.directives())
 }
 
 async fn explain(
-    State(shared): State<Arc<Shared>>,
+    State(shared): State<Arc<ServerState>>,
     Path(name): Path<String>,
 ) -> Result<Json<Explanation>, Problem> {
     let name = addition::any_name(&name, &shared.domains).map_err(Problem::bad)?;

@@ -13,13 +13,13 @@ use serde::Deserialize;
 use tokio::sync::mpsc;
 
 use super::problem::Problem;
-use super::{Shared, busy};
+use super::{ServerState, busy};
 use crate::api::external::{CacheStats, CachedAnswer, Flushed, Replies, cacheable};
 use crate::api::paths;
 use crate::api::request::View;
 use crate::wire::name::Name;
 
-pub(super) fn router() -> Router<Arc<Shared>> {
+pub(super) fn router() -> Router<Arc<ServerState>> {
     Router::new()
         .route(paths::CACHE, get(stats).delete(flush_all))
         .route(paths::CACHED, get(cached).delete(flush))
@@ -37,7 +37,7 @@ struct Extent {
     below: bool,
 }
 
-impl Shared {
+impl ServerState {
     /// Asks all workers, and waits for what each says.
     pub(super) async fn ask_workers<T>(
         &self,
@@ -70,14 +70,14 @@ fn without_cache() -> Problem {
     )
 }
 
-async fn stats(State(shared): State<Arc<Shared>>) -> Result<Json<CacheStats>, Problem> {
+async fn stats(State(shared): State<Arc<ServerState>>) -> Result<Json<CacheStats>, Problem> {
     let workers = shared.ask_workers(|view, replies| view.caches(replies)).await?;
     let status = shared.view.status();
     Ok(Json(CacheStats::new(workers, status.forwarding.ok_or_else(without_cache)?)))
 }
 
 async fn cached(
-    State(shared): State<Arc<Shared>>,
+    State(shared): State<Arc<ServerState>>,
     Path(name): Path<String>,
 ) -> Result<Json<Vec<CachedAnswer>>, Problem> {
     let name = cacheable(&name, &shared.domains).map_err(Problem::bad)?;
@@ -87,7 +87,7 @@ async fn cached(
 }
 
 async fn flush(
-    State(shared): State<Arc<Shared>>,
+    State(shared): State<Arc<ServerState>>,
     Path(name): Path<String>,
     extent: Result<Query<Extent>, QueryRejection>,
 ) -> Result<Json<Flushed>, Problem> {
@@ -96,6 +96,6 @@ async fn flush(
     shared.flush(Some((name, below))).await
 }
 
-async fn flush_all(State(shared): State<Arc<Shared>>) -> Result<Json<Flushed>, Problem> {
+async fn flush_all(State(shared): State<Arc<ServerState>>) -> Result<Json<Flushed>, Problem> {
     shared.flush(None).await
 }

@@ -15,7 +15,7 @@ use axum::response::{IntoResponse, Response};
 use sha2::{Digest, Sha256};
 
 use super::problem::Problem;
-use super::{MAX_BODY_LEN, Shared};
+use super::{MAX_BODY_LEN, ServerState};
 use crate::api::paths;
 use crate::sys::file_error::{self, FileError};
 
@@ -148,7 +148,7 @@ fn is_own_origin(origin: &str) -> bool {
 }
 
 /// Lets a request through, or says why not.
-pub(super) async fn admit(State(shared): State<Arc<Shared>>, request: Request, next: Next) -> Response {
+pub(super) async fn admit(State(shared): State<Arc<ServerState>>, request: Request, next: Next) -> Response {
     if let Err(problem) = shared.guard.check(request.uri().path(), request.headers()) {
         let is_unauthorized = problem.code() == StatusCode::UNAUTHORIZED;
         let mut response = problem.into_response();

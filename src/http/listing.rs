@@ -12,7 +12,7 @@ use futures_util::stream;
 use serde::Serialize;
 use tokio::task::yield_now;
 
-use super::Shared;
+use super::ServerState;
 use super::problem::Problem;
 use crate::api::request::{Filter, Registration};
 use crate::store::Cursor;
@@ -23,7 +23,7 @@ pub(super) const MAX_LIMIT: usize = crate::limits::MAX_LISTED;
 
 const JSON: (HeaderName, &str) = (header::CONTENT_TYPE, "application/json");
 
-impl Shared {
+impl ServerState {
     /// Calls `each` for all registrations that `filter` says.
     pub(super) async fn each(&self, filter: &Filter, mut each: impl FnMut(Registration)) {
         let mut next = Some(Cursor::default());
@@ -72,7 +72,7 @@ impl Shared {
 
 /// Streams what `make` makes of all that `filter` says, as a JSON array.
 pub(super) fn stream_all<T: Serialize>(
-    shared: Arc<Shared>,
+    shared: Arc<ServerState>,
     filter: Filter,
     make: impl Fn(Registration) -> Option<T> + Send + 'static,
 ) -> Response {

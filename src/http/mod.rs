@@ -81,7 +81,7 @@ type Ask = dyn Fn(Request) -> Queued + Send + Sync;
 
 /// What a listener is told.
 #[derive(Clone, Debug, Default)]
-pub struct Rules {
+pub struct ListenerRules {
     /// Names have to be in one of these.
     pub domains: Vec<Name>,
     /// Where the programs are that may be run as health checks.
@@ -90,7 +90,7 @@ pub struct Rules {
     pub token: Option<Token>,
 }
 
-struct Shared {
+struct ServerState {
     ask: Box<Ask>,
     view: Arc<dyn View>,
     domains: Vec<Name>,
@@ -105,16 +105,16 @@ impl Listener {
     /// [`HttpError`].
     pub fn start(
         address: &ControlAddress,
-        rules: Rules,
+        rules: ListenerRules,
         view: Arc<dyn View>,
         ask: impl Fn(Request) -> Queued + Send + Sync + 'static,
     ) -> Result<Self, HttpError> {
         let fail = |source| HttpError { address: address.clone(), source };
         let (socket, bound) = bind(address).map_err(fail)?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(fail)?;
-        let Rules { domains, check_dir, token } = rules;
+        let ListenerRules { domains, check_dir, token } = rules;
         let guard = Guard::new(token, matches!(address, ControlAddress::Tcp(_)));
-        let router = router(Arc::new(Shared { ask: Box::new(ask), view, domains, check_dir, guard }));
+        let router = router(Arc::new(ServerState { ask: Box::new(ask), view, domains, check_dir, guard }));
         let (stop, stopped) = oneshot::channel::<()>();
         // It ends when it is told to; connections that are open then are closed.
         let serve = move || {
@@ -186,7 +186,7 @@ fn bind_unix(path: &FilePath) -> io::Result<std::os::unix::net::UnixListener> {
     Ok(bound)
 }
 
-fn router(shared: Arc<Shared>) -> Router {
+fn router(shared: Arc<ServerState>) -> Router {
     let fallback = async || Problem::new(StatusCode::NOT_FOUND, "there is no such path; see docs/control.md");
     let wrong_method = async || {
         Problem::new(
@@ -207,7 +207,7 @@ fn router(shared: Arc<Shared>) -> Router {
         .with_state(shared)
 }
 
-impl Shared {
+impl ServerState {
     /// Asks for a change, and waits for what comes of it.
     async fn ask<T>(&self, request: impl FnOnce(Reply<T>) -> Request) -> Result<T, Problem> {
         let (reply, answer) = oneshot::channel();

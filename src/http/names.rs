@@ -13,7 +13,7 @@ use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::Shared;
+use super::ServerState;
 use super::listing::{MAX_LIMIT, stream_all};
 use super::problem::Problem;
 use crate::api::addition;
@@ -23,7 +23,7 @@ use crate::api::request::{
 };
 use crate::sys::sched::{SHORT_STEPS, yield_every};
 
-pub(super) fn router() -> Router<Arc<Shared>> {
+pub(super) fn router() -> Router<Arc<ServerState>> {
     Router::new()
         .route(paths::NAMES, get(all).post(add))
         .route(paths::NAME, get(of_name).put(replace_name).delete(remove_name))
@@ -75,7 +75,7 @@ struct Instance {
     registrations: usize,
 }
 
-impl Shared {
+impl ServerState {
     /// The steps that register `additions`.
     pub(super) fn puts(&self, additions: &[Addition]) -> Result<Vec<Change>, Problem> {
         let registrations = addition::registrations(additions, &self.domains, self.check_dir.as_deref())
@@ -136,13 +136,13 @@ pub(super) fn address(text: &str) -> Result<IpAddr, Problem> {
 
 type Body = Result<Json<Value>, JsonRejection>;
 
-async fn add(State(shared): State<Arc<Shared>>, body: Body) -> Result<Json<Changed>, Problem> {
+async fn add(State(shared): State<Arc<ServerState>>, body: Body) -> Result<Json<Changed>, Problem> {
     let additions: Vec<Addition> = read_list(body?.0)?;
     shared.change(shared.puts(&additions)?).await
 }
 
 async fn replace_name(
-    State(shared): State<Arc<Shared>>,
+    State(shared): State<Arc<ServerState>>,
     Path(name): Path<String>,
     body: Body,
 ) -> Result<Json<Changed>, Problem> {
@@ -162,7 +162,7 @@ async fn replace_name(
 }
 
 async fn remove_name(
-    State(shared): State<Arc<Shared>>,
+    State(shared): State<Arc<ServerState>>,
     Path(name): Path<String>,
     which: Result<Query<Which>, QueryRejection>,
 ) -> Result<Json<Changed>, Problem> {
@@ -185,7 +185,7 @@ struct With {
 }
 
 async fn add_address(
-    State(shared): State<Arc<Shared>>,
+    State(shared): State<Arc<ServerState>>,
     Path((name, text)): Path<(String, String)>,
     with: Result<Query<With>, QueryRejection>,
 ) -> Result<Json<Changed>, Problem> {
@@ -197,7 +197,7 @@ async fn add_address(
 }
 
 async fn remove_address(
-    State(shared): State<Arc<Shared>>,
+    State(shared): State<Arc<ServerState>>,
     Path((name, text)): Path<(String, String)>,
     which: Result<Query<Which>, QueryRejection>,
 ) -> Result<Json<Changed>, Problem> {
@@ -207,7 +207,7 @@ async fn remove_address(
 }
 
 async fn remove_everywhere(
-    State(shared): State<Arc<Shared>>,
+    State(shared): State<Arc<ServerState>>,
     Path(text): Path<String>,
 ) -> Result<Json<Changed>, Problem> {
     let gone = Selector { addresses: vec![address(&text)?], ..Selector::default() };
@@ -215,7 +215,7 @@ async fn remove_everywhere(
 }
 
 async fn replace_instance(
-    State(shared): State<Arc<Shared>>,
+    State(shared): State<Arc<ServerState>>,
     Path(instance): Path<String>,
     body: Body,
 ) -> Result<Json<Changed>, Problem> {
@@ -235,13 +235,13 @@ async fn replace_instance(
 }
 
 async fn remove_instance(
-    State(shared): State<Arc<Shared>>,
+    State(shared): State<Arc<ServerState>>,
     Path(instance): Path<String>,
 ) -> Result<Json<Changed>, Problem> {
     shared.change(vec![Change::Remove(shared.selector(None, Some(&instance), Vec::new())?)]).await
 }
 
-async fn batch(State(shared): State<Arc<Shared>>, body: Body) -> Result<Json<Changed>, Problem> {
+async fn batch(State(shared): State<Arc<ServerState>>, body: Body) -> Result<Json<Changed>, Problem> {
     let mut changes = Vec::new();
     for (i, step) in read_list(body?.0)?.into_iter().enumerate() {
         let steps = match step {
@@ -289,7 +289,7 @@ struct Listing {
 }
 
 async fn all(
-    State(shared): State<Arc<Shared>>,
+    State(shared): State<Arc<ServerState>>,
     listing: Result<Query<Listing>, QueryRejection>,
 ) -> Result<Response, Problem> {
     let Query(Listing { search, limit, cursor }) = listing?;
@@ -315,7 +315,7 @@ async fn all(
 }
 
 async fn of_name(
-    State(shared): State<Arc<Shared>>,
+    State(shared): State<Arc<ServerState>>,
     Path(name): Path<String>,
 ) -> Result<Json<Vec<Registration>>, Problem> {
     let name = addition::name(&name, &shared.domains).map_err(Problem::bad)?;
@@ -323,18 +323,18 @@ async fn of_name(
 }
 
 async fn of_address(
-    State(shared): State<Arc<Shared>>,
+    State(shared): State<Arc<ServerState>>,
     Path(text): Path<String>,
 ) -> Result<Response, Problem> {
     let filter = Filter::Address(address(&text)?);
     Ok(stream_all(shared, filter, Some))
 }
 
-async fn of_instance(State(shared): State<Arc<Shared>>, Path(instance): Path<String>) -> Response {
+async fn of_instance(State(shared): State<Arc<ServerState>>, Path(instance): Path<String>) -> Response {
     stream_all(shared, Filter::Instance(instance.into()), Some)
 }
 
-async fn instances(State(shared): State<Arc<Shared>>) -> Json<Vec<Instance>> {
+async fn instances(State(shared): State<Arc<ServerState>>) -> Json<Vec<Instance>> {
     let mut counts = std::collections::BTreeMap::new();
     shared.each(&Filter::All, |it| *counts.entry((it.instance, it.node)).or_insert(0) += 1).await;
     let count = |((instance, node), registrations)| Instance { instance, node, registrations };

@@ -15,14 +15,14 @@ use serde::Serialize;
 use tokio::sync::mpsc;
 
 use super::problem::Problem;
-use super::{Shared, metrics};
+use super::{ServerState, metrics};
 use crate::api::paths;
 use crate::api::request::{Event, Member, Request, Status};
 
 /// Events that wait for a slow reader at most; those after them are counted and left out.
 const EVENTS: usize = crate::limits::MAX_WATCH_EVENTS;
 
-pub(super) fn router() -> Router<Arc<Shared>> {
+pub(super) fn router() -> Router<Arc<ServerState>> {
     Router::new()
         .route(paths::PAGE, get(page))
         .route(paths::MEMBERS, get(members))
@@ -45,15 +45,15 @@ async fn openapi() -> ([(header::HeaderName, &'static str); 1], &'static str) {
     ([(header::CONTENT_TYPE, "application/json")], include_str!("../../docs/openapi.json"))
 }
 
-async fn members(State(shared): State<Arc<Shared>>) -> Json<Vec<Member>> {
+async fn members(State(shared): State<Arc<ServerState>>) -> Json<Vec<Member>> {
     Json(shared.view.members())
 }
 
-async fn status(State(shared): State<Arc<Shared>>) -> Json<Status> {
+async fn status(State(shared): State<Arc<ServerState>>) -> Json<Status> {
     Json(shared.view.status())
 }
 
-async fn metrics(State(shared): State<Arc<Shared>>) -> Result<Response, Problem> {
+async fn metrics(State(shared): State<Arc<ServerState>>) -> Result<Response, Problem> {
     let status = shared.view.status();
     let members = shared.view.members();
     let caches = match status.forwarding {
@@ -74,12 +74,12 @@ struct Condition {
 }
 
 /// It is well if the owner of the registrations answers.
-async fn health(State(shared): State<Arc<Shared>>) -> Result<Json<Condition>, Problem> {
+async fn health(State(shared): State<Arc<ServerState>>) -> Result<Json<Condition>, Problem> {
     shared.ask(Request::Ping).await?;
     Ok(Json(Condition { status: "ok", waits_for: None }))
 }
 
-async fn ready(State(shared): State<Arc<Shared>>) -> (StatusCode, Json<Condition>) {
+async fn ready(State(shared): State<Arc<ServerState>>) -> (StatusCode, Json<Condition>) {
     let waits_for = shared.view.waits_for();
     match waits_for {
         None => (StatusCode::OK, Json(Condition { status: "ready", waits_for })),
@@ -88,7 +88,7 @@ async fn ready(State(shared): State<Arc<Shared>>) -> (StatusCode, Json<Condition
 }
 
 /// Tells what changes, a line of JSON for each, until the client goes.
-async fn watch(State(shared): State<Arc<Shared>>) -> Result<Response, Problem> {
+async fn watch(State(shared): State<Arc<ServerState>>) -> Result<Response, Problem> {
     let (sender, receiver) = mpsc::channel(EVENTS);
     if !shared.view.subscribe(sender) {
         return Err(Problem::new(

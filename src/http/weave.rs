@@ -11,14 +11,14 @@ use axum::response::Response;
 use axum::routing::{get, put};
 use serde::Serialize;
 
-use super::Shared;
+use super::ServerState;
 use super::listing::stream_all;
 use super::names::address;
 use super::problem::Problem;
 use crate::api::addition;
 use crate::api::request::{Addition, Change, Filter, NODE_INSTANCE, Registration, Selector};
 
-pub(super) fn router() -> Router<Arc<Shared>> {
+pub(super) fn router() -> Router<Arc<ServerState>> {
     Router::new()
         .route("/name", get(entries).delete(remove_all))
         .route("/name/{container}", axum::routing::delete(remove_container))
@@ -46,7 +46,7 @@ impl Form {
 }
 
 async fn add(
-    State(shared): State<Arc<Shared>>,
+    State(shared): State<Arc<ServerState>>,
     Path((container, ip)): Path<(String, String)>,
     RawQuery(query): RawQuery,
     body: String,
@@ -68,7 +68,7 @@ async fn add(
     Ok(StatusCode::NO_CONTENT)
 }
 
-impl Shared {
+impl ServerState {
     /// Removes all that matches what is said.
     async fn remove_matching(
         &self,
@@ -98,7 +98,7 @@ impl Shared {
 }
 
 async fn remove(
-    State(shared): State<Arc<Shared>>,
+    State(shared): State<Arc<ServerState>>,
     Path((container, ip)): Path<(String, String)>,
     RawQuery(query): RawQuery,
     body: String,
@@ -107,7 +107,7 @@ async fn remove(
 }
 
 async fn remove_container(
-    State(shared): State<Arc<Shared>>,
+    State(shared): State<Arc<ServerState>>,
     Path(container): Path<String>,
     RawQuery(query): RawQuery,
     body: String,
@@ -116,7 +116,7 @@ async fn remove_container(
 }
 
 async fn remove_all(
-    State(shared): State<Arc<Shared>>,
+    State(shared): State<Arc<ServerState>>,
     RawQuery(query): RawQuery,
     body: String,
 ) -> Result<StatusCode, Problem> {
@@ -126,7 +126,7 @@ async fn remove_all(
 /// An address of a name, with the names that weaveDNS has for its fields.
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
-struct Entry {
+struct WeaveAddress {
     #[serde(rename = "ContainerID")]
     container_id: String,
     origin: String,
@@ -137,7 +137,7 @@ struct Entry {
     tombstone: i64,
 }
 
-async fn entries(State(shared): State<Arc<Shared>>) -> Response {
+async fn entries(State(shared): State<Arc<ServerState>>) -> Response {
     // The node's own name is not somebody's.
     let is_answered =
         |it: &Registration| it.up && matches!(&*it.rtype, "A" | "AAAA") && it.instance != NODE_INSTANCE;
@@ -146,7 +146,7 @@ async fn entries(State(shared): State<Arc<Shared>>) -> Response {
             return None;
         }
         let Registration { instance, node, data, name, .. } = it;
-        Some(Entry {
+        Some(WeaveAddress {
             container_id: instance,
             origin: node,
             addr: data,
@@ -158,14 +158,14 @@ async fn entries(State(shared): State<Arc<Shared>>) -> Response {
     stream_all(shared, Filter::All, entry)
 }
 
-async fn domain(State(shared): State<Arc<Shared>>) -> String {
+async fn domain(State(shared): State<Arc<ServerState>>) -> String {
     shared.domains.first().map(ToString::to_string).unwrap_or_default()
 }
 
-async fn dns_address(State(shared): State<Arc<Shared>>) -> Result<String, Problem> {
+async fn dns_address(State(shared): State<Arc<ServerState>>) -> Result<String, Problem> {
     Ok(shared.dns()?.ip().to_string())
 }
 
-async fn dns_address_port(State(shared): State<Arc<Shared>>) -> Result<String, Problem> {
+async fn dns_address_port(State(shared): State<Arc<ServerState>>) -> Result<String, Problem> {
     Ok(shared.dns()?.to_string())
 }

@@ -60,7 +60,7 @@ pub(super) struct Members {
 
 /// What has been counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Counts {
+pub(super) struct ClusterCounts {
     /// None if it does not gossip.
     pub(super) traffic: Option<Traffic>,
     pub(super) faults: Faults,
@@ -71,7 +71,7 @@ pub(super) struct Counts {
 /// What other threads see of the cluster.
 pub(super) struct ClusterState {
     members: View<Members>,
-    counts: Mutex<Counts>,
+    counts: Mutex<ClusterCounts>,
     /// CPU time of its turns.
     pub(super) turns: TurnTimes,
     longest_turn_ns: AtomicU64,
@@ -86,7 +86,7 @@ impl ClusterState {
         self.members.load()
     }
 
-    pub(super) fn counts(&self) -> Counts {
+    pub(super) fn counts(&self) -> ClusterCounts {
         *self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -281,9 +281,9 @@ fn members_of(driver: &Driver) -> Members {
     }
 }
 
-fn counts_of(driver: &Driver) -> Counts {
+fn counts_of(driver: &Driver) -> ClusterCounts {
     let engine = driver.engine();
-    Counts {
+    ClusterCounts {
         traffic: driver.traffic().copied(),
         faults: engine.faults(),
         is_synchronised: engine.is_synchronised(),

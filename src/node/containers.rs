@@ -5,9 +5,9 @@
 use std::collections::BTreeMap;
 
 use super::NodeError;
-use super::inbox::{ControlSender, Outcome};
+use super::inbox::{ControlSender, Observation};
 use crate::config::Settings;
-use crate::sources::docker::{Rules, Watcher};
+use crate::sources::docker::{DockerRules, Watcher};
 
 /// Characters of an id that have to be said at least for it to be meant.
 const MIN_ID_LEN: usize = 12;
@@ -43,12 +43,12 @@ impl Containers {
 /// Watches the Engine, if that is asked for.
 pub(super) fn watch(settings: &Settings, sender: ControlSender) -> Result<Option<Watcher>, NodeError> {
     let Some(docker) = &settings.docker else { return Ok(None) };
-    let rules = Rules {
+    let rules = DockerRules {
         socket: docker.socket.clone(),
         networks: docker.networks.clone(),
         domains: settings.domains.clone(),
         check_dir: settings.check_dir.clone(),
     };
-    let watcher = Watcher::start(rules, move |update| sender.outcome(Outcome::Docker(update)));
+    let watcher = Watcher::start(rules, move |update| sender.outcome(Observation::Docker(update)));
     watcher.map(Some).map_err(|source| NodeError::Docker(docker.socket.clone(), source))
 }

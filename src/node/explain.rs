@@ -10,7 +10,7 @@ use crate::answer::external::{self, OutOfZone};
 use crate::api::external::Outside;
 use crate::api::rdata_text;
 use crate::api::request::{Explained, Explanation};
-use crate::policy::select::{Health, RAMP_STEPS, Verdict, select};
+use crate::policy::select::{AddressVerdict, Health, RAMP_STEPS, select};
 use crate::policy::{Order, Policy};
 use crate::resolver::question::Question;
 use crate::resolver::reserved::reason;
@@ -19,7 +19,7 @@ use crate::wire::name::{Name, QueryName};
 use crate::wire::record::{FIXED_LEN, rtype};
 
 /// The registrations of one name, with their origins and whether these are up.
-type Found<'a> = [(NodeId, bool, Record<'a>)];
+type NameRecords<'a> = [(NodeId, bool, Record<'a>)];
 
 impl Views {
     fn explain_own(&self, name: &Name) -> Explanation {
@@ -149,8 +149,8 @@ impl Views {
 fn verdicts<'a>(
     policy: &Policy,
     store: &Store,
-    found: &Found<'a>,
-) -> (BTreeMap<(u16, &'a [u8]), Verdict>, bool) {
+    found: &NameRecords<'a>,
+) -> (BTreeMap<(u16, &'a [u8]), AddressVerdict>, bool) {
     let statements = store.statements();
     let addresses = found.iter().filter(|(_, up, record)| *up && record.address().is_some());
     let mut addresses: Vec<_> = addresses
@@ -168,7 +168,7 @@ fn verdicts<'a>(
 
 /// The sum of the weights, and the number of the addresses, that are in answers, by type. They are added up once: the store is held
 /// meanwhile.
-fn totals(verdicts: &BTreeMap<(u16, &[u8]), Verdict>) -> BTreeMap<u16, (f64, f64)> {
+fn totals(verdicts: &BTreeMap<(u16, &[u8]), AddressVerdict>) -> BTreeMap<u16, (f64, f64)> {
     let mut totals: BTreeMap<u16, (f64, f64)> = BTreeMap::new();
     for ((rtype, _), verdict) in verdicts {
         if let Ok(weight) = *verdict {

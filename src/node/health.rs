@@ -10,7 +10,7 @@ use std::time::Duration;
 use dashmap::DashMap;
 use tracing::error;
 
-use super::inbox::{ControlSender, Outcome};
+use super::inbox::{ControlSender, Observation};
 use crate::health::monitor::Watch;
 use crate::health::runner::Runner;
 use crate::store::Record;
@@ -53,7 +53,7 @@ impl Checks {
             let sender = self.sender.clone();
             let found = move |found| {
                 // It can only fail when the owner is gone, and the registrations with it.
-                sender.outcome(Outcome::Health(found));
+                sender.outcome(Observation::Health(found));
             };
             match Runner::start(self.check_dir.clone(), found) {
                 Ok(runner) => self.runner = Some(runner),

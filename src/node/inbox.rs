@@ -19,7 +19,7 @@ use super::file_changes::{Batch, FilesRead};
 use crate::api::request::{Queued, Reply, Request};
 use crate::config::Settings;
 use crate::gossip::engine::News;
-use crate::health::monitor::Found;
+use crate::health::monitor::HealthChange;
 use crate::limits::{MAX_BATCHES_WAITING, MAX_CONTROL_WAITING, MAX_REQUESTS_WAITING, MAX_RESULTS_WAITING};
 use crate::policy::Policy;
 use crate::policy::rules::Scope;
@@ -44,11 +44,11 @@ pub enum Control {
 }
 
 /// A change that checks or containers bring about.
-pub(super) enum Outcome {
+pub(super) enum Observation {
     /// A health check has found something.
-    Health(Found),
+    Health(HealthChange),
     /// Something has changed of a container.
-    Docker(docker::Update),
+    Docker(docker::ContainerUpdate),
 }
 
 /// Changes by files.
@@ -65,7 +65,7 @@ pub(super) enum Bulk {
 pub(super) enum Work {
     Control(Control),
     Request(Request),
-    Outcome(Outcome),
+    Outcome(Observation),
     Bulk(Bulk),
 }
 
@@ -74,7 +74,7 @@ pub(super) enum Work {
 pub struct ControlSender {
     control: Sender<Control>,
     requests: Sender<Request>,
-    outcomes: Sender<Outcome>,
+    outcomes: Sender<Observation>,
     bulk: Sender<Bulk>,
     /// A reload waits already: one reading is enough for all that has changed before it.
     reload_waits: Arc<AtomicBool>,
@@ -104,7 +104,7 @@ impl ControlSender {
     }
 
     /// Waits while the lane is full. Returns whether there is still somebody to take it.
-    pub(super) fn outcome(&self, outcome: Outcome) -> bool {
+    pub(super) fn outcome(&self, outcome: Observation) -> bool {
         self.outcomes.send(outcome).is_ok()
     }
 
@@ -131,7 +131,7 @@ fn queued<T>(sent: &Result<(), TrySendError<T>>) -> Queued {
 pub struct Inbox {
     control: Receiver<Control>,
     requests: Receiver<Request>,
-    outcomes: Receiver<Outcome>,
+    outcomes: Receiver<Observation>,
     bulk: Receiver<Bulk>,
     sender: ControlSender,
 }
@@ -243,7 +243,7 @@ mod tests {
         let inbox = Inbox::new();
         let sender = inbox.sender();
         assert!(sender.bulk(Bulk::Batch(Batch::default())));
-        assert!(sender.outcome(Outcome::Docker(docker::Update::default())));
+        assert!(sender.outcome(Observation::Docker(docker::ContainerUpdate::default())));
         assert_eq!(sender.request(change()), Queued::Waits);
         assert!(sender.send(Control::Stop));
         let next = |with_requests, with_bulk| match inbox.next(Duration::ZERO, with_requests, with_bulk) {

@@ -12,7 +12,7 @@ use super::cluster::{self, Cluster};
 use super::containers;
 use super::files::{Before, Files};
 use super::health::Checks;
-use super::inbox::{Bulk, Control, Inbox, Outcome, Work};
+use super::inbox::{Bulk, Control, Inbox, Observation, Work};
 use super::log_throttle::{RejectedGossip, UpstreamFaults};
 use super::persist::Journal;
 use super::reload::Reload;
@@ -32,7 +32,7 @@ use crate::answer::service::Service;
 use crate::api::request::{NODE_INSTANCE, Queued, Request};
 use crate::config::Settings;
 use crate::gossip::engine::News;
-use crate::http::{Listener, Rules, Token};
+use crate::http::{Listener, ListenerRules, Token};
 use crate::query_time::PeerLookup;
 use crate::resolver::routes::Routes;
 use crate::sources::files::Registrations;
@@ -232,7 +232,7 @@ impl Node {
         let Some(address) = &settings.control else { return Ok(()) };
         let sender = self.inbox.sender();
         let token = settings.control_token.as_deref().map(Token::read);
-        let rules = Rules {
+        let rules = ListenerRules {
             domains: settings.domains.clone(),
             check_dir: settings.check_dir.clone(),
             token: token.transpose().map_err(NodeError::File)?,
@@ -313,8 +313,8 @@ impl Node {
             Some(Work::Control(Control::Stop)) => return false,
             Some(Work::Control(control)) => self.handle(control),
             Some(Work::Request(request)) => self.writes.handle(request, &self.inbox, &self.views),
-            Some(Work::Outcome(Outcome::Health(found))) => self.writes.take_check_result(found),
-            Some(Work::Outcome(Outcome::Docker(update))) => {
+            Some(Work::Outcome(Observation::Health(found))) => self.writes.take_check_result(found),
+            Some(Work::Outcome(Observation::Docker(update))) => {
                 self.writes.take_container(update, &self.views.containers);
             }
             Some(Work::Bulk(Bulk::Policies(policies))) => self.tables.set_policies(policies),

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use tracing::warn;
 
-use super::cluster::Counts;
+use super::cluster::ClusterCounts;
 use crate::gossip::cipher::Rejected;
 use crate::gossip::engine::Faults;
 use crate::store::{MAX_FOREIGN_LEN, MAX_ORIGINS};
@@ -29,7 +29,7 @@ pub(super) struct RejectedGossip {
 
 impl RejectedGossip {
     /// Logs once a minute, if there is anything, what of others' gossip could not be taken.
-    pub(super) fn log(&mut self, counts: &Counts) {
+    pub(super) fn log(&mut self, counts: &ClusterCounts) {
         let (Some(traffic), faults) = (counts.traffic, counts.faults) else { return };
         let rejected = traffic.rejected.iter().sum::<u64>();
         let log = &*self;

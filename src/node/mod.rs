@@ -65,7 +65,7 @@ use crate::gossip::driver::Driver;
 use crate::gossip::engine::Engine;
 use crate::gossip::key_ring::KeyRing;
 use crate::gossip::peer::Peer;
-use crate::gossip::transport::Transport;
+use crate::gossip::transport::GossipSockets;
 use crate::http::{Listener, Token};
 use crate::query_time::cache::Cache;
 use crate::resolver::routes::Routes;
@@ -180,10 +180,10 @@ fn join(
         let store = store.read();
         (store.me(), store.incarnation())
     };
-    let transport = |gossip: &Gossip| Transport::bind(gossip.address, &gossip.cluster, ring, registry);
+    let transport = |gossip: &Gossip| GossipSockets::bind(gossip.address, &gossip.cluster, ring, registry);
     let transport = settings.gossip.as_ref().map(transport).transpose().map_err(NodeError::Gossip)?;
     let me = Peer {
-        address: transport.as_ref().map_or(([0; 4], 0).into(), Transport::address),
+        address: transport.as_ref().map_or(([0; 4], 0).into(), GossipSockets::address),
         node,
         generation: incarnation << 16,
         dns: addresses.iter().copied().find(|address| !address.ip().is_unspecified()),

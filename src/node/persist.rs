@@ -14,7 +14,7 @@ use super::inbox::{ControlSender, Inbox};
 use super::op::Op;
 use super::{Control, NodeError};
 use crate::config::Settings;
-use crate::store::{Disk, Found, NodeId, Store};
+use crate::store::{Disk, DiskContents, NodeId, Store};
 use crate::sys::parallel_map::threads_for;
 use crate::sys::sched::lower_priority;
 use crate::worker::unix_time_s;
@@ -46,7 +46,7 @@ impl Journal {
         // A new node each time: its incarnation can be any.
         let new = |fault| (Store::new(NodeId::random(), now), Self::memory(fault));
         let Some(directory) = &settings.data_dir else { return Ok(new(None)) };
-        let (disk, Found { node, incarnation, registrations }) = match Disk::open(directory, now) {
+        let (disk, DiskContents { node, incarnation, registrations }) = match Disk::open(directory, now) {
             Ok(opened) => opened,
             Err(error) if settings.data_dir_optional && error.is_of_place() => {
                 warn!(

@@ -10,10 +10,10 @@ use super::containers::Containers;
 use super::health::watch;
 use super::op::Op;
 use super::writes::{Writes, each_own};
-use crate::health::monitor::Found;
+use crate::health::monitor::HealthChange;
 use crate::policy::select::Health;
-use crate::sources::docker::Update;
-use crate::store::{Record, State};
+use crate::sources::docker::ContainerUpdate;
+use crate::store::{ObservedState, Record};
 
 impl Writes {
     /// Has all that is registered checked, where that is asked for.
@@ -28,8 +28,8 @@ impl Writes {
     }
 
     /// Takes what a check has found.
-    pub(super) fn take_check_result(&mut self, found: Found) {
-        let Found { key, state, told } = found;
+    pub(super) fn take_check_result(&mut self, found: HealthChange) {
+        let HealthChange { key, state, told } = found;
         let change = {
             let mut store = self.store.write();
             let Some(record) = store.own(&key) else { return };
@@ -63,14 +63,14 @@ impl Writes {
     }
 
     /// The same of the registrations with these keys.
-    pub(super) fn set_health(&mut self, keys: impl IntoIterator<Item = Vec<u8>>, health: Health) -> usize {
+    fn set_health(&mut self, keys: impl IntoIterator<Item = Vec<u8>>, health: Health) -> usize {
         let mut count = 0;
         for key in keys {
             let mut store = self.store.write();
             let Some(record) = store.own(&key).filter(|record| record.address().is_some()) else { continue };
             let Ok(attributes) = record.attributes() else { continue };
             if attributes.check.is_none() {
-                store.set_state(&key, State { health, ramp: attributes.state.ramp });
+                store.set_state(&key, ObservedState { health, ramp: attributes.state.ramp });
                 count += 1;
             }
         }
@@ -79,8 +79,8 @@ impl Writes {
     }
 
     /// Takes what has changed of a container.
-    pub(super) fn take_container(&mut self, update: Update, containers: &Mutex<Containers>) {
-        let Update { remove, put, health, container, complete } = update;
+    pub(super) fn take_container(&mut self, update: ContainerUpdate, containers: &Mutex<Containers>) {
+        let ContainerUpdate { remove, put, health, container, complete } = update;
         let gone = remove.iter().map(Op::remove);
         let new = put.iter().map(|(key, attributes)| Op::put(key, attributes));
         let mut ops: Vec<_> = gone.chain(new).collect();

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use super::write_plan::Plan;
+use super::write_plan::WritePlan;
 use crate::api::rdata_text::type_name;
 use crate::api::request::Change;
 use crate::limits::{MAX_RECORD_SETS, MAX_SET_LEN};
@@ -28,7 +28,7 @@ impl Room {
     ///
     /// # Errors
     /// What has none; nothing of the request may be planned then.
-    pub(super) fn take(&mut self, store: &Store, plan: &Plan, changes: &[Change]) -> Result<(), String> {
+    pub(super) fn take(&mut self, store: &Store, plan: &WritePlan, changes: &[Change]) -> Result<(), String> {
         let mut over: Vec<&Name> = Vec::new();
         for key in puts(changes) {
             let sets = self.names.entry(key.name.clone()).or_insert_with(|| bound(store, &key.name));
@@ -55,7 +55,7 @@ impl Room {
 ///
 /// # Errors
 /// What has none.
-pub(super) fn check(store: &Store, plan: &Plan, changes: &[Change]) -> Result<(), String> {
+pub(super) fn check(store: &Store, plan: &WritePlan, changes: &[Change]) -> Result<(), String> {
     let names: BTreeSet<&Name> = puts(changes).map(|key| &key.name).collect();
     names.into_iter().try_for_each(|name| fitting(name, plan.visible(store, name)).map(drop))
 }
@@ -120,7 +120,7 @@ mod tests {
         range.map(|i| put("web.example", 1, &i.to_be_bytes())).collect()
     }
 
-    fn plan_all(store: &Store, plan: &mut Plan, changes: &[Change]) {
+    fn plan_all(store: &Store, plan: &mut WritePlan, changes: &[Change]) {
         for change in changes {
             let Change::Put(key, attributes) = change else { continue };
             plan.put(store, key, attributes, &mut Changed::default());
@@ -129,7 +129,7 @@ mod tests {
 
     /// What is planned of these requests in one batch, and what is told of each.
     fn batch(store: &Store, requests: &[Vec<Change>]) -> (usize, Vec<Result<(), String>>) {
-        let (mut room, mut plan) = (Room::default(), Plan::default());
+        let (mut room, mut plan) = (Room::default(), WritePlan::default());
         let mut told = Vec::new();
         for changes in requests {
             let taken = room.take(store, &plan, changes);
@@ -177,11 +177,11 @@ mod tests {
         let why = Err("web.example. would have records of 255 types; a name can have 254".to_owned());
         assert_eq!(told, [Ok(()), why.clone(), Ok(()), Ok(())]);
         // As a whole: what is removed by the same request makes room.
-        let mut plan = Plan::default();
+        let mut plan = WritePlan::default();
         let all = types(1..max + 2);
         plan_all(&store, &mut plan, &all);
         assert_eq!(check(&store, &plan, &all), why);
-        let mut plan = Plan::default();
+        let mut plan = WritePlan::default();
         plan_all(&store, &mut plan, &all[1..]);
         assert_eq!(check(&store, &plan, &all[1..]), Ok(()));
     }

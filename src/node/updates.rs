@@ -2,7 +2,7 @@
 //!
 //! Pure. Runs on the owner of the registrations.
 
-use super::write_plan::Plan;
+use super::write_plan::WritePlan;
 use crate::api::request::{Change, Changed, Prerequisite, Selector, ZoneUpdate, is_reserved};
 use crate::store::{NodeId, Record, Store};
 use crate::wire::header::rcode;
@@ -10,7 +10,7 @@ use crate::wire::name::Name;
 use crate::wire::record::rtype;
 
 /// Plans an update, or says by a response code why it is not made.
-pub(super) fn plan(store: &Store, update: &ZoneUpdate, plan: &mut Plan) -> Result<(), u8> {
+pub(super) fn plan(store: &Store, update: &ZoneUpdate, plan: &mut WritePlan) -> Result<(), u8> {
     update.prerequisites.iter().try_for_each(|it| check(store, &update.zone, it))?;
     for change in &update.changes {
         match change {
@@ -31,7 +31,7 @@ pub(super) fn plan(store: &Store, update: &ZoneUpdate, plan: &mut Plan) -> Resul
 /// Whether a prerequisite holds (§3.2).
 fn check(store: &Store, zone: &Name, prerequisite: &Prerequisite) -> Result<(), u8> {
     let types = |name: &Name| {
-        let mut all: Vec<(u16, Box<[u8]>)> = Plan::default().visible(store, name).collect();
+        let mut all: Vec<(u16, Box<[u8]>)> = WritePlan::default().visible(store, name).collect();
         // The zone's own records are made by the server.
         if name == zone {
             all.extend([(rtype::SOA, Box::default()), (rtype::NS, Box::default())]);
@@ -59,7 +59,7 @@ fn check(store: &Store, zone: &Name, prerequisite: &Prerequisite) -> Result<(), 
 
 /// Plans a removal. What others have registered, or this node has from files or containers, cannot be removed here: to pass over
 /// that would tell a success that is none.
-fn remove(store: &Store, which: &Selector, plan: &mut Plan) -> Result<(), u8> {
+fn remove(store: &Store, which: &Selector, plan: &mut WritePlan) -> Result<(), u8> {
     let Some(name) = &which.name else { return Err(rcode::FORMERR) };
     let cannot = |origin, record: &Record<'_>| origin != store.me() || is_reserved(record.instance());
     let is_elsewhere = |(origin, up, record): (NodeId, bool, Record<'_>)| {

@@ -221,7 +221,7 @@ impl Parts {
     }
 
     /// What is registered under a name, `most` of it at most, by nodes of these `names`.
-    pub(super) fn registrations_of(
+    fn registrations_of(
         &self,
         name: &Name,
         most: usize,

@@ -11,13 +11,13 @@ use crate::wire::name::Name;
 
 /// What is to be done to own registrations, by their keys; what is not in it stays as it is in the store.
 #[derive(Default)]
-pub(super) struct Plan {
+pub(super) struct WritePlan {
     after: HashMap<Box<[u8]>, Op>,
     /// Keys of what has been planned to be registered, by their names: a name is looked up for each of its records.
     puts: HashMap<Box<[u8]>, BTreeSet<Box<[u8]>>>,
 }
 
-impl Plan {
+impl WritePlan {
     /// Registrations that it is about.
     pub(super) fn len(&self) -> usize {
         self.after.len()

@@ -17,7 +17,7 @@ use super::room::{self, Room};
 use super::tables::TablesSender;
 use super::updates;
 use super::views::Views;
-use super::write_plan::Plan;
+use super::write_plan::WritePlan;
 use crate::api::request::{Change, Changed, Rejected, Reply, Request, Selector, ZoneUpdate, is_reserved};
 use crate::limits::{MAX_BATCH_OPERATIONS, MAX_CHANGED};
 use crate::store::{Cursor, Filling, NameSet, NodeId, ReadStore, Record, SharedStore, Target};
@@ -40,33 +40,35 @@ const READ_AT_ONCE: usize = 512;
 /// What requests may share a batch: those that only add, or only remove. What does both, or depends on what was there before,
 /// goes alone.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
+enum BatchKind {
     Adds,
     Removes,
     Alone,
 }
 
-fn kind(request: &Request) -> Kind {
+fn kind(request: &Request) -> BatchKind {
     match request {
-        Request::Change(changes, _) if changes.iter().all(|it| matches!(it, Change::Put(..))) => Kind::Adds,
+        Request::Change(changes, _) if changes.iter().all(|it| matches!(it, Change::Put(..))) => {
+            BatchKind::Adds
+        }
         Request::Change(changes, _) if changes.iter().all(|it| matches!(it, Change::Remove(_))) => {
-            Kind::Removes
+            BatchKind::Removes
         }
         Request::Change(..)
         | Request::Update(..)
         | Request::Direct(..)
         | Request::Report(..)
-        | Request::Ping(_) => Kind::Alone,
+        | Request::Ping(_) => BatchKind::Alone,
     }
 }
 
 /// Changes that are being made durable, and who is to be answered.
 struct Pending {
     ops: Arc<[Op]>,
-    answers: Vec<Answer>,
+    answers: Vec<PendingReply>,
 }
 
-enum Answer {
+enum PendingReply {
     /// With the nodes that have registered the names that were to go, too.
     Changed(Changed, BTreeSet<NodeId>, Reply<Result<Changed, Rejected>>),
     /// With a response code.
@@ -141,7 +143,7 @@ impl Writes {
     }
 
     fn plan_changes(&mut self, first: Request, inbox: &Inbox) -> Pending {
-        let (mut plan, mut answers, mut room) = (Plan::default(), Vec::new(), Room::default());
+        let (mut plan, mut answers, mut room) = (WritePlan::default(), Vec::new(), Room::default());
         let kind_of_all = kind(&first);
         let durable = self.journal.is_durable();
         let mut next = Some(first);
@@ -154,14 +156,14 @@ impl Writes {
                 Request::Change(changes, reply) => {
                     match self.plan_change(&changes, kind_of_all, &mut plan, &mut room) {
                         Ok((told, others)) => {
-                            answers.push(Answer::Changed(Changed { durable, ..told }, others, reply));
+                            answers.push(PendingReply::Changed(Changed { durable, ..told }, others, reply));
                         }
                         Err(why) => drop(reply.send(Err(Rejected::OverLimit(why)))),
                     }
                 }
                 other => self.held = Some(other),
             }
-            if kind_of_all != Kind::Alone && plan.len() < MAX_DURABLE {
+            if kind_of_all != BatchKind::Alone && plan.len() < MAX_DURABLE {
                 next = inbox.next_request();
             }
         }
@@ -176,11 +178,11 @@ impl Writes {
     fn plan_change(
         &self,
         changes: &[Change],
-        kind: Kind,
-        plan: &mut Plan,
+        kind: BatchKind,
+        plan: &mut WritePlan,
         room: &mut Room,
     ) -> Result<(Changed, BTreeSet<NodeId>), String> {
-        if kind == Kind::Adds {
+        if kind == BatchKind::Adds {
             room.take(&self.store.read(), plan, changes)?;
         }
         let (mut told, mut others) = (Changed::default(), BTreeSet::new());
@@ -191,17 +193,17 @@ impl Writes {
             }
         }
         // What is removed makes room for what takes its place; and there is nothing else in the plan.
-        if kind == Kind::Alone
+        if kind == BatchKind::Alone
             && let Err(why) = room::check(&self.store.read(), plan, changes)
         {
-            *plan = Plan::default();
+            *plan = WritePlan::default();
             return Err(why);
         }
         Ok((told, others))
     }
 
     fn plan_update(&mut self, update: &ZoneUpdate, reply: Reply<Result<u8, Rejected>>) -> Pending {
-        let mut plan = Plan::default();
+        let mut plan = WritePlan::default();
         let planned = {
             let store = self.store.read();
             let planned = updates::plan(&store, update, &mut plan);
@@ -213,7 +215,7 @@ impl Writes {
         };
         let code = planned.as_ref().map_or_else(|code| *code, |()| rcode::NOERROR);
         let ops = if planned.is_ok() { plan.into_ops() } else { Vec::new() };
-        Pending { ops: ops.into(), answers: vec![Answer::Updated(code, reply)] }
+        Pending { ops: ops.into(), answers: vec![PendingReply::Updated(code, reply)] }
     }
 
     fn plan_directive(
@@ -231,14 +233,14 @@ impl Writes {
             let key_len = Record::known(&bytes).key.len();
             ops.push(Op::Put { key_len, bytes });
         }
-        Pending { ops: ops.into(), answers: vec![Answer::Directed(changed, reply)] }
+        Pending { ops: ops.into(), answers: vec![PendingReply::Directed(changed, reply)] }
     }
 
     /// Plans to remove what is meant by `which` of what was registered by request.
     fn plan_removal(
         &self,
         which: &Selector,
-        plan: &mut Plan,
+        plan: &mut WritePlan,
         told: &mut Changed,
         others: &mut BTreeSet<NodeId>,
     ) {
@@ -288,20 +290,20 @@ impl Writes {
         }
         for answer in answers {
             match answer {
-                Answer::Changed(told, others, reply) => {
+                PendingReply::Changed(told, others, reply) => {
                     let names = if others.is_empty() { Default::default() } else { views.node_names() };
                     let name = |node: NodeId| names.get(&node).cloned().unwrap_or_else(|| node.to_string());
                     let elsewhere = others.into_iter().map(name).collect();
                     drop(reply.send(Ok(Changed { elsewhere, ..told })));
                 }
                 // Whoever has been told that it is made asks for it next.
-                Answer::Updated(code, reply) if code == rcode::NOERROR => {
+                PendingReply::Updated(code, reply) if code == rcode::NOERROR => {
                     let names: NameSet = ops.iter().map(Op::name).collect();
                     self.tables.publish_first(names, move || drop(reply.send(Ok(code))));
                 }
-                Answer::Updated(code, reply) => drop(reply.send(Ok(code))),
+                PendingReply::Updated(code, reply) => drop(reply.send(Ok(code))),
                 // Whoever directs may rely on it from now on.
-                Answer::Directed(changed, reply) => {
+                PendingReply::Directed(changed, reply) => {
                     self.tables.publish_all(move || drop(reply.send(Ok(changed))));
                 }
             }
@@ -388,7 +390,7 @@ impl Writes {
     }
 }
 
-impl Answer {
+impl PendingReply {
     fn reject(self, why: &str) {
         match self {
             Self::Changed(_, _, reply) => drop(reply.send(Err(Rejected::Unable(why.into())))),
@@ -408,7 +410,11 @@ pub(super) fn each_own(store: &SharedStore, mut each: impl FnMut(&Record<'_>)) {
 }
 
 /// The keys of all own registrations that are meant, as they are after the plan.
-fn planned_of_all(store: &SharedStore, plan: &Plan, meant: impl Fn(&Record<'_>) -> bool) -> Vec<Vec<u8>> {
+fn planned_of_all(
+    store: &SharedStore,
+    plan: &WritePlan,
+    meant: impl Fn(&Record<'_>) -> bool,
+) -> Vec<Vec<u8>> {
     let mut found = Vec::new();
     each_own(store, |record| {
         if meant(record) && !plan.concerns(record.key) {

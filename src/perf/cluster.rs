@@ -14,7 +14,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::api::request::Addition;
-use crate::testbed::{Node, Plan, start_cluster, wait_until};
+use crate::testbed::{Node, NodePlan, start_cluster, wait_until};
 use crate::wire::message::write_query;
 use crate::wire::name::Name;
 use crate::wire::record::rtype;
@@ -46,8 +46,10 @@ const CHANGES_PER_REQUEST: u32 = 200;
 pub(super) const DOMAIN: &str = "redbreast.internal";
 
 fn cluster(directory: &Path) -> io::Result<Vec<Node>> {
-    let plan =
-        |i: usize| Plan { cpus: Some(usize::from(i > 0).to_string()), ..Plan::new(&format!("node-{i}")) };
+    let plan = |i: usize| NodePlan {
+        cpus: Some(usize::from(i > 0).to_string()),
+        ..NodePlan::new(&format!("node-{i}"))
+    };
     start_cluster((0..NODES).map(plan).collect(), directory)
 }
 
@@ -96,9 +98,9 @@ pub(super) fn addition(label: &str, address: [u8; 4], ttl_s: u32) -> Addition {
 
 /// A load on one node as fast as it answers, in a process of its own, which yields to the nodes that share its CPU: they
 /// would have CPUs of their own.
-struct Load(Child);
+struct ClusterLoad(Child);
 
-impl Load {
+impl ClusterLoad {
     fn start(target: SocketAddr, directory: &Path) -> io::Result<Self> {
         let queries = directory.join("queries");
         fs::write(&queries, format!("base.{DOMAIN} A\nnobody.{DOMAIN} A\n"))?;
@@ -113,7 +115,7 @@ impl Load {
     }
 }
 
-impl Drop for Load {
+impl Drop for ClusterLoad {
     fn drop(&mut self) {
         // It fails only if the process has ended already.
         let _ = self.0.kill();
@@ -131,7 +133,7 @@ fn under_load<T>(
         let counters = node.status().map_err(io::Error::other)?.counters;
         Ok(["positive", "nxdomain"].iter().filter_map(|name| counters.get(*name)).sum())
     };
-    let _load = Load::start(node.dns(), directory)?;
+    let _load = ClusterLoad::start(node.dns(), directory)?;
     let (before, begin) = (answered()?, Instant::now());
     let done = work()?;
     let qps = (answered()? - before) as f64 / begin.elapsed().as_secs_f64();
@@ -222,7 +224,7 @@ pub(super) fn join(directory: &Path) -> io::Result<Vec<Figure>> {
     for i in 0..NODES {
         let path = directory.join(format!("names-{i}"));
         names_file(&path, u32::try_from(i).unwrap_or_default() * PER_NODE, PER_NODE)?;
-        plans.push(Plan { names: vec![path], ..Plan::new(&format!("node-{i}")) });
+        plans.push(NodePlan { names: vec![path], ..NodePlan::new(&format!("node-{i}")) });
     }
     let nodes = start_cluster(plans, directory)?;
     let total = PER_NODE as usize * NODES;
@@ -232,7 +234,7 @@ pub(super) fn join(directory: &Path) -> io::Result<Vec<Figure>> {
     let mut took = Vec::new();
     for round in 0..5 {
         let begin = Instant::now();
-        let node = Node::start(Plan::new(&format!("new-{round}")), directory, &seeds)?;
+        let node = Node::start(NodePlan::new(&format!("new-{round}")), directory, &seeds)?;
         wait_until("the new node answers all names", || has_all(&node))?;
         took.push(begin.elapsed().as_secs_f64());
     }
@@ -379,13 +381,13 @@ pub(super) fn churn(directory: &Path, seconds: u32) -> io::Result<Vec<Figure>> {
 pub(super) fn memory(directory: &Path, records: u32) -> io::Result<Vec<Figure>> {
     let path = directory.join("names");
     names_file(&path, 0, records)?;
-    let owner = Node::start(Plan { names: vec![path], ..Plan::new("owner") }, directory, &[])?;
-    let empty = Node::start(Plan::new("empty"), directory, &[])?;
+    let owner = Node::start(NodePlan { names: vec![path], ..NodePlan::new("owner") }, directory, &[])?;
+    let empty = Node::start(NodePlan::new("empty"), directory, &[])?;
     let base = empty.resident_bytes()?;
     drop(empty);
     let seeds: Vec<_> = owner.gossip().into_iter().collect();
     let begin = Instant::now();
-    let node = Node::start(Plan::new("holder"), directory, &seeds)?;
+    let node = Node::start(NodePlan::new("holder"), directory, &seeds)?;
     let has_all = || node.status().is_ok_and(|status| status.names >= 2 * records as usize);
     while !has_all() {
         if begin.elapsed() > Duration::from_secs(300) {

@@ -9,7 +9,7 @@ use std::io;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use super::fault::{Fault, fault};
+use super::fault::{PerfFault, fault};
 use super::scenario::Count;
 
 /// Where counting begins and ends.
@@ -35,10 +35,10 @@ const BUS_LOCKS: &str = "bus_locks";
 /// The version that valgrind tells.
 ///
 /// # Errors
-/// [`Fault`]: it is missing.
-pub fn valgrind() -> Result<String, Fault> {
+/// [`PerfFault`]: it is missing.
+pub fn valgrind() -> Result<String, PerfFault> {
     let missing = |error: io::Error| {
-        Fault::new(format_args!(
+        PerfFault::new(format_args!(
             "valgrind cannot be run ({error}): instructions are counted with it. Install it (apt-get install valgrind), or \
              choose scenarios that do without: --only serve-floor"
         ))
@@ -50,8 +50,8 @@ pub fn valgrind() -> Result<String, Fault> {
 /// Counts what `program`, a build of this one, does for `count`. `directory` takes what valgrind writes.
 ///
 /// # Errors
-/// [`Fault`].
-pub(super) fn count(program: &Path, count: &Count, directory: &Path) -> Result<Counts, Fault> {
+/// [`PerfFault`].
+pub(super) fn count(program: &Path, count: &Count, directory: &Path) -> Result<Counts, PerfFault> {
     let Count { operation, calls, simulate_caches } = count;
     let out = directory.join(format!("{operation}.callgrind"));
     let mut command = Command::new("valgrind");
@@ -70,7 +70,7 @@ pub(super) fn count(program: &Path, count: &Count, directory: &Path) -> Result<C
     command.arg(program).args(["perf", "operation", operation, "--calls", &calls.to_string()]);
     command.stdin(Stdio::null());
     let output =
-        command.output().map_err(|error| Fault::new(format_args!("valgrind cannot be run: {error}")))?;
+        command.output().map_err(|error| PerfFault::new(format_args!("valgrind cannot be run: {error}")))?;
     if !output.status.success() {
         let told = String::from_utf8_lossy(&output.stderr);
         return Err(fault(program, format_args!("cannot be counted ({operation}): {}", told.trim())));

@@ -7,17 +7,17 @@ use std::path::Path;
 
 /// What keeps a measurement from being made or compared.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Fault(String);
+pub struct PerfFault(String);
 
-impl fmt::Display for Fault {
+impl fmt::Display for PerfFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
 }
 
-impl std::error::Error for Fault {}
+impl std::error::Error for PerfFault {}
 
-impl Fault {
+impl PerfFault {
     /// With this text.
     pub fn new(what: impl fmt::Display) -> Self {
         Self(what.to_string())
@@ -25,6 +25,6 @@ impl Fault {
 }
 
 /// Something is wrong with the file at `path`.
-pub(super) fn fault(path: &Path, what: impl fmt::Display) -> Fault {
-    Fault::new(format_args!("{}: {what}", path.display()))
+pub(super) fn fault(path: &Path, what: impl fmt::Display) -> PerfFault {
+    PerfFault::new(format_args!("{}: {what}", path.display()))
 }

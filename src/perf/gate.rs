@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use super::counting;
-use super::fault::{Fault, fault};
+use super::fault::{PerfFault, fault};
 use super::ratios::{self, Cpus, Ratios, Server};
 use super::run::Run;
 use super::scenario::{Against, Count, Load, Measure, Scenario};
@@ -19,7 +19,7 @@ use crate::bench::statistics::Estimate;
 /// What is said of one metric of a scenario.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Verdict {
+pub enum GateVerdict {
     /// It is not slower than it may be.
     Holds,
     /// It is, for certain.
@@ -30,7 +30,7 @@ pub enum Verdict {
     Reported,
 }
 
-impl Verdict {
+impl GateVerdict {
     /// For people.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -65,7 +65,7 @@ pub struct Finding {
     /// How much worse it may be.
     pub tolerance: f64,
     /// What that means.
-    pub verdict: Verdict,
+    pub verdict: GateVerdict,
 }
 
 /// What a build is compared with.
@@ -86,7 +86,7 @@ pub enum Base {
 /// How to measure.
 pub struct Bench {
     /// Where servers and load run; chosen once, since this thread keeps to one CPU from the first load on.
-    cpus: Result<Cpus, Fault>,
+    cpus: Result<Cpus, PerfFault>,
     /// A server that runs already, in place of this build, and what it is asked.
     other: Option<(SocketAddr, QueryFile)>,
     /// What valgrind and servers write.
@@ -118,8 +118,8 @@ impl Bench {
     /// Checks one scenario.
     ///
     /// # Errors
-    /// [`Fault`].
-    pub fn check(&self, scenario: &Scenario, base: &Base) -> Result<Checked, Fault> {
+    /// [`PerfFault`].
+    pub fn check(&self, scenario: &Scenario, base: &Base) -> Result<Checked, PerfFault> {
         match &scenario.measure {
             Measure::Count(_) if self.other.is_some() => Ok(Checked::Skipped(
                 "instructions are counted of this program alone, and --server is another",
@@ -129,7 +129,12 @@ impl Bench {
         }
     }
 
-    fn check_count(&self, scenario: &Scenario, count: &Count, base: &Base) -> Result<Vec<Finding>, Fault> {
+    fn check_count(
+        &self,
+        scenario: &Scenario,
+        count: &Count,
+        base: &Base,
+    ) -> Result<Vec<Finding>, PerfFault> {
         let before = match base {
             Base::Recorded { run, path, .. } => recorded(run, path, scenario)?.clone(),
             Base::Build(path) => counting::count(path, count, &self.directory)?,
@@ -138,7 +143,7 @@ impl Bench {
         if let Some(lacking) =
             now.keys().find(|metric| counting::is_gated(metric) && !before.contains_key(*metric))
         {
-            return Err(Fault::new(format_args!(
+            return Err(PerfFault::new(format_args!(
                 "the base has no {lacking} of {}: record it anew with `redbreast perf record --baseline`",
                 scenario.name
             )));
@@ -149,8 +154,8 @@ impl Bench {
             let most = base_value * (1.0 + scenario.tolerance) + counting::slack(metric);
             let verdict = match (counting::is_gated(metric), now > most) {
                 (true, true) => base.verdict_of_slower(),
-                (true, false) => Verdict::Holds,
-                (false, _) => Verdict::Reported,
+                (true, false) => GateVerdict::Holds,
+                (false, _) => GateVerdict::Reported,
             };
             let certain = Estimate { median: ratio, low: ratio, high: ratio };
             Some(finding(scenario, metric, [base_value, now], certain, verdict))
@@ -159,11 +164,11 @@ impl Bench {
     }
 
     /// Counts what this build does.
-    fn count(&self, count: &Count) -> Result<counting::Counts, Fault> {
+    fn count(&self, count: &Count) -> Result<counting::Counts, PerfFault> {
         counting::count(&this_program()?, count, &self.directory)
     }
 
-    fn check_load(&self, scenario: &Scenario, load: &Load, base: &Base) -> Result<Checked, Fault> {
+    fn check_load(&self, scenario: &Scenario, load: &Load, base: &Base) -> Result<Checked, PerfFault> {
         let before = match (load.against, base) {
             (Against::Floor, Base::Recorded { run, path, .. }) => recorded(run, path, scenario)?.clone(),
             (Against::Base, Base::Build(_)) => BTreeMap::from([(QPS.into(), 1.0), (CPU.into(), 1.0)]),
@@ -190,14 +195,14 @@ impl Bench {
                     high: ratio.high / before,
                 };
                 let verdict = judge(relative, scenario.tolerance, metric == QPS);
-                let verdict = if verdict == Verdict::Slower { base.verdict_of_slower() } else { verdict };
+                let verdict = if verdict == GateVerdict::Slower { base.verdict_of_slower() } else { verdict };
                 Some(finding(scenario, metric, [before, ratio.median], relative, verdict))
             };
             findings = [of(QPS, ratios.qps()), of(CPU, ratios.cpu())].into_iter().flatten().collect();
-            findings.iter().all(|finding| finding.verdict != Verdict::CannotTell)
+            findings.iter().all(|finding| finding.verdict != GateVerdict::CannotTell)
         })?;
         if findings.is_empty() {
-            return Err(Fault::new(format_args!("{}: nothing could be compared", scenario.name)));
+            return Err(PerfFault::new(format_args!("{}: nothing could be compared", scenario.name)));
         }
         Ok(Checked::Findings(findings))
     }
@@ -210,7 +215,7 @@ impl Bench {
         base: Option<&Path>,
         most: u32,
         mut enough: impl FnMut(&Ratios) -> bool,
-    ) -> Result<Ratios, Fault> {
+    ) -> Result<Ratios, PerfFault> {
         let made = ratios::queries(load)?;
         let (ours, queries) = match &self.other {
             Some((address, queries)) => (Server::Other(*address), queries),
@@ -235,8 +240,8 @@ impl Bench {
     /// Measures a scenario for a record; `None` if it cannot be measured alone.
     ///
     /// # Errors
-    /// [`Fault`].
-    pub fn record(&self, scenario: &Scenario, run: &mut Run) -> Result<bool, Fault> {
+    /// [`PerfFault`].
+    pub fn record(&self, scenario: &Scenario, run: &mut Run) -> Result<bool, PerfFault> {
         let metrics = match &scenario.measure {
             Measure::Count(_) if self.other.is_some() => return Ok(false),
             Measure::Load(load) if load.against == Against::Base => return Ok(false),
@@ -266,8 +271,8 @@ impl Base {
     /// The record at `path`, to be compared with here and now.
     ///
     /// # Errors
-    /// [`Fault`]: it cannot be read or compared, or lacks one of the `scenarios` that are asked for.
-    pub fn recorded(path: &Path, scenarios: &[Scenario]) -> Result<Self, Fault> {
+    /// [`PerfFault`]: it cannot be read or compared, or lacks one of the `scenarios` that are asked for.
+    pub fn recorded(path: &Path, scenarios: &[Scenario]) -> Result<Self, PerfFault> {
         let run = Run::read(path)?;
         let differences = run.differences(&Run::begin(), path)?;
         for scenario in scenarios {
@@ -295,22 +300,22 @@ impl Base {
     }
 
     /// What is slower than on another machine, or by another compiler, may be so for that.
-    fn verdict_of_slower(&self) -> Verdict {
+    fn verdict_of_slower(&self) -> GateVerdict {
         match self {
-            Self::Recorded { differences, .. } if !differences.is_empty() => Verdict::CannotTell,
-            _ => Verdict::Slower,
+            Self::Recorded { differences, .. } if !differences.is_empty() => GateVerdict::CannotTell,
+            _ => GateVerdict::Slower,
         }
     }
 }
 
 /// What a ratio to the base says: it is slower only if the whole interval is, and holds only if the whole interval does.
-fn judge(ratio: Estimate, tolerance: f64, more_is_better: bool) -> Verdict {
+fn judge(ratio: Estimate, tolerance: f64, more_is_better: bool) -> GateVerdict {
     let (best, worst) = if more_is_better { (ratio.high, ratio.low) } else { (-ratio.low, -ratio.high) };
     let bound = if more_is_better { 1.0 - tolerance } else { -(1.0 + tolerance) };
     match (worst >= bound, best < bound) {
-        (true, _) => Verdict::Holds,
-        (_, true) => Verdict::Slower,
-        _ => Verdict::CannotTell,
+        (true, _) => GateVerdict::Holds,
+        (_, true) => GateVerdict::Slower,
+        _ => GateVerdict::CannotTell,
     }
 }
 
@@ -319,7 +324,7 @@ fn finding(
     metric: &str,
     [base, now]: [f64; 2],
     ratio: Estimate,
-    verdict: Verdict,
+    verdict: GateVerdict,
 ) -> Finding {
     Finding {
         scenario: scenario.name.clone(),
@@ -335,7 +340,11 @@ fn finding(
     }
 }
 
-fn recorded<'a>(run: &'a Run, path: &Path, scenario: &Scenario) -> Result<&'a BTreeMap<String, f64>, Fault> {
+fn recorded<'a>(
+    run: &'a Run,
+    path: &Path,
+    scenario: &Scenario,
+) -> Result<&'a BTreeMap<String, f64>, PerfFault> {
     run.scenarios.get(&scenario.name).ok_or_else(|| {
         fault(
             path,
@@ -348,9 +357,9 @@ fn recorded<'a>(run: &'a Run, path: &Path, scenario: &Scenario) -> Result<&'a BT
     })
 }
 
-fn this_program() -> Result<PathBuf, Fault> {
+fn this_program() -> Result<PathBuf, PerfFault> {
     std::env::current_exe()
-        .map_err(|error| Fault::new(format_args!("cannot tell where this program is: {error}")))
+        .map_err(|error| PerfFault::new(format_args!("cannot tell where this program is: {error}")))
 }
 
 #[cfg(test)]
@@ -361,14 +370,14 @@ mod tests {
     fn only_what_the_whole_interval_says_is_said() {
         let ratio = |low, high| Estimate { median: f64::midpoint(low, high), low, high };
         for (low, high, more_is_better, expected) in [
-            (0.97, 1.02, true, Verdict::Holds),
-            (0.95, 0.96, true, Verdict::Holds),
-            (0.93, 0.96, true, Verdict::CannotTell),
-            (0.90, 0.949, true, Verdict::Slower),
-            (0.98, 1.04, false, Verdict::Holds),
-            (1.02, 1.08, false, Verdict::CannotTell),
-            (1.051, 1.2, false, Verdict::Slower),
-            (0.5, 0.6, false, Verdict::Holds),
+            (0.97, 1.02, true, GateVerdict::Holds),
+            (0.95, 0.96, true, GateVerdict::Holds),
+            (0.93, 0.96, true, GateVerdict::CannotTell),
+            (0.90, 0.949, true, GateVerdict::Slower),
+            (0.98, 1.04, false, GateVerdict::Holds),
+            (1.02, 1.08, false, GateVerdict::CannotTell),
+            (1.051, 1.2, false, GateVerdict::Slower),
+            (0.5, 0.6, false, GateVerdict::Holds),
         ] {
             assert_eq!(judge(ratio(low, high), 0.05, more_is_better), expected, "{low} {high}");
         }

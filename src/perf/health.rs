@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::cluster::{Figure, Probe, addition};
 use crate::api::request::Addition;
-use crate::testbed::{Node, Plan, start_cluster, wait_until};
+use crate::testbed::{Node, NodePlan, start_cluster, wait_until};
 
 const NODES: usize = 5;
 
@@ -44,7 +44,7 @@ pub(super) fn health(directory: &Path) -> io::Result<Vec<Figure>> {
 
 /// A server that is checked goes and comes back.
 fn in_and_out(directory: &Path) -> io::Result<Vec<Figure>> {
-    let plans = (1..=NODES).map(|i| Plan::new(&format!("checked{i}"))).collect();
+    let plans = (1..=NODES).map(|i| NodePlan::new(&format!("checked{i}"))).collect();
     let nodes = start_cluster(plans, directory)?;
     let probes = nodes.iter().map(|node| Probe::new(node.dns())).collect::<io::Result<Vec<_>>>()?;
     let mut listener = Some(TcpListener::bind((CHECKED, 0))?);
@@ -125,7 +125,7 @@ fn figure(what: &'static str, asked: &'static str, due: Duration, mut took_s: Ve
 fn many(directory: &Path) -> io::Result<[Figure; 2]> {
     let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0))?;
     let port = listener.local_addr()?.port();
-    let node = Node::start(Plan { cpus: Some("0".into()), ..Plan::new("checker") }, directory, &[])?;
+    let node = Node::start(NodePlan { cpus: Some("0".into()), ..NodePlan::new("checker") }, directory, &[])?;
     let (count, stop) = (AtomicU64::new(0), AtomicBool::new(false));
     thread::scope(|scope| {
         scope.spawn(|| {

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use comfy_table::{CellAlignment, Table, presets};
 
-use super::fault::{Fault, fault};
+use super::fault::{PerfFault, fault};
 use super::run::Run;
 use super::told::number;
 use crate::report::html::STYLE;
@@ -21,8 +21,8 @@ pub const FILE: &str = "gate";
 /// The runs below `directory`, in the order of their days.
 ///
 /// # Errors
-/// [`Fault`]: there are none, or one cannot be read.
-pub fn runs(directory: &Path) -> Result<Vec<Run>, Fault> {
+/// [`PerfFault`]: there are none, or one cannot be read.
+pub fn runs(directory: &Path) -> Result<Vec<Run>, PerfFault> {
     let days = fs::read_dir(directory)
         .map_err(|error| fault(directory, format_args!("cannot read the runs: {error}")))?;
     let mut paths: Vec<_> = days

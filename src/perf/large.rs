@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::cluster::{DOMAIN, Figure, Probe, addition, load_for, make_changes, names_file, percentile};
-use crate::testbed::{Node, Plan, wait_until};
+use crate::testbed::{Node, NodePlan, wait_until};
 use crate::wire::name::Name;
 
 /// Changes that are timed.
@@ -25,16 +25,16 @@ const SLICE: Duration = Duration::from_secs(5);
 pub(super) fn large(directory: &Path, records: u32) -> io::Result<Vec<Figure>> {
     let path = directory.join("names");
     names_file(&path, 0, records)?;
-    let empty = Node::start(Plan::new("empty"), directory, &[])?;
+    let empty = Node::start(NodePlan::new("empty"), directory, &[])?;
     let base = empty.resident_bytes()?;
     drop(empty);
-    let plan = Plan { names: vec![path], ..Plan::new("loader") };
+    let plan = NodePlan { names: vec![path], ..NodePlan::new("loader") };
     let begin = Instant::now();
     let node = Node::start(plan.clone(), directory, &[])?;
     let loaded = begin.elapsed();
     drop(node);
     // On one CPU with its worker, so that changes cost the one what the other does.
-    let plan = Plan { cpus: Some("0".into()), name: "holder".into(), ..plan };
+    let plan = NodePlan { cpus: Some("0".into()), name: "holder".into(), ..plan };
     let node = Node::start(plan, directory, &[])?;
     let mut figures = vec![Figure {
         what: "from the start of a node to its first answer, with all names of a hosts file and all CPUs",
@@ -106,7 +106,7 @@ fn change(node: &Node) -> io::Result<Figure> {
 fn changes(node: &Node, directory: &Path) -> io::Result<Figure> {
     let seeds: Vec<_> = node.gossip().into_iter().collect();
     let registrar =
-        Node::start(Plan { cpus: Some("1".into()), ..Plan::new("registrar") }, directory, &seeds)?;
+        Node::start(NodePlan { cpus: Some("1".into()), ..NodePlan::new("registrar") }, directory, &seeds)?;
     let all = node.status().map_err(io::Error::other)?.names;
     wait_until("the other node has all names", || {
         registrar.status().is_ok_and(|status| status.names >= all)

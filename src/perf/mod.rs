@@ -20,5 +20,5 @@ pub mod scenario;
 pub mod told;
 
 pub use counting::valgrind;
-pub use fault::Fault;
+pub use fault::PerfFault;
 pub use revision::build_revision;

@@ -55,12 +55,12 @@ pub struct Prepared {
 /// Names of the operations, and how they are prepared.
 type Preparation = fn(calls: u32) -> Prepared;
 const OPERATIONS: [(&str, Preparation); 8] = [
-    ("answer-positive", |_| answers(Asked::Positive)),
-    ("answer-negative", |_| answers(Asked::Negative)),
-    ("answer-eight", |_| answers(Asked::Eight)),
+    ("answer-positive", |_| answers(AskedBy::Positive)),
+    ("answer-negative", |_| answers(AskedBy::Negative)),
+    ("answer-eight", |_| answers(AskedBy::Eight)),
     ("answer-tcp", |_| tcp_answers()),
-    ("answer-cached", |_| answers(Asked::Cached)),
-    ("answer-forwarded", |_| answers(Asked::Forwarded)),
+    ("answer-cached", |_| answers(AskedBy::Cached)),
+    ("answer-forwarded", |_| answers(AskedBy::Forwarded)),
     ("publish-one", |_| publications()),
     ("merge-delta", merges),
 ];
@@ -114,7 +114,7 @@ fn world(names: u32) -> (Store, Publisher) {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Asked {
+enum AskedBy {
     Positive,
     Negative,
     Eight,
@@ -122,7 +122,7 @@ enum Asked {
     Forwarded,
 }
 
-impl Asked {
+impl AskedBy {
     /// The queries of a batch.
     fn queries(self) -> Vec<Vec<u8>> {
         let owner = |i: u32| match self {
@@ -161,11 +161,11 @@ fn origin(transport: Transport) -> Origin {
 }
 
 /// A batch of datagrams, as a worker answers it.
-fn answers(asked: Asked) -> Prepared {
+fn answers(asked: AskedBy) -> Prepared {
     let table = world(NAMES).1.current();
     let queries = asked.queries();
     let (mut answerer, counters) = (answerer(), Counters::default());
-    if asked == Asked::Cached {
+    if asked == AskedBy::Cached {
         let cache = Arc::new(Cache::with_fixed_hashes(NAMES as usize));
         for query in &queries {
             let mut gathered = Gathered::default();
@@ -174,7 +174,7 @@ fn answers(asked: Asked) -> Prepared {
             cache.insert(&query[12..query.len() - 4], gathered.answer(1), 0);
         }
         answerer.set_peers(PeerLookup::new(Some(cache)));
-    } else if asked == Asked::Forwarded {
+    } else if asked == AskedBy::Forwarded {
         answerer.set_resolver(resolver(&queries, table.seed()));
     }
     let mut buffers = vec![[0u8; BUFFER_LEN]; queries.len()];
@@ -245,7 +245,7 @@ impl Write for Pipelining {
 
 fn tcp_answers() -> Prepared {
     let table = world(NAMES).1.current();
-    let queries: Vec<u8> = Asked::Positive
+    let queries: Vec<u8> = AskedBy::Positive
         .queries()
         .into_iter()
         .flat_map(|query| {

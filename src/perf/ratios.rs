@@ -13,13 +13,13 @@ use std::time::Duration;
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 use super::cluster::{DOMAIN, names_file};
-use super::fault::Fault;
+use super::fault::PerfFault;
 use super::scenario::Load;
 use crate::bench::ab::run_rounds;
 use crate::bench::statistics::{Estimate, bootstrap_median};
-use crate::bench::{self, QueryFile, Settings};
+use crate::bench::{self, QueryFile, RunSettings};
 use crate::report::neighbour::ServerProcess;
-use crate::testbed::{Node, Plan, program};
+use crate::testbed::{Node, NodePlan, program};
 
 /// The part of the queries that may go unanswered: more, and the rates say nothing.
 const MAX_LOST: f64 = 0.01;
@@ -70,27 +70,27 @@ impl Cpus {
     /// Two of those that this process may run on, unless others are asked for.
     ///
     /// # Errors
-    /// [`Fault`] where there is one alone: server and load would measure each other.
-    pub(super) fn choose(server: Option<usize>, load: Option<usize>) -> Result<Self, Fault> {
+    /// [`PerfFault`] where there is one alone: server and load would measure each other.
+    pub(super) fn choose(server: Option<usize>, load: Option<usize>) -> Result<Self, PerfFault> {
         let set = sched_getaffinity(None)
-            .map_err(|error| Fault::new(format_args!("cannot ask for CPUs: {error}")))?;
+            .map_err(|error| PerfFault::new(format_args!("cannot ask for CPUs: {error}")))?;
         let mut usable = (0..CpuSet::MAX_CPU).filter(|&cpu| set.is_set(cpu));
         let server = server.or_else(|| usable.next());
         let load = load.or_else(|| usable.find(|&cpu| Some(cpu) != server));
         match (server, load) {
             (Some(server), Some(load)) if server != load => Ok(Self { server, load }),
-            _ => Err(Fault::new(
+            _ => Err(PerfFault::new(
                 "server and load need a CPU each, and there is one alone: count instructions here (--kind count)",
             )),
         }
     }
 
     /// Has this thread, and what it starts, run on the load's CPU.
-    fn keep_to_load(self) -> Result<(), Fault> {
+    fn keep_to_load(self) -> Result<(), PerfFault> {
         let mut cpus = CpuSet::new();
         cpus.set(self.load);
         sched_setaffinity(None, &cpus)
-            .map_err(|error| Fault::new(format_args!("cannot run on CPU {}: {error}", self.load)))
+            .map_err(|error| PerfFault::new(format_args!("cannot run on CPU {}: {error}", self.load)))
     }
 }
 
@@ -104,26 +104,26 @@ pub(super) fn start(
     load: &Load,
     cpus: Cpus,
     directory: &Path,
-) -> Result<Server, Fault> {
+) -> Result<Server, PerfFault> {
     let names = directory.join("names");
-    let plan = Plan {
+    let plan = NodePlan {
         names: vec![names.clone()],
         cpus: Some(cpus.server.to_string()),
         gossips: false,
         program: path.map(Path::to_owned),
-        ..Plan::new(name)
+        ..NodePlan::new(name)
     };
     names_file(&names, 0, load.names.get())
         .and_then(|()| Node::start(plan, directory, &[]))
         .map(|node| Server::Build(Box::new(node)))
-        .map_err(|error| Fault::new(format_args!("the server cannot be measured: {error}")))
+        .map_err(|error| PerfFault::new(format_args!("the server cannot be measured: {error}")))
 }
 
 /// Starts the echo floor.
 ///
 /// # Errors
 /// That it did not start.
-pub(super) fn start_floor(cpus: Cpus) -> Result<Server, Fault> {
+pub(super) fn start_floor(cpus: Cpus) -> Result<Server, PerfFault> {
     let start = || -> io::Result<Floor> {
         let mut command = program(None, Some(&cpus.server.to_string()), None)?;
         command.args(["perf", "floor"]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
@@ -144,14 +144,14 @@ pub(super) fn start_floor(cpus: Cpus) -> Result<Server, Fault> {
     };
     start()
         .map(Server::Floor)
-        .map_err(|error| Fault::new(format_args!("the echo floor did not start: {error}")))
+        .map_err(|error| PerfFault::new(format_args!("the echo floor did not start: {error}")))
 }
 
 /// The queries of a load: half for names that exist, half for others, mixed.
 ///
 /// # Errors
 /// None that can be met.
-pub(super) fn queries(load: &Load) -> Result<QueryFile, Fault> {
+pub(super) fn queries(load: &Load) -> Result<QueryFile, PerfFault> {
     let names = load.names.get();
     let mut order: Vec<u32> = (0..2 * names).collect();
     fastrand::Rng::with_seed(1).shuffle(&mut order);
@@ -160,7 +160,7 @@ pub(super) fn queries(load: &Load) -> Result<QueryFile, Fault> {
         let kind = if i < names { 'n' } else { 'x' };
         let _ = writeln!(text, "{kind}{:07}.{DOMAIN} A", i % names);
     }
-    QueryFile::read(text.as_bytes(), "queries", None).map_err(Fault::new)
+    QueryFile::read(text.as_bytes(), "queries", None).map_err(PerfFault::new)
 }
 
 /// What was measured of both servers in each round, as ratios of the first to the second.
@@ -189,7 +189,7 @@ impl Ratios {
 /// Adds `rounds` rounds to what there is.
 ///
 /// # Errors
-/// [`Fault`]: a server does not answer, or loses too much.
+/// [`PerfFault`]: a server does not answer, or loses too much.
 pub(super) fn add_rounds(
     ratios: &mut Ratios,
     rounds: u32,
@@ -197,14 +197,14 @@ pub(super) fn add_rounds(
     queries: &QueryFile,
     [ours, theirs]: [&Server; 2],
     cpus: Cpus,
-) -> Result<(), Fault> {
+) -> Result<(), PerfFault> {
     cpus.keep_to_load()?;
-    let settings = |server: &Server| Settings {
+    let settings = |server: &Server| RunSettings {
         clients: load.clients.get(),
         sources: load.sources,
         outstanding: Some(load.outstanding),
         time_limit: Some(Duration::from_secs_f64(load.round_s)),
-        ..Settings::new(server.address())
+        ..RunSettings::new(server.address())
     };
     let stop = AtomicBool::new(false);
     let mut cpu_s = Vec::new();
@@ -227,9 +227,9 @@ pub(super) fn add_rounds(
         },
         |_, _| (),
     )
-    .map_err(Fault::new)?;
+    .map_err(PerfFault::new)?;
     if let Some((server, lost, sent)) = lost {
-        return Err(Fault::new(format_args!(
+        return Err(PerfFault::new(format_args!(
             "{server} left {lost} of {sent} queries without an answer: its rate says nothing"
         )));
     }

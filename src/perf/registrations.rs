@@ -16,7 +16,7 @@ use serde_json::Value;
 
 use super::cluster::{DOMAIN, Figure, addition, percentile};
 use crate::api::paths;
-use crate::testbed::{Node, Plan};
+use crate::testbed::{Node, NodePlan};
 use crate::worker::may_go_first;
 
 /// Names that are registered over and over, each time with another TTL: so each is a change.
@@ -45,9 +45,9 @@ const ROUNDS: u32 = 10;
 const SPARE: Duration = Duration::from_secs(3);
 
 /// A connection to the node's control socket, kept open.
-struct Connection(UnixStream);
+struct ControlConnection(UnixStream);
 
-impl Connection {
+impl ControlConnection {
     /// Registers what `body` says, and waits until that is acknowledged.
     fn post(&mut self, body: &[u8]) -> io::Result<()> {
         let head = format!(
@@ -114,7 +114,7 @@ fn register(
     let run = || -> io::Result<()> {
         // It shares its CPU with the load generator, whose queries shall leave when they are due.
         setpriority_process(None, LOWEST_PRIORITY)?;
-        let mut connection = Connection(UnixStream::connect(&socket)?);
+        let mut connection = ControlConnection(UnixStream::connect(&socket)?);
         while !stop.load(Ordering::Relaxed) {
             let number = next.fetch_add(1, Ordering::Relaxed);
             let Some(body) = bodies.get(number) else { break };
@@ -164,12 +164,12 @@ fn median(mut all: Vec<f64>) -> f64 {
 pub(super) fn registrations(directory: &Path, seconds: u32) -> io::Result<Vec<Figure>> {
     // The worker shares its CPU with all else that the node does.
     let options = if may_go_first().is_ok() { vec!["--realtime".into()] } else { Vec::new() };
-    let plan = Plan { cpus: Some("0".into()), durable: true, options, ..Plan::new("node-0") };
+    let plan = NodePlan { cpus: Some("0".into()), durable: true, options, ..NodePlan::new("node-0") };
     let node = Node::start(plan, directory, &[])?;
     let mut counter = NAMES;
     for part in 0..NAMES / BATCH {
         let socket = directory.join("node-0.sock");
-        Connection(UnixStream::connect(socket)?).post(&body(part * BATCH..(part + 1) * BATCH))?;
+        ControlConnection(UnixStream::connect(socket)?).post(&body(part * BATCH..(part + 1) * BATCH))?;
     }
     let slice = Duration::from_secs(u64::from(seconds / ROUNDS).max(3));
     let mut figures = Vec::new();

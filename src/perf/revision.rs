@@ -8,19 +8,19 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
 
-use super::fault::Fault;
+use super::fault::PerfFault;
 
 /// Where builds of other revisions are kept: beside our own.
 ///
 /// # Errors
-/// [`Fault`]: the revision is unknown, or does not build.
-pub fn build_revision(revision: &str) -> Result<PathBuf, Fault> {
-    let run = |words: &[&str], what: &str| -> Result<String, Fault> {
+/// [`PerfFault`]: the revision is unknown, or does not build.
+pub fn build_revision(revision: &str) -> Result<PathBuf, PerfFault> {
+    let run = |words: &[&str], what: &str| -> Result<String, PerfFault> {
         let output = Command::new(words[0]).args(&words[1..]).output();
         let output = output
-            .map_err(|error| Fault::new(format_args!("{what}: `{}` cannot be run: {error}", words[0])))?;
+            .map_err(|error| PerfFault::new(format_args!("{what}: `{}` cannot be run: {error}", words[0])))?;
         if !output.status.success() {
-            return Err(Fault::new(format_args!(
+            return Err(PerfFault::new(format_args!(
                 "{what}: {}",
                 String::from_utf8_lossy(&output.stderr).trim()
             )));
@@ -64,7 +64,7 @@ pub fn build_revision(revision: &str) -> Result<PathBuf, Fault> {
     run(&["git", "worktree", "remove", "--force", &tree], "cannot remove the base's worktree")?;
     built?;
     fs::copy(Path::new(&target).join(profile).join("redbreast"), &kept)
-        .map_err(|error| Fault::new(format_args!("cannot keep the base's build: {error}")))?;
+        .map_err(|error| PerfFault::new(format_args!("cannot keep the base's build: {error}")))?;
     tracing::info!("built {revision} in {:.0} s", begin.elapsed().as_secs_f64());
     Ok(kept)
 }

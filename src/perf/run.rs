@@ -9,7 +9,7 @@ use std::process::Command;
 
 use serde::{Deserialize, Serialize};
 
-use super::fault::{Fault, fault};
+use super::fault::{PerfFault, fault};
 use crate::report::machine::Machine;
 
 /// What was measured, where, and with what.
@@ -68,8 +68,8 @@ impl Run {
     /// Reads a run.
     ///
     /// # Errors
-    /// [`Fault`].
-    pub fn read(path: &Path) -> Result<Self, Fault> {
+    /// [`PerfFault`].
+    pub fn read(path: &Path) -> Result<Self, PerfFault> {
         let text = fs::read_to_string(path).map_err(|error| {
             fault(path, format_args!("cannot read the baseline: {error}; make one on this machine with `redbreast perf record --baseline {}`", path.display()))
         })?;
@@ -87,9 +87,9 @@ impl Run {
     /// Writes it.
     ///
     /// # Errors
-    /// [`Fault`].
-    pub fn write(&self, path: &Path) -> Result<(), Fault> {
-        let text = serde_json::to_string_pretty(self).map_err(Fault::new)?;
+    /// [`PerfFault`].
+    pub fn write(&self, path: &Path) -> Result<(), PerfFault> {
+        let text = serde_json::to_string_pretty(self).map_err(PerfFault::new)?;
         let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
         directory
             .map_or(Ok(()), fs::create_dir_all)
@@ -101,8 +101,8 @@ impl Run {
     /// otherwise what differs, so that what looks slower is not held to be.
     ///
     /// # Errors
-    /// [`Fault`]: it is of another architecture.
-    pub fn differences(&self, now: &Self, path: &Path) -> Result<Vec<String>, Fault> {
+    /// [`PerfFault`]: it is of another architecture.
+    pub fn differences(&self, now: &Self, path: &Path) -> Result<Vec<String>, PerfFault> {
         let (there, here) = (&self.machine, &now.machine);
         if there.arch != here.arch {
             return Err(fault(

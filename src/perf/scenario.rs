@@ -8,7 +8,7 @@ use std::path::Path;
 
 use serde::Deserialize;
 
-use super::fault::{Fault, fault};
+use super::fault::{PerfFault, fault};
 use super::operations;
 use crate::bench::Source;
 
@@ -83,7 +83,7 @@ pub enum Against {
 /// A file as it is written.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Written {
+struct ScenarioFile {
     stands_for: String,
     tolerance: f64,
     count: Option<Count>,
@@ -93,8 +93,8 @@ struct Written {
 /// Reads all scenarios of a directory, in the order of their names.
 ///
 /// # Errors
-/// [`Fault`]: the directory has none, or one of them is wrong.
-pub fn read_all(directory: &Path) -> Result<Vec<Scenario>, Fault> {
+/// [`PerfFault`]: the directory has none, or one of them is wrong.
+pub fn read_all(directory: &Path) -> Result<Vec<Scenario>, PerfFault> {
     let entries = fs::read_dir(directory).map_err(|error| {
         fault(directory, format_args!("cannot read the scenarios: {error}; --scenarios says where they are"))
     })?;
@@ -110,12 +110,12 @@ pub fn read_all(directory: &Path) -> Result<Vec<Scenario>, Fault> {
     paths.iter().map(|path| read(path)).collect()
 }
 
-fn read(path: &Path) -> Result<Scenario, Fault> {
+fn read(path: &Path) -> Result<Scenario, PerfFault> {
     let text =
         fs::read_to_string(path).map_err(|error| fault(path, format_args!("cannot read it: {error}")))?;
-    let written: Written =
+    let written: ScenarioFile =
         toml::from_str(&text).map_err(|error| fault(path, error.to_string().trim_end()))?;
-    let Written { stands_for, tolerance, count, load } = written;
+    let ScenarioFile { stands_for, tolerance, count, load } = written;
     let measure = match (count, load) {
         (Some(count), None) => Measure::Count(count),
         (None, Some(load)) => Measure::Load(load),

@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
 
-use super::gate::{Finding, Verdict};
+use super::gate::{Finding, GateVerdict};
 use crate::report::svg::escape;
 
 /// All that was found.
@@ -24,7 +24,7 @@ pub struct Told {
 impl Told {
     /// Whether something has this verdict.
     #[must_use]
-    pub fn has(&self, verdict: Verdict) -> bool {
+    pub fn has(&self, verdict: GateVerdict) -> bool {
         self.findings.iter().any(|finding| finding.verdict == verdict)
     }
 
@@ -44,7 +44,7 @@ impl Told {
             } else {
                 "exact".into()
             };
-            let may = if it.verdict == Verdict::Reported {
+            let may = if it.verdict == GateVerdict::Reported {
                 String::new()
             } else {
                 format!("{}%", it.tolerance * 100.0)
@@ -76,7 +76,7 @@ impl Told {
     /// For a pull request.
     #[must_use]
     pub fn markdown(&self) -> String {
-        let says = match (self.has(Verdict::Slower), self.has(Verdict::CannotTell)) {
+        let says = match (self.has(GateVerdict::Slower), self.has(GateVerdict::CannotTell)) {
             (true, _) => "slower",
             (false, true) => "cannot tell",
             (false, false) => "holds",
@@ -89,12 +89,12 @@ impl Told {
     pub fn junit(&self) -> String {
         let mut cases = String::new();
         let (mut failures, mut errors, mut tests) = (0, 0, self.skipped.len());
-        for it in self.findings.iter().filter(|it| it.verdict != Verdict::Reported) {
+        for it in self.findings.iter().filter(|it| it.verdict != GateVerdict::Reported) {
             tests += 1;
             let element = match it.verdict {
-                Verdict::Slower => "failure",
-                Verdict::CannotTell => "error",
-                Verdict::Holds | Verdict::Reported => "",
+                GateVerdict::Slower => "failure",
+                GateVerdict::CannotTell => "error",
+                GateVerdict::Holds | GateVerdict::Reported => "",
             };
             failures += usize::from(element == "failure");
             errors += usize::from(element == "error");
@@ -154,8 +154,8 @@ mod tests {
         };
         let mut told = Told {
             findings: vec![
-                finding("instructions", 1.03, Verdict::Slower),
-                finding("l1_misses", 2.0, Verdict::Reported),
+                finding("instructions", 1.03, GateVerdict::Slower),
+                finding("l1_misses", 2.0, GateVerdict::Reported),
             ],
             skipped: vec![("serve-base".into(), "it needs <another> \"build\"".into())],
             differences: vec!["another compiler".into()],
@@ -183,7 +183,7 @@ mod tests {
                 && !junit.contains("l1_misses"),
             "{junit}"
         );
-        told.findings[0].verdict = Verdict::CannotTell;
+        told.findings[0].verdict = GateVerdict::CannotTell;
         assert!(told.markdown().starts_with("### Performance: cannot tell\n"));
         assert!(told.junit().contains("errors=\"1\""));
     }

@@ -10,7 +10,7 @@ use super::Policy;
 pub const MAX_WEIGHT: u16 = crate::limits::MAX_WEIGHT;
 
 /// What an address weighs if nobody has said.
-pub const DEFAULT_WEIGHT: u16 = 1;
+const DEFAULT_WEIGHT: u16 = 1;
 
 /// The lowest tier there is.
 pub const MAX_TIER: u8 = crate::limits::MAX_TIER;
@@ -104,7 +104,7 @@ impl Exclusion {
 }
 
 /// What is said of an address: the weight that it is in answers with, in parts, or why it is in none.
-pub type Verdict = Result<u32, Exclusion>;
+pub type AddressVerdict = Result<u32, Exclusion>;
 
 /// Says of each of a name's addresses of one family whether it is in answers.
 ///
@@ -117,7 +117,7 @@ pub type Verdict = Result<u32, Exclusion>;
 pub fn select<T: Copy + PartialEq>(
     policy: &Policy,
     registered: impl IntoIterator<Item = (T, Standing)>,
-    mut tell: impl FnMut(T, Verdict),
+    mut tell: impl FnMut(T, AddressVerdict),
 ) -> bool {
     let mut addresses: SmallVec<[(T, Standing); 8]> = SmallVec::new();
     for (address, standing) in registered {
@@ -175,7 +175,7 @@ mod tests {
     const SECOND: Standing = Standing { tier: 1, ..UP };
     const ZERO: Standing = Standing { weight: 0, ..UP };
 
-    fn selected(policy: &str, standings: &[Standing]) -> Vec<Verdict> {
+    fn selected(policy: &str, standings: &[Standing]) -> Vec<AddressVerdict> {
         let mut verdicts = Vec::new();
         let registered = standings.iter().copied().enumerate();
         select(&policy.parse().unwrap(), registered, |i, verdict| {

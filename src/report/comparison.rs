@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::bench::ab::{self, AbRounds, Comparison, METRICS, RequirementResult};
 use crate::bench::objective::{Metric, Objective};
-use crate::bench::search::{Found, Limit, Trial};
+use crate::bench::search::{Limit, SearchResult, Trial};
 
 /// A search for the highest rate that holds an objective.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -50,7 +50,7 @@ pub struct TrialRecord {
 impl SearchRecord {
     /// What came of a search.
     #[must_use]
-    pub fn new(objectives: &[Objective], found: &Found) -> Self {
+    pub fn new(objectives: &[Objective], found: &SearchResult) -> Self {
         let objective: Vec<_> = objectives.iter().map(ToString::to_string).collect();
         Self {
             objective: objective.join(","),
@@ -107,7 +107,7 @@ pub fn write_trial(out: &mut dyn Write, trial: &Trial) -> io::Result<()> {
 ///
 /// # Errors
 /// Those of `out`.
-pub fn write_found(out: &mut dyn Write, objectives: &[Objective], found: &Found) -> io::Result<()> {
+pub fn write_found(out: &mut dyn Write, objectives: &[Objective], found: &SearchResult) -> io::Result<()> {
     let record = SearchRecord::new(objectives, found);
     match (record.best_qps, found.limit) {
         (Some(best), Limit::Server) => {

@@ -15,8 +15,8 @@ use super::text::{reason, rfc3339};
 use crate::bench::latency::Latencies;
 use crate::bench::schedule::{Arrivals, Plan, Rate};
 use crate::bench::statistics::evenness;
-use crate::bench::verdict::Fault;
-use crate::bench::{End, Outcome, Point, Settings, Totals, Usage, Verification};
+use crate::bench::verdict::RunFault;
+use crate::bench::{Outcome, Point, RunEnd, RunSettings, Totals, Usage, Verification};
 use crate::wire::header::rcode;
 
 /// One measurement.
@@ -73,7 +73,7 @@ pub struct Report {
     #[serde(default)]
     pub contest: Option<ContestRecord>,
     /// Whether the run was what was asked for.
-    pub verdict: Verdict,
+    pub verdict: RunVerdict,
 }
 
 /// What was measured.
@@ -249,7 +249,7 @@ pub struct VerificationRecord {
 
 /// Whether the run was what was asked for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Verdict {
+pub struct RunVerdict {
     /// The run went to its end and was answered.
     pub complete: bool,
     /// It was stopped from outside.
@@ -304,9 +304,9 @@ impl Report {
     #[must_use]
     pub fn new(
         circumstances: &Circumstances,
-        settings: &Settings,
+        settings: &RunSettings,
         outcome: &Outcome,
-        faults: &[Fault],
+        faults: &[RunFault],
         error: Option<&str>,
     ) -> Self {
         let tally = &outcome.tally;
@@ -347,16 +347,21 @@ impl Report {
             verification: outcome.verification.as_ref().map(VerificationRecord::new),
             search: None,
             contest: None,
-            verdict: Verdict::new(circumstances, outcome, faults, error),
+            verdict: RunVerdict::new(circumstances, outcome, faults, error),
         }
     }
 }
 
-impl Verdict {
-    fn new(circumstances: &Circumstances, outcome: &Outcome, faults: &[Fault], error: Option<&str>) -> Self {
-        let interrupted = outcome.end == End::Interrupted && error.is_none();
+impl RunVerdict {
+    fn new(
+        circumstances: &Circumstances,
+        outcome: &Outcome,
+        faults: &[RunFault],
+        error: Option<&str>,
+    ) -> Self {
+        let interrupted = outcome.end == RunEnd::Interrupted && error.is_none();
         let complete = error.is_none() && !interrupted && outcome.tally.totals.completed > 0;
-        let record = |fault: &Fault| FaultRecord { name: fault.name.into(), text: fault.text.clone() };
+        let record = |fault: &RunFault| FaultRecord { name: fault.name.into(), text: fault.text.clone() };
         Self {
             complete,
             interrupted,
@@ -369,7 +374,7 @@ impl Verdict {
 }
 
 impl SettingsRecord {
-    fn new(circumstances: &Circumstances, settings: &Settings) -> Self {
+    fn new(circumstances: &Circumstances, settings: &RunSettings) -> Self {
         Self {
             queries: circumstances.queries.clone(),
             queries_in_file: circumstances.queries_in_file,
@@ -445,7 +450,7 @@ impl Percentiles {
 }
 
 impl PointRecord {
-    fn new(point: &Point, settings: &Settings) -> Self {
+    fn new(point: &Point, settings: &RunSettings) -> Self {
         let offered_qps = match &settings.plan {
             Some(Plan::Rate(rate, _)) => Some(rate.qps_at(point.start + point.length / 2)),
             _ => None,
@@ -541,7 +546,7 @@ mod tests {
     }
 
     fn report(outcome: &Outcome, error: Option<&str>) -> Value {
-        let settings = Settings::new("127.0.0.1:5300".parse().unwrap());
+        let settings = RunSettings::new("127.0.0.1:5300".parse().unwrap());
         let report = Report::new(&circumstances(), &settings, outcome, &[], error);
         let text = serde_json::to_string(&report).unwrap();
         assert_eq!(serde_json::from_str::<Report>(&text).unwrap(), report);
@@ -557,7 +562,7 @@ mod tests {
         tally.negative.record(7_000);
         tally.negative.record(9_000);
         let run_time = Duration::from_millis(1_500);
-        let outcome = Outcome { tally, run_time, end: End::TimeLimit, ..Outcome::nothing() };
+        let outcome = Outcome { tally, run_time, end: RunEnd::TimeLimit, ..Outcome::nothing() };
         let report = report(&outcome, None);
         assert_eq!(report["tool"], "redbreast bench");
         assert_eq!(report["started"], "2000-02-29T12:34:56Z");
@@ -588,9 +593,8 @@ mod tests {
             assert!(statistics.iter().all(|(name, value)| value.is_null() || name == "censored"));
         }
         assert_eq!(interrupted["verdict"]["interrupted"], true);
-        let failed = report(&nothing, Some("nobody listens"));
         let verdict = json!({"complete": false, "interrupted": false, "reason": "nobody listens",
             "valid": false, "faults": [], "notes": []});
-        assert_eq!(failed["verdict"], verdict);
+        assert_eq!(report(&nothing, Some("nobody listens"))["verdict"], verdict);
     }
 }

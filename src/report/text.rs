@@ -11,8 +11,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use crate::bench::latency::{Latencies, Summary};
 use crate::bench::series::whole;
 use crate::bench::statistics::evenness;
-use crate::bench::verdict::Fault;
-use crate::bench::{End, Outcome, Point, Settings, Totals, Verification};
+use crate::bench::verdict::RunFault;
+use crate::bench::{Outcome, Point, RunEnd, RunSettings, Totals, Verification};
 use crate::wire::header::rcode;
 
 /// Writes what stands before a run: the tool, the command line, what will be done.
@@ -22,7 +22,7 @@ use crate::wire::header::rcode;
 pub fn write_start(
     out: &mut dyn Write,
     command_line: &str,
-    settings: &Settings,
+    settings: &RunSettings,
     now: SystemTime,
 ) -> io::Result<()> {
     writeln!(out, "DNS Performance Testing Tool\nVersion {}\n", env!("CARGO_PKG_VERSION"))?;
@@ -57,12 +57,12 @@ pub fn write_end(out: &mut dyn Write, outcome: &Outcome) -> io::Result<()> {
 
 /// How a run ended, in dnsperf's words.
 #[must_use]
-pub fn reason(end: End) -> &'static str {
+pub fn reason(end: RunEnd) -> &'static str {
     match end {
-        End::EndOfFile => "end of file",
-        End::TimeLimit => "time limit",
-        End::NoConnection => "no connection",
-        End::Interrupted => "interruption",
+        RunEnd::EndOfFile => "end of file",
+        RunEnd::TimeLimit => "time limit",
+        RunEnd::NoConnection => "no connection",
+        RunEnd::Interrupted => "interruption",
     }
 }
 
@@ -187,10 +187,10 @@ pub fn write_verification(out: &mut dyn Write, found: &Verification) -> io::Resu
 pub fn write_verdict(
     out: &mut dyn Write,
     outcome: &Outcome,
-    faults: &[Fault],
+    faults: &[RunFault],
     notes: &[String],
 ) -> io::Result<()> {
-    if outcome.end == End::Interrupted {
+    if outcome.end == RunEnd::Interrupted {
         writeln!(out, "[Verdict] interrupted: this is what was measured up to then")?;
     } else if faults.is_empty() {
         writeln!(out, "[Verdict] valid")?;
@@ -300,7 +300,12 @@ mod tests {
         let mut tally = Tally { totals, ..Tally::default() };
         (1..=1_000).for_each(|i| tally.positive.record(i * 1_000));
         (1..=999).for_each(|i| tally.negative.record(i * 2_000));
-        Outcome { tally, run_time: Duration::from_micros(500_012), end: End::EndOfFile, ..Outcome::nothing() }
+        Outcome {
+            tally,
+            run_time: Duration::from_micros(500_012),
+            end: RunEnd::EndOfFile,
+            ..Outcome::nothing()
+        }
     }
 
     fn written(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> String {
@@ -351,7 +356,7 @@ Statistics:
 
     #[test]
     fn the_start_says_what_will_be_done() {
-        let mut settings = Settings::new("[::1]:5300".parse().unwrap());
+        let mut settings = RunSettings::new("[::1]:5300".parse().unwrap());
         settings.time_limit = Some(Duration::from_millis(2_500));
         let now = UNIX_EPOCH + Duration::from_secs(1_709_210_096);
         let text = written(|out| write_start(out, "redbreast bench -l 2.5", &settings, now));

@@ -97,9 +97,6 @@ struct Item {
 /// In the place of a next item.
 const LAST: u32 = u32::MAX;
 
-/// Registrations of all files at most: their places have 32 bits.
-pub const MAX_REGISTRATIONS: usize = LAST as usize;
-
 impl Registrations {
     /// Reads `hosts` and `zones` files for a server of `domains`; records of zone files that do not say their TTL have
     /// `ttl_s`.
@@ -531,7 +528,7 @@ mod tests {
     fn other_attributes_are_a_change_and_what_was_found_out_is_none() {
         let said = registrations(&[("web.example", rtype::A, &[10, 0, 0, 1])]).unwrap();
         let record = said.record(&said.items[0]);
-        let state = crate::store::State { health: crate::policy::select::Health::Up, ramp: None };
+        let state = crate::store::ObservedState { health: crate::policy::select::Health::Up, ramp: None };
         let with_state = record.with_state(state);
         let other = crate::store::encode(&record.to_key(), &Attributes::with_ttl_s(77));
         for (bytes, changes) in [(&with_state[..], 0), (&other[..], 1)] {

@@ -24,7 +24,7 @@ use crate::sys::sched::{SHORT_STEPS, give_back, yield_every};
 const PIECE_MASK: u64 = 31;
 
 /// Bytes of text that are kept for the next comparison: beyond them all is read each time.
-pub const MAX_KEPT_LEN: usize = 512 << 20;
+const MAX_KEPT_LEN: usize = 512 << 20;
 
 /// What the files of a node say, as text.
 #[derive(Debug, Default)]

@@ -123,13 +123,13 @@ impl Identity {
 
 /// What is at a path, and since when, where the file system says so: numbers are used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Place {
+struct FileIdentity {
     device: u64,
     inode: u64,
     created: Option<SystemTime>,
 }
 
-impl Place {
+impl FileIdentity {
     fn of(metadata: &Metadata) -> Self {
         Self { device: metadata.dev(), inode: metadata.ino(), created: metadata.created().ok() }
     }
@@ -165,7 +165,7 @@ struct Ways {
     shared: Arc<Shared>,
     watcher: Option<RecommendedWatcher>,
     /// By their paths, with what is there: another may come to be at a path.
-    watched: BTreeMap<PathBuf, Place>,
+    watched: BTreeMap<PathBuf, FileIdentity>,
     /// Files of which the last that was heard is that they are being written.
     writing: HashSet<PathBuf>,
 }
@@ -273,18 +273,18 @@ impl Ways {
     }
 
     /// What there is on the way to the files. Notes where these are, and what.
-    fn way(&mut self) -> BTreeMap<PathBuf, Place> {
+    fn way(&mut self) -> BTreeMap<PathBuf, FileIdentity> {
         let (mut way, mut places) = (BTreeMap::new(), HashSet::new());
         for file in &mut self.files {
             let lookups = lookups(&file.path);
             file.target = lookups.last().map(|(directory, name)| directory.join(name)).unwrap_or_default();
             let metadata = fs::metadata(&file.target).ok();
             file.now = metadata.as_ref().map(Identity::of);
-            way.extend(metadata.map(|it| (file.target.clone(), Place::of(&it))));
+            way.extend(metadata.map(|it| (file.target.clone(), FileIdentity::of(&it))));
             for (directory, name) in lookups {
                 places.insert(directory.join(name));
                 if let Ok(metadata) = fs::metadata(&directory) {
-                    way.insert(directory, Place::of(&metadata));
+                    way.insert(directory, FileIdentity::of(&metadata));
                 }
             }
         }

@@ -25,7 +25,7 @@ const WITH_NAMES: &[&str] =
 
 /// Takes `text` apart into entries. `origin` is what `@` stands for until the file says otherwise.
 pub(super) fn entries(text: &[u8], origin: &str) -> Result<Entries, Mistake> {
-    let mut reader = Reader { text, at: 0, line: 1 };
+    let mut reader = ZoneReader { text, at: 0, line: 1 };
     let mut entries = Entries { text: Vec::with_capacity(text.len() + 1), lines: Vec::new() };
     let mut origin = origin.as_bytes().to_vec();
     while let Some(mut entry) = reader.entry()? {
@@ -72,20 +72,20 @@ fn join(name: &[u8], origin: &[u8]) -> Vec<u8> {
     }
 }
 
-struct Entry {
+struct ZoneEntry {
     line: usize,
     /// It begins with blanks: its owner is that of the entry before.
     indented: bool,
     tokens: Vec<Vec<u8>>,
 }
 
-struct Reader<'a> {
+struct ZoneReader<'a> {
     text: &'a [u8],
     at: usize,
     line: usize,
 }
 
-impl Reader<'_> {
+impl ZoneReader<'_> {
     fn next(&mut self) -> Option<u8> {
         let byte = *self.text.get(self.at)?;
         self.at += 1;
@@ -94,10 +94,10 @@ impl Reader<'_> {
     }
 
     /// The next entry, or a line without one; `None` at the end of the file.
-    fn entry(&mut self) -> Result<Option<Entry>, Mistake> {
+    fn entry(&mut self) -> Result<Option<ZoneEntry>, Mistake> {
         let Some(first) = self.text.get(self.at) else { return Ok(None) };
         let mut entry =
-            Entry { line: self.line, indented: matches!(first, b' ' | b'\t'), tokens: Vec::new() };
+            ZoneEntry { line: self.line, indented: matches!(first, b' ' | b'\t'), tokens: Vec::new() };
         let (mut depth, mut opened) = (0, self.line);
         loop {
             let line = self.line;

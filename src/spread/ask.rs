@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr, ToSocketAddrs, UdpSocket};
 use std::time::Duration;
 
 use super::sorting::Subnet;
-use super::{Answers, Client};
+use super::{Answers, ClientAnswers};
 use crate::wire::header;
 use crate::wire::message::{answers, write_query};
 use crate::wire::name::Name;
@@ -21,7 +21,7 @@ const PAYLOAD_LEN: u16 = 1232;
 
 /// How questions are asked.
 #[derive(Clone, Debug)]
-pub struct Question {
+pub struct AskOptions {
     /// Who is asked.
     pub server: SocketAddr,
     /// The name.
@@ -38,7 +38,11 @@ pub struct Question {
 ///
 /// # Errors
 /// Those of the socket.
-pub fn over_dns(question: &Question, subnet: Option<Subnet>, times: u64) -> io::Result<(Client, u64)> {
+pub fn over_dns(
+    question: &AskOptions,
+    subnet: Option<Subnet>,
+    times: u64,
+) -> io::Result<(ClientAnswers, u64)> {
     let any = if question.server.is_ipv4() { IpAddr::from([0; 4]) } else { IpAddr::from([0u16; 8]) };
     let source = subnet.filter(|_| question.bind).map_or(any, |subnet| subnet.address);
     let socket = UdpSocket::bind((source, 0))?;
@@ -55,11 +59,11 @@ pub fn over_dns(question: &Question, subnet: Option<Subnet>, times: u64) -> io::
             Some(_) | None => lost += 1,
         }
     }
-    Ok((Client { subnet: client, answers }, lost))
+    Ok((ClientAnswers { subnet: client, answers }, lost))
 }
 
 /// One question; `None` if there is no answer in time.
-fn ask(socket: &UdpSocket, question: &Question, opt: &[u8]) -> io::Result<Option<Vec<IpAddr>>> {
+fn ask(socket: &UdpSocket, question: &AskOptions, opt: &[u8]) -> io::Result<Option<Vec<IpAddr>>> {
     let mut query = write_query(fastrand::u16(..), &question.name, question.qtype);
     query[header::ARCOUNT + 1] = 1;
     query.extend_from_slice(opt);
@@ -105,7 +109,7 @@ fn opt_record(client: Option<IpAddr>) -> Vec<u8> {
 
 /// Asks the C library so many times, which sorts by the addresses of this machine.
 #[must_use]
-pub fn with_getaddrinfo(name: &str, times: u64) -> (Client, u64) {
+pub fn with_getaddrinfo(name: &str, times: u64) -> (ClientAnswers, u64) {
     let (mut answers, mut lost) = (Answers::default(), 0);
     for _ in 0..times {
         match (name, 0).to_socket_addrs() {
@@ -114,7 +118,7 @@ pub fn with_getaddrinfo(name: &str, times: u64) -> (Client, u64) {
         }
     }
     let nowhere = Subnet { address: [0; 4].into(), prefix_len: 32 };
-    (Client { subnet: nowhere, answers }, lost)
+    (ClientAnswers { subnet: nowhere, answers }, lost)
 }
 
 #[cfg(test)]

@@ -21,7 +21,7 @@ pub type Answers = BTreeMap<Vec<IpAddr>, u64>;
 
 /// A client, and what it was answered.
 #[derive(Clone, Debug)]
-pub struct Client {
+pub struct ClientAnswers {
     /// Its address, and the network that it is in.
     pub subnet: Subnet,
     /// What it was answered.
@@ -119,7 +119,7 @@ impl Results {
     pub fn new(
         name: &str,
         server: String,
-        clients: &[Client],
+        clients: &[ClientAnswers],
         lost: u64,
         chosen: &[Chooser],
         intended: &BTreeMap<IpAddr, f64>,
@@ -154,9 +154,9 @@ impl Results {
     }
 }
 
-fn spread(chooser: Chooser, clients: &[Client], addresses: &[IpAddr], intended: &[f64]) -> Spread {
+fn spread(chooser: Chooser, clients: &[ClientAnswers], addresses: &[IpAddr], intended: &[f64]) -> Spread {
     let mut counts = vec![0u64; addresses.len()];
-    for Client { subnet, answers } in clients {
+    for ClientAnswers { subnet, answers } in clients {
         for (answer, count) in answers {
             let first = match chooser {
                 Chooser::AsAnswered | Chooser::Getaddrinfo => answer.first().copied(),
@@ -190,7 +190,7 @@ mod tests {
     fn shares_are_those_of_the_first_address_as_each_chooser_has_it() {
         let subnet: Subnet = "10.0.0.2/24".parse().unwrap();
         let answers = [(vec![v4(3), v4(4)], 30), (vec![v4(4), v4(3)], 70)].into_iter().collect();
-        let client = Client { subnet, answers };
+        let client = ClientAnswers { subnet, answers };
         let choosers = [Chooser::AsAnswered, Chooser::Glibc, Chooser::Musl];
         let intended = [(v4(3), 0.3), (v4(4), 0.7)].into_iter().collect();
         let results = Results::new("web", "x".into(), &[client], 2, &choosers, &intended);
@@ -208,7 +208,7 @@ mod tests {
 
     #[test]
     fn what_nobody_intends_is_to_be_even_and_what_never_comes_counts_as_none() {
-        let client = Client {
+        let client = ClientAnswers {
             subnet: "10.0.0.2/24".parse().unwrap(),
             answers: [(vec![v4(3)], 10)].into_iter().collect(),
         };

@@ -62,7 +62,7 @@ pub struct Disk {
 
 /// What was in the file, or is in a new one.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Found {
+pub struct DiskContents {
     /// The node.
     pub node: NodeId,
     /// The number of this start.
@@ -185,7 +185,7 @@ impl Disk {
     ///
     /// # Errors
     /// [`DiskError`]; what was there is as it was.
-    pub fn open(directory: &Path, unix_time_s: u64) -> Result<(Self, Found), DiskError> {
+    pub fn open(directory: &Path, unix_time_s: u64) -> Result<(Self, DiskContents), DiskError> {
         let path = directory.join(FILE);
         let builder = DirBuilder::new().recursive(true).mode(0o700).create(directory);
         builder.map_err(|error| place_error(directory, "cannot make it", &error))?;
@@ -207,7 +207,7 @@ impl Disk {
         };
         let Contents { node, incarnation, .. } = contents;
         disk.write_with_reserve(|transaction| put_incarnation(transaction, incarnation))?;
-        Ok((disk, Found { node, incarnation, registrations }))
+        Ok((disk, DiskContents { node, incarnation, registrations }))
     }
 
     /// The file.
@@ -511,7 +511,7 @@ mod tests {
             let (_, mut found) = Disk::open(&below, time_s).unwrap();
             found.registrations.sort();
             let (node, registrations) = (first.node, expected.clone());
-            assert_eq!(found, Found { node, incarnation, registrations }, "the clock says {time_s}");
+            assert_eq!(found, DiskContents { node, incarnation, registrations }, "the clock says {time_s}");
         }
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!((mode(&below), mode(&path)), (0o700, 0o600));

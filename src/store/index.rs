@@ -15,13 +15,13 @@ use crate::sys::parallel_map::parallel_map;
 
 /// A change, by the place of its log and its number there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Place(u64);
+pub(super) struct ChangePlace(u64);
 
 const NUMBER_BITS: u32 = 48;
 
 const _: () = assert!(MAX_CHANGES == 1 << NUMBER_BITS);
 
-impl Place {
+impl ChangePlace {
     pub(super) fn new(log: u16, number: u64) -> Self {
         debug_assert!(number < MAX_CHANGES);
         Self(u64::from(log) << NUMBER_BITS | number)
@@ -64,23 +64,23 @@ pub(super) struct Index {
     /// Whether statements have come, gone or changed since somebody last asked.
     statements_changed: bool,
     hasher: SeedableRandomState,
-    parts: Box<[HashTable<Entry>]>,
+    parts: Box<[HashTable<PackedPlace>]>,
 }
 
 /// A place and a hash, packed. The hash stands beside the place so that the table can grow without the logs.
 #[derive(Clone, Copy)]
-struct Entry {
+struct PackedPlace {
     place: [u32; 2],
     hash: u32,
 }
 
-impl Entry {
-    fn new(place: Place, hash: u32) -> Self {
+impl PackedPlace {
+    fn new(place: ChangePlace, hash: u32) -> Self {
         Self { place: [(place.0 >> 32) as u32, short_low(place.0)], hash }
     }
 
-    fn place(self) -> Place {
-        Place(u64::from(self.place[0]) << 32 | u64::from(self.place[1]))
+    fn place(self) -> ChangePlace {
+        ChangePlace(u64::from(self.place[0]) << 32 | u64::from(self.place[1]))
     }
 }
 
@@ -131,7 +131,7 @@ impl Index {
     }
 
     /// Where there may be changes that are found under the name that `spots` are of.
-    pub(super) fn by_spots(&self, spots: &Spots) -> impl Iterator<Item = Place> {
+    pub(super) fn by_spots(&self, spots: &Spots) -> impl Iterator<Item = ChangePlace> {
         let (part, hash) = spots.0[0];
         let found = self.parts[part].iter_hash(spread(hash));
         found.filter(move |entry| entry.hash == hash).map(|entry| entry.place())
@@ -151,7 +151,7 @@ impl Index {
 
     /// The same as to [insert](Self::insert) each of these registrations, which are found at one place after the other from `first`
     /// on, with so many threads.
-    pub(super) fn load(&mut self, first: Place, registrations: &[&[u8]], threads: usize) {
+    pub(super) fn load(&mut self, first: ChangePlace, registrations: &[&[u8]], threads: usize) {
         // Most are found under two names.
         self.reserve(2 * registrations.len());
         let threads = threads.clamp(1, PARTS);
@@ -168,7 +168,8 @@ impl Index {
                     let record = Record::read(bytes).expect("an encoding");
                     statements |= record.rtype == STATEMENT;
                     self.each_hash(&record, true, |part, hash| {
-                        found[part / parts_each].push((part % parts_each, Entry::new(Place(place), hash)));
+                        found[part / parts_each]
+                            .push((part % parts_each, PackedPlace::new(ChangePlace(place), hash)));
                     });
                 }
                 (found, statements)
@@ -184,14 +185,15 @@ impl Index {
     }
 
     /// What `record` says, whose spots these are, is found at `place`.
-    pub(super) fn insert(&mut self, place: Place, record: &Record<'_>, spots: &Spots) {
+    pub(super) fn insert(&mut self, place: ChangePlace, record: &Record<'_>, spots: &Spots) {
         self.statements_changed |= record.rtype == STATEMENT;
         for &(part, hash) in &spots.0 {
-            self.parts[part].insert_unique(spread(hash), Entry::new(place, hash), |entry| spread(entry.hash));
+            self.parts[part]
+                .insert_unique(spread(hash), PackedPlace::new(place, hash), |entry| spread(entry.hash));
         }
     }
 
-    pub(super) fn remove(&mut self, place: Place, record: &Record<'_>, live: bool) {
+    pub(super) fn remove(&mut self, place: ChangePlace, record: &Record<'_>, live: bool) {
         self.statements_changed |= record.rtype == STATEMENT;
         for (part, hash) in self.spots(record, live).0 {
             if let Ok(found) = self.parts[part].find_entry(spread(hash), |entry| entry.place() == place) {
@@ -201,11 +203,17 @@ impl Index {
     }
 
     /// What was found at the place `void` is found at `place` from now on, at the same spots.
-    pub(super) fn move_to(&mut self, place: Place, void: Place, record: &Record<'_>, spots: &Spots) {
+    pub(super) fn move_to(
+        &mut self,
+        place: ChangePlace,
+        void: ChangePlace,
+        record: &Record<'_>,
+        spots: &Spots,
+    ) {
         self.statements_changed |= record.rtype == STATEMENT;
         for &(part, hash) in &spots.0 {
             if let Some(entry) = self.parts[part].find_mut(spread(hash), |entry| entry.place() == void) {
-                *entry = Entry::new(place, hash);
+                *entry = PackedPlace::new(place, hash);
             }
         }
     }
@@ -237,7 +245,7 @@ impl Index {
     }
 
     /// Where there may be changes that are found under `name`.
-    pub(super) fn by_name(&self, name: &[u8]) -> impl Iterator<Item = Place> {
+    pub(super) fn by_name(&self, name: &[u8]) -> impl Iterator<Item = ChangePlace> {
         let (part, hash) = self.find(name);
         let found = self.parts[part].iter_hash(spread(hash));
         found.filter(move |entry| entry.hash == hash).map(|entry| entry.place())
@@ -249,14 +257,14 @@ impl Index {
 }
 
 /// Whether a part has an entry with this hash.
-fn has(part: &HashTable<Entry>, hash: u32) -> bool {
+fn has(part: &HashTable<PackedPlace>, hash: u32) -> bool {
     part.find(spread(hash), |entry| entry.hash == hash).is_some()
 }
 
 /// Inserts entries, each into its part. Where they go is touched first, for many at the same time.
-fn insert_all(parts: &mut [HashTable<Entry>], entries: &[(usize, Entry)]) {
+fn insert_all(parts: &mut [HashTable<PackedPlace>], entries: &[(usize, PackedPlace)]) {
     for some in entries.chunks(WARMED) {
-        let look = |any: bool, (part, entry): &(usize, Entry)| any | has(&parts[*part], entry.hash);
+        let look = |any: bool, (part, entry): &(usize, PackedPlace)| any | has(&parts[*part], entry.hash);
         std::hint::black_box(some.iter().fold(false, look));
         for &(part, entry) in some {
             parts[part].insert_unique(spread(entry.hash), entry, |entry| spread(entry.hash));
@@ -313,8 +321,8 @@ mod tests {
             let width = *count as f64 / hashes as f64;
             assert!((width / part_width(part) - 1.0).abs() < 0.01, "{part}: {width} {}", part_width(part));
         }
-        assert_eq!(size_of::<Entry>(), 12);
-        let place = Place::new(65_535, (1 << NUMBER_BITS) - 1);
-        assert_eq!(Entry::new(place, 7).place(), place);
+        assert_eq!(size_of::<PackedPlace>(), 12);
+        let place = ChangePlace::new(65_535, (1 << NUMBER_BITS) - 1);
+        assert_eq!(PackedPlace::new(place, 7).place(), place);
     }
 }

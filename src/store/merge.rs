@@ -4,7 +4,7 @@
 
 use smallvec::SmallVec;
 
-use super::index::{Place, WARMED};
+use super::index::{ChangePlace, WARMED};
 use super::log::{Delta, Log, Role};
 use super::{Applied, Store};
 
@@ -112,7 +112,7 @@ impl Store {
                 some.iter().map(|(_, change)| self.index.spots(&change.record(), change.is_live())).collect();
             self.index.warm(&spots);
             for ((number, change), spots) in some.into_iter().zip(&spots) {
-                let (now, record) = (Place::new(place, number), change.record());
+                let (now, record) = (ChangePlace::new(place, number), change.record());
                 self.put_at(now, change, &record, spots);
             }
         }

@@ -36,16 +36,16 @@ use changed::note;
 use changes::Change;
 pub use codec::{Malformed, Reader, put_bytes, put_varint};
 pub use digest::{Digest, Summary, Want};
-pub use disk::{Disk, DiskError, Found, Write, file_in};
+pub use disk::{Disk, DiskContents, DiskError, Write, file_in};
 pub use disk_check::check;
-use index::{Index, Place, Spots};
+use index::{ChangePlace, Index, Spots};
 pub use log::Delta;
 use log::{Log, Role};
 pub use name_set::NameSet;
 pub use node_id::NodeId;
 pub use record::{
-    Attributes, Key, MAX_CHECK_LEN, MAX_INSTANCE_LEN, MAX_RDATA_LEN, Parts, Record, State, TooLong, encode,
-    encode_to,
+    Attributes, Key, MAX_CHECK_LEN, MAX_INSTANCE_LEN, MAX_RDATA_LEN, ObservedState, Parts, Record, TooLong,
+    encode, encode_to,
 };
 pub use scan::Cursor;
 pub use shared::{Filling, ReadStore, SharedStore};
@@ -85,7 +85,7 @@ pub const MAX_FOREIGN_LEN: usize = crate::limits::MAX_FOREIGN_LEN;
 
 /// A record for the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Answer<'a> {
+pub struct TableRecord<'a> {
     /// Its type.
     pub rtype: u16,
     /// How long others may keep it, if its registration says.
@@ -281,7 +281,7 @@ impl Store {
     fn find_at(
         &self,
         place: u16,
-        found: impl Iterator<Item = Place>,
+        found: impl Iterator<Item = ChangePlace>,
         record: &Record<'_>,
     ) -> Option<(u64, Change<'_>)> {
         let here = found.filter(|found| found.log() == place);
@@ -291,14 +291,14 @@ impl Store {
     }
 
     /// Puts a change into a log in place of what it makes void, and notes the names whose records are others by that.
-    fn put_and_note(&mut self, place: Place, change: Change<'_>) {
+    fn put_and_note(&mut self, place: ChangePlace, change: Change<'_>) {
         let record = change.record();
         let spots = self.index.spots(&record, change.is_live());
         self.put_at(place, change, &record, &spots);
     }
 
     /// The same of what `record` says, whose `spots` have been looked for.
-    fn put_at(&mut self, now: Place, change: Change<'_>, record: &Record<'_>, spots: &Spots) {
+    fn put_at(&mut self, now: ChangePlace, change: Change<'_>, record: &Record<'_>, spots: &Spots) {
         let void = self.find_at(now.log(), self.index.by_spots(spots), record).map(|(number, _)| number);
         if self.put(now, change, (record, spots), void) {
             self.note(*record);
@@ -309,7 +309,7 @@ impl Store {
     /// other by that.
     fn put(
         &mut self,
-        now: Place,
+        now: ChangePlace,
         change: Change<'_>,
         (record, spots): (&Record<'_>, &Spots),
         void: Option<u64>,
@@ -324,7 +324,7 @@ impl Store {
         }
         self.work.add_alone(1);
         let was_live = before.as_deref().map(|bytes| Change::known(bytes).is_live());
-        match void.map(|number| Place::new(now.log(), number)) {
+        match void.map(|number| ChangePlace::new(now.log(), number)) {
             // The key is the same, and so are the names that it is found under.
             Some(void) if was_live == Some(change.is_live()) => {
                 self.index.move_to(now, void, record, spots);
@@ -345,13 +345,13 @@ impl Store {
         let bytes = self.log_mut(place).changes.remove(number)?;
         self.foreign_len -= if place > 0 { bytes.len() } else { 0 };
         let change = Change::known(&bytes);
-        self.index.remove(Place::new(place, number), &change.record(), change.is_live());
+        self.index.remove(ChangePlace::new(place, number), &change.record(), change.is_live());
         Some(bytes)
     }
 
     /// The records of `name`, in wire form and lower case, of all origins that are up: what is registered, and pointers
     /// to the names that have the address whose reverse name it is. Several may be the same.
-    pub fn answers<'a>(&'a self, name: &'a [u8]) -> impl Iterator<Item = Answer<'a>> {
+    pub fn answers<'a>(&'a self, name: &'a [u8]) -> impl Iterator<Item = TableRecord<'a>> {
         self.index.by_name(name).filter_map(move |place| {
             let log = self.logs[usize::from(place.log())].as_ref().filter(|log| log.is_visible())?;
             let record = log.changes.get(place.number()).filter(|change| change.is_live())?.record();
@@ -359,11 +359,11 @@ impl Store {
             if record.name == name {
                 let standing = self.statements.standing(log.origin, &record);
                 let Record { rtype, rdata, .. } = record;
-                return (rtype != STATEMENT).then_some(Answer { rtype, ttl_s, rdata, standing });
+                return (rtype != STATEMENT).then_some(TableRecord { rtype, ttl_s, rdata, standing });
             }
             let reverse = record.reverse_name()?;
             let standing = Standing::default();
-            let pointer = Answer { rtype: rtype::PTR, ttl_s, rdata: record.name, standing };
+            let pointer = TableRecord { rtype: rtype::PTR, ttl_s, rdata: record.name, standing };
             (reverse.as_wire() == name).then_some(pointer)
         })
     }

@@ -5,8 +5,8 @@
 use smallvec::SmallVec;
 
 use super::changes::Change;
-use super::index::{Place, Spots, WARMED};
-use super::{Attributes, Key, Record, State, Store, TooLong, encode};
+use super::index::{ChangePlace, Spots, WARMED};
+use super::{Attributes, Key, ObservedState, Record, Store, TooLong, encode};
 
 impl Store {
     /// Registers `key`, or changes what is said of it. Returns whether that changed anything.
@@ -54,7 +54,7 @@ impl Store {
             return true;
         };
         let check = |record: &Record<'_>| record.attributes().ok().and_then(|attributes| attributes.check);
-        let state = before.attributes().ok().map(|it| it.state).filter(|it| *it != State::default());
+        let state = before.attributes().ok().map(|it| it.state).filter(|it| *it != ObservedState::default());
         match state.filter(|_| check(&before) == check(record)) {
             Some(state) => drop(self.register_encoded(&record.with_state(state))),
             None if before.bytes == record.bytes => {}
@@ -71,7 +71,7 @@ impl Store {
     pub fn load(&mut self, registrations: &[&[u8]], threads: usize) {
         debug_assert!(registrations.iter().all(|bytes| self.find(0, &Record::known(bytes)).is_none()));
         let log = self.log_mut(0);
-        let first = Place::new(0, log.head + 1);
+        let first = ChangePlace::new(0, log.head + 1);
         let mut change = Vec::new();
         for bytes in registrations {
             log.head += 1;
@@ -85,7 +85,7 @@ impl Store {
     fn put_own(&mut self, record: &Record<'_>, void: Option<u64>, spots: &Spots) {
         let log = self.log_mut(0);
         log.head += 1;
-        let place = Place::new(0, log.head);
+        let place = ChangePlace::new(0, log.head);
         let mut change = std::mem::take(&mut self.change);
         Change::register(record.bytes, &mut change);
         let is_answered = self.put(place, Change::known(&change), (record, spots), void);
@@ -124,7 +124,7 @@ impl Store {
 
     fn change(&mut self, change: &[u8]) {
         let number = self.own_log().head + 1;
-        self.put_and_note(Place::new(0, number), Change::known(change));
+        self.put_and_note(ChangePlace::new(0, number), Change::known(change));
         self.log_mut(0).head = number;
     }
 
@@ -154,7 +154,7 @@ impl Store {
     }
 
     /// This node's registration with these bytes as its key gets another state. Returns whether that changed anything.
-    pub fn set_state(&mut self, key: &[u8], state: State) -> bool {
+    pub fn set_state(&mut self, key: &[u8], state: ObservedState) -> bool {
         let Some(record) = self.own(key) else { return false };
         let bytes = record.with_state(state);
         self.register_encoded(&bytes)

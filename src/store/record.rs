@@ -87,19 +87,19 @@ pub struct Attributes {
     /// What a later release has said, in its bytes.
     pub(crate) unknown: Vec<u8>,
     /// What the node has found out since.
-    pub state: State,
+    pub state: ObservedState,
 }
 
 /// What a node finds out about its own registrations. It ends with the node.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct State {
+pub struct ObservedState {
     /// What checks have found.
     pub health: Health,
     /// Parts of the weight that there are by now, if not all.
     pub ramp: Option<u8>,
 }
 
-impl State {
+impl ObservedState {
     fn encode(self, out: &mut Vec<u8>) {
         let mut put = |kind, value: u8| {
             put_varint(out, kind);
@@ -260,15 +260,6 @@ pub struct Record<'a> {
 }
 
 impl<'a> Record<'a> {
-    /// Where in its bytes its name begins and ends.
-    #[must_use]
-    pub fn name_range(&self) -> (usize, usize) {
-        let mut reader = Reader(self.key);
-        let _ = reader.bytes(MAX_INSTANCE_LEN);
-        let begin = self.key.len() - reader.0.len();
-        (begin, begin + self.name.len())
-    }
-
     /// Takes `bytes` apart.
     ///
     /// # Errors
@@ -364,7 +355,7 @@ impl<'a> Record<'a> {
 
     /// The bytes of what was registered with another state.
     #[must_use]
-    pub fn with_state(&self, state: State) -> Vec<u8> {
+    pub fn with_state(&self, state: ObservedState) -> Vec<u8> {
         let mut bytes = self.declared().to_vec();
         state.encode(&mut bytes);
         bytes
@@ -530,12 +521,12 @@ mod tests {
             ..Attributes::with_ttl_s(5)
         };
         let declared = encode(&key(), &attributes);
-        let state = State { health: Health::Down, ramp: Some(3) };
+        let state = ObservedState { health: Health::Down, ramp: Some(3) };
         let bytes = Record::read(&declared).unwrap().with_state(state);
         assert_eq!(bytes[..], encode(&key(), &Attributes { state, ..attributes.clone() })[..]);
         let record = Record::read(&bytes).unwrap();
         assert_eq!(record.declared(), &declared[..]);
-        assert_eq!(record.with_state(State::default()), declared[..]);
+        assert_eq!(record.with_state(ObservedState::default()), declared[..]);
         assert_eq!(record.attributes(), Ok(Attributes { state, ..attributes }));
         let Standing { weight, tier, ramp, health, drained } = record.standing();
         assert_eq!((weight, tier, ramp, health, drained), (300, 2, 3, Health::Down, false));

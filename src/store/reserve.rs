@@ -16,7 +16,7 @@ const FILE: &str = "redbreast.reserve";
 
 /// Bytes of it. Some hundreds of removals and drains, each for itself, fit in a quarter; less, and a removal of a whole instance of
 /// a thousand names may not be possible on a full disk.
-pub(super) const RESERVE_LEN: u64 = 4 * 1024 * 1024;
+const RESERVE_LEN: u64 = 4 * 1024 * 1024;
 
 /// With less room than this, no other change is tried: each attempt that fails has the file checked as a whole.
 const LEAST_ROOM: u64 = 256 * 1024;

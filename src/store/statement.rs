@@ -210,12 +210,6 @@ impl Store {
         &self.statements
     }
 
-    /// Whether something has been said since changed names were last taken.
-    #[must_use]
-    pub fn has_new_statements(&self) -> bool {
-        self.index.statements_changed()
-    }
-
     /// How what `record`, of the log at `place`, leads to stands.
     #[must_use]
     pub fn standing(&self, place: u16, record: &Record<'_>) -> Standing {

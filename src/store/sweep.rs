@@ -16,7 +16,7 @@ use std::net::IpAddr;
 use smallvec::SmallVec;
 
 use super::changes::{BLOCK_LEN, Block, Change};
-use super::index::Place;
+use super::index::ChangePlace;
 use super::log::{Log, Role};
 use super::noting::{Lap, Noting};
 use super::statement::{STATEMENT, Target};
@@ -335,7 +335,7 @@ impl Store {
         let mut count = 0;
         for (number, change) in block.1.changes(block.0) {
             count += 1;
-            self.index.remove(Place::new(place, number), &change.record(), change.is_live());
+            self.index.remove(ChangePlace::new(place, number), &change.record(), change.is_live());
             self.foreign_len -= change.as_bytes().len(); // never ours
             each(change, self);
         }
@@ -454,18 +454,18 @@ impl Store {
         let mut done = false;
         while *steps > 0 && !done {
             *steps -= 1;
-            let at = Place::from_number(lap.at);
+            let at = ChangePlace::from_number(lap.at);
             let log = self.logs.get(usize::from(at.log())).filter(|_| lap.at < lap.end);
             let Some(log) = log else {
                 done = lap.turn();
                 continue;
             };
-            let next_log = (u64::from(at.log()) + 1).saturating_mul(Place::LOG);
+            let next_log = (u64::from(at.log()) + 1).saturating_mul(ChangePlace::LOG);
             lap.at = next_log;
             let Some(log) = log.as_ref().filter(|log| log.is_visible()) else { continue };
             for (number, change) in log.changes.range(at.number()..) {
                 if *steps == 0 {
-                    lap.at = Place::new(at.log(), number).as_number();
+                    lap.at = ChangePlace::new(at.log(), number).as_number();
                     break;
                 }
                 *steps -= 1;

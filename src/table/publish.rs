@@ -38,11 +38,11 @@ pub struct Publisher {
 
 /// Names that are published at once, as they were noted: no name is in two parts.
 #[derive(Default)]
-struct Changed {
+struct ChangedNames {
     parts: Vec<NameSet>,
 }
 
-impl Changed {
+impl ChangedNames {
     fn iter(&self) -> impl Iterator<Item = &[u8]> {
         self.parts.iter().flat_map(NameSet::iter)
     }
@@ -162,8 +162,8 @@ impl Publisher {
     }
 
     /// Takes names whose turn it is: all, or parts of the table until there are `most`.
-    fn take_pending(&mut self, most: usize) -> Changed {
-        let mut taken = Changed::default();
+    fn take_pending(&mut self, most: usize) -> ChangedNames {
+        let mut taken = ChangedNames::default();
         let fresh = std::mem::take(&mut self.fresh);
         if self.pending() == 0 && fresh.len() <= most {
             taken.parts.push(fresh);
@@ -193,7 +193,7 @@ impl Publisher {
 
     /// Publishes these names at once, before others that wait. They may wait, too.
     pub fn publish_first(&mut self, store: &impl ReadStore, names: NameSet) {
-        let table = self.next(&self.current.load(), &Changed { parts: vec![names] }, store);
+        let table = self.next(&self.current.load(), &ChangedNames { parts: vec![names] }, store);
         self.current.replace(table);
     }
 
@@ -249,12 +249,12 @@ impl Publisher {
         let mut special = changed;
         let apexes: Vec<_> = self.domains.iter().map(Name::to_lower_case).collect();
         special.extend(apexes.iter().map(Name::as_wire).chain(self.below.keys().map(|name| &**name)));
-        let table = self.next(&table, &Changed { parts: vec![special] }, store);
+        let table = self.next(&table, &ChangedNames { parts: vec![special] }, store);
         self.current.replace(table);
     }
 
     /// The table that follows on `old` when these names have changed.
-    fn next(&mut self, old: &Table, changed: &Changed, store: &impl ReadStore) -> Table {
+    fn next(&mut self, old: &Table, changed: &ChangedNames, store: &impl ReadStore) -> Table {
         let names: Vec<_> = changed.iter().collect();
         let mut next = Next {
             old,

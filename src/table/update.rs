@@ -72,13 +72,13 @@ pub(super) struct Update {
     seed: HashSeed,
     /// The name that was added last; kept for its room.
     folded: QueryName,
-    entries: Vec<Entry>,
+    entries: Vec<StagedName>,
     arena: Vec<u8>,
 }
 
 /// A name and its record sets as a shard has them, one after the other in the arena, which may have more than 4 GiB.
 #[derive(Clone, Copy)]
-struct Entry {
+struct StagedName {
     hash: u64,
     at: usize,
     name_len: u8,
@@ -96,12 +96,12 @@ impl Update {
         }
     }
 
-    fn name(&self, entry: &Entry) -> &[u8] {
+    fn name(&self, entry: &StagedName) -> &[u8] {
         &self.arena[entry.at..][..usize::from(entry.name_len)]
     }
 
     /// The count of its record sets, and they; empty for a name that does not exist.
-    fn sets(&self, entry: &Entry) -> &[u8] {
+    fn sets(&self, entry: &StagedName) -> &[u8] {
         &self.arena[entry.at + usize::from(entry.name_len)..][..entry.sets_len as usize]
     }
 
@@ -131,7 +131,7 @@ impl Update {
     fn end(&mut self, name: &[u8], at: usize) {
         self.folded.fold_wire(name, self.seed).expect("names are valid");
         let sets_len = self.arena.len() - at - name.len();
-        self.entries.push(Entry {
+        self.entries.push(StagedName {
             hash: self.folded.hash(),
             at,
             name_len: u8::try_from(name.len()).expect("a wire name has at most 255 bytes"),

@@ -27,7 +27,7 @@ const TICK: Duration = Duration::from_millis(2);
 
 /// How a node is started.
 #[derive(Clone, Debug)]
-pub struct Plan {
+pub struct NodePlan {
     /// What it calls itself, which is unique.
     pub name: String,
     /// Threads that answer.
@@ -48,7 +48,7 @@ pub struct Plan {
     pub program: Option<PathBuf>,
 }
 
-impl Plan {
+impl NodePlan {
     /// A node with one worker that knows nothing.
     #[must_use]
     pub fn new(name: &str) -> Self {
@@ -68,7 +68,7 @@ impl Plan {
 
 /// A node.
 pub struct Node {
-    plan: Plan,
+    plan: NodePlan,
     directory: PathBuf,
     process: Option<Child>,
     status: Status,
@@ -79,7 +79,7 @@ impl Node {
     ///
     /// # Errors
     /// What the node had to say, if it did not start.
-    pub fn start(plan: Plan, directory: &Path, seeds: &[SocketAddr]) -> io::Result<Self> {
+    pub fn start(plan: NodePlan, directory: &Path, seeds: &[SocketAddr]) -> io::Result<Self> {
         let mut node =
             Self { plan, directory: directory.to_owned(), process: None, status: Status::default() };
         node.restart(seeds)?;
@@ -324,7 +324,7 @@ pub fn program(namespace: Option<&str>, cpus: Option<&str>, path: Option<&Path>)
 ///
 /// # Errors
 /// Why one did not start, or that they did not find each other.
-pub fn start_cluster(plans: Vec<Plan>, directory: &Path) -> io::Result<Vec<Node>> {
+pub fn start_cluster(plans: Vec<NodePlan>, directory: &Path) -> io::Result<Vec<Node>> {
     let mut nodes: Vec<Node> = Vec::new();
     for plan in plans {
         let seeds: Vec<_> = nodes.first().and_then(Node::gossip).into_iter().collect();

@@ -159,7 +159,7 @@ impl QueryName {
     ///
     /// # Panics
     /// If `name` is not a valid uncompressed wire name, which [`Name`] guarantees.
-    pub fn fold_name(&mut self, name: &Name, seed: HashSeed) {
+    fn fold_name(&mut self, name: &Name, seed: HashSeed) {
         self.fold_wire(name.as_wire(), seed).expect("a Name is valid");
     }
 

@@ -69,7 +69,7 @@ impl Query {
     /// # Panics
     /// As [`parse`](Self::parse).
     #[inline]
-    pub fn parse_with(
+    fn parse_with(
         buffer: &[u8],
         len: usize,
         name_len: impl FnOnce() -> Result<usize, NameFault>,

@@ -23,7 +23,7 @@ const MAX_RECORDS: usize = crate::limits::MAX_UPDATE_RECORDS;
 /// Types that can be added.
 const TYPES: [u16; 7] = [rtype::A, rtype::AAAA, rtype::CNAME, rtype::PTR, rtype::MX, rtype::TXT, rtype::SRV];
 
-type Record<'a> = ParsedRecord<'a, Vec<u8>>;
+type UpdateRecord<'a> = ParsedRecord<'a, Vec<u8>>;
 
 /// A set of records that has to be there: the name, the type, the data.
 type WantedSet = (Name, u16, Vec<Box<[u8]>>);
@@ -81,7 +81,7 @@ pub(super) fn read(message: &Message<Vec<u8>>, zone: &Name, zones: &[Name]) -> R
 }
 
 /// The steps that one record of the update section stands for.
-fn change(record: &Record<'_>, owner: Name, zone: &Name) -> Result<Vec<Change>, Rcode> {
+fn change(record: &UpdateRecord<'_>, owner: Name, zone: &Name) -> Result<Vec<Change>, Rcode> {
     let rtype = record.rtype().to_int();
     // Types of questions, and of records that only travel (RFC 6895 §3.1).
     let is_meta = (128..=255).contains(&rtype) || rtype == rtype::OPT;
@@ -125,14 +125,14 @@ fn change(record: &Record<'_>, owner: Name, zone: &Name) -> Result<Vec<Change>, 
 }
 
 /// The name that a record stands under, which has to be in the zone, and not in one of ours below it: that has keys of its own.
-fn owner(record: &Record<'_>, zone: &Name, zones: &[Name]) -> Result<Name, Rcode> {
+fn owner(record: &UpdateRecord<'_>, zone: &Name, zones: &[Name]) -> Result<Name, Rcode> {
     let owner = name(record.owner()).ok_or(Rcode::FORMERR)?;
     let closest = zones.iter().filter(|it| owner.is_within(it)).max_by_key(|it| it.labels().count());
     if closest == Some(zone) { Ok(owner) } else { Err(Rcode::NOTZONE) }
 }
 
 /// A record's data with its names in full and in lower case.
-fn rdata(record: &Record<'_>) -> Result<Box<[u8]>, Rcode> {
+fn rdata(record: &UpdateRecord<'_>) -> Result<Box<[u8]>, Rcode> {
     let record = record.to_any_record::<AllRecordData<_, _>>().map_err(|_| Rcode::FORMERR)?;
     let mut bytes = Vec::new();
     record.data().compose_canonical_rdata(&mut bytes).map_err(|_| Rcode::FORMERR)?;

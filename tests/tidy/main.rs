@@ -4,6 +4,7 @@
 mod hot;
 mod imports;
 mod map;
+mod names;
 mod shape;
 mod source;
 

@@ -10,7 +10,7 @@ use crossbeam_channel::Receiver;
 
 /// What is to be told of an input after the run.
 #[derive(Debug, Default)]
-pub(super) struct State {
+pub(super) struct FeedState {
     pub(super) read: AtomicU64,
     pub(super) bad: AtomicU64,
     /// Why it ended before its end.
@@ -20,11 +20,11 @@ pub(super) struct State {
 /// Where the next blocks come from.
 pub struct Feed<B> {
     pub(super) blocks: Receiver<B>,
-    pub(super) state: Arc<State>,
+    pub(super) state: Arc<FeedState>,
 }
 
 /// What a look for the next block finds.
-pub(crate) enum Next<B> {
+pub(crate) enum NextBlock<B> {
     /// A block.
     Block(Box<B>),
     /// None yet.
@@ -34,11 +34,11 @@ pub(crate) enum Next<B> {
 }
 
 impl<B> Feed<B> {
-    pub(crate) fn next(&self) -> Next<B> {
+    pub(crate) fn next(&self) -> NextBlock<B> {
         match self.blocks.try_recv() {
-            Ok(block) => Next::Block(Box::new(block)),
-            Err(crossbeam_channel::TryRecvError::Empty) => Next::Later,
-            Err(crossbeam_channel::TryRecvError::Disconnected) => Next::End,
+            Ok(block) => NextBlock::Block(Box::new(block)),
+            Err(crossbeam_channel::TryRecvError::Empty) => NextBlock::Later,
+            Err(crossbeam_channel::TryRecvError::Disconnected) => NextBlock::End,
         }
     }
 

@@ -9,7 +9,7 @@ use std::thread;
 
 use crossbeam_channel::{Sender, bounded};
 
-use super::feed::{Feed, State};
+use super::feed::{Feed, FeedState};
 use super::query_file::{Edns, QueryFile, QueryFileError, Reading};
 
 /// Bytes in a line at most. The longest name is 255 bytes of up to four characters (`\DDD`) each, so a longer line
@@ -24,7 +24,7 @@ const BLOCK_LEN: usize = 1 << 18;
 const BLOCKS_AHEAD: usize = 32;
 
 /// What all of it may take: twice the first part, which grows by doubling, the blocks, and one of each sending thread.
-pub const MEMORY_LEN: usize = 64 << 20;
+const MEMORY_LEN: usize = 64 << 20;
 
 const _: () = assert!(2 * FIRST_LEN + 2 * (BLOCKS_AHEAD + 32) * BLOCK_LEN <= MEMORY_LEN);
 
@@ -138,7 +138,7 @@ pub fn read(
         }
     }
     let (sender, blocks) = bounded(BLOCKS_AHEAD);
-    let state = Arc::new(State::default());
+    let state = Arc::new(FeedState::default());
     let feed = Feed { blocks, state: Arc::clone(&state) };
     // It ends when there is nothing more to read or nobody to read it for, and with the process at the latest.
     let begun = thread::Builder::new().name("input".into()).spawn(move || read_ahead(lines, &sender, &state));
@@ -146,7 +146,7 @@ pub fn read(
     Ok(first.end(file)?.followed_by(feed))
 }
 
-fn read_ahead(mut lines: LineReader<impl BufRead>, blocks: &Sender<QueryFile>, state: &State) {
+fn read_ahead(mut lines: LineReader<impl BufRead>, blocks: &Sender<QueryFile>, state: &FeedState) {
     loop {
         let mut block = lines.begin();
         let mut more = true;
@@ -182,7 +182,7 @@ fn skip_line(source: &mut impl BufRead) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bench::workload::feed::Next;
+    use crate::bench::workload::feed::NextBlock;
     use std::io::repeat;
 
     #[test]
@@ -198,13 +198,13 @@ mod tests {
         let mut total = queries.count() as usize;
         loop {
             match feed.next() {
-                Next::Block(block) => {
+                NextBlock::Block(block) => {
                     assert_eq!(block.text(0), "name.example AAAA");
                     assert!(block.memory_len() < BLOCK_LEN + 1_000);
                     total += block.count() as usize;
                 }
-                Next::Later => thread::yield_now(),
-                Next::End => break,
+                NextBlock::Later => thread::yield_now(),
+                NextBlock::End => break,
             }
         }
         assert_eq!((total, feed.counts().1, feed.error()), (count, 1, None));
@@ -233,7 +233,7 @@ mod tests {
         let reading = Reading { strict: true, ..Reading::default() };
         let queries = read(source, "in", &reading).unwrap();
         let feed = queries.feed().unwrap();
-        while !matches!(feed.next(), Next::End) {}
+        while !matches!(feed.next(), NextBlock::End) {}
         assert!(feed.error().unwrap().starts_with("in:1000001: `bad`"), "{:?}", feed.error());
     }
 

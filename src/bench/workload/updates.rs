@@ -27,7 +27,7 @@ const CLASS_ANY: u16 = 255;
 const COMMANDS: &str = "`require`, `prohibit`, `add`, `delete` or `send`";
 
 /// An update that is being read.
-struct Update {
+struct UpdateDraft {
     zone: Name,
     prerequisites: u16,
     changes: u16,
@@ -81,7 +81,7 @@ fn read(text: &str, file: &str, reading: &Reading) -> Result<QueryFile, QueryFil
 fn add_line(
     text: &str,
     is_end: bool,
-    update: &mut Option<Update>,
+    update: &mut Option<UpdateDraft>,
     queries: &mut QueryFile,
 ) -> Result<(), String> {
     match update {
@@ -91,7 +91,7 @@ fn add_line(
         None => {
             let zone =
                 Name::from_text(text).map_err(|error| format!("`{text}` is no name of a zone: {error}"))?;
-            *update = Some(Update { zone, prerequisites: 0, changes: 0, sections: Vec::new() });
+            *update = Some(UpdateDraft { zone, prerequisites: 0, changes: 0, sections: Vec::new() });
             Ok(())
         }
         Some(update) if is_end => update.push_to(queries),
@@ -99,7 +99,7 @@ fn add_line(
     }
 }
 
-impl Update {
+impl UpdateDraft {
     /// Takes what one line asks for.
     fn add(&mut self, text: &str) -> Result<(), String> {
         let (command, rest) = text.split_once(char::is_whitespace).unwrap_or((text, ""));

@@ -29,8 +29,8 @@ use super::sample;
 use crate::bench::ab::run_rounds;
 use crate::bench::schedule::Plan;
 use crate::bench::search::search;
-use crate::bench::verdict::{self, Fault};
-use crate::bench::{self, BenchError, End, Expectations, Outcome, Point, Settings};
+use crate::bench::verdict::{self, RunFault};
+use crate::bench::{self, BenchError, Expectations, Outcome, Point, RunEnd, RunSettings};
 use crate::report::comparison::{self, ContestRecord, SearchRecord};
 use crate::report::json::{Circumstances, Report};
 use crate::report::machine::{Machine, UdpCounters};
@@ -45,7 +45,7 @@ const ROUND_TIME: Duration = Duration::from_secs(1);
 /// A run, or several, as asked for.
 struct Task<'a> {
     args: &'a Args,
-    settings: Settings,
+    settings: RunSettings,
     queries: Queries,
     expected: Option<Expectations>,
     stop: Arc<AtomicBool>,
@@ -54,7 +54,7 @@ struct Task<'a> {
 }
 
 /// What is to be told at the end, and whether all that was asked holds.
-struct Told {
+struct EndReport {
     report: Report,
     outcome: Outcome,
     judgement: Result<(), Failure>,
@@ -68,7 +68,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     // What can be wrong without asking anybody comes first, what takes time last.
     let loopback = SocketAddr::from(([127, 0, 0, 1], args.port()));
     let probe = args.settings(loopback).map_err(Failure::usage)?;
-    let probe = Settings { source: None, ..probe };
+    let probe = RunSettings { source: None, ..probe };
     probe.check().map_err(Failure::usage)?;
     let mut outputs = Outputs::open(&args.outputs, args.stats_interval.is_some())?;
     let self_test = args.self_test.then(sample::start).transpose()?;
@@ -112,7 +112,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
 }
 
 impl Task<'_> {
-    fn run(&self, outputs: &mut Outputs, settings: &Settings) -> Result<Outcome, BenchError> {
+    fn run(&self, outputs: &mut Outputs, settings: &RunSettings) -> Result<Outcome, BenchError> {
         // Where the server runs here, its own CPU time tells whether it was at its limit.
         let server = ServerProcess::find(settings.server).filter(|_| !self.args.self_test);
         let (begin, before) = (Instant::now(), server.as_ref().and_then(ServerProcess::cpu_time));
@@ -129,7 +129,7 @@ impl Task<'_> {
     }
 
     /// One run.
-    fn measure(&self, outputs: &mut Outputs) -> Result<Told, Failure> {
+    fn measure(&self, outputs: &mut Outputs) -> Result<EndReport, Failure> {
         let saved =
             self.args.judgement.against.as_deref().map(|path| compare::read(Path::new(path))).transpose()?;
         self.begin(outputs, &self.settings);
@@ -141,7 +141,7 @@ impl Task<'_> {
         if let Some(error) = error {
             let circumstances = self.circumstances();
             let report = Report::new(&circumstances, &self.settings, &outcome, &[], Some(&error));
-            return Ok(Told { report, outcome, judgement: Err(Failure::failed(error)) });
+            return Ok(EndReport { report, outcome, judgement: Err(Failure::failed(error)) });
         }
         let faults = verdict::judge(&self.settings, &outcome);
         let circumstances = self.circumstances();
@@ -165,14 +165,14 @@ impl Task<'_> {
             report.contest = Some(record);
         }
         let judgement = self.judge(&outcome, &faults).and(self.objective_holds(&outcome)).and(required);
-        Ok(Told { report, outcome, judgement })
+        Ok(EndReport { report, outcome, judgement })
     }
 
     /// Trials until the highest rate is found that holds the objective.
-    fn find_max(&self, outputs: &mut Outputs) -> Result<Told, Failure> {
+    fn find_max(&self, outputs: &mut Outputs) -> Result<EndReport, Failure> {
         let objectives = self.args.judgement.slo.clone().map(|slo| slo.0).unwrap_or_default();
         let time_limit = self.settings.time_limit.or(Some(TRIAL_TIME));
-        let at_rate = |qps: f64| Settings { time_limit, ..self.settings.clone() }.at_rate(qps);
+        let at_rate = |qps: f64| RunSettings { time_limit, ..self.settings.clone() }.at_rate(qps);
         self.begin(outputs, &at_rate(self.args.start_qps()));
         let outputs = std::cell::RefCell::new(outputs);
         let found = search(
@@ -204,15 +204,15 @@ impl Task<'_> {
             }
             (false, None, _) => Err(Failure::failed("no rate that was tried holds the objective")),
         };
-        Ok(Told { report, outcome, judgement })
+        Ok(EndReport { report, outcome, judgement })
     }
 
     /// Rounds that take turns with another server.
-    fn contest(&self, outputs: &mut Outputs, against: &str) -> Result<Told, Failure> {
+    fn contest(&self, outputs: &mut Outputs, against: &str) -> Result<EndReport, Failure> {
         let other: SocketAddr = against.parse().map_err(Failure::usage)?;
         let time_limit = self.settings.time_limit.or(Some(ROUND_TIME));
-        let ours = Settings { time_limit, ..self.settings.clone() };
-        let theirs = Settings { server: other, ..ours.clone() };
+        let ours = RunSettings { time_limit, ..self.settings.clone() };
+        let theirs = RunSettings { server: other, ..ours.clone() };
         theirs.check().map_err(Failure::usage)?;
         self.begin(outputs, &ours);
         let rounds = self.args.judgement.rounds;
@@ -228,10 +228,10 @@ impl Task<'_> {
         .map_err(Failure::failed)?;
         let outputs = outputs.into_inner();
         let outcome = together(result.rounds.iter().map(|round| &round.ours));
-        let faults: Vec<Fault> = result
+        let faults: Vec<RunFault> = result
             .faults
             .iter()
-            .map(|(is_ours, fault)| Fault {
+            .map(|(is_ours, fault)| RunFault {
                 name: fault.name,
                 text: format!("{}: {}", if *is_ours { "ours" } else { "theirs" }, fault.text),
             })
@@ -249,10 +249,10 @@ impl Task<'_> {
             self.judge(&outcome, &faults).and(holds(&record))
         };
         report.contest = Some(record);
-        Ok(Told { report, outcome, judgement })
+        Ok(EndReport { report, outcome, judgement })
     }
 
-    fn begin(&self, outputs: &mut Outputs, settings: &Settings) {
+    fn begin(&self, outputs: &mut Outputs, settings: &RunSettings) {
         let neighbour = ServerProcess::find(settings.server).filter(|_| !self.args.self_test);
         let is_tight =
             thread::available_parallelism().is_ok_and(|cpus| cpus.get() <= settings.threads as usize + 1);
@@ -302,9 +302,9 @@ impl Task<'_> {
 
     /// Whether the run was done, and its result stands for the server. Lost queries alone are a result and no failure, as
     /// with dnsperf.
-    fn judge(&self, outcome: &Outcome, faults: &[Fault]) -> Result<(), Failure> {
+    fn judge(&self, outcome: &Outcome, faults: &[RunFault]) -> Result<(), Failure> {
         let totals = &outcome.tally.totals;
-        if outcome.end == End::Interrupted {
+        if outcome.end == RunEnd::Interrupted {
             return Err(Failure::failed("interrupted"));
         }
         if totals.completed == 0 {
@@ -356,7 +356,7 @@ fn holds(record: &ContestRecord) -> Result<(), Failure> {
 
 /// Several runs as one.
 fn together<'a>(outcomes: impl Iterator<Item = &'a Outcome>) -> Outcome {
-    let mut all = Outcome { end: End::TimeLimit, ..Outcome::nothing() };
+    let mut all = Outcome { end: RunEnd::TimeLimit, ..Outcome::nothing() };
     for outcome in outcomes {
         all.tally.merge(&outcome.tally);
         all.series.extend(

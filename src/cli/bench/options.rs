@@ -10,7 +10,7 @@ use clap::ValueEnum;
 use crate::bench::objective::{Objective, parse_rate};
 use crate::bench::schedule::{Arrivals, Plan, Rate};
 use crate::bench::workload::{Tsig, mix};
-use crate::bench::{self, Edns, Settings, Source, Tls, Transport, WaitMode};
+use crate::bench::{self, Edns, RunSettings, Source, Tls, Transport, WaitMode};
 
 /// Longest time that can be asked for: a year.
 const LONGEST_S: f64 = 31_536_000.0;
@@ -98,7 +98,7 @@ pub(crate) struct Args {
     #[command(flatten)]
     pub(super) workload: Workload,
     #[command(flatten)]
-    connection: Connection,
+    connection: ConnectionArgs,
     #[command(flatten)]
     pub(super) judgement: Judgement,
     #[command(flatten)]
@@ -180,7 +180,7 @@ pub(super) struct Workload {
 #[derive(clap::Args, Clone, Debug)]
 #[command(next_help_heading = "Connections (TCP and TLS)")]
 #[group(skip)]
-struct Connection {
+struct ConnectionArgs {
     /// Replace a connection by a new one when it has carried N queries
     #[arg(long, value_name = "N")]
     queries_per_connection: Option<NonZeroU32>,
@@ -271,7 +271,7 @@ enum Wait {
 
 impl Args {
     /// What a single run is asked to do.
-    pub(super) fn settings(&self, server: SocketAddr) -> Result<Settings, String> {
+    pub(super) fn settings(&self, server: SocketAddr) -> Result<RunSettings, String> {
         let arrivals = match self.arrivals {
             Spacing::Constant => Arrivals::Constant,
             Spacing::Poisson => Arrivals::Poisson,
@@ -284,7 +284,7 @@ impl Args {
         // A ramp has some sixty points.
         let interval =
             ramp_time.map_or(Duration::from_secs(1), |over| (over / 60).min(Duration::from_secs(1)));
-        Ok(Settings {
+        Ok(RunSettings {
             transport: self.transport()?,
             source: self.source,
             sources: self.sources,
@@ -306,7 +306,7 @@ impl Args {
             verbose: self.verbose,
             buffer_len: self.buffer_size.map(|size_kb| size_kb as usize * 1_024),
             progress_interval: self.stats_interval.unwrap_or(interval.max(Duration::from_millis(20))),
-            ..Settings::new(server)
+            ..RunSettings::new(server)
         })
     }
 

@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::bench::latency::Latencies;
-use crate::bench::{Progress, Settings};
+use crate::bench::{Progress, RunSettings};
 use crate::cli::Failure;
 use crate::report::hdr::{self, IntervalLog};
 use crate::report::json::Report;
@@ -35,12 +35,12 @@ pub(super) struct OutputArgs {
 }
 
 /// A file that is made before the run, so that a run is not made in vain.
-struct Output {
+struct OutputFile {
     path: PathBuf,
     file: File,
 }
 
-impl Output {
+impl OutputFile {
     fn create(path: &Path) -> Result<Self, Failure> {
         let file = File::create(path)
             .map_err(|error| Failure::usage(format!("{}: cannot be written: {error}", path.display())))?;
@@ -59,9 +59,9 @@ fn unwritten(path: &Path, error: &io::Error) -> Failure {
 
 /// Where a result goes.
 pub(super) struct Outputs {
-    json: Option<Output>,
-    html: Option<Output>,
-    hgrm: Option<Output>,
+    json: Option<OutputFile>,
+    html: Option<OutputFile>,
+    hgrm: Option<OutputFile>,
     log: Option<(PathBuf, IntervalLog<BufWriter<File>>)>,
     /// An interval of the log could not be written.
     log_error: Option<io::Error>,
@@ -78,7 +78,7 @@ impl Outputs {
     /// Makes the files.
     pub(super) fn open(args: &OutputArgs, prints_intervals: bool) -> Result<Self, Failure> {
         let json_to_stdout = args.json.as_deref() == Some(Path::new("-"));
-        let create = |path: &Option<PathBuf>| path.as_deref().map(Output::create).transpose();
+        let create = |path: &Option<PathBuf>| path.as_deref().map(OutputFile::create).transpose();
         let started = SystemTime::now();
         let log = create(&args.hdr_log)?.map(|output| {
             let log = IntervalLog::begin(BufWriter::new(output.file), started);
@@ -115,7 +115,7 @@ impl Outputs {
     }
 
     /// Tells of an interval.
-    pub(super) fn progress(&mut self, settings: &Settings, progress: Progress<'_>) {
+    pub(super) fn progress(&mut self, settings: &RunSettings, progress: Progress<'_>) {
         let Progress { point, tally, totals } = progress;
         if self.prints_intervals {
             let qps = point.qps();

@@ -8,7 +8,7 @@ use super::options::{Args, Workload};
 use crate::bench::schedule::Plan;
 use crate::bench::workload::feed::Feed;
 use crate::bench::workload::{Reading, capture, hosts, line_reader, messages, mix, updates};
-use crate::bench::{QueryFile, QueryFileError, Settings};
+use crate::bench::{QueryFile, QueryFileError, RunSettings};
 use crate::cli::{Failure, sample};
 use crate::wire::record::rtype;
 
@@ -113,7 +113,7 @@ impl Queries {
     }
 
     /// Has captured queries sent at the times when they were sent, unless there is another schedule.
-    pub(super) fn schedule(&self, workload: &Workload, settings: &mut Settings) {
+    pub(super) fn schedule(&self, workload: &Workload, settings: &mut RunSettings) {
         let Some(at_ns) = self.at_ns.as_ref().filter(|_| settings.plan.is_none()) else { return };
         let speed = workload.speed.unwrap_or(1.0);
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // saturates

@@ -19,7 +19,7 @@ use crate::sys::file_error::{self, FileError};
 const NOT_HERE: [&str; 2] = ["config", "until-eof"];
 
 /// A key of the file, with the flags that say the same.
-struct Entry {
+struct FileKey {
     line: usize,
     key: String,
     flags: Vec<OsString>,
@@ -56,7 +56,7 @@ fn parse(command_line: &[OsString]) -> Result<Args, clap::Error> {
 }
 
 /// The keys of a file, each with a value that its flag takes.
-fn read(file: &Path) -> Result<Vec<Entry>, FileError> {
+fn read(file: &Path) -> Result<Vec<FileKey>, FileError> {
     let bytes = file_error::read(file, "configuration")?;
     let text =
         str::from_utf8(&bytes).map_err(|error| FileError::of(file, format_args!("is no text: {error}")))?;
@@ -71,7 +71,7 @@ fn read(file: &Path) -> Result<Vec<Entry>, FileError> {
         let key = key.into_inner().into_owned();
         let flags = flags(&key, value.into_inner()).map_err(|why| FileError::at(file, line, why))?;
         check(&flags).map_err(|why| FileError::at(file, line, format_args!("{key}: {why}")))?;
-        entries.push(Entry { line, key, flags });
+        entries.push(FileKey { line, key, flags });
     }
     entries.sort_by_key(|entry| entry.line);
     Ok(entries)

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 
 use bollard::models::{ContainerInspectResponse, EndpointSettings, HealthStatusEnum};
 
-use super::Rules;
+use super::DockerRules;
 use crate::api::addition;
 use crate::api::request::{Addition, CONTAINER_PREFIX};
 use crate::policy::select::Health;
@@ -31,7 +31,7 @@ impl Container {
     ///
     /// # Errors
     /// What is wrong with its labels.
-    pub(super) fn read(told: &ContainerInspectResponse, rules: &Rules) -> Result<Option<Self>, String> {
+    pub(super) fn read(told: &ContainerInspectResponse, rules: &DockerRules) -> Result<Option<Self>, String> {
         let state = told.state.clone().unwrap_or_default();
         let (Some(id), true, false) = (&told.id, state.running == Some(true), state.paused == Some(true))
         else {
@@ -171,8 +171,8 @@ mod tests {
             "front": {"IPAddress": "172.18.0.2", "GlobalIPv6Address": "fd00::2", "Aliases": ["www", "4f3a2b1c0d9e"]},
             "back": {"IPAddress": "172.19.0.2", "GlobalIPv6Address": "", "Aliases": null}}}}"#;
 
-    fn rules(networks: &[&str]) -> Rules {
-        Rules {
+    fn rules(networks: &[&str]) -> DockerRules {
+        DockerRules {
             socket: "/nowhere".into(),
             networks: networks.iter().map(ToString::to_string).collect(),
             domains: vec![Name::from_text("example").unwrap()],

@@ -37,7 +37,7 @@ const RETRY_PERIOD: Duration = Duration::from_millis(500);
 
 /// What is watched, and how it is registered.
 #[derive(Clone, Debug)]
-pub struct Rules {
+pub struct DockerRules {
     /// The Engine's socket.
     pub socket: PathBuf,
     /// Addresses in these networks alone, by their names; in all if there are none.
@@ -50,7 +50,7 @@ pub struct Rules {
 
 /// What has changed of a container.
 #[derive(Clone, Debug, Default)]
-pub struct Update {
+pub struct ContainerUpdate {
     /// Registrations that are gone.
     pub remove: Vec<Key>,
     /// Registrations that are new or others.
@@ -74,7 +74,10 @@ impl Watcher {
     ///
     /// # Errors
     /// When the socket is there but may not be used, or the kernel has no thread. A socket that is not there may come later.
-    pub fn start(rules: Rules, tell: impl Fn(Update) -> bool + Send + 'static) -> io::Result<Self> {
+    pub fn start(
+        rules: DockerRules,
+        tell: impl Fn(ContainerUpdate) -> bool + Send + 'static,
+    ) -> io::Result<Self> {
         if let Err(error) = UnixStream::connect(&rules.socket)
             && error.kind() == io::ErrorKind::PermissionDenied
         {
@@ -84,7 +87,7 @@ impl Watcher {
         let (stop, stopped) = oneshot::channel();
         let watch = move || {
             runtime.block_on(async {
-                let mut watch = Watch::new(rules, tell);
+                let mut watch = EngineWatch::new(rules, tell);
                 tokio::select! {
                     () = watch.run() => {}
                     _ = stopped => {}
@@ -111,8 +114,8 @@ struct Known {
     name: Box<str>,
 }
 
-struct Watch<T> {
-    rules: Rules,
+struct EngineWatch<T> {
+    rules: DockerRules,
     tell: T,
     /// By their ids.
     containers: HashMap<String, Known>,
@@ -120,8 +123,8 @@ struct Watch<T> {
     told: String,
 }
 
-impl<T: Fn(Update) -> bool> Watch<T> {
-    fn new(rules: Rules, tell: T) -> Self {
+impl<T: Fn(ContainerUpdate) -> bool> EngineWatch<T> {
+    fn new(rules: DockerRules, tell: T) -> Self {
         Self { rules, tell, containers: HashMap::new(), told: String::new() }
     }
 
@@ -224,7 +227,7 @@ impl<T: Fn(Update) -> bool> Watch<T> {
         let is_new =
             |(key, attributes): &(&Key, &Attributes)| known.registrations.get(*key) != Some(*attributes);
         let put: Vec<_> = registrations.iter().filter(is_new).map(|(a, b)| (a.clone(), b.clone())).collect();
-        let update = Update {
+        let update = ContainerUpdate {
             remove: remove.collect(),
             // What is new has to be told how it is, too.
             health: (known.health != health || !put.is_empty())
@@ -238,14 +241,18 @@ impl<T: Fn(Update) -> bool> Watch<T> {
     }
 
     fn tell_complete(&self, complete: bool) {
-        (self.tell)(Update { complete: Some(complete), ..Update::default() });
+        (self.tell)(ContainerUpdate { complete: Some(complete), ..ContainerUpdate::default() });
     }
 
     fn forget(&mut self, id: &str) {
         if let Some(known) = self.containers.remove(id) {
             tracing::debug!("container {} has ended", known.name);
             let remove = known.registrations.into_keys().collect();
-            (self.tell)(Update { remove, container: Some((id.into(), None)), ..Update::default() });
+            (self.tell)(ContainerUpdate {
+                remove,
+                container: Some((id.into(), None)),
+                ..ContainerUpdate::default()
+            });
         }
     }
 }

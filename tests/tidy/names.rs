@@ -1,0 +1,212 @@
+//! Names: one meaning each, and somebody who uses what has one.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+
+use crate::source::{Source, Token, tokens};
+use crate::{Finding, SRC, TESTS, expect_none, root};
+
+/// Modules that may have types of one name: two can be told apart by their folders.
+const MAX_MEANINGS: usize = 2;
+
+/// Names with more meanings, which somebody is mending. One that has no more of them any more is a finding, too.
+const KNOWN_AMBIGUOUS: &[&str] = &["Entry", "Manner", "Outcome", "Place", "Setup", "State", "Times"];
+
+/// What each subcommand has, by clap's words.
+const OF_SUBCOMMANDS: &[&str] = &["Args", "Command"];
+
+/// Types that code defines, each with its line. Those inside of traits and their implementations belong to these.
+fn types<'a>(code: &'a str) -> Vec<(&'a str, usize)> {
+    let tokens = tokens(code);
+    let defined = |it: &[Token<'a>]| {
+        let line_begin = it[0].indent == Some(0) || it[0].indent.is_none();
+        let is_type = matches!(it[0].text, "struct" | "enum" | "trait" | "union");
+        (is_type || it[0].text == "type" && line_begin).then_some((it[1].text, it[1].line))
+    };
+    tokens.windows(2).filter(|it| it[1].is_word()).filter_map(defined).collect()
+}
+
+#[test]
+fn a_type_name_has_one_meaning() {
+    let mut by_name: BTreeMap<&str, Vec<(&Source, usize)>> = BTreeMap::new();
+    for source in SRC.iter() {
+        for (name, line) in types(&source.shipped) {
+            if !(source.file.starts_with("src/cli/") && OF_SUBCOMMANDS.contains(&name)) {
+                by_name.entry(name).or_default().push((source, line));
+            }
+        }
+    }
+    let files = |places: &[(&Source, usize)]| -> BTreeSet<String> {
+        places.iter().map(|(source, _)| source.file.clone()).collect()
+    };
+    by_name.retain(|_, places| files(places).len() > MAX_MEANINGS);
+    let mut findings = Vec::new();
+    for (name, places) in &by_name {
+        for (source, line) in places.iter().filter(|_| !KNOWN_AMBIGUOUS.contains(name)) {
+            let what = format!("`{name}` is a type in {} modules", files(places).len());
+            let instead = "name it by what it is here, in the field's words";
+            findings.push(Finding::new(&source.file, *line, what, instead));
+        }
+    }
+    for name in KNOWN_AMBIGUOUS.iter().filter(|name| !by_name.contains_key(*name)) {
+        let what = format!("`{name}` is not ambiguous any more");
+        findings.push(Finding::new("tests/tidy/names.rs", 1, what, "take it out of KNOWN_AMBIGUOUS"));
+    }
+    expect_none(findings);
+}
+
+/// Unused items, in files that somebody is mending.
+const KNOWN_UNUSED: &[(&str, &str)] = &[
+    ("src/resolver/cache/mod.rs", "MAX_FAILURE_TTL_S"),
+    ("src/resolver/upstream.rs", "MAX_PINS"),
+    ("src/transport/connection.rs", "SLOW_TIMEOUT"),
+    ("src/upstream/stream.rs", "CONNECT_TIMEOUT"),
+    ("src/upstream/stream.rs", "ANSWER_TIMEOUT"),
+];
+
+/// An item that others could name.
+struct Item<'a> {
+    name: &'a str,
+    line: usize,
+    /// Whether it is a type or a trait.
+    is_type: bool,
+}
+
+/// Whether the token is in a `mod` with a body: what is public there is so for the file.
+fn is_in_inner_module(tokens: &[Token<'_>], at: usize) -> bool {
+    let begin = tokens[..at].windows(3).rposition(|it| it[0].text == "mod" && it[2].text == "{");
+    let Some(inside) = begin.map(|begin| &tokens[begin..at]) else { return false };
+    let count = |brace| inside.iter().filter(|token| token.text == brace).count();
+    count("{") > count("}")
+}
+
+/// Items with `pub`, of whatever reach.
+fn public_items<'a>(tokens: &[Token<'a>]) -> Vec<Item<'a>> {
+    let mut items = Vec::new();
+    let is_public = |at: &usize| tokens[*at].text == "pub" && !is_in_inner_module(tokens, *at);
+    for at in (0..tokens.len()).filter(is_public) {
+        let mut next = at + 1;
+        if tokens[next].text == "(" {
+            next += tokens[next..].iter().position(|token| token.text == ")").map_or(0, |len| len + 1);
+        }
+        while matches!(tokens[next].text, "async" | "unsafe" | "extern") {
+            next += 1;
+        }
+        // `const fn` is a function, `const X` is none.
+        next += usize::from(tokens[next].text == "const" && tokens[next + 1].text == "fn");
+        let is_type = matches!(tokens[next].text, "struct" | "enum" | "trait" | "type" | "union");
+        if is_type || matches!(tokens[next].text, "fn" | "const" | "static") {
+            let Token { text: name, line, .. } = tokens[next + 1];
+            items.push(Item { name, line, is_type });
+        }
+    }
+    items
+}
+
+/// Words of what others see of a file: signatures, public fields and variants, associated types. A type that is named there has to
+/// be as public as these, even if nobody else writes its name.
+fn words_of_surface<'a>(tokens: &[Token<'a>]) -> BTreeSet<&'a str> {
+    let mut words = BTreeSet::new();
+    for at in 0..tokens.len() {
+        let begins = match tokens[at].text {
+            "pub" | "impl" | "trait" => true,
+            "fn" | "type" => tokens[at].indent.is_some(),
+            _ => false,
+        };
+        if !begins {
+            continue;
+        }
+        let is_enum = tokens[at + 1..].iter().take(5).any(|token| token.text == "enum");
+        let ends = |token: &&Token<'_>| match token.text {
+            "{" | ";" => !is_enum,
+            "}" => true,
+            _ => false,
+        };
+        // Neither the item's own name, nor that of the type that an `impl` is for.
+        let own = tokens[at + 1..]
+            .iter()
+            .position(|token| matches!(token.text, "struct" | "enum" | "trait" | "type" | "for"));
+        let own = own.map(|own| at + 2 + own);
+        let surface = tokens[at..].iter().enumerate().take_while(|(_, token)| !ends(token));
+        let is_impl_of_own = tokens[at].text == "impl";
+        for (i, token) in surface {
+            if token.is_word() && Some(at + i) != own && !is_impl_of_own {
+                words.insert(token.text);
+            }
+        }
+    }
+    words
+}
+
+#[test]
+fn what_is_public_is_named_by_somebody_else() {
+    let scripts = fs::read_dir(root().join("scripts"))
+        .unwrap()
+        .filter_map(|entry| fs::read_to_string(entry.unwrap().path()).ok());
+    let scripts: Vec<String> = scripts.collect();
+    let words_of = |text| -> BTreeSet<String> {
+        tokens(text).iter().filter(|token| token.is_word()).map(|token| token.text.to_owned()).collect()
+    };
+    // Format strings name constants, so strings count.
+    let others = TESTS.iter().filter(|source| !source.file.starts_with("tests/tidy/"));
+    let mut words: Vec<(&str, BTreeSet<String>)> =
+        SRC.iter().chain(others).map(|it| (it.file.as_str(), words_of(&it.uncommented))).collect();
+    words.extend(scripts.iter().map(|text| ("scripts", words_of(text))));
+    let mut by_word: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for (file, words) in &words {
+        words.iter().for_each(|word| by_word.entry(word).or_default().push(file));
+    }
+    let mut findings = Vec::new();
+    let mut known = BTreeSet::new();
+    for source in SRC.iter() {
+        let tokens = tokens(&source.shipped);
+        let surface = words_of_surface(&tokens);
+        for Item { name, line, is_type } in public_items(&tokens) {
+            let named = by_word.get(name).is_some_and(|files| files.iter().any(|file| *file != source.file));
+            if named || is_type && surface.contains(name) {
+                continue;
+            }
+            if KNOWN_UNUSED.contains(&(source.file.as_str(), name)) {
+                known.insert((source.file.as_str(), name));
+                continue;
+            }
+            let (what, instead) = match tokens.iter().filter(|token| token.text == name).count() {
+                1 => ("nobody names", "delete it"),
+                _ => ("nobody outside of this file names", "take its `pub` away"),
+            };
+            findings.push(Finding::new(&source.file, line, format!("{what} `{name}`"), instead));
+        }
+    }
+    for (file, name) in KNOWN_UNUSED.iter().filter(|it| !known.contains(*it)) {
+        let what = format!("`{name}` is gone, or used");
+        findings.push(Finding::new(file, 1, what, "take it out of KNOWN_UNUSED in tests/tidy/names.rs"));
+    }
+    expect_none(findings);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn types_and_public_items_are_found() {
+        let code =
+            "pub struct A;\nenum B { C(D) }\nimpl X for A {\n    type Y = A;\n}\npub(crate) type E = A;\n";
+        let names: Vec<_> = types(code).into_iter().map(|(name, _)| name).collect();
+        assert_eq!(names, ["A", "B", "E"]);
+        let code = "pub(in crate::a) const fn f() {}\npub const N: usize = 1;\npub use a::b;\npub mod c;\nfn g() {}\nmod m { pub fn n() {} }\n\
+                    pub async fn h() {}\npub struct S { pub x: u8 }\n";
+        let items: Vec<_> =
+            public_items(&tokens(code)).into_iter().map(|item| (item.name, item.is_type)).collect();
+        assert_eq!(items, [("f", false), ("N", false), ("h", false), ("S", true)]);
+    }
+
+    #[test]
+    fn what_a_signature_names_is_on_the_surface() {
+        let code = "pub struct A;\npub struct B { c: C, pub d: D }\nimpl A {\n    pub fn e(&self) -> E { F }\n}\npub enum G { H(I) }\n";
+        let surface = words_of_surface(&tokens(code));
+        let has = |name| surface.contains(name);
+        assert!(has("D") && has("E") && has("I"));
+        assert!(!has("A") && !has("C") && !has("F") && !has("G"));
+    }
+}
