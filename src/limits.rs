@@ -1,7 +1,7 @@
 //! Every limit that an operator or a peer can meet: what it bounds, in which unit, and what breaks if it changes.
 //!
 //! Constants alone, which all of the crate may use; the assertions at the end say how they depend on each other. The tables in
-//! `ARCHITECTURE.md` and `docs/gossip.md` are checked against this file by `tests/limits.rs`.
+//! `docs/limits.md` and `docs/gossip.md` are checked against this file by `tests/limits.rs`.
 //!
 //! What is over a limit is refused where it comes in, with its place and its value. Only what no way in can see is left out later:
 //! several nodes may register the same name at the same time, and many names may have the same address, so one reverse name.

@@ -128,7 +128,7 @@ fn rows(file: &str) -> Vec<(String, Vec<String>)> {
 fn limits_in_the_documents_are_those_of_the_program() {
     let values = values();
     let mut documented = Vec::new();
-    for file in ["ARCHITECTURE.md", "docs/gossip.md"] {
+    for file in ["docs/limits.md", "docs/gossip.md"] {
         for (limit, constants) in rows(file) {
             let expected: Vec<_> = constants
                 .iter()

@@ -1,4 +1,4 @@
-//! What `ARCHITECTURE.md` and the other documents say of the tree: the code map, the invariants' tests, the links.
+//! What `docs/files.md`, `docs/invariants.md` and the other documents say of the tree: the code map, the invariants' tests, the links.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -12,25 +12,20 @@ fn line_of(text: &str, part: &str) -> usize {
 
 #[test]
 fn every_file_is_in_the_code_map_and_every_entry_of_the_map_is_there() {
-    let map = fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap();
+    let map = fs::read_to_string(root().join("docs/files.md")).unwrap();
     let listed: BTreeSet<_> = map
         .split('`')
         .filter(|word| word.ends_with(".rs") && (word.starts_with("src/") || word.starts_with("tests/")))
         .collect();
     let files = SRC.iter().chain(TESTS.iter()).map(|source| source.file.as_str());
     let there: BTreeSet<_> = files.filter(|file| !file.starts_with("benches/")).collect();
-    let missing = there.difference(&listed).map(|file| {
-        Finding::new(
-            file,
-            1,
-            "is not in the code map of ARCHITECTURE.md",
-            "add a row that says what it is for",
-        )
-    });
+    let missing = there
+        .difference(&listed)
+        .map(|file| Finding::new(file, 1, "is not in docs/files.md", "add a row that says what it is for"));
     let gone = listed.difference(&there).map(|file| {
         let what = format!("`{file}` is not there");
         Finding::new(
-            "ARCHITECTURE.md",
+            "docs/files.md",
             line_of(&map, file),
             what,
             "name the file that it has become, or take it out",
@@ -52,16 +47,14 @@ fn has_test(text: &str, test: &str) -> bool {
 
 #[test]
 fn each_invariant_names_tests_that_are_there() {
-    let text = fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap();
-    let invariants =
-        text.split("## Invariants\n").nth(1).and_then(|rest| rest.split("\n## ").next()).unwrap();
-    let invariants: Vec<_> = invariants.split("\n- ").skip(1).collect();
+    let text = fs::read_to_string(root().join("docs/invariants.md")).unwrap();
+    let invariants: Vec<_> = text.split("\n- ").skip(1).collect();
     assert!(invariants.len() > 20, "{}", invariants.len());
     let mut findings = Vec::new();
     for invariant in invariants {
         let line = line_of(&text, invariant);
         let instead = "name one that holds it as `file::test`; an invariant without a test is none";
-        let mut find = |what: String| findings.push(Finding::new("ARCHITECTURE.md", line, what, instead));
+        let mut find = |what: String| findings.push(Finding::new("docs/invariants.md", line, what, instead));
         let named: Vec<_> = invariant
             .split('`')
             .filter_map(|word| word.split_once("::"))
@@ -99,6 +92,38 @@ fn documents_link_only_to_what_is_there() {
                     "link to where it has gone, or take the link out",
                 ));
             }
+        }
+    }
+    expect_none(findings);
+}
+
+/// A map has to fit on a page or two: what there is more to say of is in `docs/`.
+const MAX_MAP_LEN: usize = 12 * 1024;
+
+#[test]
+fn the_map_is_short_and_names_files_that_are_there() {
+    let map = fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap();
+    let mut findings = Vec::new();
+    if map.len() > MAX_MAP_LEN {
+        let what = format!("has {} bytes; {MAX_MAP_LEN} at most", map.len());
+        findings.push(Finding::new(
+            "ARCHITECTURE.md",
+            1,
+            what,
+            "leave details to docs/ or to the files themselves",
+        ));
+    }
+    let named = map.split('`').skip(1).step_by(2).filter(|word| word.ends_with(".rs"));
+    for file in named.filter(|file| !file.contains(' ')) {
+        let is_there = [root().join(file), root().join("src").join(file)].iter().any(|path| path.exists());
+        if !is_there && file.contains('/') {
+            let what = format!("`{file}` is not there");
+            findings.push(Finding::new(
+                "ARCHITECTURE.md",
+                line_of(&map, file),
+                what,
+                "name the file that it has become",
+            ));
         }
     }
     expect_none(findings);
