@@ -18,7 +18,7 @@ use redbreast::policy::rules::{Rules, Scope};
 use redbreast::policy::{Order, Policy};
 use redbreast::resolver::cache::{Cache, Limits};
 use redbreast::resolver::message::{Expected, read_answer};
-use redbreast::resolver::query::{MAX_QUERY_LEN, Manner, write_query};
+use redbreast::resolver::query::{MAX_QUERY_LEN, QueryForm, write_query};
 use redbreast::resolver::question::{Answer, Question};
 use redbreast::resolver::sanitize::AnswerBuffer;
 use redbreast::store::{Attributes, Key, NodeId, Store};
@@ -158,7 +158,7 @@ fn upstream(c: &mut Criterion) {
     let question =
         Question { name: asked, name_hash: 1, qtype: 1, dnssec_ok: false, checking_disabled: false };
     let mut buffer = [0; MAX_QUERY_LEN];
-    let manner = Manner { edns: true, case_bits: Some([0x5555; 4]), passed_by: &[4711] };
+    let manner = QueryForm { edns: true, case_bits: Some([0x5555; 4]), passed_by: &[4711] };
     c.bench_function("write a query to an upstream", |b| {
         b.iter(|| write_query(&mut buffer, 0x1234, black_box(&question), &manner));
     });

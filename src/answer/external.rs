@@ -8,7 +8,7 @@ use super::types::{Deferred, LookupContext, MAX_ALIASES, Origin, Turn, UpstreamQ
 use crate::resolver::question::{Answer, Question, age};
 use crate::resolver::reserved::{Reserved, local_answer};
 use crate::resolver::routes::Route;
-use crate::resolver::{Resolver, Sought};
+use crate::resolver::{CacheResult, Resolver};
 use crate::table::{RecordSet, Table};
 use crate::wire::edns::{ExtendedError, MAX_PASSED_BY};
 use crate::wire::header::{self, rcode, u16_at};
@@ -113,15 +113,15 @@ pub(crate) fn answer(context: &mut LookupContext<'_>, response: &mut Response<'_
         return errors::write(ErrorAnswer::NotAuthoritative, response, turn);
     };
     let asked = question(name, query, response);
-    match resolver.seek(&asked) {
-        Sought::Answer { answer, age_s, stale } => {
+    match resolver.lookup(&asked) {
+        CacheResult::Answer { answer, age_s, stale } => {
             reply_with(&answer, (age_s, stale), (turn, origin), response)
         }
-        Sought::Failed(failure) => match resolver.seek_unsigned(&asked) {
+        CacheResult::Failed(failure) => match resolver.lookup_unsigned(&asked) {
             Some((answer, age_s, stale)) => reply_with(&answer, (age_s, stale), (turn, origin), response),
             None => errors::write(ErrorAnswer::Failed(failure), response, turn),
         },
-        Sought::Unknown => ask(resolver, (turn, query), name, response),
+        CacheResult::Unknown => ask(resolver, (turn, query), name, response),
     }
 }
 
@@ -248,7 +248,7 @@ pub(crate) fn alias_target(
         }
         if table.zone_of(target).is_none() {
             let asked = question(target, query, response);
-            if !matches!(resolver.seek(&asked), Sought::Unknown) {
+            if !matches!(resolver.lookup(&asked), CacheResult::Unknown) {
                 return AliasTarget::Known;
             }
             let route = Some(resolver.route(asked.name));
@@ -281,13 +281,13 @@ pub(crate) fn append(
 ) -> u8 {
     let Some(resolver) = context.state.resolver.as_mut() else { return rcode::NOERROR };
     let asked = question(target, context.query, response);
-    let (answer, age_s, stale) = match resolver.seek(&asked) {
-        Sought::Answer { answer, age_s, stale } => (answer, age_s, stale),
-        Sought::Failed(_) => match resolver.seek_unsigned(&asked) {
+    let (answer, age_s, stale) = match resolver.lookup(&asked) {
+        CacheResult::Answer { answer, age_s, stale } => (answer, age_s, stale),
+        CacheResult::Failed(_) => match resolver.lookup_unsigned(&asked) {
             Some(unsigned) => unsigned,
             None => return rcode::SERVFAIL,
         },
-        Sought::Unknown => return rcode::NOERROR,
+        CacheResult::Unknown => return rcode::NOERROR,
     };
     // Beyond, no pointer reaches.
     if response.end() + answer.records.len() > POINTER_REACH {

@@ -135,11 +135,11 @@ events! {
 /// anything that another thread writes.
 pub struct Counters {
     counts: CachePadded<[AtomicU64; Event::ALL.len()]>,
-    times: CachePadded<DurationHistogram>,
+    times: CachePadded<BatchDurations>,
 }
 
-/// DurationHistogram from a microsecond on, to 16 ms.
-type DurationHistogram = counter::DurationHistogram<1_024, 16>;
+/// BatchDurations from a microsecond on, to 16 ms.
+type BatchDurations = counter::DurationHistogram<1_024, 16>;
 
 impl Default for Counters {
     fn default() -> Self {

@@ -5,12 +5,12 @@
 use crate::api::external::{CachedMessage, Replies, WorkerCache};
 use crate::resolver::cache::Stats;
 use crate::wire::name::Name;
-use crate::worker::Link;
+use crate::worker::WorkerLink;
 use crate::worker::cache_commands::CacheView;
 
 /// Has each of the workers, which have caches, do `command` with its own and reply. Returns whether all have room for it.
 fn ask_workers<T: Send + 'static>(
-    workers: &[Link],
+    workers: &[WorkerLink],
     replies: &Replies<T>,
     command: impl Fn(&mut CacheView<'_>, usize) -> T + Clone + Send + 'static,
 ) -> bool {
@@ -24,7 +24,7 @@ fn ask_workers<T: Send + 'static>(
 }
 
 /// What the caches hold.
-pub(super) fn caches(workers: &[Link], replies: &Replies<WorkerCache>) -> bool {
+pub(super) fn caches(workers: &[WorkerLink], replies: &Replies<WorkerCache>) -> bool {
     ask_workers(workers, replies, |view, worker| {
         let Stats { entries, bytes, evictions } = view.cache.stats();
         let (in_flight, waiting) = (view.in_flight, view.deferred);
@@ -33,7 +33,7 @@ pub(super) fn caches(workers: &[Link], replies: &Replies<WorkerCache>) -> bool {
 }
 
 /// What they have of a name.
-pub(super) fn cached(workers: &[Link], name: &Name, replies: &Replies<Vec<CachedMessage>>) -> bool {
+pub(super) fn cached(workers: &[WorkerLink], name: &Name, replies: &Replies<Vec<CachedMessage>>) -> bool {
     let name = name.clone();
     ask_workers(workers, replies, move |view, worker| {
         let name = name.as_wire();
@@ -49,7 +49,7 @@ pub(super) fn cached(workers: &[Link], name: &Name, replies: &Replies<Vec<Cached
 }
 
 /// Has them forget a name, with what is below it if that is said; or everything.
-pub(super) fn flush(workers: &[Link], what: Option<(Name, bool)>, replies: &Replies<usize>) -> bool {
+pub(super) fn flush(workers: &[WorkerLink], what: Option<(Name, bool)>, replies: &Replies<usize>) -> bool {
     ask_workers(workers, replies, move |view, _| match &what {
         Some((name, below)) => view.cache.flush(name.as_wire(), *below),
         None => view.cache.clear(),

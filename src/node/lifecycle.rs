@@ -49,7 +49,7 @@ use crate::wire::cookie::Secrets;
 use crate::wire::name::Name;
 use crate::worker::offload::{MAX_WAITING, OffloadedMessage};
 use crate::worker::unix_time_s;
-use crate::worker::{self, Handle, Manner, Worker};
+use crate::worker::{self, Handle, Worker, WorkerSchedule};
 use crate::zone_maintenance;
 
 /// How long after the first sign of a change files are read, so that one change is one reading.
@@ -149,7 +149,7 @@ impl Node {
     /// Starts the threads that answer, and those that tell them what.
     fn go(
         mut self,
-        workers: Vec<worker::Setup>,
+        workers: Vec<worker::WorkerSetup>,
         maker: Tables,
         tables_inbox: TablesInbox,
     ) -> Result<Self, NodeError> {
@@ -189,7 +189,11 @@ impl Node {
         Ok(Some(sender))
     }
 
-    fn start_threads(&mut self, mut workers: Vec<worker::Setup>, maker: &Tables) -> Result<(), NodeError> {
+    fn start_threads(
+        &mut self,
+        mut workers: Vec<worker::WorkerSetup>,
+        maker: &Tables,
+    ) -> Result<(), NodeError> {
         let settings = self.settings.load();
         let service = Arc::new(Service {
             access: settings.access.clone(),
@@ -211,12 +215,12 @@ impl Node {
             if let Some(resolver) = resolver {
                 answerer.set_resolver(resolver);
             }
-            let manner = Manner {
+            let schedule = WorkerSchedule {
                 busy_poll: settings.busy_poll,
                 cpu: cpu_of(&settings, index),
                 realtime: settings.realtime,
             };
-            let worker = Worker::start((index, manner), worker, maker.publisher().reader(), answerer);
+            let worker = Worker::start((index, schedule), worker, maker.publisher().reader(), answerer);
             self.workers.push(worker.map_err(NodeError::Worker)?);
         }
         let _ = self.views.workers.set(self.workers.iter().map(Handle::link).collect());

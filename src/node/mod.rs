@@ -77,7 +77,7 @@ use crate::store::SharedStore;
 use crate::sys::published::Current;
 use crate::transport::{self, Listeners};
 use crate::upstream::peer_sockets::{self, PeerSocketError};
-use crate::upstream::peers::Setup;
+use crate::upstream::peers::PeerSetup;
 use crate::wire::cookie::Secrets;
 use crate::worker::{self, Handle};
 use crate::zone_maintenance::keys::Keys;
@@ -146,8 +146,11 @@ fn see_to_turns(settings: &Settings, listeners: &[Listeners]) -> Result<(), Node
 }
 
 /// What each worker is started with: its listeners, and sockets to ask other nodes by in the designs that do.
-fn reach(settings: &Settings, listeners: Vec<Listeners>) -> Result<Vec<worker::Setup>, PeerSocketError> {
-    let with_listeners = |listeners| worker::Setup { listeners, ..worker::Setup::default() };
+fn reach(
+    settings: &Settings,
+    listeners: Vec<Listeners>,
+) -> Result<Vec<worker::WorkerSetup>, PeerSocketError> {
+    let with_listeners = |listeners| worker::WorkerSetup { listeners, ..worker::WorkerSetup::default() };
     let mut workers: Vec<_> = listeners.into_iter().map(with_listeners).collect();
     let Some(peer_queries) = &settings.peer_queries else { return Ok(workers) };
     let sockets = peer_sockets::bind(&peer_queries.targets, workers.len())?;
@@ -155,7 +158,7 @@ fn reach(settings: &Settings, listeners: Vec<Listeners>) -> Result<Vec<worker::S
     let epoch = Instant::now();
     let mut questions = Some(sockets.questions);
     for (worker, answers) in workers.iter_mut().zip(sockets.answers) {
-        worker.peers = Some(Setup {
+        worker.peers = Some(PeerSetup {
             settings: peer_queries.clone(),
             answers,
             questions: questions.take(),

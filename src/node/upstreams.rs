@@ -22,7 +22,7 @@ use crate::upstream::forwarding;
 use crate::upstream::streams::TellFault;
 use crate::upstream::tls::TlsClient;
 use crate::wire::name::HashSeed;
-use crate::worker::Setup;
+use crate::worker::WorkerSetup;
 
 /// Whom to ask for names that are not ours, for a server that listens at `listen`, if anybody; and what of the files that say so
 /// a person should know.
@@ -53,7 +53,7 @@ impl Node {
     /// Gives each worker what it needs to ask upstreams, and says whom. Returns their resolvers.
     pub(super) fn start_forwarding(
         &mut self,
-        workers: &mut [Setup],
+        workers: &mut [WorkerSetup],
         seed: HashSeed,
     ) -> Result<Vec<Option<Resolver>>, NodeError> {
         let settings = self.settings.load();
@@ -85,7 +85,8 @@ impl Node {
         for (worker, setup) in workers.iter_mut().enumerate() {
             let tell_fault = Arc::clone(&tell_fault);
             let tls = tls.clone();
-            setup.upstreams = Some(forwarding::Setup { worker, mix_case, tls, seed, epoch, tell_fault });
+            setup.upstreams =
+                Some(forwarding::UpstreamSetup { worker, mix_case, tls, seed, epoch, tell_fault });
             resolvers.push(Some(Resolver::new(self.routes.reader(), limits, id)));
         }
         Ok(resolvers)

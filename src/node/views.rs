@@ -38,7 +38,7 @@ use crate::sys::published;
 use crate::table::{Crowded, Table};
 use crate::wire::name::Name;
 use crate::wire::record::rtype;
-use crate::worker::Link;
+use crate::worker::WorkerLink;
 
 /// After so long without an answer of its seeds a node is a cluster of its own.
 const JOIN_TIMEOUT: Duration = Duration::from_secs(10);
@@ -60,7 +60,7 @@ pub(super) struct Parts {
     pub(super) crowded: published::View<Crowded>,
     pub(super) routes: published::View<Routes>,
     /// The workers; set when they run.
-    pub(super) workers: OnceLock<Vec<Link>>,
+    pub(super) workers: OnceLock<Vec<WorkerLink>>,
     /// Whether what is registered survives the node, and why the last change could not be kept.
     pub(super) keeps: bool,
     pub(super) data_fault: Arc<Mutex<Option<String>>>,
@@ -99,12 +99,12 @@ impl Views {
         self.check_results.get(key).map(|found| found.clone()).filter(|found| !found.is_empty())
     }
 
-    pub(super) fn workers(&self) -> &[Link] {
+    pub(super) fn workers(&self) -> &[WorkerLink] {
         self.workers.get().map_or(&[], Vec::as_slice)
     }
 
     /// The workers, if they keep answers of upstreams.
-    fn with_caches(&self) -> &[Link] {
+    fn with_caches(&self) -> &[WorkerLink] {
         if self.settings.load().resolver.is_some() { self.workers() } else { &[] }
     }
 

@@ -27,7 +27,7 @@ use crate::sys::mmsg::BATCH_LEN;
 use crate::sys::published::Current;
 use crate::table::{MAX_TOGETHER, Publisher, ZoneSettings};
 use crate::transport::connection::{Buffers, Connection};
-use crate::transport::responder::Outcome;
+use crate::transport::responder::Disposition;
 use crate::wire::cookie::Secrets;
 use crate::wire::name::{HashSeed, Name, QueryName};
 use crate::wire::response::{DEFAULT_UDP_LEN, Transport};
@@ -262,7 +262,7 @@ fn tcp_answers() -> Prepared {
         let turn = Turn { table: &table, counters: &counters, now_s: NOW_S };
         connection.take_turn(&mut buffers, now, |message| {
             match answerer.answer(&turn, message, origin(Transport::Tcp)) {
-                Verdict::Reply { len } => Outcome::Send { len },
+                Verdict::Reply { len } => Disposition::Send { len },
                 other => panic!("every query is answered, not {other:?}"),
             }
         });

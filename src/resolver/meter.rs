@@ -45,11 +45,11 @@ impl Count {
     }
 }
 
-/// DurationHistogram that are told apart, with a last one for what is longer.
+/// RoundTrips that are told apart, with a last one for what is longer.
 pub const BUCKETS: usize = 18;
 
 /// From 64 us on, to 4 s.
-type DurationHistogram = counter::DurationHistogram<64_000, BUCKETS>;
+type RoundTrips = counter::DurationHistogram<64_000, BUCKETS>;
 
 /// The counts of one worker of one upstream: plain stores of a single writer.
 #[derive(Default)]
@@ -60,7 +60,7 @@ pub struct Meter {
 #[derive(Default)]
 struct Inner {
     counts: [AtomicU64; Count::ALL.len()],
-    times: DurationHistogram,
+    times: RoundTrips,
     is_down: AtomicBool,
     /// Written when a connection ends, never for a packet.
     fault: Mutex<Option<Box<str>>>,

@@ -6,7 +6,7 @@
 
 pub mod cache;
 pub mod dress;
-pub mod exchange;
+pub mod forwarder;
 pub mod in_flight;
 pub mod message;
 pub mod meter;
@@ -43,7 +43,7 @@ pub const STALE_TTL_S: u32 = 30;
 const FAILURE_TTL_S: u32 = 1;
 
 /// What is known of a question.
-pub enum Sought<'a> {
+pub enum CacheResult<'a> {
     /// This is the answer.
     Answer {
         /// The answer, with the TTLs that it came with.
@@ -132,16 +132,18 @@ impl Resolver {
 
     /// What is known of `question`.
     #[inline]
-    pub fn seek(&mut self, question: &Question<'_>) -> Sought<'_> {
+    pub fn lookup(&mut self, question: &Question<'_>) -> CacheResult<'_> {
         if let Some((asked, outcome)) = &self.outcome
             && asked.get() == *question
         {
             return match outcome {
-                Outcome::Answer => Sought::Answer { answer: self.buffer.answer(), age_s: 0, stale: false },
-                Outcome::Failed(failure) => Sought::Failed(*failure),
+                Outcome::Answer => {
+                    CacheResult::Answer { answer: self.buffer.answer(), age_s: 0, stale: false }
+                }
+                Outcome::Failed(failure) => CacheResult::Failed(*failure),
             };
         }
-        let Some(found) = self.cache.find(question, self.now_s) else { return Sought::Unknown };
+        let Some(found) = self.cache.find(question, self.now_s) else { return CacheResult::Unknown };
         let stale = match found.state {
             State::Fresh => false,
             State::Expiring => {
@@ -151,20 +153,20 @@ impl Resolver {
                 false
             }
             State::Stale { at_once: true } => true,
-            State::Stale { at_once: false } => return Sought::Unknown,
+            State::Stale { at_once: false } => return CacheResult::Unknown,
         };
         match found.answer.rcode {
             rcode::NOERROR | rcode::NXDOMAIN => {
-                Sought::Answer { answer: found.answer, age_s: found.age_s, stale }
+                CacheResult::Answer { answer: found.answer, age_s: found.age_s, stale }
             }
-            _ => Sought::Failed(Failure::Cached),
+            _ => CacheResult::Failed(Failure::Cached),
         }
     }
 
     /// What is known without signatures of a `question` that could not be answered with them, be it over: an answer, its age and whether
     /// it is stale. That is better than nothing.
     #[cold]
-    pub fn seek_unsigned(&mut self, question: &Question<'_>) -> Option<(Answer<'_>, u32, bool)> {
+    pub fn lookup_unsigned(&mut self, question: &Question<'_>) -> Option<(Answer<'_>, u32, bool)> {
         let unsigned = Question { dnssec_ok: false, ..*question };
         let found = if question.dnssec_ok { self.cache.find(&unsigned, self.now_s) } else { None };
         let Found { answer, age_s, state } = found?;
@@ -205,7 +207,7 @@ impl Resolver {
 
     /// Whether something stale is there for `question`, with signatures or without.
     pub fn has_stale(&mut self, question: &Question<'_>) -> bool {
-        self.is_stale(question) || self.seek_unsigned(question).is_some()
+        self.is_stale(question) || self.lookup_unsigned(question).is_some()
     }
 
     fn is_stale(&mut self, question: &Question<'_>) -> bool {

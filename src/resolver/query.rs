@@ -14,7 +14,7 @@ pub const MAX_QUERY_LEN: usize = header::LEN + MAX_LEN + 4 + OPT_LEN + 4 + 8 * M
 
 /// How an upstream is asked.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Manner<'a> {
+pub struct QueryForm<'a> {
     /// By EDNS(0). Without it nothing is said of DNSSEC, nor of who has passed the question on.
     pub edns: bool,
     /// With the case of the name's letters mixed by these random bits, one for each of its bytes: who forges an answer has to
@@ -31,7 +31,7 @@ pub struct Manner<'a> {
 /// # Panics
 /// If `out` has no room for it; [`MAX_QUERY_LEN`] bytes are enough for any.
 #[must_use]
-pub fn write_query(out: &mut [u8], id: u16, question: &Question<'_>, manner: &Manner<'_>) -> usize {
+pub fn write_query(out: &mut [u8], id: u16, question: &Question<'_>, manner: &QueryForm<'_>) -> usize {
     let mut end = 0;
     let mut put = |bytes: &[u8]| {
         out[end..end + bytes.len()].copy_from_slice(bytes);
@@ -85,10 +85,10 @@ mod tests {
     fn a_query_is_written_as_on_the_wire() {
         let mut out = [0xee; MAX_QUERY_LEN];
         let mut asked = question(b"\x03web\0");
-        let len = write_query(&mut out, 0x1234, &asked, &Manner::default());
+        let len = write_query(&mut out, 0x1234, &asked, &QueryForm::default());
         assert_eq!(&out[..len], b"\x12\x34\x01\x20\0\x01\0\0\0\0\0\0\x03web\0\0\x01\0\x01");
         asked.checking_disabled = true;
-        let manner = Manner { edns: true, case_bits: Some([0b1010, 0, 0, 0]), passed_by: &[1, 2] };
+        let manner = QueryForm { edns: true, case_bits: Some([0b1010, 0, 0, 0]), passed_by: &[1, 2] };
         let len = write_query(&mut out, 0x1234, &asked, &manner);
         let expected = b"\x12\x34\x01\x30\0\x01\0\0\0\0\0\x01\x03WeB\0\0\x01\0\x01\
             \0\0\x29\x04\xd0\0\0\x80\0\0\x14\xfe\x1d\0\x10\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0\x02";
@@ -99,7 +99,7 @@ mod tests {
     fn the_longest_query_fits() {
         let longest = Name::from_text(&"a.".repeat(127)).unwrap();
         let name = longest.as_wire();
-        let manner = Manner { edns: true, case_bits: Some([u64::MAX; 4]), passed_by: &[5; 9] };
+        let manner = QueryForm { edns: true, case_bits: Some([u64::MAX; 4]), passed_by: &[5; 9] };
         let mut out = [0; MAX_QUERY_LEN];
         assert_eq!(write_query(&mut out, 1, &question(name), &manner), MAX_QUERY_LEN);
         assert_eq!(out[header::LEN..header::LEN + 255], name.to_ascii_uppercase());

@@ -21,7 +21,7 @@ pub(super) struct Malformed;
 
 /// Where a record stands in the message that is read.
 #[derive(Clone, Copy)]
-pub(super) struct Place {
+pub(super) struct RecordPlace {
     pub(super) owner_at: u16,
     pub(super) rdata_at: u16,
     pub(super) rdata_len: u16,
@@ -30,7 +30,7 @@ pub(super) struct Place {
     pub(super) owner: u64,
 }
 
-impl Place {
+impl RecordPlace {
     pub(super) fn rdata(self, message: &[u8]) -> &[u8] {
         let rest = message.get(usize::from(self.rdata_at)..);
         rest.and_then(|rest| rest.get(..self.rdata_len.into())).unwrap_or_default()
@@ -57,7 +57,7 @@ impl Place {
 }
 
 /// A name that others may point to: the question's, or one that an alias leads to.
-pub(super) struct Link {
+pub(super) struct AliasLink {
     /// Its hash, by which links are told apart.
     pub(super) hash: u64,
     name: [u8; MAX_LEN],
@@ -68,7 +68,7 @@ pub(super) struct Link {
     written: usize,
 }
 
-impl Link {
+impl AliasLink {
     pub(super) fn name(&self) -> &[u8] {
         &self.name[..self.len]
     }
@@ -96,7 +96,7 @@ pub(super) struct Writer {
     /// The lowest of the TTLs.
     pub(super) min_ttl_s: u32,
     /// The question's name, and those that aliases lead to, one from the other.
-    pub(super) chain: Vec<Link>,
+    pub(super) chain: Vec<AliasLink>,
     /// Where the records begin in the message that is written.
     base: usize,
 }
@@ -120,7 +120,7 @@ impl Writer {
     }
 
     /// The end of the chain.
-    pub(super) fn last(&self) -> &Link {
+    pub(super) fn last(&self) -> &AliasLink {
         &self.chain[self.chain.len() - 1]
     }
 
@@ -141,13 +141,17 @@ impl Writer {
     fn push_link(&mut self, name: &[u8], hash: u64, at: usize, written: usize) {
         let len = name.len();
         let at = Some(at).filter(|&at| at < POINTER_REACH);
-        let mut link = Link { hash, name: [0; MAX_LEN], len, at, written };
+        let mut link = AliasLink { hash, name: [0; MAX_LEN], len, at, written };
         link.name[..len].copy_from_slice(name);
         self.chain.push(link);
     }
 
     /// Writes a record of the last name on the chain; returns where its data is in the records.
-    pub(super) fn write_on_chain(&mut self, message: &[u8], place: Place) -> Result<Range<usize>, Malformed> {
+    pub(super) fn write_on_chain(
+        &mut self,
+        message: &[u8],
+        place: RecordPlace,
+    ) -> Result<Range<usize>, Malformed> {
         let last = &self.chain[self.chain.len() - 1];
         match last.at {
             Some(at) => self.records.extend_from_slice(&pointer(at)),
@@ -160,7 +164,7 @@ impl Writer {
     pub(super) fn write(
         &mut self,
         message: &[u8],
-        place: Place,
+        place: RecordPlace,
         owner: &[u8],
         max_ttl_s: u32,
     ) -> Result<(), Malformed> {
@@ -171,7 +175,7 @@ impl Writer {
     fn write_behind_owner(
         &mut self,
         message: &[u8],
-        place: Place,
+        place: RecordPlace,
         max_ttl_s: u32,
     ) -> Result<Range<usize>, Malformed> {
         let rdata_at = usize::from(place.rdata_at);
@@ -194,7 +198,7 @@ impl Writer {
         Ok(begin..self.records.len())
     }
 
-    fn write_rdata(&mut self, message: &[u8], place: Place) -> Result<(), Malformed> {
+    fn write_rdata(&mut self, message: &[u8], place: RecordPlace) -> Result<(), Malformed> {
         let rdata = place.rdata(message);
         let Some(layout) = Layout::of(place.rtype) else {
             self.records.extend_from_slice(rdata);

@@ -6,7 +6,7 @@
 //! over the hashes of the owners.
 
 use super::question::{Answer, Question};
-use super::rewrite::{Malformed, Place, Writer};
+use super::rewrite::{Malformed, RecordPlace, Writer};
 use super::upstream::is_near;
 use crate::wire::edns;
 use crate::wire::header::{self, rcode, u16_at};
@@ -72,7 +72,7 @@ pub struct AnswerBuffer {
     ttl_s: u32,
     writer: Writer,
     /// The records of the answer section, and behind them those of the authority section.
-    places: Vec<Place>,
+    places: Vec<RecordPlace>,
     /// So many are of the answer section.
     answer_places: usize,
     folded: QueryName,
@@ -197,7 +197,7 @@ impl AnswerBuffer {
                 let [owner_at, rdata_at, rdata_len] =
                     [record.owner_at, record.rdata_at, record.rdata.len()].map(|at| at as u16);
                 let owner = 0;
-                self.places.push(Place { owner_at, rdata_at, rdata_len, rtype: record.rtype, owner });
+                self.places.push(RecordPlace { owner_at, rdata_at, rdata_len, rtype: record.rtype, owner });
                 self.answer_places += usize::from(in_answers);
             }
         }
@@ -323,7 +323,7 @@ impl AnswerBuffer {
         is_theirs: impl Fn(&[u8]) -> bool,
     ) -> Result<End, Malformed> {
         let qtype = question.qtype;
-        let is_wanted = |place: &Place| qtype == rtype::ANY || place.rtype == qtype;
+        let is_wanted = |place: &RecordPlace| qtype == rtype::ANY || place.rtype == qtype;
         loop {
             let here = self.writer.last().hash;
             let answers = &self.places[..self.answer_places];
@@ -339,7 +339,7 @@ impl AnswerBuffer {
                 return Ok(End::Records);
             }
             // The first is the one: a name has no other.
-            let is_alias = |place: &Place| place.owner == here && place.rtype == rtype::CNAME;
+            let is_alias = |place: &RecordPlace| place.owner == here && place.rtype == rtype::CNAME;
             let Some(alias) = answers.iter().position(is_alias) else { return Ok(End::Nothing) };
             if self.writer.chain.len() > MAX_ALIASES
                 || !self.write_alias(message, alias, question.dnssec_ok)?
@@ -433,7 +433,7 @@ impl AnswerBuffer {
     fn signer<'a>(&self, message: &[u8], qtype: u16, room: &'a mut [u8; MAX_LEN]) -> Option<&'a [u8]> {
         let last = self.writer.last();
         let answers = &self.places[..self.answer_places];
-        let signs = |place: &Place| {
+        let signs = |place: &RecordPlace| {
             place.signs(message).is_some_and(|covered| covered == qtype || qtype == rtype::ANY)
         };
         let signature = answers.iter().find(|place| place.owner == last.hash && signs(place))?;

@@ -252,7 +252,7 @@ impl Server {
 
 /// How it is chosen who is asked.
 #[derive(Clone, Copy, Debug)]
-pub struct Manner {
+pub struct ChoiceRules {
     /// The type of the question.
     pub qtype: u16,
     /// The servers are asked in turn, rather than the fastest.
@@ -267,9 +267,9 @@ pub fn choose(
     servers: &[Server],
     group: impl Iterator<Item = u16>,
     asked: &[u16],
-    manner: Manner,
+    manner: ChoiceRules,
 ) -> Option<u16> {
-    let Manner { qtype, in_turn } = manner;
+    let ChoiceRules { qtype, in_turn } = manner;
     let times = |number: u16| asked.iter().filter(|it| **it == number).count();
     let cost = |server: &Server| {
         if in_turn && server.silent_to[kind_of(qtype)] == 0 { Duration::ZERO } else { server.cost(qtype) }
@@ -298,8 +298,8 @@ mod tests {
 
     const MS: Duration = Duration::from_millis(1);
 
-    const A: Manner = Manner { qtype: rtype::A, in_turn: false };
-    const HTTPS: Manner = Manner { qtype: rtype::HTTPS, in_turn: false };
+    const A: ChoiceRules = ChoiceRules { qtype: rtype::A, in_turn: false };
+    const HTTPS: ChoiceRules = ChoiceRules { qtype: rtype::HTTPS, in_turn: false };
 
     fn subject(hash: u64, qtype: u16) -> Subject {
         Subject { hash, qtype, first: true }
@@ -374,7 +374,7 @@ mod tests {
         servers[0].note_answer(MS, rtype::A);
         servers[1].note_answer(9 * MS, rtype::A);
         servers[0].note_down(now);
-        let next = |asked: &[u16], in_turn| choose(&servers, 0..2, asked, Manner { in_turn, ..A });
+        let next = |asked: &[u16], in_turn| choose(&servers, 0..2, asked, ChoiceRules { in_turn, ..A });
         assert_eq!([next(&[], false), next(&[], true), next(&[1], false)], [Some(1), Some(1), Some(0)]);
         let mut rng = fastrand::Rng::new();
         assert!((0..1_000).all(|_| explore(&servers, &[0, 1], 1, &mut rng).is_none()));

@@ -6,7 +6,7 @@
 use std::io::{ErrorKind, Read, Write};
 use std::time::{Duration, Instant};
 
-use super::responder::Outcome;
+use super::responder::Disposition;
 use crate::answer::types::Message;
 use crate::sys::write_some;
 use crate::wire::framing::{FRAME_LEN as INPUT_LEN, MESSAGE_LEN, PREFIX_LEN, first_message};
@@ -55,7 +55,7 @@ enum Awaiting {
 
 /// How a connection stands after its turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum State {
+pub enum ConnectionState {
     /// Nothing to do before the stream becomes readable or writable.
     Waiting,
     /// There may be more to do at once.
@@ -159,37 +159,37 @@ impl<S: Read + Write> Connection<S> {
         &mut self,
         buffers: &mut Buffers,
         now: Instant,
-        mut answer: impl FnMut(Message<'_>) -> Outcome,
-    ) -> State {
+        mut answer: impl FnMut(Message<'_>) -> Disposition,
+    ) -> ConnectionState {
         if !self.flush() {
-            return State::Closed;
+            return ConnectionState::Closed;
         }
         if !self.unsent.is_empty() || self.outstanding >= MAX_OUTSTANDING {
-            return State::Waiting;
+            return ConnectionState::Waiting;
         }
         let kept = self.received.len();
         buffers.input[..kept].copy_from_slice(&self.received);
         // Queries that were kept back come before new ones.
         let reads = !self.ended && first_message(&self.received).is_none();
         let Some(read) = (if reads { self.read(&mut buffers.input[kept..]) } else { Some(0) }) else {
-            return State::Closed;
+            return ConnectionState::Closed;
         };
         let len = kept + read;
-        let Some(used) = self.answer_all(buffers, len, &mut answer) else { return State::Closed };
+        let Some(used) = self.answer_all(buffers, len, &mut answer) else { return ConnectionState::Closed };
         self.received.clear();
         self.received.extend_from_slice(&buffers.input[used..len]);
         self.note(now, used > 0);
         let queries_left = first_message(&self.received).is_some();
         if !self.unsent.is_empty() || self.outstanding >= MAX_OUTSTANDING {
-            State::Waiting
+            ConnectionState::Waiting
         } else if self.ended && !queries_left {
             // Answers are still owed to a client that has said that it will ask no more.
-            if self.outstanding > 0 { State::Waiting } else { State::Closed }
+            if self.outstanding > 0 { ConnectionState::Waiting } else { ConnectionState::Closed }
         } else if queries_left || !reads || len == INPUT_LEN || self.end_reported {
             // The stream was not seen empty, and what it has will not be reported again.
-            State::More
+            ConnectionState::More
         } else {
-            State::Waiting
+            ConnectionState::Waiting
         }
     }
 
@@ -215,7 +215,7 @@ impl<S: Read + Write> Connection<S> {
         &mut self,
         buffers: &mut Buffers,
         len: usize,
-        answer: &mut impl FnMut(Message<'_>) -> Outcome,
+        answer: &mut impl FnMut(Message<'_>) -> Disposition,
     ) -> Option<usize> {
         let Buffers { input, message, output } = buffers;
         output.clear();
@@ -227,13 +227,13 @@ impl<S: Read + Write> Connection<S> {
             let query_len = query.len();
             at += PREFIX_LEN + query_len;
             let reply_len = match answer(Message { buffer: message, len: query_len }) {
-                Outcome::Send { len } => len,
-                Outcome::Deferred => {
+                Disposition::Send { len } => len,
+                Disposition::Deferred => {
                     self.outstanding += 1;
                     continue;
                 }
                 // What gets no answer over UDP is no DNS client at all over TCP.
-                Outcome::Drop => return None,
+                Disposition::Drop => return None,
             };
             let prefix = u16::try_from(reply_len).ok()?;
             output.extend_from_slice(&prefix.to_be_bytes());
@@ -338,18 +338,18 @@ mod tests {
     }
 
     /// Repeats the message, which a message of `drop` keeps it from.
-    fn echo(Message { buffer, len }: Message<'_>) -> Outcome {
-        if &buffer[..len] == b"drop" { Outcome::Drop } else { Outcome::Send { len } }
+    fn echo(Message { buffer, len }: Message<'_>) -> Disposition {
+        if &buffer[..len] == b"drop" { Disposition::Drop } else { Disposition::Send { len } }
     }
 
     /// Takes turns until there is nothing more to do.
-    fn run(connection: &mut Connection<Script>) -> State {
+    fn run(connection: &mut Connection<Script>) -> ConnectionState {
         let mut buffers = Buffers::default();
         loop {
             let more = !connection.stream.incoming.is_empty() && connection.unsent.is_empty();
             match connection.take_turn(&mut buffers, Instant::now(), echo) {
-                State::Waiting if more => {}
-                State::More => {}
+                ConnectionState::Waiting if more => {}
+                ConnectionState::More => {}
                 state => return state,
             }
         }
@@ -372,7 +372,7 @@ mod tests {
                 rest = after;
             }
             let mut connection = connect(pieces, usize::MAX);
-            prop_assert_eq!(run(&mut connection), State::Waiting);
+            prop_assert_eq!(run(&mut connection), ConnectionState::Waiting);
             prop_assert_eq!(&connection.stream.taken, &stream);
             prop_assert!(connection.is_idle());
         }
@@ -382,7 +382,7 @@ mod tests {
     fn a_client_that_takes_no_answers_is_not_read_from_and_costs_bounded_memory() {
         let stream = frame(&[7; 1000]).repeat(1000);
         let mut connection = connect(vec![stream.clone()], 10);
-        assert_eq!(run(&mut connection), State::Waiting);
+        assert_eq!(run(&mut connection), ConnectionState::Waiting);
         assert!(connection.unsent.len() <= OUTPUT_LEN + INPUT_LEN, "{}", connection.unsent.len());
         assert!(connection.received.len() <= INPUT_LEN);
         assert!(!connection.stream.incoming.is_empty(), "the rest stays in the kernel");
@@ -401,7 +401,7 @@ mod tests {
         let mut connection = connect(vec![stream.clone()], 10);
         let mut buffers = Buffers::default();
         let mut reported = |connection: &mut Connection<Script>| {
-            while connection.take_turn(&mut buffers, Instant::now(), echo) == State::More {}
+            while connection.take_turn(&mut buffers, Instant::now(), echo) == ConnectionState::More {}
         };
         reported(&mut connection);
         reported(&mut connection); // readable again: nothing can be done about it now
@@ -423,8 +423,8 @@ mod tests {
         let mut connection = connect(vec![[frame(b"one"), frame(b"two"), vec![0]].concat()], usize::MAX);
         connection.stream.ends = true;
         let mut buffers = Buffers::default();
-        assert_eq!(connection.take_turn(&mut buffers, Instant::now(), echo), State::Waiting);
-        assert_eq!(connection.take_turn(&mut buffers, Instant::now(), echo), State::Closed);
+        assert_eq!(connection.take_turn(&mut buffers, Instant::now(), echo), ConnectionState::Waiting);
+        assert_eq!(connection.take_turn(&mut buffers, Instant::now(), echo), ConnectionState::Closed);
         assert_eq!(connection.stream.taken, [frame(b"one"), frame(b"two")].concat());
     }
 
@@ -433,13 +433,13 @@ mod tests {
         let mut connection = connect(vec![frame(b"query")], usize::MAX);
         connection.stream.ends = true;
         connection.note_end();
-        assert_eq!(run(&mut connection), State::Closed);
+        assert_eq!(run(&mut connection), ConnectionState::Closed);
         assert_eq!(connection.stream.taken, frame(b"query"));
     }
 
     #[test]
     fn what_is_no_query_ends_the_connection() {
-        assert_eq!(run(&mut connect(vec![frame(b"drop")], usize::MAX)), State::Closed);
+        assert_eq!(run(&mut connect(vec![frame(b"drop")], usize::MAX)), ConnectionState::Closed);
     }
 
     #[test]

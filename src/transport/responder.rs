@@ -48,7 +48,7 @@ pub(crate) trait Defer {
 
 /// What became of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub enum Disposition {
     /// The first `len` bytes of its buffer are to be sent back.
     Send {
         /// Bytes of response.
@@ -91,23 +91,23 @@ pub(crate) struct BatchResponder<'a> {
 
 impl BatchResponder<'_> {
     /// Answers a message, or has it deferred.
-    pub(crate) fn respond(&mut self, mut message: Message<'_>, client: Client) -> Outcome {
+    pub(crate) fn respond(&mut self, mut message: Message<'_>, client: Client) -> Disposition {
         let origin = Origin { transport: client.transport(), client: client.ip(), deferred: false };
         match self.answerer.answer(&self.turn, message.reborrow(), origin) {
-            Verdict::Reply { len } => Outcome::Send { len },
-            Verdict::Drop => Outcome::Drop,
+            Verdict::Reply { len } => Disposition::Send { len },
+            Verdict::Drop => Disposition::Drop,
             Verdict::Defer(deferred) => self.defer(deferred, message, client),
         }
     }
 
     /// Has a query deferred; where that may not be, it is answered SERVFAIL.
     #[cold]
-    pub(crate) fn defer(&mut self, deferred: Deferred, message: Message<'_>, client: Client) -> Outcome {
+    pub(crate) fn defer(&mut self, deferred: Deferred, message: Message<'_>, client: Client) -> Disposition {
         let query = DeferredQuery { query: message.buffer[..message.len].into(), client };
         if self.deferrer.defer(deferred, query, self.turn.counters) {
-            return Outcome::Deferred;
+            return Disposition::Deferred;
         }
-        Outcome::Send { len: self.answerer.fail(message) }
+        Disposition::Send { len: self.answerer.fail(message) }
     }
 }
 
@@ -146,7 +146,7 @@ mod tests {
                 let mut buffer = vec![0; MIN_BUFFER_LEN];
                 buffer[..query.len()].copy_from_slice(&query);
                 let message = Message { buffer: &mut buffer, len: query.len() };
-                if let Outcome::Send { len } = responder.respond(message, Client::Memory(client)) {
+                if let Disposition::Send { len } = responder.respond(message, Client::Memory(client)) {
                     self.outgoing.push((client, buffer[..len].to_vec()));
                 }
             }

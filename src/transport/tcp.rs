@@ -16,7 +16,7 @@ use slab::Slab;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::client::{Client, TcpClient};
-use super::connection::{Buffers, Connection, State};
+use super::connection::{Buffers, Connection, ConnectionState};
 use super::responder::{Responder, Transport};
 use crate::answer::metrics::{Counters, Event};
 use crate::answer::types::Message;
@@ -68,7 +68,7 @@ pub(crate) fn bind(address: SocketAddr, workers: usize) -> io::Result<Vec<StdLis
 }
 
 /// A connection with what its worker knows about it.
-struct Entry {
+struct ClientConnection {
     connection: Connection<ClientStream>,
     client: IpAddr,
     /// Its number among all that there have been.
@@ -143,7 +143,7 @@ impl Transport for Tcp {
 /// All of a worker's TCP.
 pub(crate) struct Tcp {
     listeners: Vec<(TcpListener, bool)>,
-    connections: Slab<Entry>,
+    connections: Slab<ClientConnection>,
     /// Connections by client.
     clients: HashMap<IpAddr, u32>,
     /// Keys of connections that may have something to do.
@@ -209,9 +209,9 @@ impl Tcp {
             let client = TcpClient { ip: entry.client, key, serial: entry.serial };
             let answer = |message: Message<'_>| responder.respond(message, Client::Tcp(client));
             match entry.connection.take_turn(&mut self.buffers, now, answer) {
-                State::Waiting => {}
-                State::More => self.enqueue(key),
-                State::Closed => self.close(key),
+                ConnectionState::Waiting => {}
+                ConnectionState::More => self.enqueue(key),
+                ConnectionState::Closed => self.close(key),
             }
         }
         self.spare_queue = due;
@@ -288,7 +288,7 @@ impl Tcp {
         let serial = self.next_serial;
         self.next_serial += 1;
         let connection = Connection::new(ClientStream { stream, unread: usize::MAX }, now);
-        entry.insert(Entry { connection, client, serial, queued: false });
+        entry.insert(ClientConnection { connection, client, serial, queued: false });
         *self.clients.entry(client_of(client)).or_insert(0) += 1;
         counters.count(Event::TcpAccepted);
         self.next_sweep.get_or_insert(now + SWEEP_INTERVAL);

@@ -1,4 +1,4 @@
-//! A worker's part in asking upstreams: its sockets for them. What is asked, and what comes of it, is in `resolver::exchange`.
+//! A worker's part in asking upstreams: its sockets for them. What is asked, and what comes of it, is in `resolver::forwarder`.
 //!
 //! Runs on the workers. Nothing of it is there without upstreams.
 
@@ -16,7 +16,7 @@ use rand::rngs::StdRng;
 use crate::answer::metrics::{Counters, Event};
 use crate::answer::types::UpstreamQuery;
 use crate::resolver::Resolver;
-use crate::resolver::exchange::{Arrival, Arrivals, Done, Exchange};
+use crate::resolver::forwarder::{Arrival, Arrivals, Completed, Forwarder};
 use crate::resolver::in_flight::STREAM;
 use crate::resolver::query::MAX_QUERY_LEN;
 use crate::resolver::routes::Routes;
@@ -39,7 +39,7 @@ const _: () = assert!(u16::MAX as usize * PER_SERVER < STREAMS);
 const QUERIES_PER_TURN: usize = crate::limits::QUERIES_PER_TURN;
 
 /// What a worker that forwards is given.
-pub struct Setup {
+pub struct UpstreamSetup {
     /// The number of the worker.
     pub worker: usize,
     /// Letters of names are sent in upper or lower case by chance, and have to come back so.
@@ -56,7 +56,7 @@ pub struct Setup {
 
 /// Questions to upstreams, and answers, of one worker.
 pub(crate) struct Forwarding {
-    exchange: Exchange<DeferredQuery>,
+    forwarder: Forwarder<DeferredQuery>,
     links: Links,
     outgoing: Batch,
     tls: Option<TlsClient>,
@@ -66,10 +66,10 @@ pub(crate) struct Forwarding {
 }
 
 impl Forwarding {
-    pub(crate) fn new(setup: Setup) -> Self {
-        let Setup { worker, mix_case, tls, seed, epoch, tell_fault } = setup;
+    pub(crate) fn new(setup: UpstreamSetup) -> Self {
+        let UpstreamSetup { worker, mix_case, tls, seed, epoch, tell_fault } = setup;
         Self {
-            exchange: Exchange::new(worker, mix_case, secret(), seed),
+            forwarder: Forwarder::new(worker, mix_case, secret(), seed),
             links: Links::new(worker, tell_fault),
             outgoing: Batch::new(Addressing::Connected),
             tls,
@@ -99,7 +99,7 @@ impl Forwarding {
     /// Begins a turn: the time that holds for all of it, and the ports. Returns the time on the cache's clock.
     pub(crate) fn begin_turn(&mut self, resolver: &mut Resolver) -> u32 {
         self.now = Instant::now();
-        if let Some(routes) = self.exchange.begin_turn(resolver, self.now) {
+        if let Some(routes) = self.forwarder.begin_turn(resolver, self.now) {
             self.links.change_to(routes, self.now);
         }
         for sockets in &mut self.links.sockets {
@@ -111,17 +111,17 @@ impl Forwarding {
 
     /// Questions that upstreams have been asked, and queries that wait for the answers.
     pub(crate) fn in_flight(&self) -> (usize, usize) {
-        self.exchange.in_flight()
+        self.forwarder.in_flight()
     }
 
     /// Whether there is something to do at once.
     pub(crate) fn is_busy(&self) -> bool {
-        self.links.is_busy() || self.exchange.is_busy()
+        self.links.is_busy() || self.forwarder.is_busy()
     }
 
     /// How long the worker may sleep.
     pub(crate) fn timeout(&self) -> Option<Duration> {
-        let deadline = self.exchange.deadline().into_iter().chain(self.links.streams.deadline()).min()?;
+        let deadline = self.forwarder.deadline().into_iter().chain(self.links.streams.deadline()).min()?;
         // Rounded up to the poll's milliseconds, or it would look in vain until the moment has come.
         Some(deadline.saturating_duration_since(Instant::now()) + Duration::from_millis(1))
     }
@@ -129,36 +129,36 @@ impl Forwarding {
     /// Has `query` wait for what upstreams say.
     pub(crate) fn ask(&mut self, upstream_query: &UpstreamQuery, query: DeferredQuery, counters: &Counters) {
         counters.count(Event::Forwarded);
-        self.exchange.note_client(query.client.ip());
+        self.forwarder.note_client(query.client.ip());
         let UpstreamQuery { group, passed_by, .. } = upstream_query;
-        if self.exchange.ask(&upstream_query.question(), *group, passed_by, query, self.now) {
+        if self.forwarder.ask(&upstream_query.question(), *group, passed_by, query, self.now) {
             counters.count(Event::Coalesced);
         }
     }
 
     /// Asks once more for popular answers that expire soon.
     pub(crate) fn refresh(&mut self, resolver: &mut Resolver, counters: &Counters) {
-        (0..self.exchange.refresh(resolver, self.now)).for_each(|_| counters.count(Event::Prefetched));
+        (0..self.forwarder.refresh(resolver, self.now)).for_each(|_| counters.count(Event::Prefetched));
     }
 
     /// The next question that something has come of. It is told before the next is looked for.
-    pub(crate) fn next_done(&mut self, resolver: &mut Resolver) -> Option<Done<DeferredQuery>> {
-        self.exchange.next_done(resolver, &mut self.links, self.now)
+    pub(crate) fn next_done(&mut self, resolver: &mut Resolver) -> Option<Completed<DeferredQuery>> {
+        self.forwarder.next_done(resolver, &mut self.links, self.now)
     }
 
     /// Those who have waited for a question that there is no time to say anything of.
     pub(crate) fn next_dropped(&mut self) -> Option<impl IntoIterator<Item = DeferredQuery>> {
-        self.exchange.next_dropped()
+        self.forwarder.next_dropped()
     }
 
     /// Gives up all questions, since the server stops: what comes of each, [`next_given_up`](Self::next_given_up) says.
     pub(crate) fn give_up_all(&mut self) {
-        self.exchange.give_up_all();
+        self.forwarder.give_up_all();
     }
 
     /// The next question that something has come of without anything that arrives. It is told before the next is looked for.
-    pub(crate) fn next_given_up(&mut self) -> Option<Done<DeferredQuery>> {
-        self.exchange.next_given_up()
+    pub(crate) fn next_given_up(&mut self) -> Option<Completed<DeferredQuery>> {
+        self.forwarder.next_given_up()
     }
 
     /// Whether upstreams may have said something that was not looked at.
@@ -168,24 +168,24 @@ impl Forwarding {
 
     /// Sends the questions that are to be sent, as far as this turn goes: those for one server together.
     pub(crate) fn flush(&mut self, registry: &Registry) {
-        while let Some(server) = self.exchange.next_renewal() {
+        while let Some(server) = self.forwarder.next_renewal() {
             if let Some(sockets) = self.links.sockets.get_mut(usize::from(server)) {
                 sockets.renew(self.now);
             }
         }
-        while let Some((server, slot)) = self.exchange.next_closing() {
+        while let Some((server, slot)) = self.forwarder.next_closing() {
             self.links.streams.close(server, slot);
         }
         let mut staged_for = 0;
         for _ in 0..QUERIES_PER_TURN {
-            let Some(server) = self.exchange.next_server() else { break };
+            let Some(server) = self.forwarder.next_server() else { break };
             if self.outgoing.staged() == BATCH_LEN || server != staged_for {
                 self.send(staged_for, registry);
                 staged_for = server;
             }
-            let Self { exchange, links, outgoing, tls, now, .. } = self;
+            let Self { forwarder, links, outgoing, tls, now, .. } = self;
             let slot = links.sockets.get(usize::from(server)).map_or(0, Sockets::chosen);
-            let Some(query) = exchange.next_to_send(slot, *now) else { continue };
+            let Some(query) = forwarder.next_to_send(slot, *now) else { continue };
             let place = query.place();
             if place.is_stream() {
                 let mut message = [0; MAX_QUERY_LEN];
@@ -205,7 +205,7 @@ impl Forwarding {
     /// Sends what is staged for `server`. What the kernel does not take is lost, as on any network.
     #[allow(clippy::cast_possible_truncation)] // a slot's number
     fn send(&mut self, server: u16, registry: &Registry) {
-        let Self { links, outgoing, exchange, now, .. } = self;
+        let Self { links, outgoing, forwarder, now, .. } = self;
         let sockets = links.sockets.get_mut(usize::from(server));
         let Some(sockets) = sockets.filter(|_| outgoing.staged() > 0) else {
             return outgoing.clear();
@@ -226,7 +226,7 @@ impl Forwarding {
                     if is_refused {
                         next += 1;
                     } else {
-                        exchange.server_refuses(server, slot as u8, *now);
+                        forwarder.server_refuses(server, slot as u8, *now);
                     }
                     is_refused = true;
                 }
@@ -237,7 +237,7 @@ impl Forwarding {
                 }
                 _ => {
                     sockets.close();
-                    exchange.cannot_send(server, slot as u8, *now);
+                    forwarder.cannot_send(server, slot as u8, *now);
                     break;
                 }
             }

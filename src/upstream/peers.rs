@@ -37,7 +37,7 @@ const BATCHES_PER_TURN: usize = 4;
 const REFRESHES_PER_TURN: usize = 64;
 
 /// What a worker of a design that asks is given.
-pub struct Setup {
+pub struct PeerSetup {
     /// How it asks.
     pub settings: query_time::PeerQuerySettings,
     /// Where its questions leave from and answers come in.
@@ -54,7 +54,7 @@ pub struct Setup {
     pub access: Access,
 }
 
-impl Setup {
+impl PeerSetup {
     /// Whether a node at `ip` may ask this one. Answers are longer than questions, whose sender may be forged.
     fn allows(&self, ip: IpAddr) -> bool {
         match &self.settings.targets {
@@ -66,7 +66,7 @@ impl Setup {
 
 /// Questions and answers of one worker.
 pub(crate) struct PeerQueries {
-    setup: Setup,
+    setup: PeerSetup,
     targets: Vec<ReturnAddress>,
     in_flight: InFlight<DeferredQuery>,
     /// Questions that are about to be sent.
@@ -85,7 +85,7 @@ pub(crate) struct PeerQueries {
 
 impl PeerQueries {
     /// Registers the sockets of `setup`.
-    pub(crate) fn register(setup: &Setup, registry: &Registry) -> std::io::Result<()> {
+    pub(crate) fn register(setup: &PeerSetup, registry: &Registry) -> std::io::Result<()> {
         registry.register(&mut SourceFd(&setup.answers.as_raw_fd()), ANSWERS, Interest::READABLE)?;
         match &setup.questions {
             Some(socket) => {
@@ -95,7 +95,7 @@ impl PeerQueries {
         }
     }
 
-    pub(crate) fn new(setup: Setup) -> Self {
+    pub(crate) fn new(setup: PeerSetup) -> Self {
         Self {
             targets: setup.targets.iter().copied().map(ReturnAddress::to).collect(),
             in_flight: InFlight::new(

@@ -24,7 +24,7 @@ pub type TellFault = Arc<dyn Fn(&Upstream, &str) + Send + Sync>;
 pub(crate) const PER_SERVER: usize = STREAMS as usize;
 
 /// An upstream, and the connections to it that there are.
-struct Place {
+struct ServerLinks {
     upstream: Upstream,
     meter: Arc<Meter>,
     streams: [Option<Link>; PER_SERVER],
@@ -34,7 +34,7 @@ struct Place {
     queued: [bool; PER_SERVER],
 }
 
-impl Place {
+impl ServerLinks {
     /// Notes why a connection has failed.
     fn note_fault(&mut self, why: &impl Display, tell_fault: &TellFault) {
         let why = why.to_string();
@@ -50,7 +50,7 @@ type Number = (u16, u8);
 
 /// The connections.
 pub(crate) struct Streams {
-    places: Vec<Place>,
+    places: Vec<ServerLinks>,
     tell_fault: TellFault,
     buffers: Buffers,
     /// Those that may have something to do.
@@ -69,7 +69,7 @@ impl Streams {
     ) -> Self {
         let place = |(upstream, meter): (_, Arc<Meter>)| {
             let faulty = meter.fault().is_some();
-            Place { upstream, meter, streams: Default::default(), faulty, queued: Default::default() }
+            ServerLinks { upstream, meter, streams: Default::default(), faulty, queued: Default::default() }
         };
         Self {
             places: upstreams.map(place).collect(),

@@ -24,13 +24,13 @@ pub(crate) const MAX_CACHE_COMMANDS: usize = 1_024;
 
 /// What other threads have of a worker while it runs.
 #[derive(Clone)]
-pub struct Link {
+pub struct WorkerLink {
     waker: Arc<Waker>,
     counters: Arc<Counters>,
     cache_commands: SyncSender<CacheCommand>,
 }
 
-impl Link {
+impl WorkerLink {
     /// Has the worker do something with its cache, if it forwards and so has one; else the command waits for ever. Returns whether there was
     /// room for one more, and the worker is still there.
     #[must_use]
@@ -48,8 +48,8 @@ impl Link {
 impl Handle {
     /// What other threads are given of it.
     #[must_use]
-    pub fn link(&self) -> Link {
-        Link {
+    pub fn link(&self) -> WorkerLink {
+        WorkerLink {
             waker: Arc::clone(&self.waker),
             counters: Arc::clone(&self.counters),
             cache_commands: self.cache_commands.clone(),

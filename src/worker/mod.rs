@@ -16,7 +16,7 @@ use std::thread;
 use std::time::{Duration, SystemTime};
 
 use crossbeam_channel::Sender;
-pub use handle::{Handle, Link};
+pub use handle::{Handle, WorkerLink};
 use mio::{Events, Poll, Token, Waker};
 use rustix::thread::{CpuSet, sched_setaffinity};
 
@@ -46,7 +46,7 @@ const WAKE: Token = Token(usize::MAX);
 
 /// How a worker waits, and where it runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Manner {
+pub struct WorkerSchedule {
     /// For how long after the last query it looks for the next one before it sleeps: to be woken takes longer than to look,
     /// and looking takes the whole CPU.
     pub busy_poll: BusyPoll,
@@ -58,13 +58,13 @@ pub struct Manner {
 
 /// What a worker is started with.
 #[derive(Default)]
-pub struct Setup {
+pub struct WorkerSetup {
     /// The sockets that clients reach.
     pub listeners: Listeners,
     /// How it asks other nodes, in the designs that do at query time.
-    pub peers: Option<peers::Setup>,
+    pub peers: Option<peers::PeerSetup>,
     /// How it asks upstreams, if there are any.
-    pub upstreams: Option<forwarding::Setup>,
+    pub upstreams: Option<forwarding::UpstreamSetup>,
     /// Where updates and what is signed go, if anywhere.
     pub offload: Option<Sender<OffloadedMessage>>,
 }
@@ -87,12 +87,12 @@ impl Worker {
     /// # Errors
     /// When the kernel has no event queue or thread to give.
     pub fn start(
-        (index, manner): (usize, Manner),
-        setup: Setup,
+        (index, schedule): (usize, WorkerSchedule),
+        setup: WorkerSetup,
         tables: Reader<Table>,
         answerer: Answerer,
     ) -> io::Result<Handle> {
-        let Setup { listeners, peers, upstreams, offload } = setup;
+        let WorkerSetup { listeners, peers, upstreams, offload } = setup;
         let poll = Poll::new()?;
         let waker = Arc::new(Waker::new(poll.registry(), WAKE)?);
         let registered = transport::register(listeners, poll.registry())?;
@@ -107,11 +107,11 @@ impl Worker {
             move || {
                 // Queries shall not wait until another thread, of this process or others, has ended a turn of milliseconds. Where the
                 // kernel does not know that, they do; that it allows what is wanted was seen before.
-                let _ = if manner.realtime { set_fifo() } else { ask_for_short_turns(LONGEST_TURN) };
-                if let Some(cpu) = manner.cpu {
+                let _ = if schedule.realtime { set_fifo() } else { ask_for_short_turns(LONGEST_TURN) };
+                if let Some(cpu) = schedule.cpu {
                     pin(cpu);
                 }
-                let transports = Transports::new(registered, manner.busy_poll, poll.registry());
+                let transports = Transports::new(registered, schedule.busy_poll, poll.registry());
                 let (peers, upstreams) = (peers.map(PeerQueries::new), upstreams.map(Forwarding::new));
                 let deferred = DeferredQueries { peers, upstreams, offload };
                 Self { poll, transports, deferred, cache_commands, tables, answerer, counters, stop }.run();
@@ -262,7 +262,7 @@ fn responder<'a>(
     Responder { answerer, tables, counters, clock: &unix_time_s, deferrer: deferred, beside_outcomes }
 }
 
-/// Whether workers may go before all ordinary threads ([`Manner::realtime`]).
+/// Whether workers may go before all ordinary threads ([`WorkerSchedule::realtime`]).
 ///
 /// # Errors
 /// What the kernel says if not.

@@ -18,8 +18,8 @@ use redbreast::answer::service::Service;
 use redbreast::answer::types::{self, Deferred, Origin, Turn, Verdict};
 use redbreast::resolver::Resolver;
 use redbreast::resolver::cache::Limits;
-use redbreast::resolver::exchange::{Arrival, Arrivals, Exchange};
-use redbreast::resolver::in_flight::{Place, StreamEnd};
+use redbreast::resolver::forwarder::{Arrival, Arrivals, Forwarder};
+use redbreast::resolver::in_flight::{StreamEnd, TransactionKey};
 use redbreast::resolver::meter::Count;
 use redbreast::resolver::query::MAX_QUERY_LEN;
 use redbreast::resolver::routes::Routes;
@@ -100,7 +100,7 @@ impl Arrivals for Line {
 
 /// A query that was sent and not answered.
 struct Sent {
-    place: Place,
+    place: TransactionKey,
     query: Vec<u8>,
 }
 
@@ -129,7 +129,7 @@ pub(crate) struct World {
     answerer: Answerer,
     /// Where answers are written.
     buffer: Vec<u8>,
-    exchange: Exchange<Waiter>,
+    forwarder: Forwarder<Waiter>,
     routes: Current<Routes>,
     line: Line,
     sent: Vec<Sent>,
@@ -182,7 +182,12 @@ impl World {
         answerer.set_resolver(Resolver::new(routes.reader(), limits, 1));
         let table = Publisher::new(&[domain], ZoneSettings { ttl_s: 1, negative_ttl_s: 1 }).current();
         Self {
-            exchange: Exchange::new(0, settings.mix_case, StdRng::seed_from_u64(settings.seed), table.seed()),
+            forwarder: Forwarder::new(
+                0,
+                settings.mix_case,
+                StdRng::seed_from_u64(settings.seed),
+                table.seed(),
+            ),
             settings,
             epoch: Instant::now(),
             now: Duration::ZERO,
@@ -213,7 +218,7 @@ impl World {
     /// Lets time pass. What happens on the way comes out with the time at which it did.
     pub(crate) fn advance(&mut self, to: Duration) -> Result<(), String> {
         loop {
-            let deadline = self.exchange.deadline().map(|at| ceil(at.saturating_duration_since(self.epoch)));
+            let deadline = self.forwarder.deadline().map(|at| ceil(at.saturating_duration_since(self.epoch)));
             let coming = self.coming.peek().map(|Reverse((at, ..))| *at);
             let next = deadline.into_iter().chain(coming).min().filter(|at| *at <= to);
             if next != Some(self.now) && !self.outputs.is_empty() && self.now < to {
@@ -231,7 +236,7 @@ impl World {
                 }
             }
             self.turn();
-            if self.exchange.deadline().is_some_and(|at| at <= self.epoch + self.now) {
+            if self.forwarder.deadline().is_some_and(|at| at <= self.epoch + self.now) {
                 return Err(format!("at {:?}: there is something to do that is not done", self.now));
             }
         }
@@ -253,7 +258,7 @@ impl World {
     fn begin_turn(&mut self) -> Instant {
         let now = self.epoch + self.now;
         let resolver = self.answerer.resolver().expect("it has one");
-        self.exchange.begin_turn(resolver, now);
+        self.forwarder.begin_turn(resolver, now);
         resolver.set_time(u32::try_from(self.now.as_secs()).expect("not for so long"));
         now
     }
@@ -263,37 +268,37 @@ impl World {
         loop {
             let now = self.begin_turn();
             while let Some(resolver) = self.answerer.resolver()
-                && let Some(done) = self.exchange.next_done(resolver, &mut self.line, now)
+                && let Some(done) = self.forwarder.next_done(resolver, &mut self.line, now)
             {
                 for waiter in done.tell(resolver) {
                     self.answer(waiter, true);
                 }
             }
-            while let Some(waiters) = self.exchange.next_dropped() {
+            while let Some(waiters) = self.forwarder.next_dropped() {
                 *self.counts.entry(Event::ForwardDropped.name()).or_default() += waiters.len() as u64;
             }
             let resolver = self.answerer.resolver().expect("it has one");
             resolver.end_outcome();
-            let prefetched = self.exchange.refresh(resolver, now);
+            let prefetched = self.forwarder.refresh(resolver, now);
             *self.counts.entry(Event::Prefetched.name()).or_default() += prefetched as u64;
             self.flush(now);
-            if !self.exchange.is_busy() && self.line.waiting.is_empty() {
+            if !self.forwarder.is_busy() && self.line.waiting.is_empty() {
                 return;
             }
         }
     }
 
     fn flush(&mut self, now: Instant) {
-        while let Some(server) = self.exchange.next_renewal() {
+        while let Some(server) = self.forwarder.next_renewal() {
             self.unreached.remove(&server);
         }
-        while let Some(stream) = self.exchange.next_closing() {
+        while let Some(stream) = self.forwarder.next_closing() {
             self.streams.remove(&stream);
             self.silent_streams.remove(&stream);
         }
-        while self.exchange.next_server().is_some() {
+        while self.forwarder.next_server().is_some() {
             let slot = self.rng.u8(..16);
-            let Some(outgoing) = self.exchange.next_to_send(slot, now) else { continue };
+            let Some(outgoing) = self.forwarder.next_to_send(slot, now) else { continue };
             let mut query = vec![0; MAX_QUERY_LEN];
             let place = outgoing.place();
             let len = outgoing.write(&mut query);
@@ -364,7 +369,7 @@ impl World {
             Verdict::Defer(Deferred::Upstream(query)) if !deferred => {
                 *counts.entry(Event::Forwarded.name()).or_default() += 1;
                 let now = self.epoch + self.now;
-                if self.exchange.ask(&query.question(), query.group, &query.passed_by, waiter, now) {
+                if self.forwarder.ask(&query.question(), query.group, &query.passed_by, waiter, now) {
                     *counts.entry(Event::Coalesced.name()).or_default() += 1;
                 }
             }

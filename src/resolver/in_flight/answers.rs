@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::pending::{Attempt, Pending, Stage};
-use super::{Awaited, Ended, Failure, InFlight, MAX_STAGES, Place, Unawaited};
+use super::{Awaited, Ended, Failure, InFlight, MAX_STAGES, TransactionKey, Unawaited};
 use crate::resolver::meter::{Count, Meter};
 use crate::resolver::question::{OwnedQuestion, Question};
 use crate::resolver::settings::Order;
@@ -13,13 +13,13 @@ impl<W> InFlight<W> {
     ///
     /// # Errors
     /// If nothing is awaited there.
-    pub fn awaited(&mut self, place: Place, now: Instant) -> Result<Awaited<'_>, Unawaited> {
+    pub fn awaited(&mut self, place: TransactionKey, now: Instant) -> Result<Awaited<'_>, Unawaited> {
         let Some(&Attempt { key, serial, case_bits, dress, stage, .. }) = self.attempts.get(place) else {
             self.meter(place).count(Count::Mismatched);
             return Err(Unawaited::Unasked);
         };
         let open = self.is_open(key, serial) && self.questions[key].before().len() == stage;
-        if !open || (self.questions[key].is_guessed_at && !place.is_stream()) {
+        if !open || (self.questions[key].is_spoof_suspected && !place.is_stream()) {
             // Another server was faster, or is asked over a stream. It is good to know when this one has answered.
             self.close(place, now);
             return Err(Unawaited::NoMore);
@@ -31,20 +31,20 @@ impl<W> InFlight<W> {
 
     /// A datagram in the name of `server` has this question, but not all else that an answer has to have. Who tries one id after the
     /// other will come upon the right one: the server is asked over a stream, and datagrams are not believed any more.
-    pub fn guessed_at(&mut self, server: u16, question: &Question<'_>) {
+    pub fn spoof_suspected(&mut self, server: u16, question: &Question<'_>) {
         let Some(key) = self.find(question) else { return };
         let pending = &mut self.questions[key];
         let is_awaited = pending.by_datagram.contains(&server)
             && !pending.failed.contains(&server)
             && !pending.cut_short.contains(&server);
-        if is_awaited && !pending.is_guessed_at {
-            pending.is_guessed_at = true;
+        if is_awaited && !pending.is_spoof_suspected {
+            pending.is_spoof_suspected = true;
             self.queue(key, server, true);
         }
     }
 
     /// Ends the attempt at `place` by an answer; returns its question if that is open, and no check.
-    pub(super) fn close(&mut self, place: Place, now: Instant) -> Option<usize> {
+    pub(super) fn close(&mut self, place: TransactionKey, now: Instant) -> Option<usize> {
         let Attempt { key, serial, sent, stage, subject, .. } = self.attempts.remove(place)?;
         let number = usize::from(place.server);
         self.servers[number].note_answer(now.saturating_duration_since(sent), subject.qtype);
@@ -65,12 +65,12 @@ impl<W> InFlight<W> {
 
     /// Where it is counted what the server at `place` does.
     #[must_use]
-    pub fn meter(&self, place: Place) -> &Meter {
+    pub fn meter(&self, place: TransactionKey) -> &Meter {
         &self.servers[usize::from(place.server)].meter
     }
 
     /// There is an answer from `place`.
-    pub fn answered(&mut self, place: Place, now: Instant) -> Option<Ended<W>> {
+    pub fn answered(&mut self, place: TransactionKey, now: Instant) -> Option<Ended<W>> {
         let key = self.close(place, now)?;
         let Pending { question, group, stage, .. } = &self.questions[key];
         let question = stage.as_ref().map_or(question, |stage| &stage.question);
@@ -79,7 +79,7 @@ impl<W> InFlight<W> {
     }
 
     /// The server at `place` knows of no such name. Where the order says so, the next is asked, if there is one; then nothing is told yet.
-    pub fn falls_back(&mut self, place: Place, now: Instant) -> bool {
+    pub fn falls_back(&mut self, place: TransactionKey, now: Instant) -> bool {
         let Some(&Attempt { key, serial, .. }) = self.attempts.get(place) else { return false };
         if self.order != Order::Fallback || !self.is_open(key, serial) || self.questions[key].is_check {
             return false;
@@ -102,7 +102,7 @@ impl<W> InFlight<W> {
     /// servers, on behalf of the same clients. Returns what is told if it is not.
     pub fn led_on(
         &mut self,
-        place: Place,
+        place: TransactionKey,
         message: &[u8],
         name: (&[u8], u64),
         group: u16,
@@ -132,7 +132,7 @@ impl<W> InFlight<W> {
     }
 
     /// The answer from `place` was cut short: the same server is asked over a stream.
-    pub fn truncated(&mut self, place: Place, now: Instant) {
+    pub fn truncated(&mut self, place: TransactionKey, now: Instant) {
         self.meter(place).count(Count::Truncated);
         if let Some(key) = self.close(place, now) {
             self.questions[key].cut_short.push(place.server);
@@ -141,7 +141,7 @@ impl<W> InFlight<W> {
     }
 
     /// What has come from `place` `has_opt` record, and perhaps `answers` the question.
-    pub fn note_dress(&mut self, place: Place, has_opt: bool, answers: bool, now: Instant) {
+    pub fn note_dress(&mut self, place: TransactionKey, has_opt: bool, answers: bool, now: Instant) {
         let Some(&Attempt { key, serial, dress, before, .. }) = self.attempts.get(place) else { return };
         if self.is_open(key, serial) {
             let occasion = self.questions[key].occasion(place.server, before);
@@ -151,7 +151,7 @@ impl<W> InFlight<W> {
 
     /// The server rejects what it was sent, perhaps for how it was written; by what it says perhaps for EDNS. Returns whether it is asked
     /// again in another way.
-    pub fn rejected(&mut self, place: Place, edns: bool, now: Instant) -> bool {
+    pub fn rejected(&mut self, place: TransactionKey, edns: bool, now: Instant) -> bool {
         let Some(&Attempt { key, serial, dress, .. }) = self.attempts.get(place) else { return false };
         if !self.is_open(key, serial) || self.questions[key].is_check {
             return false;

@@ -5,7 +5,7 @@
 
 use slab::Slab;
 
-use super::Place;
+use super::TransactionKey;
 use super::pending::Attempt;
 
 /// Chains. What is sent has ids drawn by chance, which so are spread evenly.
@@ -14,8 +14,8 @@ const CHAINS: usize = 1 << 17;
 /// No entry.
 const NONE: u32 = u32::MAX;
 
-struct Entry {
-    place: Place,
+struct ChainEntry {
+    place: TransactionKey,
     attempt: Attempt,
     /// The next of the same chain.
     next: u32,
@@ -23,12 +23,12 @@ struct Entry {
 
 /// The attempts, one at a place.
 pub(super) struct Attempts {
-    entries: Slab<Entry>,
+    entries: Slab<ChainEntry>,
     chains: Box<[u32]>,
 }
 
 /// The number of the chain of `place`.
-fn chain(place: Place) -> usize {
+fn chain(place: TransactionKey) -> usize {
     // Odd slots have other chains than even ones; servers are shifted against each other.
     let number = usize::from(place.id) | usize::from(place.slot & 1) << 16;
     (number + usize::from(place.server) * 0x5851 + usize::from(place.slot >> 1) * 0x2545) % CHAINS
@@ -40,7 +40,7 @@ impl Attempts {
         Self { entries: Slab::with_capacity(capacity), chains: (0..CHAINS).map(|_| NONE).collect() }
     }
 
-    fn key(&self, place: Place) -> Option<usize> {
+    fn key(&self, place: TransactionKey) -> Option<usize> {
         let mut key = self.chains[chain(place)] as usize;
         loop {
             let entry = self.entries.get(key)?;
@@ -52,31 +52,31 @@ impl Attempts {
     }
 
     /// The attempt at `place`.
-    pub(super) fn get(&self, place: Place) -> Option<&Attempt> {
+    pub(super) fn get(&self, place: TransactionKey) -> Option<&Attempt> {
         Some(&self.entries[self.key(place)?].attempt)
     }
 
     /// The same.
-    pub(super) fn get_mut(&mut self, place: Place) -> Option<&mut Attempt> {
+    pub(super) fn get_mut(&mut self, place: TransactionKey) -> Option<&mut Attempt> {
         let key = self.key(place)?;
         Some(&mut self.entries[key].attempt)
     }
 
     /// Notes what was sent at `place`, instead of what was before.
     #[allow(clippy::cast_possible_truncation)] // there is no memory for 2^32 of them
-    pub(super) fn insert(&mut self, place: Place, attempt: Attempt) {
+    pub(super) fn insert(&mut self, place: TransactionKey, attempt: Attempt) {
         if let Some(before) = self.get_mut(place) {
             *before = attempt;
             return;
         }
         let first = &mut self.chains[chain(place)];
-        *first = self.entries.insert(Entry { place, attempt, next: *first }) as u32;
+        *first = self.entries.insert(ChainEntry { place, attempt, next: *first }) as u32;
     }
 
     /// Forgets what was sent at `place`, and returns it.
-    pub(super) fn remove(&mut self, place: Place) -> Option<Attempt> {
+    pub(super) fn remove(&mut self, place: TransactionKey) -> Option<Attempt> {
         let key = self.key(place)?;
-        let Entry { attempt, next, .. } = self.entries.remove(key);
+        let ChainEntry { attempt, next, .. } = self.entries.remove(key);
         let first = &mut self.chains[chain(place)];
         if *first as usize == key {
             *first = next;
@@ -94,7 +94,7 @@ impl Attempts {
     }
 
     /// Where there are any.
-    pub(super) fn places(&self) -> impl Iterator<Item = Place> {
+    pub(super) fn places(&self) -> impl Iterator<Item = TransactionKey> {
         self.entries.iter().map(|(_, entry)| entry.place)
     }
 
@@ -110,7 +110,7 @@ mod tests {
     use std::collections::HashMap;
     use std::time::Instant;
 
-    use super::super::pending::State;
+    use super::super::pending::AttemptState;
     use super::*;
     use crate::resolver::dress::Dress;
     use crate::resolver::servers::Subject;
@@ -121,10 +121,10 @@ mod tests {
         let (mut rng, sent) = (fastrand::Rng::with_seed(3), Instant::now());
         for serial in 0..200_000 {
             // Few places, many of them in the same chain.
-            let place = Place { server: rng.u16(..3), slot: rng.u8(..4), id: rng.u16(..3) * 0x5851 };
+            let place = TransactionKey { server: rng.u16(..3), slot: rng.u8(..4), id: rng.u16(..3) * 0x5851 };
             if rng.bool() {
                 let subject = Subject { hash: 0, qtype: 1, first: true };
-                let (state, dress) = (State::Awaited, Dress::default());
+                let (state, dress) = (AttemptState::Awaited, Dress::default());
                 attempts.insert(
                     place,
                     Attempt {
@@ -143,7 +143,7 @@ mod tests {
             } else {
                 assert_eq!(attempts.remove(place).map(|it| it.serial), map.remove(&place));
             }
-            let place = Place { server: rng.u16(..3), slot: rng.u8(..4), id: rng.u16(..3) * 0x5851 };
+            let place = TransactionKey { server: rng.u16(..3), slot: rng.u8(..4), id: rng.u16(..3) * 0x5851 };
             assert_eq!(attempts.get(place).map(|it| it.serial), map.get(&place).copied());
             assert_eq!(attempts.is_empty(), map.is_empty());
         }

@@ -5,8 +5,8 @@
 
 use std::time::{Duration, Instant};
 
-use super::pending::{Attempt, State};
-use super::{InFlight, Place, STREAM, STREAMS};
+use super::pending::{Attempt, AttemptState};
+use super::{InFlight, STREAM, STREAMS, TransactionKey};
 
 /// How long no connection to a server is begun after the second in a row that was of no use; twice as long after each further one.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
@@ -155,7 +155,7 @@ impl<W> InFlight<W> {
 
     /// What was sent to `place` at `sent` over a connection has no answer in time: if nothing else has come over it either, another is
     /// used from now on.
-    pub(super) fn note_silent_stream(&mut self, place: Place, sent: Instant) {
+    pub(super) fn note_silent_stream(&mut self, place: TransactionKey, sent: Instant) {
         if self.connections[usize::from(place.server)].is_silent(place.slot, sent) {
             self.begin_connection(place.server);
         }
@@ -172,22 +172,22 @@ impl<W> InFlight<W> {
         self.closings.pop_front()
     }
 
-    fn places(&self, which: impl Fn(&Place) -> bool) -> Vec<Place> {
+    fn places(&self, which: impl Fn(&TransactionKey) -> bool) -> Vec<TransactionKey> {
         self.attempts.places().filter(which).collect()
     }
 
     /// Whether nothing else is waited for by the question that was asked at `place`; if so, its key.
-    fn waits_for(&self, place: Place) -> Option<usize> {
+    fn waits_for(&self, place: TransactionKey) -> Option<usize> {
         let Attempt { key, serial, state, .. } = self.attempts.get(place)?;
         let waits = self.is_open(*key, *serial) && self.questions[*key].last == Some(place);
-        (waits && *state != State::Lost).then_some(*key)
+        (waits && *state != AttemptState::Lost).then_some(*key)
     }
 
     /// What was sent to `place` is lost: its question is asked elsewhere now, or there again when the time for it has come.
-    fn lose(&mut self, place: Place, now: Instant) {
+    fn lose(&mut self, place: TransactionKey, now: Instant) {
         let waits = self.waits_for(place);
         if let Some(attempt) = self.attempts.get_mut(place) {
-            attempt.state = State::Lost;
+            attempt.state = AttemptState::Lost;
         }
         let Some(key) = waits else { return };
         self.questions[key].refused.push(place.server);
@@ -196,10 +196,10 @@ impl<W> InFlight<W> {
     }
 
     /// The same of what was sent over a connection.
-    fn lose_stream(&mut self, place: Place, end: StreamEnd, in_vain: bool, now: Instant) {
+    fn lose_stream(&mut self, place: TransactionKey, end: StreamEnd, in_vain: bool, now: Instant) {
         let Some(key) = self.waits_for(place) else {
             // What was not sent over it is looked at when its time has come.
-            if self.attempts.get(place).is_some_and(|attempt| attempt.state != State::Lost) {
+            if self.attempts.get(place).is_some_and(|attempt| attempt.state != AttemptState::Lost) {
                 self.attempts.remove(place);
             }
             return;
@@ -237,7 +237,7 @@ impl<W> InFlight<W> {
             self.attempts.remove(place);
         } else if let Some(attempt) = self.attempts.get_mut(place) {
             // It is looked at again when there may be a connection; until then what was sent by datagrams may be answered.
-            attempt.state = State::Lost;
+            attempt.state = AttemptState::Lost;
             let serial = attempt.serial;
             let at =
                 self.connections[usize::from(place.server)].pause(now).unwrap_or(now + MIN_STREAM_PATIENCE);

@@ -7,9 +7,9 @@ mod answers;
 mod attempts;
 mod broken;
 mod checks;
-mod failing;
 mod pending;
-mod retries;
+mod retransmit;
+mod retry_budget;
 #[cfg(test)]
 mod tests;
 mod timers;
@@ -21,12 +21,12 @@ use std::time::{Duration, Instant};
 use attempts::Attempts;
 pub use broken::StreamEnd;
 use broken::{Connections, stream_patience};
-pub use failing::STALE_AFTER;
 use hashbrown::HashTable;
-use pending::{Attempt, Pending, State};
+use pending::{Attempt, AttemptState, Pending};
 use rand::Rng as _;
 use rand::rngs::StdRng;
-use retries::Allowance;
+pub use retransmit::STALE_AFTER;
+use retry_budget::RetryBudget;
 use slab::Slab;
 use smallvec::SmallVec;
 use timers::Timers;
@@ -34,7 +34,7 @@ use timers::Timers;
 use super::meter::Count;
 use super::question::{OwnedQuestion, Question};
 use super::routes::Routes;
-use super::servers::{Manner, Server, Subject, choose, explore};
+use super::servers::{ChoiceRules, Server, Subject, choose, explore};
 use super::settings::Order;
 use super::upstream::{Protocol, is_near};
 
@@ -75,7 +75,7 @@ pub enum Failure {
 
 /// Where a question was sent from, and to whom: what an answer has to come back to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Place {
+pub struct TransactionKey {
     /// The number of the server.
     pub server: u16,
     /// Which of the sockets for that server, or from [`STREAM`] on which of the connections.
@@ -84,7 +84,7 @@ pub struct Place {
     pub id: u16,
 }
 
-impl Place {
+impl TransactionKey {
     /// Whether it was sent over a stream.
     #[must_use]
     pub fn is_stream(&self) -> bool {
@@ -95,7 +95,7 @@ impl Place {
 /// Something to be sent.
 pub struct Sending<'a> {
     /// To whom, from where, and with which id.
-    pub place: Place,
+    pub place: TransactionKey,
     /// What is asked.
     pub question: Question<'a>,
     /// With EDNS.
@@ -209,7 +209,7 @@ pub struct InFlight<W> {
     done: VecDeque<(Ended<W>, Failure)>,
     waiters: usize,
     next_serial: u64,
-    retries: Allowance,
+    retries: RetryBudget,
     /// For what nobody shall guess who has seen others of it: ids, and the case of letters (RFC 5452 §9.2).
     secret: StdRng,
     /// For what anybody may guess.
@@ -250,7 +250,7 @@ impl<W> InFlight<W> {
             done: VecDeque::new(),
             waiters: 0,
             next_serial: 0,
-            retries: Allowance::default(),
+            retries: RetryBudget::default(),
             rng: fastrand::Rng::with_seed(secret.next_u64()),
             secret,
         }
@@ -276,7 +276,7 @@ impl<W> InFlight<W> {
         self.turn = if self.rotate { self.turn.wrapping_add(1) } else { 0 };
         let (before, from) = servers.split_at(self.turn.checked_rem(servers.len()).unwrap_or(0));
         let in_turn = self.rotate || self.order != Order::Fastest;
-        let manner = Manner { qtype: question.qtype, in_turn };
+        let manner = ChoiceRules { qtype: question.qtype, in_turn };
         let chosen = choose(&self.servers, from.iter().chain(before).copied(), &[], manner);
         let Some(chosen) = chosen.filter(|_| !(all_down && self.fail_fast)) else {
             return Asked { what: What::Nobody(waiter), displaced: None };
@@ -326,7 +326,7 @@ impl<W> InFlight<W> {
             failure: None,
             last: None,
             stage: None,
-            is_guessed_at: false,
+            is_spoof_suspected: false,
             is_check,
             passed_by: passed_by.into(),
             begun: now,
@@ -461,8 +461,8 @@ impl<W> InFlight<W> {
 
     /// A place with an id that nobody can guess.
     #[allow(clippy::cast_possible_truncation)] // of random bits any will do
-    fn draw(&mut self, server: u16, slot: u8) -> Place {
-        let mut place = Place { server, slot, id: 0 };
+    fn draw(&mut self, server: u16, slot: u8) -> TransactionKey {
+        let mut place = TransactionKey { server, slot, id: 0 };
         // Where nearly all ids are taken, what has been waited for there is not waited for any more.
         for _ in 0..MAX_DRAWS {
             // Sixteen of its bits.
@@ -475,7 +475,7 @@ impl<W> InFlight<W> {
     }
 
     /// Notes what is sent to `place`, or will not be before the `pause` is over.
-    fn note_attempt(&mut self, key: usize, place: Place, pause: Option<Instant>, now: Instant) {
+    fn note_attempt(&mut self, key: usize, place: TransactionKey, pause: Option<Instant>, now: Instant) {
         let state = &self.servers[usize::from(place.server)];
         let pending = &self.questions[key];
         let over_stream = pending.over_stream.iter().map(|(server, _)| server);
@@ -495,7 +495,7 @@ impl<W> InFlight<W> {
             case_bits: self.secret.next_u64(),
             dress: state.taste.dress(pending.occasion(place.server, times.saturating_sub(1)), now),
             before: times.saturating_sub(1),
-            state: if pause.is_none() { State::Awaited } else { State::Lost },
+            state: if pause.is_none() { AttemptState::Awaited } else { AttemptState::Lost },
             stage: pending.before().len(),
             subject: Subject { hash: question.hash(), qtype: question.qtype, first: before == 0 },
         };

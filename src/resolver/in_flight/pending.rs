@@ -4,8 +4,8 @@ use std::time::Instant;
 
 use smallvec::SmallVec;
 
-use super::retries::{MAX_SENT, MAX_TRIES, RECHECK};
-use super::{Failure, Place};
+use super::retry_budget::{MAX_SENT, MAX_TRIES, RECHECK};
+use super::{Failure, TransactionKey};
 use crate::resolver::dress::{Dress, Occasion};
 use crate::resolver::question::{OwnedQuestion, Question};
 use crate::resolver::servers::Subject;
@@ -38,11 +38,11 @@ pub(super) struct Pending<W> {
     pub(super) failed: SmallVec<[u16; 2]>,
     pub(super) failure: Option<Failure>,
     /// Where it was sent from last.
-    pub(super) last: Option<Place>,
+    pub(super) last: Option<TransactionKey>,
     /// What aliases have led to, if they have.
     pub(super) stage: Option<Box<Stage>>,
     /// Somebody tries to guess what an answer has to have: datagrams are not believed any more.
-    pub(super) is_guessed_at: bool,
+    pub(super) is_spoof_suspected: bool,
     /// It is there to see whether a server is.
     pub(super) is_check: bool,
     pub(super) passed_by: SmallVec<[u64; 1]>,
@@ -114,7 +114,7 @@ pub(super) struct Attempt {
     pub(super) dress: Dress,
     /// How often the server had been sent it before.
     pub(super) before: usize,
-    pub(super) state: State,
+    pub(super) state: AttemptState,
     /// How many aliases had led to it.
     pub(super) stage: usize,
     pub(super) subject: Subject,
@@ -122,7 +122,7 @@ pub(super) struct Attempt {
 
 /// What has become of an attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum State {
+pub(super) enum AttemptState {
     /// Its answer is awaited.
     Awaited,
     /// It has not been answered in time; it may still be.

@@ -38,7 +38,7 @@ impl InFlight<u32> {
     }
 
     /// All that is to be sent.
-    pub(super) fn sent(&mut self, now: Instant) -> Vec<Place> {
+    pub(super) fn sent(&mut self, now: Instant) -> Vec<TransactionKey> {
         std::iter::from_fn(|| self.next_to_send(3, now).map(|it| it.place)).collect()
     }
 }
@@ -54,7 +54,7 @@ fn who_asks_the_same_waits_for_the_same_question() {
     let places = all.sent(now);
     assert_eq!((places.len(), places[0].slot), (2, 3));
     assert_eq!(all.awaited(places[0], now).unwrap().question, question(b"\x01a\0"));
-    let forged = Place { id: places[0].id ^ 1, ..places[0] };
+    let forged = TransactionKey { id: places[0].id ^ 1, ..places[0] };
     assert!(all.awaited(forged, now).is_err() && all.answered(forged, now).is_none());
     assert_eq!(waiters(&all.answered(places[0], now).unwrap()), [1, 2]);
     assert!(all.awaited(places[0], now).is_err(), "it is answered once");
@@ -80,7 +80,7 @@ fn who_does_not_answer_in_time_is_not_the_only_one_asked_and_may_still_answer() 
 fn without_edns_the_same_server_is_asked_again() {
     let (mut all, now) = (of(1), Instant::now());
     all.waits(b"\x01a\0", 1, now);
-    assert!(all.awaited(Place { server: 0, slot: 3, id: 0 }, now).is_err());
+    assert!(all.awaited(TransactionKey { server: 0, slot: 3, id: 0 }, now).is_err());
     let sending = all.next_to_send(3, now).unwrap();
     assert!(sending.edns);
     let place = sending.place;

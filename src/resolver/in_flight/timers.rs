@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use slab::Slab;
 
-use super::Place;
+use super::TransactionKey;
 
 /// Milliseconds of one turn of the wheel: more than any wait for an answer. What is set for later fires early.
 const SLOTS: u64 = 2_048;
@@ -16,7 +16,7 @@ const SLOTS: u64 = 2_048;
 const NONE: u32 = u32::MAX;
 
 struct Timer {
-    place: Place,
+    place: TransactionKey,
     serial: u64,
     /// The next of the same millisecond.
     next: u32,
@@ -50,7 +50,7 @@ impl Timers {
 
     /// Sets one that fires at `at`, rounded up to the millisecond, or earlier if that is more than two seconds away.
     #[allow(clippy::cast_possible_truncation)] // there are fewer than attempts, and these are kept in much less than 2^32 bytes
-    pub(super) fn set(&mut self, at: Instant, place: Place, serial: u64, now: Instant) {
+    pub(super) fn set(&mut self, at: Instant, place: TransactionKey, serial: u64, now: Instant) {
         let begin = *self.begin.get_or_insert(now);
         if self.timers.is_empty() {
             self.fired_ms = milliseconds(now.saturating_duration_since(begin)).0;
@@ -68,7 +68,7 @@ impl Timers {
 
     /// The next that is due, which then is no more.
     #[allow(clippy::cast_possible_truncation)] // what is left of a division by SLOTS
-    pub(super) fn fire(&mut self, now: Instant) -> Option<(Place, u64)> {
+    pub(super) fn fire(&mut self, now: Instant) -> Option<(TransactionKey, u64)> {
         let now_ms = milliseconds(now.saturating_duration_since(self.begin?)).0;
         while !self.timers.is_empty() && self.fired_ms < now_ms {
             let slot = &mut self.slots[((self.fired_ms + 1) % SLOTS) as usize];
@@ -104,8 +104,8 @@ mod tests {
 
     const MS: Duration = Duration::from_millis(1);
 
-    fn place(id: u16) -> Place {
-        Place { server: 0, slot: 0, id }
+    fn place(id: u16) -> TransactionKey {
+        TransactionKey { server: 0, slot: 0, id }
     }
 
     fn fired(timers: &mut Timers, now: Instant) -> Vec<u64> {

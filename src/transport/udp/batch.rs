@@ -12,7 +12,7 @@ use crate::answer::types::{Message, Origin, Verdict};
 use crate::sys::mmsg::{BATCH_LEN, Batch, Datagram, Wait};
 use crate::table::MAX_TOGETHER;
 use crate::transport::client::Client;
-use crate::transport::responder::{BatchResponder, Outcome, Responder};
+use crate::transport::responder::{BatchResponder, Disposition, Responder};
 use crate::wire::header;
 use crate::wire::response::Transport;
 
@@ -88,7 +88,7 @@ fn answer_together(
             Verdict::Defer(deferred) => {
                 let client = Client::Udp { socket: number, ip: client, to: batch.return_address(i) };
                 let message = Message { buffer: batch.datagram(i).buffer, len };
-                if let Outcome::Send { len } = responder.defer(deferred, message, client) {
+                if let Disposition::Send { len } = responder.defer(deferred, message, client) {
                     batch.stage(i, len);
                 }
             }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use redbreast::resolver::in_flight::{Place, STREAM, StreamEnd};
+use redbreast::resolver::in_flight::{STREAM, StreamEnd, TransactionKey};
 use redbreast::wire::header::{self, u16_at};
 use redbreast::wire::message::expand_name;
 
@@ -76,8 +76,8 @@ impl World {
     }
 
     /// How it is said over which of the connections something goes.
-    fn stream_of(&mut self, place: Place) -> &'static str {
-        let Place { server, slot, .. } = place;
+    fn stream_of(&mut self, place: TransactionKey) -> &'static str {
+        let TransactionKey { server, slot, .. } = place;
         if !place.is_stream() {
             return "";
         }

@@ -29,19 +29,19 @@ const AT_ONCE: u32 = crate::limits::RETRIES_PER_S;
 const _: () = assert!(PER_MS > 0, "retries are counted by the millisecond");
 
 /// Retries that may still be sent.
-pub(super) struct Allowance {
+pub(super) struct RetryBudget {
     left: u32,
     /// Up to when those that the time brings have been added.
     counted: Option<Instant>,
 }
 
-impl Default for Allowance {
+impl Default for RetryBudget {
     fn default() -> Self {
         Self { left: AT_ONCE, counted: None }
     }
 }
 
-impl Allowance {
+impl RetryBudget {
     /// Takes one, if there is one.
     pub(super) fn take(&mut self, now: Instant) -> bool {
         let counted = *self.counted.get_or_insert(now);
@@ -63,7 +63,7 @@ mod tests {
 
     #[test]
     fn so_many_at_once_and_then_as_time_goes() {
-        let (mut allowance, begin) = (Allowance::default(), Instant::now());
+        let (mut allowance, begin) = (RetryBudget::default(), Instant::now());
         let mut taken = |ms| {
             let now = begin + Duration::from_millis(ms);
             (0..2 * AT_ONCE).filter(|_| allowance.take(now)).count()

@@ -14,10 +14,12 @@ use rand::rngs::StdRng;
 use smallvec::SmallVec;
 
 use super::Resolver;
-use super::in_flight::{Asked, Ended, Failure, InFlight, Place, STREAM, Sending, StreamEnd, Unawaited, What};
+use super::in_flight::{
+    Asked, Ended, Failure, InFlight, STREAM, Sending, StreamEnd, TransactionKey, Unawaited, What,
+};
 use super::message::{Expected, Fault, answered_question, read_answer};
 use super::meter::Count;
-use super::query::{Manner, mix_case, write_query};
+use super::query::{QueryForm, mix_case, write_query};
 use super::question::{OwnedQuestion, Question};
 use super::reserved::local_answer;
 use super::routes::Routes;
@@ -114,7 +116,7 @@ pub struct Outgoing<'a> {
 impl Outgoing<'_> {
     /// To whom, from where, and with which id.
     #[must_use]
-    pub fn place(&self) -> Place {
+    pub fn place(&self) -> TransactionKey {
         self.sending.place
     }
 
@@ -127,12 +129,12 @@ impl Outgoing<'_> {
         let Sending { place, question, edns, case_bits, passed_by } = &self.sending;
         // Nobody but the server answers over a stream; and there are servers that do not give the case back.
         let case_bits = (self.mix_case && !place.is_stream()).then_some([*case_bits; 4]);
-        write_query(out, place.id, question, &Manner { edns: *edns, case_bits, passed_by })
+        write_query(out, place.id, question, &QueryForm { edns: *edns, case_bits, passed_by })
     }
 }
 
 /// A question that something has come of.
-pub struct Done<W> {
+pub struct Completed<W> {
     question: OwnedQuestion,
     waiters: SmallVec<[W; 1]>,
     outcome: Outcome,
@@ -147,7 +149,7 @@ enum Outcome {
     Stale { all_down: bool },
 }
 
-impl<W> Done<W> {
+impl<W> Completed<W> {
     fn failed((ended, failure): (Ended<W>, Failure)) -> Self {
         let Ended { question, waiters } = ended;
         Self { question, waiters, outcome: Outcome::Failed(failure) }
@@ -165,14 +167,14 @@ impl<W> Done<W> {
 }
 
 /// Questions to upstreams, and answers, of one worker.
-pub struct Exchange<W> {
+pub struct Forwarder<W> {
     worker: usize,
     /// Letters of names are sent in upper or lower case by chance, and have to come back so.
     mix_case: bool,
     routes: Arc<Routes>,
     in_flight: InFlight<W>,
-    /// Done without an answer, some of it before it was asked.
-    done: VecDeque<Done<W>>,
+    /// Completed without an answer, some of it before it was asked.
+    done: VecDeque<Completed<W>>,
     /// What may still be looked at in this turn, and of attempts that nobody has answered.
     steps_left: usize,
     looks_left: usize,
@@ -183,7 +185,7 @@ pub struct Exchange<W> {
     seed: HashSeed,
 }
 
-impl<W> Exchange<W> {
+impl<W> Forwarder<W> {
     /// One of the worker with this number, with nobody to ask before its first turn. Ids and, if it is to `mix_case`, letters
     /// are drawn from `secret`; names of questions are hashed with `seed`.
     #[must_use]
@@ -260,7 +262,7 @@ impl<W> Exchange<W> {
     }
 
     fn note(&mut self, question: &Question<'_>, Asked { what, displaced }: Asked<W>) {
-        self.done.extend(displaced.map(|ended| Done::failed((ended, Failure::Overload))));
+        self.done.extend(displaced.map(|ended| Completed::failed((ended, Failure::Overload))));
         match what {
             What::New | What::Joined => {}
             What::Nobody(waiter) => self.give_up(question, waiter, Failure::NobodyThere),
@@ -270,7 +272,7 @@ impl<W> Exchange<W> {
 
     fn give_up(&mut self, question: &Question<'_>, waiter: Option<W>, failure: Failure) {
         let ended = Ended { question: question.into(), waiters: waiter.into_iter().collect() };
-        self.done.push_back(Done::failed((ended, failure)));
+        self.done.push_back(Completed::failed((ended, failure)));
     }
 
     /// Those who have waited for a question that there is no time to say anything of.
@@ -294,19 +296,19 @@ impl<W> Exchange<W> {
             let asked = self.in_flight.ask(&it, group, &[resolver.id()], None, now);
             // Else it is asked for already; or it cannot be, and expires.
             count += usize::from(matches!(asked.what, What::New));
-            self.done.extend(asked.displaced.map(|ended| Done::failed((ended, Failure::Overload))));
+            self.done.extend(asked.displaced.map(|ended| Completed::failed((ended, Failure::Overload))));
         }
         count
     }
 
     /// The next question that something has come of, by what `arrives` or by the time, as far as this turn goes. It is
-    /// [told](Done::tell) before the next is looked for.
+    /// [told](Completed::tell) before the next is looked for.
     pub fn next_done(
         &mut self,
         resolver: &mut Resolver,
         arrives: &mut impl Arrivals,
         now: Instant,
-    ) -> Option<Done<W>> {
+    ) -> Option<Completed<W>> {
         self.steps_left = self.steps_left.checked_sub(1)?;
         // In turn, so that neither keeps the other waiting, however many there are.
         if self.steps_left.is_multiple_of(2)
@@ -333,22 +335,22 @@ impl<W> Exchange<W> {
             return Some(done);
         }
         if let Some(given_up) = self.in_flight.expire(now, &mut self.looks_left) {
-            return Some(Done::failed(given_up));
+            return Some(Completed::failed(given_up));
         }
         let has_stale = |question: &Question<'_>| resolver.has_stale(question);
         let (Ended { question, waiters }, all_down) = self.in_flight.next_overdue(now, has_stale)?;
-        Some(Done { question, waiters, outcome: Outcome::Stale { all_down } })
+        Some(Completed { question, waiters, outcome: Outcome::Stale { all_down } })
     }
 
     /// Gives up all questions, since the server stops. What comes of each, [`next_given_up`](Self::next_given_up) says: what
     /// is stale, or [`Failure::Stopping`].
     pub fn give_up_all(&mut self) {
         let open = self.in_flight.take_all();
-        self.done.extend(open.into_iter().map(|ended| Done::failed((ended, Failure::Stopping))));
+        self.done.extend(open.into_iter().map(|ended| Completed::failed((ended, Failure::Stopping))));
     }
 
-    /// The next question that something has come of, whatever may arrive. It is [told](Done::tell) before the next is looked for.
-    pub fn next_given_up(&mut self) -> Option<Done<W>> {
+    /// The next question that something has come of, whatever may arrive. It is [told](Completed::tell) before the next is looked for.
+    pub fn next_given_up(&mut self) -> Option<Completed<W>> {
         self.done.pop_front()
     }
 
@@ -359,12 +361,12 @@ impl<W> Exchange<W> {
         (server, slot): (u16, u8),
         message: &[u8],
         now: Instant,
-    ) -> Option<Done<W>> {
+    ) -> Option<Completed<W>> {
         let over_stream = slot >= STREAM;
         let exact_case = self.mix_case && !over_stream;
         let in_flight = &mut self.in_flight;
         let id = u16::from_be_bytes(*message.first_chunk()?);
-        let place = Place { server, slot, id };
+        let place = TransactionKey { server, slot, id };
         let awaited = match in_flight.awaited(place, now) {
             Ok(awaited) => awaited,
             Err(Unawaited::NoMore) => return None,
@@ -399,11 +401,11 @@ impl<W> Exchange<W> {
     fn conclude(
         &mut self,
         buffer: &AnswerBuffer,
-        place: Place,
+        place: TransactionKey,
         message: &[u8],
         read: Result<(), Fault>,
         now: Instant,
-    ) -> Option<Done<W>> {
+    ) -> Option<Completed<W>> {
         let in_flight = &mut self.in_flight;
         if read != Err(Fault::Mismatch) {
             let answers = matches!(read, Ok(()) | Err(Fault::Alias | Fault::Truncated | BLOCKED_ADDRESS));
@@ -418,7 +420,7 @@ impl<W> Exchange<W> {
         let failure = match read {
             Ok(()) => {
                 let Ended { question, waiters } = in_flight.answered(place, now)?;
-                return Some(Done { question, waiters, outcome: Outcome::Answer });
+                return Some(Completed { question, waiters, outcome: Outcome::Answer });
             }
             Err(Fault::Mismatch) => {
                 in_flight.meter(place).count(Count::Mismatched);
@@ -438,7 +440,7 @@ impl<W> Exchange<W> {
         if (by_edns || may_be_by_option(read)) && in_flight.rejected(place, by_edns, now) {
             return None;
         }
-        in_flight.declined(place, failure, now).map(Done::failed)
+        in_flight.declined(place, failure, now).map(Completed::failed)
     }
 
     /// What has come of a question whose answer, this `message`, leads by aliases to another name, with which the `buffer` ends.
@@ -446,24 +448,26 @@ impl<W> Exchange<W> {
     fn follow(
         &mut self,
         buffer: &AnswerBuffer,
-        place: Place,
+        place: TransactionKey,
         message: &[u8],
         now: Instant,
-    ) -> Option<Done<W>> {
+    ) -> Option<Completed<W>> {
         let mut name = QueryName::default();
         let group = self.routes.group_of(buffer.last_name());
         let group = group.filter(|_| name.fold_wire(buffer.last_name(), self.seed).is_ok());
         let Some(group) = group.filter(|_| local_answer(name.as_wire(), 0).is_none()) else {
             let Ended { question, waiters } = self.in_flight.answered(place, now)?;
-            return Some(Done { question, waiters, outcome: Outcome::Answer });
+            return Some(Completed { question, waiters, outcome: Outcome::Answer });
         };
-        self.in_flight.led_on(place, message, (name.as_wire(), name.hash()), group, now).map(Done::failed)
+        self.in_flight
+            .led_on(place, message, (name.as_wire(), name.hash()), group, now)
+            .map(Completed::failed)
     }
 
     /// A `message` that came back to `place` is no answer to what was asked from there. If it has one of the questions that are
     /// open, somebody may be trying ids.
     #[cold]
-    fn look_for_guesses(&mut self, place: Place, message: &[u8]) {
+    fn look_for_guesses(&mut self, place: TransactionKey, message: &[u8]) {
         let mut name = QueryName::default();
         if !place.is_stream()
             && let Some(qtype) = answered_question(message, &mut name, self.seed)
@@ -472,7 +476,7 @@ impl<W> Exchange<W> {
             {
                 let (name, name_hash) = (name.as_wire(), name.hash());
                 let question = Question { name, name_hash, qtype, dnssec_ok, checking_disabled };
-                self.in_flight.guessed_at(place.server, &question);
+                self.in_flight.spoof_suspected(place.server, &question);
             }
         }
     }

@@ -2,15 +2,15 @@
 
 use std::time::{Duration, Instant};
 
-use super::pending::State;
-use super::retries::{
+use super::pending::AttemptState;
+use super::retry_budget::{
     MAX_OPEN_FOR_STREAM, MAX_SENT, MAX_STREAM_TRIES, MAX_STREAM_TRIES_BESIDE, MAX_TRIES, RECHECK,
     RECHECKS_PER_S,
 };
-use super::{Begun, Ended, Failure, InFlight, Place};
+use super::{Begun, Ended, Failure, InFlight, TransactionKey};
 use crate::resolver::meter::Count;
 use crate::resolver::question::Question;
-use crate::resolver::servers::{Manner, choose};
+use crate::resolver::servers::{ChoiceRules, choose};
 use crate::resolver::settings::Order;
 use smallvec::SmallVec;
 
@@ -31,7 +31,12 @@ enum Next {
 
 impl<W> InFlight<W> {
     /// The server cannot answer, and says why: another is asked if there is one.
-    pub fn declined(&mut self, place: Place, failure: Failure, now: Instant) -> Option<(Ended<W>, Failure)> {
+    pub fn declined(
+        &mut self,
+        place: TransactionKey,
+        failure: Failure,
+        now: Instant,
+    ) -> Option<(Ended<W>, Failure)> {
         self.meter(place).count(Count::Declined);
         let key = self.close(place, now)?;
         let pending = &mut self.questions[key];
@@ -112,8 +117,8 @@ impl<W> InFlight<W> {
         choose(&self.servers, again, &asked, manner).map_or(Next::Wait, Next::Usual)
     }
 
-    fn manner(&self, key: usize) -> Manner {
-        Manner {
+    fn manner(&self, key: usize) -> ChoiceRules {
+        ChoiceRules {
             qtype: self.questions[key].question.get().qtype,
             in_turn: self.rotate || self.order != Order::Fastest,
         }
@@ -140,7 +145,9 @@ impl<W> InFlight<W> {
     /// Whether only a stream is of use at `server`.
     pub(super) fn needs_stream(&self, key: usize, server: u16) -> bool {
         let pending = &self.questions[key];
-        pending.is_guessed_at || self.streamed[usize::from(server)] || pending.cut_short.contains(&server)
+        pending.is_spoof_suspected
+            || self.streamed[usize::from(server)]
+            || pending.cut_short.contains(&server)
     }
 
     /// Whether `server` may be asked over a stream: what was said over one is not lost while that is there, and of no use to be said
@@ -218,11 +225,11 @@ impl<W> InFlight<W> {
         None
     }
 
-    fn time_out(&mut self, place: Place, serial: u64, now: Instant) -> Option<(Ended<W>, Failure)> {
+    fn time_out(&mut self, place: TransactionKey, serial: u64, now: Instant) -> Option<(Ended<W>, Failure)> {
         let attempt = self.attempts.get_mut(place).filter(|attempt| attempt.serial == serial)?;
         let (key, sent, before, subject) = (attempt.key, attempt.sent, attempt.state, attempt.subject);
-        attempt.state = State::Late;
-        if before == State::Awaited {
+        attempt.state = AttemptState::Late;
+        if before == AttemptState::Awaited {
             let number = usize::from(place.server);
             if place.is_stream() {
                 self.note_silent_stream(place, sent);
@@ -244,7 +251,7 @@ impl<W> InFlight<W> {
         let at = if is_last { over.min(now + self.recheck()) } else { over };
         self.timers.set(at, place, serial, now);
         self.hurry(key);
-        if is_last { self.ask_again(key, before == State::Late, now) } else { None }
+        if is_last { self.ask_again(key, before == AttemptState::Late, now) } else { None }
     }
 
     /// After which time a question is looked at again that cannot be helped now: the more there are, the later.
