@@ -19,6 +19,7 @@ const PING: u8 = 6;
 const GOAWAY: u8 = 7;
 const CONTINUATION: u8 = 9;
 const END_STREAM: u8 = 1;
+const ACK: u8 = 1;
 const END_HEADERS: u8 = 4;
 /// What HPACK has for `:status: 200` and for names of headers (RFC 7541, appendix A), and what answers are.
 const OK: &[u8] = &[0x88];
@@ -65,7 +66,8 @@ fn response(stream: u32, headers: &[u8], content: &[u8]) -> Vec<u8> {
 
 fn serve(mut tls: Tls) -> std::io::Result<()> {
     tls.read_exact(&mut [0; PREFACE_LEN])?;
-    tls.write_all(&frame(SETTINGS, 0, 0, b""))?;
+    // Its own settings, and that it has ours: only then do they count (RFC 9113 §6.5.3).
+    tls.write_all(&[frame(SETTINGS, 0, 0, b""), frame(SETTINGS, ACK, 0, b"")].concat())?;
     loop {
         let mut head = [0; 9];
         tls.read_exact(&mut head)?;

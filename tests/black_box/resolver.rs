@@ -414,7 +414,7 @@ fn what_cannot_be_an_upstream_is_a_mistake_that_is_explained() {
         (&["--upstream", "dns.example"][..], "is no address"),
         (&["--upstream", "10.0.0.2:0"], "nobody can be asked at port 0"),
         (&["--upstream", "0.0.0.0"], "is no host's address"),
-        (&["--upstream", "https://10.0.0.2"], "expected an address"),
+        (&["--upstream", "http://10.0.0.2"], "expected an address"),
         (&["--upstream", "tls://10.0.0.2#"], "name in the server's certificate"),
         (&["--upstream", "127.0.0.1:5399"], "is where this server itself listens"),
         (&["--upstream", "10.0.0.2", "--upstream", "10.0.0.2:53"], "given twice"),

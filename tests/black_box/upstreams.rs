@@ -118,7 +118,7 @@ impl Upstream {
             let config = format!(
                 "tls local {{ key-file \"{certificates}/key.pem\"; cert-file \"{certificates}/certificate.pem\"; }};\n\
                  http local {{ endpoints {{ \"/dns-query\"; }}; }};\n\
-                 options {{ directory \"{dir}\"; pid-file none; session-keyfile none; recursion no; notify no;\n \
+                 options {{ directory \"{dir}\"; pid-file none; session-keyfile none; recursion no; notify no; max-records-per-type 0;\n \
                  listen-on port {port} tls local http local {{ {ip}; }}; listen-on-v6 {{ none; }}; }};\n\
                  controls {{ }};\nzone \"{ZONE}\" {{ type primary; file \"zone\"; }};\n"
             );
