@@ -95,7 +95,7 @@ fn answer(tls: &mut Tls, stream: u32, query: &[u8]) -> std::io::Result<()> {
         "error" => response(stream, &[0x8e], b""),
         "page" => response(stream, &[OK, b"\x0f\x10\x09text/html"].concat(), b"<html>log in here</html>"),
         "redirect" => response(stream, b"\x08\x03302\x0f\x1f\x06/other", b""),
-        "long" => response(stream, &[OK, DNS].concat(), &vec![7; 1 << 20]),
+        "long" => response(stream, &[OK, DNS].concat(), &vec![7; 65_536]),
         "old" => response(stream, &[OK, DNS, b"\x0f\x06\x03100"].concat(), &address(query)),
         "goodbye" => frame(GOAWAY, 0, 0, &[0; 8]),
         "garbage" => b"HTTP/1.1 400 Bad Request\r\n\r\n".to_vec(),

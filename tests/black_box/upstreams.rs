@@ -111,7 +111,8 @@ impl Upstream {
     /// BIND with [`ZONE`], over HTTPS alone, with `key.pem` and `certificate.pem` of this directory.
     pub(crate) fn named_https(zone: &str, certificates: &Path) -> Self {
         let certificates = certificates.display();
-        Self::start(Spot::Anywhere, NAMED, "running", |address, directory| {
+        // "running" it says at its start, too, of the system that it runs on.
+        Self::start(Spot::Anywhere, NAMED, "all zones loaded", |address, directory| {
             let (ip, port, dir) = (address.ip(), address.port(), directory.display());
             fs::write(directory.join("zone"), zone).unwrap();
             let config = format!(

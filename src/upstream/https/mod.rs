@@ -46,8 +46,19 @@ const DRAIN_TIMEOUT: Duration = Duration::from_millis(500);
 /// Bytes of a frame at most: the least that RFC 9113 §4.2 has.
 const FRAME_LEN: u32 = 16 << 10;
 
+/// Bytes of one answer that a server may send at once: more than a DNS message has, so that one that is too long shows that it is,
+/// and does not wait for us to take more.
+const WINDOW_LEN: u32 = 2 * (u16::MAX as u32 + 1);
+
+/// Bytes that may come without any answer: as many as may have come of some, and their headers.
+const MAX_UNANSWERED_LEN: usize = 2 * UPSTREAM_HTTPS_LEN as usize;
+
 /// Requests that were given up, of which the server may not know yet: more end the connection.
 const MAX_RESETS: usize = 128;
+
+/// Questions in flight before the first answer: BIND (9.18, 9.20) takes more than fifty for a flood and ends the connection, although it
+/// says that there may be a hundred.
+const FIRST_REQUESTS: usize = 32;
 
 /// How often HTTP/2 gets its turn in one of ours while the network takes what it writes.
 const MAX_POLLS: usize = 8;
@@ -72,6 +83,8 @@ pub(crate) struct Https<S = TcpStream> {
     wakers: Vec<Waker>,
     flight: Flight,
     fault: Option<String>,
+    /// Bytes that have come since the last answer.
+    unanswered_len: usize,
     /// Until when the server that ends it may answer, and why it does, if it has said so.
     leaving: Option<(Instant, Option<Reason>)>,
 }
@@ -93,6 +106,7 @@ impl<S: Read + Write> Https<S> {
             woken,
             flight: Flight::new(now),
             fault: None,
+            unanswered_len: 0,
             leaving: None,
         }
     }
@@ -176,6 +190,7 @@ impl<S: Read + Write> Https<S> {
             let Some(len) = read(&mut self.stream, &mut buffers.network)? else { return Ok(false) };
             let mut records = &buffers.network[..len];
             let mut is_over = len == 0;
+            self.unanswered_len += len;
             while !records.is_empty() {
                 let mut tls = self.tls.borrow_mut();
                 // There is no room only if HTTP/2 does not read on, before what it has to say for that is taken.
@@ -189,6 +204,9 @@ impl<S: Read + Write> Https<S> {
                 if is_over {
                     break;
                 }
+            }
+            if self.unanswered_len > MAX_UNANSWERED_LEN {
+                return Err(End::Http("the upstream sends much, and answers nothing".into()));
             }
             if is_over {
                 return Err(if self.leaving.is_some() { self.end_of_leave() } else { End::ByServer });
@@ -206,14 +224,19 @@ impl<S: Read + Write> Https<S> {
             if !tls.wants_write() {
                 return Ok(());
             }
+            let mut written = 0;
             while tls.wants_write() {
                 match tls.write_tls(&mut self.stream) {
                     Ok(0) => return Err(End::Io(ErrorKind::WriteZero.into())),
-                    Ok(_) => {}
+                    Ok(len) => written += len,
                     Err(error) if error.kind() == ErrorKind::Interrupted => {}
                     Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
                     Err(error) => return Err(End::Io(error)),
                 }
+            }
+            // HTTP/2 has more only if the session was full.
+            if written < UPSTREAM_QUEUE_LEN / 2 {
+                return Ok(());
             }
         }
         Ok(())
@@ -252,7 +275,8 @@ impl<S: Read + Write> Https<S> {
     /// Asks what waits, as far as the server lets us.
     fn start(&mut self, now: Instant) -> Result<(), End> {
         let Some(http) = self.http.as_mut().filter(|_| self.leaving.is_none()) else { return Ok(()) };
-        let most = UPSTREAM_HTTPS_REQUESTS.min(http.sender.current_max_send_streams());
+        let most = if self.flight.has_answered() { UPSTREAM_HTTPS_REQUESTS } else { FIRST_REQUESTS };
+        let most = most.min(http.sender.current_max_send_streams());
         while self.requests.len() < most {
             let Some((id, body)) = self.waiting.pop_front() else { break };
             self.waiting_len -= body.len();
@@ -296,6 +320,7 @@ impl<S: Read + Write> Https<S> {
                 Outcome::Unprocessed => {}
             }
             self.requests.remove(number);
+            self.unanswered_len = 0;
         }
         Ok(())
     }
@@ -312,7 +337,7 @@ fn begin(pipe: Pipe) -> Result<Http, End> {
     let mut builder = Builder::new();
     builder
         .enable_push(false)
-        .initial_window_size(u32::from(u16::MAX))
+        .initial_window_size(WINDOW_LEN)
         .initial_connection_window_size(UPSTREAM_HTTPS_LEN)
         .max_frame_size(FRAME_LEN)
         .max_header_list_size(UPSTREAM_HTTPS_HEADER_LEN)

@@ -48,7 +48,9 @@ impl Target {
         };
         let uri = Uri::builder().scheme(Scheme::HTTPS).authority(authority).path_and_query(path);
         let message = HeaderValue::from_static(DNS_MESSAGE);
-        let headers = HeaderMap::from_iter([(ACCEPT, message.clone()), (CONTENT_TYPE, message)]);
+        // With a length already, so that a copy has room for another.
+        let len = (CONTENT_LENGTH, HeaderValue::from_static("0"));
+        let headers = HeaderMap::from_iter([(ACCEPT, message.clone()), (CONTENT_TYPE, message), len]);
         Ok(Self { uri: uri.build().map_err(|error| error.to_string())?, headers })
     }
 
