@@ -36,8 +36,8 @@ static TRANSPORT: LazyLock<Arc<TransportConfig>> = LazyLock::new(|| {
     transport.max_idle_timeout(IdleTimeout::try_from(IDLE_TIMEOUT + ANSWER_TIMEOUT).ok());
     // Queries are short, and how long the server's packets are is for it to find out: so nothing is sent to find out for ours.
     transport.mtu_discovery_config(None);
-    // What is asked shows in the lengths of packets, so all with queries are of the same length (RFC 9250 §5.4).
-    transport.pad_to_mtu(true);
+    // `pad_to_mtu` stays off, though it would hide lengths (RFC 9250 §5.4): it pads acknowledgements, too, which then count as bytes in
+    // flight that nobody acknowledges. Who only receives has its congestion window full of them soon, and acknowledges no more.
     transport.datagram_receive_buffer_size(None);
     transport.enable_segmentation_offload(false);
     // It would tell whoever watches how far the server is.
