@@ -24,7 +24,8 @@ const REQUESTS_PER_S: f64 = crate::limits::MAX_REQUESTS_PER_S as f64;
 /// A request may take so long, with its body; what it asks for is done in milliseconds, on a slow disk in seconds.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Paths that need no token, and tell nothing: for those who supervise the process, and the page, which asks for the token.
+/// Paths that need no token, and tell nothing: for those who supervise the process, and the page, which asks for the
+/// token.
 const OPEN: [&str; 3] = ["/", "/health", "/ready"];
 
 /// Bytes of a token at least; one can be had by `openssl rand -hex 32`.
@@ -118,8 +119,8 @@ impl Guard {
                 let why = "this node asks for its token: a header field `authorization: Bearer TOKEN`, or --token-file";
                 Err(Problem::new(StatusCode::UNAUTHORIZED, why))
             }
-            // A page from elsewhere, in a browser on this machine, can have its own name lead here (DNS rebinding): such requests
-            // say that name.
+            // A page from elsewhere, in a browser on this machine, can have its own name lead here (DNS rebinding):
+            // such requests say that name.
             None if self.is_tcp && !text(header::HOST).is_none_or(is_own_host) => Err(Problem::new(
                 StatusCode::FORBIDDEN,
                 "without a token this node is asked by its address, as http://127.0.0.1:6784, or as localhost",

@@ -1,6 +1,8 @@
-//! Counts that one thread writes and anyone may read at any time: plain stores, not atomic additions, which would cost the writer more.
+//! Counts that one thread writes and anyone may read at any time: plain stores, not atomic additions, which would cost
+//! the writer more.
 //!
-//! Written on the workers, each its own: `answer::metrics` and `resolver::meter`, whose tests say what comes of their times.
+//! Written on the workers, each its own: `answer::metrics` and `resolver::meter`, whose tests say what comes of their
+//! times.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -11,8 +13,8 @@ pub fn add(counter: &AtomicU64, n: u64) {
     counter.store(counter.load(Ordering::Relaxed) + n, Ordering::Relaxed);
 }
 
-/// How long something took each time: the sum, and how often it was less than `SHORTEST_NS`, or than twice that, and so on. The last
-/// bucket is for all that is longer.
+/// How long something took each time: the sum, and how often it was less than `SHORTEST_NS`, or than twice that, and so
+/// on. The last bucket is for all that is longer.
 pub struct Times<const SHORTEST_NS: u64, const BUCKETS: usize> {
     sum_ns: AtomicU64,
     buckets: [AtomicU64; BUCKETS],

@@ -103,8 +103,8 @@ fn public_items<'a>(tokens: &[Token<'a>]) -> Vec<Item<'a>> {
     items
 }
 
-/// Words of what others see of a file: signatures, public fields and variants, associated types. A type that is named there has to
-/// be as public as these, even if nobody else writes its name.
+/// Words of what others see of a file: signatures, public fields and variants, associated types. A type that is named
+/// there has to be as public as these, even if nobody else writes its name.
 fn words_of_surface<'a>(tokens: &[Token<'a>]) -> BTreeSet<&'a str> {
     let mut words = BTreeSet::new();
     for at in 0..tokens.len() {
@@ -194,7 +194,8 @@ mod tests {
             "pub struct A;\nenum B { C(D) }\nimpl X for A {\n    type Y = A;\n}\npub(crate) type E = A;\n";
         let names: Vec<_> = types(code).into_iter().map(|(name, _)| name).collect();
         assert_eq!(names, ["A", "B", "E"]);
-        let code = "pub(in crate::a) const fn f() {}\npub const N: usize = 1;\npub use a::b;\npub mod c;\nfn g() {}\nmod m { pub fn n() {} }\n\
+        let code = "pub(in crate::a) const fn f() {}\npub const N: usize = 1;\npub use a::b;\npub mod c;\nfn g() \
+                    {}\nmod m { pub fn n() {} }\n\
                     pub async fn h() {}\npub struct S { pub x: u8 }\n";
         let items: Vec<_> =
             public_items(&tokens(code)).into_iter().map(|item| (item.name, item.is_type)).collect();
@@ -203,7 +204,8 @@ mod tests {
 
     #[test]
     fn what_a_signature_names_is_on_the_surface() {
-        let code = "pub struct A;\npub struct B { c: C, pub d: D }\nimpl A {\n    pub fn e(&self) -> E { F }\n}\npub enum G { H(I) }\n";
+        let code = "pub struct A;\npub struct B { c: C, pub d: D }\nimpl A {\n    pub fn e(&self) -> E { F }\n}\npub \
+                    enum G { H(I) }\n";
         let surface = words_of_surface(&tokens(code));
         let has = |name| surface.contains(name);
         assert!(has("D") && has("E") && has("I"));

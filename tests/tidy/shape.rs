@@ -1,10 +1,11 @@
-//! How a file looks: its first line, its length, what is left unfinished, and what is unsafe.
+//! How a file looks: its first line, its length, its width; what is left unfinished, and what is unsafe.
 
 use crate::source::tokens;
 use crate::{Finding, SRC, TESTS, all_files, expect_none};
 
 const MAX_FILE_LINES: usize = 600;
 const MAX_FUNCTION_LINES: usize = 70;
+const MAX_WIDTH: usize = 120;
 
 /// The only files with `unsafe`.
 const UNSAFE: &[&str] = &[
@@ -58,6 +59,22 @@ fn files_and_functions_stay_short() {
                         "give its parts names of their own",
                     ));
                 }
+            }
+        }
+    }
+    expect_none(findings);
+}
+
+#[test]
+fn lines_are_at_most_as_wide_as_a_window() {
+    let mut findings = Vec::new();
+    for source in all_files() {
+        for (at, line) in source.text.lines().enumerate() {
+            let width = line.chars().count();
+            if width > MAX_WIDTH {
+                let what = format!("is {width} wide; {MAX_WIDTH} at most");
+                let instead = "wrap the comment; end a string's line with `\\`";
+                findings.push(Finding::new(&source.file, at + 1, what, instead));
             }
         }
     }
