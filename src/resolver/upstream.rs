@@ -81,7 +81,8 @@ impl fmt::Display for Upstream {
 impl FromStr for Upstream {
     type Err = String;
 
-    /// Reads `ADDR[:PORT]`, `tcp://ADDR[:PORT]` or `tls://ADDR[:PORT][#NAME][#PIN]...`; an IPv6 address with a port is in brackets.
+    /// Reads `ADDR[:PORT]`, `tcp://ADDR[:PORT]` or `tls://ADDR[:PORT][#NAME][#PIN]...`; an IPv6 address with a port is
+    /// in brackets.
     fn from_str(text: &str) -> Result<Self, String> {
         if let Some(rest) = text.strip_prefix("tcp://") {
             return Ok(Self { address: address(rest, DNS_PORT)?, protocol: Protocol::Tcp });
@@ -124,8 +125,8 @@ fn identity<'a>(ip: IpAddr, parts: impl Iterator<Item = &'a str>) -> Result<Serv
 }
 
 /// What an upstream is given as.
-pub(super) const EXPECTED: &str = "an address, as 10.0.0.2, 10.0.0.2:5353, 2001:db8::1 or [2001:db8::1]:5353, over TCP alone tcp://10.0.0.2, \
-                        or one of DNS over TLS, as tls://10.0.0.2#dns.example";
+pub(super) const EXPECTED: &str = "an address, as 10.0.0.2, 10.0.0.2:5353, 2001:db8::1 or [2001:db8::1]:5353, over \
+                        TCP alone tcp://10.0.0.2, or one of DNS over TLS, as tls://10.0.0.2#dns.example";
 
 /// Reads an address with or without a port.
 fn address(text: &str, default_port: u16) -> Result<SocketAddr, String> {
@@ -184,8 +185,8 @@ pub fn is_near(ip: IpAddr) -> bool {
     }
 }
 
-/// Whether what is at `upstream` is this server itself, which listens at `listen`. It never asks itself, or a question would go
-/// round until somebody gives up. `is_local` says whether an address is one of this machine.
+/// Whether what is at `upstream` is this server itself, which listens at `listen`. It never asks itself, or a question
+/// would go round until somebody gives up. `is_local` says whether an address is one of this machine.
 #[must_use]
 pub fn is_own(upstream: SocketAddr, listen: &[SocketAddr], is_local: impl Fn(IpAddr) -> bool) -> bool {
     let ip = match upstream.ip() {

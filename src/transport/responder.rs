@@ -1,7 +1,7 @@
 //! The seam between transports and what answers.
 //!
-//! A transport receives messages, has a [`Responder`] answer each in its own buffer, and sends the responses. A query that cannot
-//! be answered at once is taken over by the [`Defer`] behind it, together with its [`Client`], by which
+//! A transport receives messages, has a [`Responder`] answer each in its own buffer, and sends the responses. A query
+//! that cannot be answered at once is taken over by the [`Defer`] behind it, together with its [`Client`], by which
 //! [`Transports::deliver`](super::Transports::deliver) gives the response its way back later.
 
 use super::client::{Client, DeferredQuery};

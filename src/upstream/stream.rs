@@ -1,7 +1,8 @@
-//! One connection to an upstream, over TCP (RFC 7766) or TLS (RFC 7858): many queries in flight on it, answers in any order.
+//! One connection to an upstream, over TCP (RFC 7766) or TLS (RFC 7858): many queries in flight on it, answers in any
+//! order.
 //!
-//! Runs on the worker that asks. It does no I/O but through the stream it is given, and takes the time as an argument, so
-//! that its tests need neither sockets nor clocks.
+//! Runs on the worker that asks. It does no I/O but through the stream it is given, and takes the time as an argument,
+//! so that its tests need neither sockets nor clocks.
 
 use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
@@ -18,7 +19,8 @@ use crate::upstream::tls::{decrypt, encrypt, take_leave};
 use crate::wire::framing::{FRAME_LEN, PREFIX_LEN, first_message};
 use crate::wire::header;
 
-/// Bytes of queries that wait for the stream to take them at most: about a thousand. TLS holds as many again, encrypted.
+/// Bytes of queries that wait for the stream to take them at most: about a thousand. TLS holds as many again,
+/// encrypted.
 const QUEUE_LEN: usize = crate::limits::UPSTREAM_QUEUE_LEN;
 
 /// Bytes of TLS taken from the network at once: some records of the longest kind.
@@ -30,12 +32,12 @@ const READS_PER_TURN: usize = 8;
 /// How long a connection may take to be made, with TLS's handshake.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// How long an upstream may leave all of its queries unanswered before the connection counts as broken: whoever waits for
-/// them has given up by then.
+/// How long an upstream may leave all of its queries unanswered before the connection counts as broken: whoever waits
+/// for them has given up by then.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long a connection is kept without queries in flight: to make the next one would take round trips, two or three with
-/// TLS, and servers keep idle ones for ten to thirty seconds.
+/// How long a connection is kept without queries in flight: to make the next one would take round trips, two or three
+/// with TLS, and servers keep idle ones for ten to thirty seconds.
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Room to work in, shared by all connections of a worker: idle ones need none of it.
@@ -66,8 +68,8 @@ pub enum Standing {
 pub enum End {
     /// There was nothing to ask for [`IDLE_TIMEOUT`].
     Idle,
-    /// The upstream has closed it. It may, at any time (RFC 7766 §6.2.3); what it has not answered may be asked once more over
-    /// another connection.
+    /// The upstream has closed it. It may, at any time (RFC 7766 §6.2.3); what it has not answered may be asked once
+    /// more over another connection.
     ByServer,
     /// It was not made within [`CONNECT_TIMEOUT`].
     NotMade,
@@ -119,8 +121,8 @@ pub fn connect(address: SocketAddr) -> io::Result<TcpStream> {
 }
 
 impl UpstreamStream {
-    /// Has the kernel acknowledge at once what has come: a server behind its handshake's last message may hold the first answer back
-    /// until then, which is 40 ms by a delayed acknowledgement (RFC 1122 §4.2.3.2, Nagle).
+    /// Has the kernel acknowledge at once what has come: a server behind its handshake's last message may hold the
+    /// first answer back until then, which is 40 ms by a delayed acknowledgement (RFC 1122 §4.2.3.2, Nagle).
     pub fn acknowledge(&self) {
         let _ = SockRef::from(&self.stream).set_tcp_quickack(true);
     }
@@ -147,7 +149,8 @@ pub struct UpstreamStream<S = TcpStream> {
 }
 
 impl<S: Read + Write> UpstreamStream<S> {
-    /// A connection over `stream`, which is just being made, and in which everything goes through `tls` if there is one.
+    /// A connection over `stream`, which is just being made, and in which everything goes through `tls` if there is
+    /// one.
     pub fn new(stream: S, tls: Option<ClientConnection>, now: Instant) -> Self {
         let tls = tls.map(|mut tls| {
             tls.set_buffer_limit(Some(QUEUE_LEN));
@@ -157,8 +160,8 @@ impl<S: Read + Write> UpstreamStream<S> {
         Self { stream, tls, open: false, unsent: Vec::new(), received: Vec::new(), flight }
     }
 
-    /// Queues `message`, a query with an id of its own on this connection (RFC 7766 §6.2.1), for the next turn, which is to be
-    /// soon. Returns whether it may: not while too many wait that the upstream does not take.
+    /// Queues `message`, a query with an id of its own on this connection (RFC 7766 §6.2.1), for the next turn, which
+    /// is to be soon. Returns whether it may: not while too many wait that the upstream does not take.
     #[must_use]
     pub fn send(&mut self, message: &[u8], now: Instant) -> bool {
         let Ok(prefix) = u16::try_from(message.len()) else { return false };
@@ -186,7 +189,8 @@ impl<S: Read + Write> UpstreamStream<S> {
         self.flight.answered
     }
 
-    /// Reads what is there and gives each whole message to `take`, in the order in which they came; writes what the stream takes.
+    /// Reads what is there and gives each whole message to `take`, in the order in which they came; writes what the
+    /// stream takes.
     pub fn turn(&mut self, buffers: &mut Buffers, now: Instant, take: &mut dyn FnMut(&[u8])) -> Standing {
         // What the upstream answered before it closed the connection is read before writing shows that it has.
         let turned =
@@ -267,8 +271,8 @@ impl<S: Read + Write> UpstreamStream<S> {
 }
 
 impl Flight {
-    /// Gives the whole messages among the first `len` bytes of `input` to `take`, moves the rest to the front, and returns
-    /// how many bytes that is.
+    /// Gives the whole messages among the first `len` bytes of `input` to `take`, moves the rest to the front, and
+    /// returns how many bytes that is.
     fn cut(
         &mut self,
         input: &mut [u8],

@@ -31,8 +31,8 @@ pub struct Link {
 }
 
 impl Link {
-    /// Has the worker do something with its cache, if it forwards and so has one; else the job waits for ever. Returns whether there was
-    /// room for one more, and the worker is still there.
+    /// Has the worker do something with its cache, if it forwards and so has one; else the job waits for ever. Returns
+    /// whether there was room for one more, and the worker is still there.
     #[must_use]
     pub fn ask(&self, job: CacheCommand) -> bool {
         self.cache_commands.try_send(job).is_ok() && self.waker.wake().is_ok()

@@ -47,8 +47,8 @@ const WAKE: Token = Token(usize::MAX);
 /// How a worker waits, and where it runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Manner {
-    /// For how long after the last query it looks for the next one before it sleeps: to be woken takes longer than to look,
-    /// and looking takes the whole CPU.
+    /// For how long after the last query it looks for the next one before it sleeps: to be woken takes longer than to
+    /// look, and looking takes the whole CPU.
     pub busy_poll: BusyPoll,
     /// The only CPU that it runs on.
     pub cpu: Option<usize>,
@@ -99,14 +99,16 @@ impl Worker {
         peers.as_ref().map_or(Ok(()), |setup| PeerQueries::register(setup, poll.registry()))?;
         let counters = Arc::new(Counters::default());
         let stop = Arc::new(AtomicBool::new(false));
-        // Of the standard library, since what waits in it goes with its receiver: so nobody waits for a worker that has ended.
+        // Of the standard library, since what waits in it goes with its receiver: so nobody waits for a worker that has
+        // ended.
         let (commands_sender, cache_commands) = sync_channel(handle::MAX_CACHE_COMMANDS);
         let thread = thread::Builder::new().name(format!("worker-{index}")).spawn({
             let (counters, stop) = (Arc::clone(&counters), Arc::clone(&stop));
             let offload = offload.map(|sender| Offload::new(sender, Arc::clone(&waker)));
             move || {
-                // Queries shall not wait until another thread, of this process or others, has ended a turn of milliseconds. Where the
-                // kernel does not know that, they do; that it allows what is wanted was seen before.
+                // Queries shall not wait until another thread, of this process or others, has ended a turn of
+                // milliseconds. Where the kernel does not know that, they do; that it allows what is wanted was seen
+                // before.
                 let _ = if manner.realtime { set_fifo() } else { ask_for_short_turns(LONGEST_TURN) };
                 if let Some(cpu) = manner.cpu {
                     pin(cpu);
@@ -224,7 +226,8 @@ impl Worker {
         peers.flush(counters);
     }
 
-    /// Answers the queries that upstreams have answered, and sends the questions of this turn; does what other threads ask.
+    /// Answers the queries that upstreams have answered, and sends the questions of this turn; does what other threads
+    /// ask.
     fn take_upstreams_turn(&mut self) {
         let Self { poll, transports, deferred, cache_commands, tables, answerer, counters, .. } = self;
         let Some(upstreams) = &mut deferred.upstreams else { return };

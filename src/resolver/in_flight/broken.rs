@@ -1,14 +1,15 @@
 //! What becomes of questions when a host says that nobody is there, or when a connection is silent or breaks.
 //!
-//! Neither says anything of the question, nor much of the server: that is asked once more, another way or a little later. What the
-//! server is taken for follows from what comes of that.
+//! Neither says anything of the question, nor much of the server: that is asked once more, another way or a little
+//! later. What the server is taken for follows from what comes of that.
 
 use std::time::{Duration, Instant};
 
 use super::pending::{Attempt, State};
 use super::{InFlight, Place, STREAM, STREAMS};
 
-/// How long no connection to a server is begun after the second in a row that was of no use; twice as long after each further one.
+/// How long no connection to a server is begun after the second in a row that was of no use; twice as long after each
+/// further one.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const MAX_PAUSE: Duration = Duration::from_secs(1);
 
@@ -101,8 +102,8 @@ impl<W> InFlight<W> {
         }
     }
 
-    /// What was sent to `server` from this slot does not get there, by what our own kernel says or something on the way: that is no
-    /// word of the server's.
+    /// What was sent to `server` from this slot does not get there, by what our own kernel says or something on the
+    /// way: that is no word of the server's.
     pub fn unreachable(&mut self, server: u16, slot: u8, now: Instant) {
         self.servers[usize::from(server)].note_no_way();
         for place in self.places(|place| (place.server, place.slot) == (server, slot)) {
@@ -110,8 +111,8 @@ impl<W> InFlight<W> {
         }
     }
 
-    /// The connection to `server` of this slot is broken. What was asked over it is asked once more over another; that does not count
-    /// if the connection had `worked`: a server may end one whenever it likes (RFC 7766 §6.2.3).
+    /// The connection to `server` of this slot is broken. What was asked over it is asked once more over another; that
+    /// does not count if the connection had `worked`: a server may end one whenever it likes (RFC 7766 §6.2.3).
     pub fn stream_broken(&mut self, server: u16, slot: u8, worked: bool, now: Instant) {
         let number = usize::from(server);
         if slot == self.connections[number].slot() {
@@ -126,15 +127,16 @@ impl<W> InFlight<W> {
         }
     }
 
-    /// What was sent to `place` at `sent` over a connection has no answer in time: if nothing else has come over it either, another is
-    /// used from now on.
+    /// What was sent to `place` at `sent` over a connection has no answer in time: if nothing else has come over it
+    /// either, another is used from now on.
     pub(super) fn note_silent_stream(&mut self, place: Place, sent: Instant) {
         if self.connections[usize::from(place.server)].is_silent(place.slot, sent) {
             self.begin_connection(place.server);
         }
     }
 
-    /// Has what is sent to `server` go over another connection. The one that had its slot before is long silent, or gone.
+    /// Has what is sent to `server` go over another connection. The one that had its slot before is long silent, or
+    /// gone.
     fn begin_connection(&mut self, server: u16) {
         let slot = self.connections[usize::from(server)].change();
         self.closings.push_back((server, slot));
@@ -156,7 +158,8 @@ impl<W> InFlight<W> {
         (waits && *state != State::Lost).then_some(*key)
     }
 
-    /// What was sent to `place` is lost: its question is asked elsewhere now, or there again when the time for it has come.
+    /// What was sent to `place` is lost: its question is asked elsewhere now, or there again when the time for it has
+    /// come.
     fn lose(&mut self, place: Place, now: Instant) {
         let waits = self.waits_for(place);
         if let Some(attempt) = self.attempts.get_mut(place) {
@@ -207,7 +210,8 @@ impl<W> InFlight<W> {
         if self.ask_elsewhere(key, place.server, now) {
             self.attempts.remove(place);
         } else if let Some(attempt) = self.attempts.get_mut(place) {
-            // It is looked at again when there may be a connection; until then what was sent by datagrams may be answered.
+            // It is looked at again when there may be a connection; until then what was sent by datagrams may be
+            // answered.
             attempt.state = State::Lost;
             let serial = attempt.serial;
             let at =

@@ -1,7 +1,7 @@
 //! When attempts are looked at: a wheel with a slot for each millisecond.
 //!
-//! A heap would be simpler, but takes microseconds for each timer when there are hundreds of thousands, all of it cache misses; and that
-//! is when questions come in a flood, while clients wait for names of our own.
+//! A heap would be simpler, but takes microseconds for each timer when there are hundreds of thousands, all of it cache
+//! misses; and that is when questions come in a flood, while clients wait for names of our own.
 
 use std::time::{Duration, Instant};
 
@@ -49,7 +49,8 @@ impl Timers {
     }
 
     /// Sets one that fires at `at`, rounded up to the millisecond, or earlier if that is more than two seconds away.
-    #[allow(clippy::cast_possible_truncation)] // there are fewer than attempts, and these are kept in much less than 2^32 bytes
+    // there are fewer than attempts, and these are kept in much less than 2^32 bytes
+    #[allow(clippy::cast_possible_truncation)]
     pub(super) fn set(&mut self, at: Instant, place: Place, serial: u64, now: Instant) {
         let begin = *self.begin.get_or_insert(now);
         if self.timers.is_empty() {

@@ -32,8 +32,8 @@ const LOOKS_PER_GLANCE: u32 = crate::limits::LOOKS_PER_GLANCE;
 /// One batch in so many is timed: two readings of the clock for each would cost what an answer does.
 const BATCHES_PER_TIMING: u32 = 16;
 
-/// Batches that are taken at a stop from a socket into which more may come, since the service manager has it, too: more than
-/// its buffer holds.
+/// Batches that are taken at a stop from a socket into which more may come, since the service manager has it, too: more
+/// than its buffer holds.
 const LAST_BATCHES: usize = 256;
 
 /// Binds one socket per worker to `address`; with port 0 all of them to the one free port that the kernel picks.
@@ -202,15 +202,16 @@ impl Udp {
         self.sockets.iter().any(|socket| socket.watch != Watch::Waiting)
     }
 
-    /// Whether to look for queries again before the poll is asked. It is only glanced at, once in so many looks that found
-    /// nothing.
+    /// Whether to look for queries again before the poll is asked. It is only glanced at, once in so many looks that
+    /// found nothing.
     #[inline]
     pub(crate) fn looks_on(&self) -> bool {
         !self.idle_looks.is_multiple_of(LOOKS_PER_GLANCE)
     }
 
-    /// Serves the sockets that may have something, at most so many `batches` of each. When none of those that it looks at by itself
-    /// has had anything for long enough, it has the poll watch all of them: the time is one for all sockets, not one for each.
+    /// Serves the sockets that may have something, at most so many `batches` of each. When none of those that it looks
+    /// at by itself has had anything for long enough, it has the poll watch all of them: the time is one for all
+    /// sockets, not one for each.
     pub(crate) fn look(&mut self, registry: &Registry, responder: &mut Responder<'_>, batches: Batches) {
         let (mut found, mut in_vain) = (false, false);
         for i in 0..self.sockets.len() {
@@ -349,8 +350,9 @@ impl Udp {
         }
     }
 
-    /// Answers the datagrams that the sockets have, until the `deadline` at most. New ones are kept out, so this comes to an end
-    /// however many there are; but not of `inherited` sockets, which the next process, or the service manager, is to have.
+    /// Answers the datagrams that the sockets have, until the `deadline` at most. New ones are kept out, so this comes
+    /// to an end however many there are; but not of `inherited` sockets, which the next process, or the service
+    /// manager, is to have.
     pub(crate) fn serve_last(&mut self, inherited: bool, responder: &mut Responder<'_>, deadline: Instant) {
         for (i, socket) in self.sockets.iter_mut().enumerate() {
             let is_closed = !inherited && refuse_more(&socket.socket).is_ok();
@@ -370,9 +372,9 @@ impl Udp {
 pub(crate) enum Batches {
     /// As many as are worth it.
     All,
-    /// Fewer, where upstreams have answered or are to be asked: what has come of other questions is not to wait for more and more new
-    /// ones. Those that are deferred take little time: there are more of them in a turn, as behind them there may be some for names of
-    /// our own.
+    /// Fewer, where upstreams have answered or are to be asked: what has come of other questions is not to wait for
+    /// more and more new ones. Those that are deferred take little time: there are more of them in a turn, as behind
+    /// them there may be some for names of our own.
     BesideOutcomes,
 }
 
