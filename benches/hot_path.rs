@@ -170,7 +170,8 @@ fn upstream(c: &mut Criterion) {
     let address = b"\xc0\x0c\0\x01\0\x01\0\0\0\x3c\0\x04\xc0\0\x02\x01";
     let alias = b"\xc0\x0c\0\x05\0\x01\0\0\0\x3c\0\x06\x03cdn\xc0\x10";
     let target = b"\xc0\x2d\0\x01\0\x01\0\0\0\x3c\0\x04\xc0\0\x02\x01";
-    let soa = b"\xc0\x10\0\x06\0\x01\0\0\0\x3c\0\x1d\x02ns\xc0\x10\x01h\xc0\x10\0\0\0\x01\0\0\0\x01\0\0\0\x01\0\0\0\x01\0\0\0\x3c";
+    let soa = b"\xc0\x10\0\x06\0\x01\0\0\0\x3c\0\x1d\x02ns\xc0\x10\x01h\xc0\x10\0\0\0\x01\0\0\0\x01\
+                \0\0\0\x01\0\0\0\x01\0\0\0\x3c";
     let opt = b"\0\0\x29\x04\xd0\0\0\0\0\0\0";
     for (label, message) in [
         ("one address", [&header(1, 0, 0)[..], address, opt].concat()),

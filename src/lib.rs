@@ -8,16 +8,16 @@
 //! 4. [`wire`] reads the query and writes the response,
 //! 5. [`table`] is the immutable name table that the answer comes from,
 //! 6. [`policy`] says which addresses go into it and in which order,
-//! 7. [`resolver`] knows whom to ask for names out of our zones, and what was answered: what each worker keeps of it, and
-//!    who waits for what is on its way. [`upstream`] is the I/O of that.
+//! 7. [`resolver`] knows whom to ask for names out of our zones, and what was answered: what each worker keeps of it,
+//!    and who waits for what is on its way. [`upstream`] is the I/O of that.
 //!
-//! Around that: [`store`] holds the registrations that tables are made of, [`gossip`] keeps it the same on all nodes; names get in by
-//! [`sources`], by [`http`] in the words of [`api`], and by [`zone_maintenance`], the way that DNS itself has for that; [`health`] finds out
-//! what is well; [`query_time`] has the two designs that gossip is compared with. [`node`] puts the parts together, [`config`] and
-//! [`cli`] are what a person meets, [`sys`] is the ground, and [`limits`] has every limit.
-//! [`mod@bench`] is the load generator, which knows nothing of the server but DNS; [`report`] tells what it measured, [`perf`] has what to
-//! compare it with, [`compare`] sets the designs side by side, [`spread`] counts who would get the traffic, and [`testbed`] runs whole
-//! clusters on this machine.
+//! Around that: [`store`] holds the registrations that tables are made of, [`gossip`] keeps it the same on all nodes;
+//! names get in by [`sources`], by [`http`] in the words of [`api`], and by [`zone_maintenance`], the way that DNS
+//! itself has for that; [`health`] finds out what is well; [`query_time`] has the two designs that gossip is compared
+//! with. [`node`] puts the parts together, [`config`] and [`cli`] are what a person meets, [`sys`] is the ground, and
+//! [`limits`] has every limit. [`mod@bench`] is the load generator, which knows nothing of the server but DNS;
+//! [`report`] tells what it measured, [`perf`] has what to compare it with, [`compare`] sets the designs side by side,
+//! [`spread`] counts who would get the traffic, and [`testbed`] runs whole clusters on this machine.
 
 pub mod answer;
 pub mod api;

@@ -3,10 +3,11 @@
 //! Constants alone, which all of the crate may use; the assertions at the end say how they depend on each other. The tables in
 //! `docs/limits.md` and `docs/gossip.md` are checked against this file by `tests/limits.rs`.
 //!
-//! What is over a limit is refused where it comes in, with its place and its value. Only what no way in can see is left out later:
-//! several nodes may register the same name at the same time, and many names may have the same address, so one reverse name.
-//! The table then leaves out whole records, in an order that is the same on all nodes: of a name's types those with the highest
-//! numbers, of a type's records the longest, and of these those with the highest bytes ([`table::Crowded`](crate::table::Crowded)).
+//! What is over a limit is refused where it comes in, with its place and its value. Only what no way in can see is left
+//! out later: several nodes may register the same name at the same time, and many names may have the same address, so
+//! one reverse name. The table then leaves out whole records, in an order that is the same on all nodes: of a name's
+//! types those with the highest numbers, of a type's records the longest, and of these those with the highest bytes
+//! ([`table::Crowded`](crate::table::Crowded)).
 
 use std::time::Duration;
 
@@ -17,12 +18,12 @@ use crate::wire::response::{DEFAULT_UDP_LEN as UDP_LEN, MAX_OVERHEAD, UDP_LENS};
 
 // Names and their records.
 
-/// Types of records that one name has at most. A table counts them in eight bits, of which one value says that the name is gone;
-/// more would take another format of the table's blocks.
+/// Types of records that one name has at most. A table counts them in eight bits, of which one value says that the name
+/// is gone; more would take another format of the table's blocks.
 pub const MAX_RECORD_SETS: usize = 254;
 
-/// Bytes of the records of one name and type at most, each with the 12 bytes in front of its data. They have to fit in a message
-/// over TCP with its header, the longest question and an OPT record, and a table has 16 bits for it.
+/// Bytes of the records of one name and type at most, each with the 12 bytes in front of its data. They have to fit in
+/// a message over TCP with its header, the longest question and an OPT record, and a table has 16 bits for it.
 pub const MAX_SET_LEN: usize = 65_000;
 
 /// Bytes of a record's data at most. A dozen of them still fit in an answer over TCP.
@@ -37,7 +38,8 @@ pub const MAX_ATTRIBUTES_LEN: usize = 1_024;
 /// Bytes of a health check, as text, at most: it is one of the attributes.
 pub const MAX_CHECK_LEN: usize = 256;
 
-/// Bytes of a registration at most. A registration from files has its length in 16 bits, and one change has to fit in a datagram.
+/// Bytes of a registration at most. A registration from files has its length in 16 bits, and one change has to fit in a
+/// datagram.
 pub const MAX_RECORD_LEN: usize = MAX_INSTANCE_LEN + MAX_NAME_LEN + MAX_RDATA_LEN + MAX_ATTRIBUTES_LEN + 16;
 
 /// Seconds of a TTL at most (RFC 2181 §8): clients take more for 0.
@@ -64,8 +66,8 @@ pub const MAX_UPDATE_RECORDS: usize = 1_000;
 /// Bytes of a names file, or of a zone file, which are in memory while they are read: thirty million names.
 pub const MAX_FILE_LEN: u64 = 1 << 30;
 
-/// Bytes of a line of a names file without its comment, and of an entry of a zone file. What is longer is no line that somebody
-/// has written, and would be read as one value.
+/// Bytes of a line of a names file without its comment, and of an entry of a zone file. What is longer is no line that
+/// somebody has written, and would be read as one value.
 pub const MAX_LINE_LEN: usize = 64 << 10;
 
 // Queries and answers.
@@ -121,8 +123,8 @@ pub const ROTATIONS: usize = 1_024;
 pub const MAX_TCP_CONNECTIONS: usize = 2_048;
 /// Of these, one client's.
 pub const MAX_TCP_CONNECTIONS_PER_CLIENT: u32 = 256;
-/// What a worker may take at a stop: TCP clients that are slow to take their answers, and updates that are being made. Below what a
-/// service manager waits (systemd: 90 s).
+/// What a worker may take at a stop: TCP clients that are slow to take their answers, and updates that are being made.
+/// Below what a service manager waits (systemd: 90 s).
 pub const STOP_TIMEOUT: Duration = Duration::from_secs(3);
 /// Of this, what the disk may take to make durable what it has been given, so that whoever asked for it is answered.
 pub const SETTLE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -145,7 +147,8 @@ pub const MAX_TRANSFERS: usize = 8;
 
 /// Upstreams of one domain, or of all others: each is measured by each worker.
 pub const MAX_UPSTREAMS: usize = 32;
-/// Domains with upstreams of their own: a question that is not in the cache is compared with each. Upstreams have 16-bit numbers.
+/// Domains with upstreams of their own: a question that is not in the cache is compared with each. Upstreams have
+/// 16-bit numbers.
 pub const MAX_FORWARDS: usize = 256;
 
 /// Bytes of the cache of all workers unless it is set.
@@ -161,12 +164,13 @@ pub const CACHE_PART_LEN: usize = 1 << 20;
 pub const DEFAULT_MAX_TTL_S: u32 = 86_400;
 /// The same of an answer that there is nothing (RFC 2308 §5).
 pub const DEFAULT_MAX_NEGATIVE_TTL_S: u32 = 3_600;
-/// Seconds for which it is kept that there is nothing where no SOA record says for how long, unless it is set: long enough that a
-/// program that asks again and again is not passed on each time.
+/// Seconds for which it is kept that there is nothing where no SOA record says for how long, unless it is set: long
+/// enough that a program that asks again and again is not passed on each time.
 pub const DEFAULT_NEGATIVE_TTL_S: u32 = 5;
 /// The most that this can be set to.
 pub const MAX_NEGATIVE_TTL_S: u32 = 3_600;
-/// The most that the seconds for which an answer is kept at least can be set to: more would keep names where they are not any more.
+/// The most that the seconds for which an answer is kept at least can be set to: more would keep names where they are
+/// not any more.
 pub const MAX_MIN_TTL_S: u32 = 3_600;
 /// Seconds after its end for which an answer is given where no upstream answers, unless it is set (RFC 8767 §5).
 pub const DEFAULT_MAX_STALE_S: u32 = 86_400;
@@ -177,8 +181,8 @@ pub const MAX_KEPT_S: u32 = 7 * 86_400;
 pub const MAX_QUESTIONS: usize = 100_000;
 /// Queries of one worker that wait for them.
 pub const MAX_WAITERS: usize = 131_072;
-/// How often one question is sent to all servers together; what has reached nobody counts half. Enough for a host that refuses all of
-/// it to be asked again as long as clients wait.
+/// How often one question is sent to all servers together; what has reached nobody counts half. Enough for a host that
+/// refuses all of it to be asked again as long as clients wait.
 pub const MAX_SENT: usize = 20;
 /// How often to one server by datagrams (RFC 9520 §3.1) before it is left alone with it for a second.
 pub const MAX_TRIES: usize = 3;
@@ -199,7 +203,8 @@ pub const RECHECKS_PER_S: u32 = 10_000;
 pub const UPSTREAM_PORTS: usize = 16;
 /// How long one of them is used.
 pub const UPSTREAM_PORT_AGE: Duration = Duration::from_secs(160);
-/// How long as many old ones are kept for answers that come late, where all were renewed together: as long as clients wait.
+/// How long as many old ones are kept for answers that come late, where all were renewed together: as long as clients
+/// wait.
 pub const OLD_UPSTREAM_PORT_AGE: Duration = Duration::from_secs(5);
 /// Connections of one worker to one upstream: one that is silent has others beside it.
 pub const UPSTREAM_STREAMS: u8 = 4;
@@ -238,7 +243,8 @@ pub const MAX_EXPIRING: usize = 64;
 /// Queries to upstreams before clients get their turn.
 pub const QUERIES_PER_TURN: usize = 16;
 
-/// Milliseconds that a question to upstreams may take as a whole unless it is set: what stub resolvers wait for an answer.
+/// Milliseconds that a question to upstreams may take as a whole unless it is set: what stub resolvers wait for an
+/// answer.
 pub const DEFAULT_TIMEOUT_MS: u64 = 5_000;
 /// The least that can be set.
 pub const MIN_TIMEOUT_MS: u64 = 100;
@@ -303,8 +309,8 @@ pub const MAX_STATEMENT_COUNT: u64 = 1 << 48;
 pub const MAX_INCARNATION: u64 = 1 << 48;
 /// Tombstones of its own that a node keeps at least, whatever the number of its registrations.
 pub const MIN_TOMBSTONES: usize = 10_000;
-/// How old tombstones get before they go even where somebody has not told of having them; and how long the records of a node
-/// that is down are kept.
+/// How old tombstones get before they go even where somebody has not told of having them; and how long the records of a
+/// node that is down are kept.
 pub const TOMBSTONE_AGE: Duration = Duration::from_secs(30 * 60);
 /// Bytes of a datagram before it is sealed, but for one with a single longer change.
 pub const MAX_MESSAGE_LEN: usize = 1_160;
@@ -320,7 +326,8 @@ pub const MAX_SERVED_STREAMS: usize = 32;
 pub const MAX_FETCHED_STREAMS: usize = 4;
 /// Streams of one node among those from others: one that asks for the same again and again leaves room for the rest.
 pub const MAX_SERVED_OF_ONE: usize = 4;
-/// Names that have changed and are noted one by one until they are published, some 45 bytes each. Beyond them the table is made anew.
+/// Names that have changed and are noted one by one until they are published, some 45 bytes each. Beyond them the table
+/// is made anew.
 pub const MAX_CHANGED: usize = 100_000;
 /// Units of the store's postponed work that the cluster does in one turn: some 2 ms of them.
 pub const SWEEP_STEPS: usize = 1_000;

@@ -1,5 +1,5 @@
-//! What a forged query is worth to whoever forges it: bytes of the answer over bytes of the query, over UDP, for answers
-//! that have no records of names files in them. What names files hold is as large as they make it.
+//! What a forged query is worth to whoever forges it: bytes of the answer over bytes of the query, over UDP, for
+//! answers that have no records of names files in them. What names files hold is as large as they make it.
 #![allow(missing_docs)]
 #![allow(clippy::print_stdout)] // tests tell what they measured
 
@@ -135,7 +135,8 @@ fn what_we_say_of_ourselves_and_of_what_is_not_there_is_at_most_three_times_the_
     assert!(answered <= 8 * asked, "{answered} bytes for {asked}: {what}");
 }
 
-/// The SOA record of a domain names its server and its keeper below it, and so is long beside a short name of the domain.
+/// The SOA record of a domain names its server and its keeper below it, and so is long beside a short name of the
+/// domain.
 #[test]
 fn a_domain_of_one_label_amplifies_a_little_more() {
     let mut server = Server::new(16, 0);

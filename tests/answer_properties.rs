@@ -1,5 +1,5 @@
-//! Properties of the one function that answers, with hickory-proto and domain as independent readers of what comes in and
-//! of what goes out.
+//! Properties of the one function that answers, with hickory-proto and domain as independent readers of what comes in
+//! and of what goes out.
 #![allow(missing_docs)]
 
 use std::net::IpAddr;
@@ -88,8 +88,8 @@ fn service() -> Arc<Service> {
     })
 }
 
-/// Answers `packet` and returns the response, if there is one. It is the same whether the name was read before, with the
-/// others of a batch, or not.
+/// Answers `packet` and returns the response, if there is one. It is the same whether the name was read before, with
+/// the others of a batch, or not.
 fn answer(publisher: &Publisher, packet: &[u8], transport: Transport) -> Option<Vec<u8>> {
     let secrets = Current::new(Secrets::random());
     let origin = Origin { transport, client: IpAddr::from([10, 0, 0, 9]), deferred: false };
@@ -257,8 +257,8 @@ impl Mutation {
 fn well_formed_query() -> impl Strategy<Value = Vec<u8>> {
     let qname = prop_oneof![
         4 => prop::sample::select([&NAMES[..], RECORDS].concat()).prop_map(|host| format!("{host}.redbreast.internal")),
-        1 => prop::sample::select(vec!["web", "alias", "nobody", "test", "a.test", "example.com", ".", "redbreast.internal",
-            "1.0.0.10.in-addr.arpa", "id.server", "version.bind"]).prop_map(str::to_owned),
+        1 => prop::sample::select(vec!["web", "alias", "nobody", "test", "a.test", "example.com", ".",
+            "redbreast.internal", "1.0.0.10.in-addr.arpa", "id.server", "version.bind"]).prop_map(str::to_owned),
     ];
     let types = prop::sample::select(vec![1u16, 28, 1, 28, 2, 5, 6, 12, 15, 16, 33, 252, 255, 65_280]);
     let class = prop::sample::select(vec![1u8, 1, 1, 1, 3, 255]);
@@ -453,8 +453,8 @@ proptest! {
             && packet[12] < 0xc0
             && message.to_vec().is_ok_and(|bytes| bytes.len() == packet.len())
         {
-            // It does not mind cookies of lengths that none can have (RFC 7873 §5.2.2), nor networks of clients that are not
-            // written as they have to be.
+            // It does not mind cookies of lengths that none can have (RFC 7873 §5.2.2), nor networks of clients that
+            // are not written as they have to be.
             let mut options = message.edns.iter().flat_map(|edns| edns.options().as_ref());
             let bad_option = options.any(|(code, option)| {
                 let bytes: Vec<u8> = option.try_into().unwrap_or_default();
@@ -482,7 +482,8 @@ proptest! {
             if theirs.is_err() && packet[query.question_end..].iter().any(|&byte| byte >= 0xc0) {
                 return Ok(());
             }
-            let message = theirs.as_ref().map_err(|error| TestCaseError::fail(format!("domain cannot read it: {error}")))?;
+            let unread = |error| TestCaseError::fail(format!("domain cannot read it: {error}"));
+            let message = theirs.as_ref().map_err(unread)?;
             let question = message.sole_question().map_err(|error| TestCaseError::fail(error.to_string()))?;
             let wire = question.qname().to_vec().as_slice().to_ascii_lowercase();
             prop_assert_eq!(wire.as_slice(), qname.as_wire());
@@ -498,11 +499,12 @@ proptest! {
             && !message.header().qr()
             && message.sole_question().is_ok()
         {
-            // What domain reads and we refuse: it does not mind bytes behind the last record, nor where OPT records stand
-            // and how many they are, nor how cookies and networks are written, nor a pointer in the question, which has to point into the
-            // header.
+            // What domain reads and we refuse: it does not mind bytes behind the last record, nor where OPT records
+            // stand and how many they are, nor how cookies and networks are written, nor a pointer in the question,
+            // which has to point into the header.
             let counts = message.header_counts();
-            let end = 12 + message.sole_question().map_or(0, |question| usize::from(question.qname().compose_len()) + 4);
+            let name_len = message.sole_question().map(|question| usize::from(question.qname().compose_len()));
+            let end = 12 + name_len.map_or(0, |len| len + 4);
             let opt_len = sound_opt_len(&message).filter(|_| packet.get(end) == Some(&0));
             let plain = opt_len.is_some() || (counts.ancount(), counts.nscount(), counts.arcount()) == (0, 0, 0);
             let end = end + opt_len.unwrap_or(0);
@@ -512,8 +514,8 @@ proptest! {
     }
 }
 
-/// Packets that were of interest once: every kind of malformation that has a test, and what fuzzing has found. A line each:
-/// the packet in hexadecimal digits, then what it is.
+/// Packets that were of interest once: every kind of malformation that has a test, and what fuzzing has found. A line
+/// each: the packet in hexadecimal digits, then what it is.
 #[test]
 fn the_corpus_is_answered_as_everything_has_to_be() {
     let corpus = include_str!("data/packets.hex");

@@ -359,8 +359,8 @@ fn ipv6_is_measured_as_ipv4_is() {
     assert_eq!(run(&settings, 300).unwrap().tally.totals.completed, 300);
 }
 
-/// A TCP server that answers the queries of one connection, up to a number of them, and then says that there are no more. It reads on:
-/// what is closed with queries unread would take back the answers before.
+/// A TCP server that answers the queries of one connection, up to a number of them, and then says that there are no
+/// more. It reads on: what is closed with queries unread would take back the answers before.
 fn serve_one_connection(most: u64) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();

@@ -1,7 +1,7 @@
 //! Very many names at once over real sockets: seven nodes in one thread, and somebody who asks for all a hundred times.
 //!
-//! `BURST_NAMES=1000000` registers another number of names. Nothing hangs on a clock: work is counted in records, and memory in
-//! bytes of buffers.
+//! `BURST_NAMES=1000000` registers another number of names. Nothing hangs on a clock: work is counted in records, and
+//! memory in bytes of buffers.
 #![allow(missing_docs)]
 #![allow(clippy::print_stdout)] // tests tell what they measured
 

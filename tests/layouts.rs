@@ -1,4 +1,5 @@
-//! The bytes that are laid out by hand: what is written at a limit is read as it was written, and one past it is refused or left out.
+//! The bytes that are laid out by hand: what is written at a limit is read as it was written, and one past it is
+//! refused or left out.
 #![allow(missing_docs)]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -55,13 +56,15 @@ proptest! {
         let is_sound = instance <= MAX_INSTANCE_LEN && key.rdata.len() <= MAX_RDATA_LEN;
         prop_assert_eq!(key.check().is_ok(), is_sound);
         let bytes = encode(&key, &Attributes::default());
-        prop_assert_eq!(Record::read(&bytes).map(|record| record.to_key()), if is_sound { Ok(key.clone()) } else { Err(Malformed) });
+        let expected = if is_sound { Ok(key.clone()) } else { Err(Malformed) };
+        prop_assert_eq!(Record::read(&bytes).map(|record| record.to_key()), expected);
         // A check that is longer than this release's are is kept as one of a later release, and is none here.
         let mut attributes = Attributes::with_ttl_s(5);
         attributes.check = Some("c".repeat(check).into());
         let checked = encode(&key, &attributes);
         let read = Record::read(&checked).and_then(|record| record.attributes());
-        prop_assert_eq!(read.as_ref().map(|read| encode(&key, read)), if is_sound { Ok(checked) } else { Err(&Malformed) });
+        let expected = if is_sound { Ok(checked) } else { Err(&Malformed) };
+        prop_assert_eq!(read.as_ref().map(|read| encode(&key, read)), expected);
         let kept = attributes.check.filter(|check| is_sound && check.len() <= MAX_CHECK_LEN);
         prop_assert_eq!(read.ok().and_then(|read| read.check), kept);
         // An attribute of a later release, with its kind and its length in front.

@@ -1,4 +1,5 @@
-//! The limits: those in the documents are those of the program, and what a peer of an earlier release sends keeps within them.
+//! The limits: those in the documents are those of the program, and what a peer of an earlier release sends keeps
+//! within them.
 #![allow(missing_docs)]
 
 use std::collections::BTreeMap;
@@ -157,8 +158,9 @@ fn each_limit_is_checked_and_says_what_it_is() {
     }
 }
 
-/// The frames that a node of revision f86da14 has sent after its zone file had been given 300 types at `many.example`; before that
-/// it had forty neighbours, each an address. Messages as they are before they are sealed, each behind its length.
+/// The frames that a node of revision f86da14 has sent after its zone file had been given 300 types at `many.example`;
+/// before that it had forty neighbours, each an address. Messages as they are before they are sealed, each behind its
+/// length.
 fn recorded() -> Vec<Message> {
     let bytes = fs::read(root().join("tests/data/changes-of-300-types.bin")).unwrap();
     let mut rest = &bytes[..];

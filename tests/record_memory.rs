@@ -1,5 +1,6 @@
-//! What a record weighs at a node that got it by gossip: store and table together, with its reverse name, counted in bytes
-//! that are allocated. What the allocator and the kernel add is measured by `redbreast perf cluster --only memory`.
+//! What a record weighs at a node that got it by gossip: store and table together, with its reverse name, counted in
+//! bytes that are allocated. What the allocator and the kernel add is measured by
+//! `redbreast perf cluster --only memory`.
 //!
 //! `RECORDS=1000000` counts another number of them.
 #![allow(missing_docs)]

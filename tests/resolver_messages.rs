@@ -1,5 +1,5 @@
-//! Properties of what is taken of upstreams' answers, sound, mutated and random ones, with hickory-proto as an independent
-//! reader.
+//! Properties of what is taken of upstreams' answers, sound, mutated and random ones, with hickory-proto as an
+//! independent reader.
 #![allow(missing_docs)]
 
 use hickory_proto::op::Message;
@@ -323,8 +323,8 @@ fn check_owners(
     assert!(!fails_to_prove || answer.ttl_s == 0);
 }
 
-/// The records of the answer section that should be taken, by their places in it. None if they are no whole answer: aliases that go in a
-/// circle, or lead to a name of which nothing is said.
+/// The records of the answer section that should be taken, by their places in it. None if they are no whole answer:
+/// aliases that go in a circle, or lead to a name of which nothing is said.
 fn model(sent: &Sent, dnssec_ok: bool) -> Option<Vec<usize>> {
     let answers = &sent.sections[0];
     let same = |a: usize, b: usize| wire(a).eq_ignore_ascii_case(&wire(b));

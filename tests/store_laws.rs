@@ -1,6 +1,6 @@
-//! The laws of the record store: merging is commutative, associative and idempotent, a delta is as good as the state, and
-//! whatever is lost, doubled, reordered or restarted, nodes that have talked to each other know the same: what the live
-//! origins have registered, no more and no less.
+//! The laws of the record store: merging is commutative, associative and idempotent, a delta is as good as the state,
+//! and whatever is lost, doubled, reordered or restarted, nodes that have talked to each other know the same: what the
+//! live origins have registered, no more and no less.
 #![allow(missing_docs)]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -337,8 +337,8 @@ proptest! {
         }
     }
 
-    /// The same with work that is postponed for ever so long: once it is done nothing is left, and what was published by then
-    /// is what is answered.
+    /// The same with work that is postponed for ever so long: once it is done nothing is left, and what was published
+    /// by then is what is answered.
     #[test]
     fn the_changed_names_are_all_in_the_end_however_late_work_is_done(
         steps in prop::collection::vec((step(), 0..4usize, any::<bool>()), 1..100),
@@ -460,8 +460,8 @@ fn a_new_incarnation_replaces_the_old_one_in_one_step_when_it_is_complete() {
     assert!(changed.contains(key(0).name.as_wire()) && changed.len() == 3, "only what differs: {changed:?}");
 }
 
-/// Node 3 registers two keys, which node 1 takes, removes the second, drops the tombstone and registers a third: then node
-/// 1 has what is gone, and a part of the new log can be had that does not say so.
+/// Node 3 registers two keys, which node 1 takes, removes the second, drops the tombstone and registers a third: then
+/// node 1 has what is gone, and a part of the new log can be had that does not say so.
 fn world_with_something_gone() -> (World, Delta) {
     let mut world = World::new();
     let register = |key| Step::Register { node: 3, key, ttl_s: 0 };

@@ -1,4 +1,5 @@
-//! Work that the store postpones: each step is short however much there is, and in the end it is as if it had been done at once.
+//! Work that the store postpones: each step is short however much there is, and in the end it is as if it had been done
+//! at once.
 #![allow(missing_docs)]
 
 use std::collections::BTreeMap;
@@ -283,8 +284,8 @@ fn a_part_ends_between_two_names_where_it_can() {
     assert_eq!((delta.len(), delta.to), (1, 2));
 }
 
-/// Of two directives the second comes while the names of the first are being noted, and then a record moves behind where they are
-/// looked for: with every number of steps in between.
+/// Of two directives the second comes while the names of the first are being noted, and then a record moves behind
+/// where they are looked for: with every number of steps in between.
 #[test]
 fn what_moves_while_directives_are_noted_is_noted() {
     for (first, second) in (1..14).flat_map(|first| (1..14).map(move |second| (first, second))) {

@@ -1,5 +1,5 @@
-//! A worker allocates nothing for the packets it answers: counted over a million of them, of all kinds, among them what it knows of
-//! others' names.
+//! A worker allocates nothing for the packets it answers: counted over a million of them, of all kinds, among them what
+//! it knows of others' names.
 //!
 //! The counting allocator is the whole process's, so this file has one test and the test itself allocates nothing
 //! either while it counts.

@@ -1,4 +1,5 @@
-//! Filling a response with records: addresses in random order or by policy, names shortened, aliases followed, truncation.
+//! Filling a response with records: addresses in random order or by policy, names shortened, aliases followed,
+//! truncation.
 //!
 //! Runs on the workers, called by `answer` alone. The ways for addresses and for all else part early: the first is the
 //! one that has to be fast.
@@ -97,11 +98,11 @@ fn copy_others(set: RecordSet<'_>, suffix: Option<Suffix<'_>>, response: &mut Re
 }
 
 /// Answers by the `alias` that the question's `name` is, and by what that leads to as long as it is in our domains
-/// (RFC 1034 §3.6.2, §4.3.2). Returns the response code, which is that of the last name (RFC 6604 §3), and where in the message the
-/// last name stands, if it is none of ours.
+/// (RFC 1034 §3.6.2, §4.3.2). Returns the response code, which is that of the last name (RFC 6604 §3), and where in
+/// the message the last name stands, if it is none of ours.
 ///
-/// A chain that leads out of our domains, back to where it was, or too far, is answered as far as it was followed; and so is
-/// one that leads to a name that is not in the table, unless that is complete.
+/// A chain that leads out of our domains, back to where it was, or too far, is answered as far as it was followed; and
+/// so is one that leads to a name that is not in the table, unless that is complete.
 #[cold]
 pub(crate) fn follow_cname(
     context: &mut LookupContext<'_>,

@@ -33,7 +33,8 @@ pub struct Answerer {
     service: Arc<Service>,
     secrets: Reader<Secrets>,
     limiter: RateLimiter,
-    /// Names of questions that were read together before they are answered, and behind them one of a question that was not.
+    /// Names of questions that were read together before they are answered, and behind them one of a question that was
+    /// not.
     names: Box<[QueryName]>,
     state: LookupState,
     /// What other nodes have said of names that are not in the table; nothing in the `gossip` design.
@@ -120,8 +121,8 @@ impl Answerer {
         self.answer_named(None, turn, message, origin)
     }
 
-    /// The same for the `i`-th query of those [prefetched](Self::prefetch), which is as it was then, by what was found in the
-    /// turn's table.
+    /// The same for the `i`-th query of those [prefetched](Self::prefetch), which is as it was then, by what was found
+    /// in the turn's table.
     ///
     /// # Panics
     /// The same; or if `i` is not below [`MAX_TOGETHER`].
@@ -194,7 +195,8 @@ impl Answerer {
         let Some(entry) = known.unwrap_or_else(|| table.lookup(context.name)) else {
             return missing(&mut context, peers, &mut response);
         };
-        // The usual way is the shortest: to hand all of this to another function costs more than the copying of addresses.
+        // The usual way is the shortest: to hand all of this to another function costs more than the copying of
+        // addresses.
         if matches!(query.qtype, rtype::A | rtype::AAAA)
             && let Some(set) = entry.get(query.qtype)
         {
@@ -367,9 +369,9 @@ fn not_forwarded(
     }
 }
 
-/// Answers for a name of a single label that is what is left of a search path: it is a name of the first domain, or there is none.
-/// Refused, it would send the client to the next server, or have it wait for one that does better; so as for all such names we
-/// speak for the root.
+/// Answers for a name of a single label that is what is left of a search path: it is a name of the first domain, or
+/// there is none. Refused, it would send the client to the next server, or have it wait for one that does better; so as
+/// for all such names we speak for the root.
 #[cold]
 fn search_path(
     context: &mut LookupContext<'_>,

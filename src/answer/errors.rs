@@ -1,8 +1,8 @@
-//! Answers that are errors, and the few others that need no lookup: what is no query, is over the rate limit, or asks for a cookie
-//! alone.
+//! Answers that are errors, and the few others that need no lookup: what is no query, is over the rate limit, or asks
+//! for a cookie alone.
 //!
-//! Runs on the workers. [`write`] is the one place that writes an error; a new one is a variant of [`ErrorAnswer`] with its line in
-//! [`ErrorAnswer::parts`].
+//! Runs on the workers. [`write`] is the one place that writes an error; a new one is a variant of [`ErrorAnswer`] with
+//! its line in [`ErrorAnswer::parts`].
 
 use super::identity::ShownCookie;
 use super::metrics::Event;

@@ -44,8 +44,8 @@ pub enum OutOfZone {
     Refused,
 }
 
-/// Decides what is done about a name out of our zones: the one order for answers and for `explain`. The `route` is where the resolver
-/// would ask, if there is one.
+/// Decides what is done about a name out of our zones: the one order for answers and for `explain`. The `route` is
+/// where the resolver would ask, if there is one.
 #[must_use]
 pub fn decide(table: &Table, name: &QueryName, question: &Question<'_>, route: Option<Route>) -> OutOfZone {
     let special = || local_answer(question.name, question.qtype);
@@ -69,8 +69,8 @@ pub fn decide(table: &Table, name: &QueryName, question: &Question<'_>, route: O
     }
 }
 
-/// Whether a question for a name of one label is what is left of a search path: those are for addresses and the like, of programs
-/// that do not validate.
+/// Whether a question for a name of one label is what is left of a search path: those are for addresses and the like,
+/// of programs that do not validate.
 fn is_search(table: &Table, name: &QueryName, question: &Question<'_>) -> bool {
     let may_be_search = matches!(
         question.qtype,
@@ -89,7 +89,8 @@ fn is_search(table: &Table, name: &QueryName, question: &Question<'_>) -> bool {
         && (!is_validated || table.qualify(name).is_some_and(|qualified| table.lookup(&qualified).is_some()))
 }
 
-/// Whether upstreams can be asked for that type: not for types that are part of the protocol (RFC 6895 §3.1), but for all types at once.
+/// Whether upstreams can be asked for that type: not for types that are part of the protocol (RFC 6895 §3.1), but for
+/// all types at once.
 fn may_be_asked(qtype: u16) -> bool {
     let is_meta = qtype == 0 || qtype == rtype::OPT || (128..256).contains(&qtype) && qtype != rtype::ANY;
     !is_meta
@@ -193,8 +194,8 @@ pub(crate) fn answer_special(
     reply(response, special.rcode(), true)
 }
 
-/// Copies the records of `answer` into `response` and has `mend` make them what they are now. Returns whether all of them have fit;
-/// otherwise those answers that do are there, for clients that do not ask again over TCP.
+/// Copies the records of `answer` into `response` and has `mend` make them what they are now. Returns whether all of
+/// them have fit; otherwise those answers that do are there, for clients that do not ask again over TCP.
 #[inline]
 fn copy(answer: &Answer<'_>, response: &mut Response<'_>, mend: impl FnOnce(&mut [u8])) -> bool {
     if answer.records.len() <= response.room() {
@@ -271,8 +272,8 @@ pub(crate) fn alias_target(
     AliasTarget::Internal
 }
 
-/// Adds what is known of `target`, where a chain of aliases of ours has led, whose name stands at `target_at` in the message.
-/// Returns the response code of the whole.
+/// Adds what is known of `target`, where a chain of aliases of ours has led, whose name stands at `target_at` in the
+/// message. Returns the response code of the whole.
 #[cold]
 pub(crate) fn append(
     context: &mut LookupContext<'_>,

@@ -1,5 +1,5 @@
-//! What makes a build slower on purpose, to prove that the performance gate sees it: nothing, unless one of the features
-//! `handicap-*` is on.
+//! What makes a build slower on purpose, to prove that the performance gate sees it: nothing, unless one of the
+//! features `handicap-*` is on.
 //!
 //! Runs on the workers, for every query. `scripts/prove-perf-gate` builds with these features; nobody else does.
 
@@ -19,7 +19,7 @@ pub(crate) fn handicap() {
     }
 }
 
-/// About three percent of what a positive answer takes: a round of the loop takes some five instructions, as the compiler does not
-/// know how many there are.
+/// About three percent of what a positive answer takes: a round of the loop takes some five instructions, as the
+/// compiler does not know how many there are.
 #[cfg(feature = "handicap-instructions")]
 const ROUNDS: u32 = 6;

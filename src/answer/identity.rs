@@ -55,8 +55,8 @@ impl Identity {
         }
     }
 
-    /// The EDNS options that a response to this query has, with a cookie made by `secrets`, and what the cookie that the
-    /// client has shown is worth.
+    /// The EDNS options that a response to this query has, with a cookie made by `secrets`, and what the cookie that
+    /// the client has shown is worth.
     #[must_use]
     pub fn options(
         &self,

@@ -11,8 +11,8 @@ use crate::sys::counter::{self, add};
 macro_rules! events {
     ($($(#[$doc:meta])* $variant:ident => $name:literal,)*) => {
         /// Something that happened to a packet. Each received packet is exactly one of those up to
-        /// [`Event::BadVersion`]; the rest come on top. A query that waits for others is one of them when it is answered:
-        /// if its connection is gone by then, it is none.
+        /// [`Event::BadVersion`]; the rest come on top. A query that waits for others is one of them when it is
+        /// answered: if its connection is gone by then, it is none.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
         #[repr(usize)]
         pub enum Event {

@@ -54,15 +54,16 @@ pub fn check_host(name: &Name) -> Result<(), String> {
     };
     match name.labels().find(|label| !is_host(label)) {
         Some(label) => Err(format!(
-            "{:?} in {name} is no part of a host's name: those have letters, digits, `-` and `_` alone, and no `-` at an end",
+            "{:?} in {name} is no part of a host's name: those have letters, digits, `-` and `_` alone, and no `-` at \
+             an end",
             String::from_utf8_lossy(label)
         )),
         None => Ok(()),
     }
 }
 
-/// The names that `text` stands for at a server of these domains: one, or after `*.` a domain with all that is in it, or with
-/// `*` all that nothing else is said of.
+/// The names that `text` stands for at a server of these domains: one, or after `*.` a domain with all that is in it,
+/// or with `*` all that nothing else is said of.
 ///
 /// # Errors
 /// Why it stands for none.

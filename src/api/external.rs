@@ -1,4 +1,5 @@
-//! What the control listener tells of names that are not ours: the servers that are asked, and the caches of what they have said.
+//! What the control listener tells of names that are not ours: the servers that are asked, and the caches of what they
+//! have said.
 //!
 //! Pure. Each worker has a cache of its own; what several know of the same name is put together here.
 
@@ -155,8 +156,8 @@ pub struct CachedAt {
 }
 
 impl CachedAnswer {
-    /// Puts together what workers have of one name, whose wire form has `name_len` bytes: what says the same but for TTLs and the
-    /// order of records is one answer.
+    /// Puts together what workers have of one name, whose wire form has `name_len` bytes: what says the same but for
+    /// TTLs and the order of records is one answer.
     #[must_use]
     pub fn merge(mut all: Vec<CachedMessage>, name_len: usize) -> Vec<Self> {
         all.sort_by_key(|it| (std::cmp::Reverse(it.left_s), it.worker));
@@ -216,8 +217,8 @@ pub struct Flushed {
 /// What is done about a name that is in none of a node's domains.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Outside {
-    /// `forwarded`; `memory`, if it is the reverse name of an address that is registered; `reserved`, if it is answered here because
-    /// it is nobody's; `single_label`; `refused`.
+    /// `forwarded`; `memory`, if it is the reverse name of an address that is registered; `reserved`, if it is answered
+    /// here because it is nobody's; `single_label`; `refused`.
     pub by: String,
     /// Who is asked.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -230,8 +231,8 @@ pub struct Outside {
     pub document: Option<String>,
 }
 
-/// The part of the queries for names that are not ours that were answered at once, of those that workers have counted; none
-/// if there were no such queries.
+/// The part of the queries for names that are not ours that were answered at once, of those that workers have counted;
+/// none if there were no such queries.
 #[must_use]
 pub fn hit_ratio(counters: &BTreeMap<String, u64>) -> Option<f64> {
     let of = |event: &str| counters.get(event).copied().unwrap_or_default();
@@ -248,8 +249,8 @@ pub fn cacheable(text: &str, domains: &[Name]) -> Result<Name, String> {
     let name = Name::from_text(text).map_err(|error| format!("{text:?} is no name: {error}"))?;
     match domains.iter().find(|domain| name.is_within(domain)) {
         Some(domain) => Err(format!(
-            "{name} is in {domain}, whose names are answered from memory and never in the cache; `redbreast explain` and \
-             `names` tell what they have"
+            "{name} is in {domain}, whose names are answered from memory and never in the cache; `redbreast explain` \
+             and `names` tell what they have"
         )),
         None => Ok(name.to_lower_case()),
     }

@@ -1,8 +1,8 @@
-//! What the control listener asks of the node, and what it is told: the same words on both sides of the HTTP API, and in
-//! the command line that speaks it.
+//! What the control listener asks of the node, and what it is told: the same words on both sides of the HTTP API, and
+//! in the command line that speaks it.
 //!
-//! Changes are asked for by the threads `http` and `zones`, made by the owner of the registrations, and answered through the channel
-//! that each brings. What is read is read by the thread that asks ([`View`]).
+//! Changes are asked for by the threads `http` and `zones`, made by the owner of the registrations, and answered
+//! through the channel that each brings. What is read is read by the thread that asks ([`View`]).
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -46,8 +46,8 @@ pub enum Request {
     Change(Vec<Change>, Reply<Result<Changed, Rejected>>),
     /// Update a zone, wholly or not at all; back comes a response code (RFC 2136 §2.2).
     Update(ZoneUpdate, Reply<Result<u8, Rejected>>),
-    /// Set the value of a directive to the whole cluster, or take it back. Back comes whether it was not so already; answers
-    /// have followed by then.
+    /// Set the value of a directive to the whole cluster, or take it back. Back comes whether it was not so already;
+    /// answers have followed by then.
     Direct(Target, Option<Box<[u8]>>, Reply<Result<bool, Rejected>>),
     /// Note how the addresses of an instance are, those that nobody else checks. Back comes how many they are.
     Report(Box<str>, Health, Reply<usize>),
@@ -66,8 +66,8 @@ pub enum Queued {
     Stopping,
 }
 
-/// What is read of a node, on the thread that asks. Nothing in it takes longer than a millisecond, however much is registered: what
-/// concerns very many registrations is read page by page.
+/// What is read of a node, on the thread that asks. Nothing in it takes longer than a millisecond, however much is
+/// registered: what concerns very many registrations is read page by page.
 pub trait View: Send + Sync {
     /// The registrations that `filter` says, as far as they are among the next [`PAGE`] from `from` on.
     fn page(&self, filter: &Filter, from: Cursor) -> Page {
@@ -77,8 +77,8 @@ pub trait View: Send + Sync {
     fn page_of(&self, filter: &Filter, from: Cursor, most: usize) -> Page;
     /// The directives that are in force.
     fn directives(&self) -> Vec<Directive>;
-    /// Adds to `effect` what a directive about `target` concerns, as far as it is among the next [`PAGE`] registrations. Returns
-    /// where the next page begins.
+    /// Adds to `effect` what a directive about `target` concerns, as far as it is among the next [`PAGE`]
+    /// registrations. Returns where the next page begins.
     fn effect(&self, target: &Target, from: Cursor, effect: &mut Effect) -> Option<Cursor>;
     /// Why a name has the answers that it has.
     fn explain(&self, name: &Name) -> Explanation;
@@ -99,7 +99,8 @@ pub trait View: Send + Sync {
     fn caches(&self, replies: &Replies<WorkerCache>) -> bool;
     /// Has each say what it has cached of a name, which is in lower case.
     fn cached(&self, name: &Name, replies: &Replies<Vec<CachedMessage>>) -> bool;
-    /// Has each forget a name, with all below it if that is said, or else everything, and say how many answers that was.
+    /// Has each forget a name, with all below it if that is said, or else everything, and say how many answers that
+    /// was.
     fn flush(&self, what: Option<(Name, bool)>, replies: &Replies<usize>) -> bool;
 }
 
@@ -153,7 +154,8 @@ pub enum Filter {
     Instance(Box<str>),
 }
 
-/// Which registrations are to go, of those that were made by request at this node: those of which all holds that is said.
+/// Which registrations are to go, of those that were made by request at this node: those of which all holds that is
+/// said.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Selector {
     /// They have this name, in lower case.
@@ -263,7 +265,8 @@ pub struct Changed {
     /// Of names that were to be removed, nodes that have registered them, too, and that alone can remove that.
     #[serde(default)]
     pub elsewhere: Vec<String>,
-    /// Of names that were to be removed, registrations that this node has from files or containers, and that go with these.
+    /// Of names that were to be removed, registrations that this node has from files or containers, and that go with
+    /// these.
     #[serde(default)]
     pub in_files: usize,
 }
@@ -336,7 +339,8 @@ pub struct Explained {
     /// Why it is not.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub why_not: Option<String>,
-    /// The part of the answers that are to begin with it, where the policy says that: with `hash` of those to many clients.
+    /// The part of the answers that are to begin with it, where the policy says that: with `hash` of those to many
+    /// clients.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub share: Option<f64>,
     /// What it belongs to.
@@ -436,7 +440,8 @@ pub struct Status {
     pub gossip: Option<SocketAddr>,
     /// Where its own registrations are kept, if they are.
     pub data_dir: Option<String>,
-    /// Why the last change could not be kept there; without a directory, why nothing is kept in the one that was asked for.
+    /// Why the last change could not be kept there; without a directory, why nothing is kept in the one that was asked
+    /// for.
     #[serde(default)]
     pub data_fault: Option<String>,
     /// Threads that answer.
@@ -472,8 +477,8 @@ pub struct Status {
     /// The longest of them, in seconds.
     #[serde(default)]
     pub cluster_longest_turn_s: f64,
-    /// What waits for the owner of the registrations, by kind: requests of people, results of checks and containers, and batches of
-    /// files.
+    /// What waits for the owner of the registrations, by kind: requests of people, results of checks and containers,
+    /// and batches of files.
     #[serde(default)]
     pub writes_waiting: BTreeMap<String, usize>,
     /// What it does about names in other domains, if it asks for them.
@@ -486,7 +491,8 @@ pub struct Status {
 pub struct WorkerCounts {
     /// By event.
     pub counters: BTreeMap<String, u64>,
-    /// How long batches took: from asking the kernel for queries until their answers were handed to it, of one in sixteen.
+    /// How long batches took: from asking the kernel for queries until their answers were handed to it, of one in
+    /// sixteen.
     pub batches: Timing,
 }
 

@@ -35,8 +35,8 @@ impl Timing {
         (self.count > 0).then(|| self.sum_s / self.count as f64)
     }
 
-    /// The time, in seconds, that so many of a hundred did not exceed, as far as the buckets tell: the end of one. None without
-    /// times, or where it is beyond the last bucket's begin.
+    /// The time, in seconds, that so many of a hundred did not exceed, as far as the buckets tell: the end of one. None
+    /// without times, or where it is beyond the last bucket's begin.
     #[must_use]
     pub fn within_s(&self, percent: u64) -> Option<f64> {
         let mut left = (self.count * percent).div_ceil(100).max(1);

@@ -1,5 +1,5 @@
-//! Two servers, or two builds of one, compared: short rounds in turn, so that what changes on the machine meanwhile meets
-//! both, and ratios of rounds that are neighbours.
+//! Two servers, or two builds of one, compared: short rounds in turn, so that what changes on the machine meanwhile
+//! meets both, and ratios of rounds that are neighbours.
 //!
 //! Runs on the main thread; each round is a run of its own.
 
@@ -83,7 +83,8 @@ impl AbRounds {
     }
 }
 
-/// Compares values of rounds that belong together. None if there are none, or a value is none that a ratio can be made of.
+/// Compares values of rounds that belong together. None if there are none, or a value is none that a ratio can be made
+/// of.
 #[must_use]
 pub fn compare(metric: Metric, ours: &[f64], theirs: &[f64]) -> Option<Comparison> {
     let usable = |value: &f64| value.is_finite() && *value > 0.0;
@@ -107,7 +108,8 @@ pub fn rule(requirement: &Objective, ratio: Estimate) -> RequirementResult {
     RequirementResult { requirement: *requirement, ratio, holds, certain }
 }
 
-/// Compares two servers in `rounds` rounds. `run` does one run, of ours (true) or of theirs; `tell` hears of each round.
+/// Compares two servers in `rounds` rounds. `run` does one run, of ours (true) or of theirs; `tell` hears of each
+/// round.
 ///
 /// # Errors
 /// The first error of a run.

@@ -2,10 +2,11 @@
 //!
 //! Pure; owned by the sending thread that owns the socket.
 //!
-//! Each of the ids, up to 65,536, has a slot of 16 bytes, and on a schedule the time when its query was due beside it. The slots of ids in flight form a list in the order of sending,
-//! linked through the slots themselves, so that the oldest is found at once however the answers were ordered. The
-//! other ids wait in a ring, first in, first out: the id given out next is the one unused for longest, which leaves
-//! the most time to recognise an answer that comes late or twice.
+//! Each of the ids, up to 65,536, has a slot of 16 bytes, and on a schedule the time when its query was due beside it.
+//! The slots of ids in flight form a list in the order of sending, linked through the slots themselves, so that the
+//! oldest is found at once however the answers were ordered. The other ids wait in a ring, first in, first out: the id
+//! given out next is the one unused for longest, which leaves the most time to recognise an answer that comes late or
+//! twice.
 
 /// Ids of one socket: all that the 16 bits of the header can tell apart.
 pub(crate) const IDS: usize = crate::limits::MAX_IN_FLIGHT;
@@ -95,8 +96,8 @@ pub(crate) struct QueriesInFlight {
 }
 
 impl QueriesInFlight {
-    /// The ids below `ids`, a power of two up to [`IDS`], all unused; with a place for the times when queries are due if
-    /// they are `scheduled`.
+    /// The ids below `ids`, a power of two up to [`IDS`], all unused; with a place for the times when queries are due
+    /// if they are `scheduled`.
     #[allow(clippy::cast_possible_truncation)] // checked
     pub(crate) fn new(ids: usize, scheduled: bool) -> Self {
         assert!(ids.is_power_of_two() && ids <= IDS);
@@ -197,8 +198,8 @@ impl QueriesInFlight {
         }
     }
 
-    /// Gives up the queries sent at or before `sent_ns`, and calls `lost` with each, what is kept of it, and the times when
-    /// it was sent and due.
+    /// Gives up the queries sent at or before `sent_ns`, and calls `lost` with each, what is kept of it, and the times
+    /// when it was sent and due.
     pub(crate) fn expire(
         &mut self,
         sent_ns: u64,

@@ -1,5 +1,5 @@
-//! What a sending thread keeps whatever it sends over: the clock, the schedule, the supply of queries, what is in flight
-//! in all, and the counts. Owned by that thread.
+//! What a sending thread keeps whatever it sends over: the clock, the schedule, the supply of queries, what is in
+//! flight in all, and the counts. Owned by that thread.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -110,8 +110,8 @@ impl<'a> Load<'a> {
         self.schedule.is_some()
     }
 
-    /// Reads the clock. `idle` says that nothing was done since it was last read. An interval that has ended goes to the
-    /// main thread.
+    /// Reads the clock. `idle` says that nothing was done since it was last read. An interval that has ended goes to
+    /// the main thread.
     #[inline]
     pub(super) fn tick(&mut self, idle: bool) {
         let now_ns = nanoseconds(self.start.elapsed());

@@ -168,8 +168,8 @@ impl fmt::Display for BenchError {
 
 impl std::error::Error for BenchError {}
 
-/// Parts of its result that wait for the main thread to take them, of each thread, one an interval: a terminal that stands still for that
-/// long holds up the load.
+/// Parts of its result that wait for the main thread to take them, of each thread, one an interval: a terminal that
+/// stands still for that long holds up the load.
 const MAX_PARTS: usize = 1_024;
 
 /// What the sending threads share.
@@ -247,8 +247,8 @@ enum Endpoints {
 
 /// Sends `queries` as `settings` say until they are through, the time is up or `stop` is raised.
 ///
-/// Answers are compared with what is `expected` of them, if that is given. Meanwhile `progress` is called by the calling
-/// thread for every `settings.progress_interval` that has passed.
+/// Answers are compared with what is `expected` of them, if that is given. Meanwhile `progress` is called by the
+/// calling thread for every `settings.progress_interval` that has passed.
 ///
 /// # Errors
 /// A [`BenchError`]. Lost queries are no error, nor is a server that goes away after it has answered.
@@ -363,8 +363,8 @@ fn supervise(
 }
 
 fn add_up(outcomes: Vec<ThreadOutcome>, collector: Collector, settings: &RunSettings, drops: u64) -> Outcome {
-    // The strongest reason of any thread: one that found the file at its end says nothing about the others. Nor does one
-    // without a connection, whose part the others have sent.
+    // The strongest reason of any thread: one that found the file at its end says nothing about the others. Nor does
+    // one without a connection, whose part the others have sent.
     let ended_by = |end| outcomes.iter().any(|outcome| outcome.end == end);
     let end = if ended_by(RunEnd::Interrupted) {
         RunEnd::Interrupted

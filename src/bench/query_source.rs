@@ -1,7 +1,8 @@
 //! Which query comes next: each thread claims stretches of the passes through the file from a shared position.
 //!
 //! One atomic addition claims a whole batch. All threads together send the file in order, and one that is slower
-//! sends less of it, as if they read from one file. What follows the file by a [`Feed`] each thread takes block by block.
+//! sends less of it, as if they read from one file. What follows the file by a [`Feed`] each thread takes block by
+//! block.
 
 use std::ops::Deref;
 use std::sync::Arc;

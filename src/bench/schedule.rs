@@ -3,10 +3,10 @@
 //! Pure: it is told the time and never looks at a clock. Each sending thread owns one.
 //!
 //! Arrivals are counted in queries since the start, and a rate curve turns a count into a time: query `s` is due when
-//! the curve has reached `s`. At a constant rate that is `s / rate`; on a ramp it is where the area under the line is `s`.
-//! Constant arrivals are the whole numbers, of which thread `k` of `n` has those that are `k` modulo `n`: together they
-//! keep the exact rate, evenly spaced. Poisson arrivals are the sums of exponentially distributed steps, of mean `n` in
-//! each of `n` threads: together they are a Poisson process of the whole rate.
+//! the curve has reached `s`. At a constant rate that is `s / rate`; on a ramp it is where the area under the line is
+//! `s`. Constant arrivals are the whole numbers, of which thread `k` of `n` has those that are `k` modulo `n`: together
+//! they keep the exact rate, evenly spaced. Poisson arrivals are the sums of exponentially distributed steps, of mean
+//! `n` in each of `n` threads: together they are a Poisson process of the whole rate.
 //!
 //! A sender that was held up finds all that it missed still due, each query with its own time: were the schedule moved
 //! instead, an overloaded server would slow the load down and so hide its overload (coordinated omission).
@@ -269,7 +269,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn threads_together_keep_the_whole_schedule(qps in 1..2_000_000u32, threads in 1..9u32, now_ns in 0..1u64 << 24) {
+        fn threads_together_keep_the_whole_schedule(
+            qps in 1..2_000_000u32, threads in 1..9u32, now_ns in 0..1u64 << 24,
+        ) {
             let due: usize = (0..threads)
                 .map(|thread| drain(&mut Schedule::new(constant(f64::from(qps)), thread, threads, 0), now_ns).len())
                 .sum();
@@ -278,7 +280,9 @@ mod tests {
         }
 
         #[test]
-        fn a_query_is_due_from_its_time_on_and_not_before(qps in 1..2_000_000u32, issued in 0..1_000usize, poisson: bool) {
+        fn a_query_is_due_from_its_time_on_and_not_before(
+            qps in 1..2_000_000u32, issued in 0..1_000usize, poisson: bool,
+        ) {
             let arrivals = if poisson { Arrivals::Poisson } else { Arrivals::Constant };
             let plan = Plan::Rate(Rate::Constant { qps: f64::from(qps) }, arrivals);
             let mut schedule = Schedule::new(plan, 1, 4, 1);

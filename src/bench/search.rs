@@ -1,8 +1,8 @@
 //! The highest rate at which a server holds an objective: found by trials, and confirmed by more of them.
 //!
 //! Runs on the main thread; each trial is a run of its own. The rate is doubled until a trial fails, then the interval
-//! between what held and what failed is halved until it is narrow. What held is then tried again: chance favours the search,
-//! which stops at the luckiest of many trials.
+//! between what held and what failed is halved until it is narrow. What held is then tried again: chance favours the
+//! search, which stops at the luckiest of many trials.
 
 use super::objective::Objective;
 use super::verdict::{self, RunFault};
@@ -181,7 +181,8 @@ mod tests {
     use super::*;
     use std::time::Duration;
 
-    /// A server that answers within 100 us up to a rate and 10 ms beyond it, and a generator that keeps up to another rate.
+    /// A server that answers within 100 us up to a rate and 10 ms beyond it, and a generator that keeps up to another
+    /// rate.
     fn find(server_qps: f64, generator_qps: f64, start_qps: f64) -> SearchResult {
         let objectives = Objective::parse_all("p99<1ms").unwrap();
         let run = |rate_qps: f64| {

@@ -1,10 +1,10 @@
-//! The loop of one sending thread over its UDP sockets: receive what is there, book it, send what may be sent, and sleep
-//! only when neither brought anything.
+//! The loop of one sending thread over its UDP sockets: receive what is there, book it, send what may be sent, and
+//! sleep only when neither brought anything.
 //!
-//! Everything is done in batches, the clock included: it is read after each receive, for the answers of the batch, and before
-//! each send. A service time so includes the wait of a query for its batch to go out and that of an answer for its batch to be
-//! taken in; it may be overstated by the length of a batch and is never understated. Batches grow only under load: when there
-//! is little to do they hold one packet.
+//! Everything is done in batches, the clock included: it is read after each receive, for the answers of the batch, and
+//! before each send. A service time so includes the wait of a query for its batch to go out and that of an answer for
+//! its batch to be taken in; it may be overstated by the length of a batch and is never understated. Batches grow only
+//! under load: when there is little to do they hold one packet.
 
 use std::io::{self, ErrorKind};
 use std::os::fd::AsFd;
@@ -124,7 +124,8 @@ pub(super) fn run(
         congested: false,
         load,
     };
-    // Where it shares a CPU, queries shall leave when they are due; where the kernel does not know that, they leave later.
+    // Where it shares a CPU, queries shall leave when they are due; where the kernel does not know that, they leave
+    // later.
     let _ = ask_for_short_turns(LONGEST_TURN);
     sender.load.begin_together();
     sender.run()
@@ -270,8 +271,8 @@ impl Sender<'_> {
         self.load.tally.totals.wrong_source += strays;
     }
 
-    /// Sends what may be sent now, one chunk after the other, each from the next client. When much is due at once, as after
-    /// a pause, what has come meanwhile is received before all of it is sent: the sockets have no room for it.
+    /// Sends what may be sent now, one chunk after the other, each from the next client. When much is due at once, as
+    /// after a pause, what has come meanwhile is received before all of it is sent: the sockets have no room for it.
     fn send_all(&mut self) -> Result<usize, BenchError> {
         let mut sent = 0;
         let mut full = 0;

@@ -69,8 +69,8 @@ fn greater(one: Option<f64>, other: Option<f64>) -> Option<f64> {
     one.zip(other).map(|(one, other)| one.max(other)).or(one).or(other)
 }
 
-/// The points of a run without the last one if that is a part of an interval: answers to what was sent before come in it,
-/// and as a rate it would mislead. The only one of a run stays.
+/// The points of a run without the last one if that is a part of an interval: answers to what was sent before come in
+/// it, and as a rate it would mislead. The only one of a run stays.
 #[must_use]
 pub fn whole<T>(points: &[T], length_s: impl Fn(&T) -> f64) -> &[T] {
     match points {
@@ -126,7 +126,8 @@ impl Collector {
         self.next[thread as usize] = None;
     }
 
-    /// The next interval that all threads have handed in, in the order of time. The last one ends with the run, at `end`.
+    /// The next interval that all threads have handed in, in the order of time. The last one ends with the run, at
+    /// `end`.
     pub(super) fn complete(&mut self, end: Duration) -> Option<(Point, Box<Tally>)> {
         let (&interval, _) = self.open.first_key_value()?;
         if self.next.iter().flatten().any(|next| *next <= interval) {

@@ -159,8 +159,8 @@ pub struct RunSettings {
     pub transport: Transport,
     /// Addresses to send from, instead of the one that the kernel chooses.
     pub source: Option<Source>,
-    /// Addresses of the clients, each query from the next: they share a few sockets. A server sees as many clients as there
-    /// are, whatever their number costs here.
+    /// Addresses of the clients, each query from the next: they share a few sockets. A server sees as many clients as
+    /// there are, whatever their number costs here.
     pub sources: Option<Source>,
     /// The port to send from, and those after it of other clients; 0 has the kernel choose.
     pub local_port: u16,
@@ -285,8 +285,8 @@ impl RunSettings {
         u64::from(self.sockets()) * self.ids_per_client() as u64
     }
 
-    /// Ids of each client: all that there are, or, where there are very many clients, as many as keep their tables within
-    /// [`MAX_IDS`] together.
+    /// Ids of each client: all that there are, or, where there are very many clients, as many as keep their tables
+    /// within [`MAX_IDS`] together.
     pub(super) fn ids_per_client(&self) -> usize {
         let fair = MAX_IDS / self.sockets().max(1) as usize;
         if fair >= IDS { IDS } else { 1 << fair.ilog2() }
@@ -319,7 +319,8 @@ impl RunSettings {
             "0 threads; expected at least 1".into()
         } else if self.effective_outstanding() > self.ids() {
             format!(
-                "{} queries outstanding; expected at most {} for each of the {} sockets, which is as many as there are ids",
+                "{} queries outstanding; expected at most {} for each of the {} sockets, which is as many as there \
+                 are ids",
                 self.effective_outstanding(),
                 self.ids_per_client(),
                 self.sockets()

@@ -1,8 +1,8 @@
 //! The UDP sockets of the clients: opened by the main thread, each then used by one sending thread.
 //!
 //! A client has a port of its own and two sockets on it. One is connected, so that the kernel passes on that nobody
-//! listens, drops what others send, and looks up the route once. The other gets what others send, which is only counted.
-//! With `--sources` a client is an address, and many share one socket.
+//! listens, drops what others send, and looks up the route once. The other gets what others send, which is only
+//! counted. With `--sources` a client is an address, and many share one socket.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};

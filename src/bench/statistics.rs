@@ -18,8 +18,8 @@ pub struct Estimate {
     pub high: f64,
 }
 
-/// The median of `samples`, with its bootstrap interval: of so many medians of as many samples drawn with replacement, the
-/// middle 95%.
+/// The median of `samples`, with its bootstrap interval: of so many medians of as many samples drawn with replacement,
+/// the middle 95%.
 ///
 /// # Panics
 /// If there are no samples.
@@ -68,8 +68,8 @@ pub struct ChiSquared {
     pub p: f64,
 }
 
-/// Tests whether in each group of counts all are alike but for chance. Groups with fewer than five expected in a place are
-/// left out. None if nothing is left.
+/// Tests whether in each group of counts all are alike but for chance. Groups with fewer than five expected in a place
+/// are left out. None if nothing is left.
 #[must_use]
 pub fn evenness<'a>(groups: impl IntoIterator<Item = &'a [u64]>) -> Option<ChiSquared> {
     let (mut value, mut degrees) = (0.0, 0);
@@ -86,8 +86,8 @@ pub fn evenness<'a>(groups: impl IntoIterator<Item = &'a [u64]>) -> Option<ChiSq
     (degrees > 0).then(|| ChiSquared { value, degrees, p: if value == 0.0 { 1.0 } else { p() } })
 }
 
-/// Tests whether `counts` fit the shares that are expected of them (Pearson's test). Places of which fewer than five are
-/// expected are left out; none if fewer than two are left.
+/// Tests whether `counts` fit the shares that are expected of them (Pearson's test). Places of which fewer than five
+/// are expected are left out; none if fewer than two are left.
 #[must_use]
 pub fn fit(counts: &[u64], shares: &[f64]) -> Option<ChiSquared> {
     let sum = counts.iter().sum::<u64>() as f64;

@@ -1,8 +1,8 @@
 //! The loop of one sending thread over its connections, TCP or TLS: many queries in flight on each (RFC 7766 §6.2.1.1).
 //!
 //! A connection that has carried its share of queries, or that the server has closed, is replaced by a new one. Queries
-//! that were in flight on one that broke are lost. The time that a connection takes to be made is part of the response time of
-//! the queries that wait for it, and of nobody's service time.
+//! that were in flight on one that broke are lost. The time that a connection takes to be made is part of the response
+//! time of the queries that wait for it, and of nobody's service time.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::SocketAddr;

@@ -6,8 +6,8 @@ use super::latency::Latencies;
 
 /// Counts of queries and answers.
 ///
-/// `sent = completed + lost + interrupted`. Late, duplicate, mismatched and stray answers are counted besides: the query
-/// that a late answer belongs to has been lost already.
+/// `sent = completed + lost + interrupted`. Late, duplicate, mismatched and stray answers are counted besides: the
+/// query that a late answer belongs to has been lost already.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Totals {
     /// Queries sent.
@@ -46,8 +46,8 @@ pub struct Totals {
 
 /// Totals and latencies.
 ///
-/// *Service time* runs from when a query was sent, *response time* from when it was due. In a closed loop a query is due
-/// when it can be sent, and the two are one.
+/// *Service time* runs from when a query was sent, *response time* from when it was due. In a closed loop a query is
+/// due when it can be sent, and the two are one.
 #[derive(Clone, Default)]
 pub struct Tally {
     /// The counts.

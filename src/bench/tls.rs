@@ -17,8 +17,8 @@ pub struct Tls {
 }
 
 impl Tls {
-    /// For a server called `name`. With a file of `authorities` in PEM form the server's certificate has to be signed by
-    /// one of them and to be for that name; without, any will do: what is measured is the server, and not who it is.
+    /// For a server called `name`. With a file of `authorities` in PEM form the server's certificate has to be signed
+    /// by one of them and to be for that name; without, any will do: what is measured is the server, and not who it is.
     ///
     /// # Errors
     /// What is wrong with the name or the file.

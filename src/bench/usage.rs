@@ -1,4 +1,5 @@
-//! What a sending thread took of the CPU, and how long it had to wait for one: the generator's own part in what is seen.
+//! What a sending thread took of the CPU, and how long it had to wait for one: the generator's own part in what is
+//! seen.
 //!
 //! Read by each sending thread at its begin and its end.
 

@@ -61,8 +61,8 @@ pub fn judge(settings: &RunSettings, outcome: &Outcome) -> Vec<RunFault> {
         fault(
             "schedule slip",
             format!(
-                "the generator could not keep the schedule: one query in a hundred was sent {send_lag_us:.0} us late or \
-                 more, {} were not sent at all; use more threads (-T) or a lower rate",
+                "the generator could not keep the schedule: one query in a hundred was sent {send_lag_us:.0} us late \
+                 or more, {} were not sent at all; use more threads (-T) or a lower rate",
                 totals.overdue
             ),
         );

@@ -1,7 +1,7 @@
 //! Whether answers are what they should be: the expected set of each question, by a file.
 //!
-//! The file is read by the main thread before the run; each sending thread then checks what it receives and keeps its own
-//! counts, which are added up at the end.
+//! The file is read by the main thread before the run; each sending thread then checks what it receives and keeps its
+//! own counts, which are added up at the end.
 //!
 //! ```text
 //! # name        type   what the answer should be

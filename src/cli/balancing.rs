@@ -43,8 +43,8 @@ pub(crate) struct DrainArgs {
 /// Arguments of `redbreast policy`.
 #[derive(clap::Args)]
 pub(crate) struct PolicyArgs {
-    /// A name, `*.` and a domain for all names in it, or `*` for all that nothing else is said of; without it, what is said
-    /// is told
+    /// A name, `*.` and a domain for all names in it, or `*` for all that nothing else is said of; without it, what is
+    /// said is told
     #[arg(value_name = "NAME")]
     scope: Option<String>,
 

@@ -155,8 +155,8 @@ fn tell_stats(out: &mut dyn Write, stats: &CacheStats) -> io::Result<()> {
     }
     writeln!(
         out,
-        "at most {} MiB, the same part for each worker; answers are kept for {} s at most, negative ones {} s, and {} s more if \
-         upstreams fail",
+        "at most {} MiB, the same part for each worker; answers are kept for {} s at most, negative ones {} s, and {} \
+         s more if upstreams fail",
         mib(limits.max_bytes),
         limits.max_ttl_s,
         limits.max_negative_ttl_s,

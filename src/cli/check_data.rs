@@ -1,7 +1,8 @@
 //! `redbreast check-data`: a look at a data directory in a process of its own, which may crash.
 //!
-//! `serve` starts it before it opens the file itself, on the main thread: the library that reads the file panics at some damages,
-//! and a release build ends at once then. In a child that end is the verdict, and `serve` can say what is wrong.
+//! `serve` starts it before it opens the file itself, on the main thread: the library that reads the file panics at
+//! some damages, and a release build ends at once then. In a child that end is the verdict, and `serve` can say what is
+//! wrong.
 
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
@@ -20,10 +21,12 @@ const PROGRAM: &str = "/proc/self/exe";
 /// What the child may take, beside what the file's length explains: a damage can ask for any amount.
 const MAX_MEMORY_LEN: u64 = 2 << 30;
 const MAX_CPU_S: u64 = 60;
-/// Bytes of the file that are read in a second of CPU time even in a build for debugging; release builds read a hundred times as many.
+/// Bytes of the file that are read in a second of CPU time even in a build for debugging; release builds read a hundred
+/// times as many.
 const BYTES_PER_CPU_S: u64 = 1 << 20;
 
-/// The child's exit status where the file holds; or another process has it, or it cannot be read: that is for the start to find.
+/// The child's exit status where the file holds; or another process has it, or it cannot be read: that is for the start
+/// to find.
 const NO_DAMAGE: i32 = 0;
 /// And where it is damaged, with what to do as its last line.
 const DAMAGED: i32 = 2;

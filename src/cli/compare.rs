@@ -23,7 +23,8 @@ pub(crate) struct Args {
     designs: Vec<Design>,
 
     /// Nodes of each cluster
-    #[arg(long, value_name = "N", default_value_t = 5, value_parser = RangedU64ValueParser::<usize>::new().range(2..=64))]
+    #[arg(long, value_name = "N", default_value_t = 5,
+          value_parser = RangedU64ValueParser::<usize>::new().range(2..=64))]
     nodes: usize,
 
     /// Names that each node registers
@@ -35,19 +36,23 @@ pub(crate) struct Args {
     negative: f64,
 
     /// Queries outstanding
-    #[arg(short = 'q', long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=60_000))]
+    #[arg(short = 'q', long, value_name = "N", default_value_t = 100,
+          value_parser = clap::value_parser!(u32).range(1..=60_000))]
     outstanding: u32,
 
     /// Seconds of load, each time
-    #[arg(short = 'l', long, value_name = "SECONDS", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=3_600))]
+    #[arg(short = 'l', long, value_name = "SECONDS", default_value_t = 1,
+          value_parser = clap::value_parser!(u32).range(1..=3_600))]
     seconds: u32,
 
     /// Times that each design is measured, in turns with the others
-    #[arg(long, value_name = "N", default_value_t = 7, value_parser = RangedU64ValueParser::<usize>::new().range(1..=100))]
+    #[arg(long, value_name = "N", default_value_t = 7,
+          value_parser = RangedU64ValueParser::<usize>::new().range(1..=100))]
     rounds: usize,
 
     /// Threads that answer, in each node
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = RangedU64ValueParser::<usize>::new().range(1..=64))]
+    #[arg(long, value_name = "N", default_value_t = 1,
+          value_parser = RangedU64ValueParser::<usize>::new().range(1..=64))]
     workers: usize,
 
     /// Seconds for which answers may be kept [default: 1 with gossip, 30 with the designs that ask]
@@ -58,8 +63,8 @@ pub(crate) struct Args {
     #[arg(long)]
     collect: bool,
 
-    /// What to vary besides, each a plot: `nodes`, `names`, `churn`, `negative`, `ttl`, separated by commas; all of them if
-    /// nothing is said
+    /// What to vary besides, each a plot: `nodes`, `names`, `churn`, `negative`, `ttl`, separated by commas; all of
+    /// them if nothing is said
     #[arg(long, value_enum, value_delimiter = ',', num_args = 0.., require_equals = true,
           default_missing_values = ["nodes", "names", "churn", "negative", "ttl"])]
     scale: Vec<Sweep>,

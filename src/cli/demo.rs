@@ -1,7 +1,8 @@
 //! `redbreast demo`: the main job in one command, with no root and no set-up.
 //!
-//! Runs on the main thread: starts a cluster of three nodes, each a process of its own, registers names at one and asks the
-//! others, kills one and starts it again, then puts a node under load for a few seconds, and tells what was measured.
+//! Runs on the main thread: starts a cluster of three nodes, each a process of its own, registers names at one and asks
+//! the others, kills one and starts it again, then puts a node under load for a few seconds, and tells what was
+//! measured.
 
 use std::fs;
 use std::io::{self, Write};
@@ -78,8 +79,8 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let me = own_name();
     writeln!(
         out,
-        "Try next:\n  {me} demo --stay                                   # the same, and leaves the cluster running for you\n  \
-         {me} serve --names /etc/hosts --listen 127.0.0.1:5300   # serves names of your own\n  \
+        "Try next:\n  {me} demo --stay                                   # the same, and leaves the cluster running \
+         for you\n  {me} serve --names /etc/hosts --listen 127.0.0.1:5300   # serves names of your own\n  \
          {me} bench --self-test                              # measures what one thread can answer here"
     )
     .map_err(failed)

@@ -54,8 +54,8 @@ pub(super) struct DesignArgs {
           help_heading = "Designs that ask")]
     peer_listen: Option<SocketAddr>,
 
-    /// Wait for the answers of all nodes, as long as the window is open, and answer with all addresses; otherwise the first
-    /// answer is taken
+    /// Wait for the answers of all nodes, as long as the window is open, and answer with all addresses; otherwise the
+    /// first answer is taken
     #[arg(long, help_heading = "Designs that ask")]
     collect: bool,
 
@@ -96,8 +96,8 @@ impl DesignArgs {
             let given = multicast.is_some() || multicast_interface.is_some() || !peer.is_empty() || collect;
             return if given {
                 Err(Failure::usage(
-                    "--multicast, --multicast-interface, --peer and --collect are of the designs that ask: choose one of \
-                     them with --design cache or --design broadcast",
+                    "--multicast, --multicast-interface, --peer and --collect are of the designs that ask: choose one \
+                     of them with --design cache or --design broadcast",
                 ))
             } else {
                 Ok(None)
@@ -105,7 +105,8 @@ impl DesignArgs {
         }
         if peer.len() > MAX_PEERS {
             return Err(Failure::usage(format!(
-                "--peer was given {} times; {MAX_PEERS} nodes can be asked at most, since each question goes to every one",
+                "--peer was given {} times; {MAX_PEERS} nodes can be asked at most, since each question goes to every \
+                 one",
                 peer.len()
             )));
         }

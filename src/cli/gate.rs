@@ -1,8 +1,8 @@
 //! `redbreast perf check`, `record` and `history`: the performance gate.
 //!
-//! Runs on the main thread. Exit status 0: nothing is slower; 1: something is, or a server could not be measured; 2: a file,
-//! a tool or an option is wrong, and nothing was judged; 3: it cannot be told, since the machine is too noisy or is not the
-//! baseline's.
+//! Runs on the main thread. Exit status 0: nothing is slower; 1: something is, or a server could not be measured; 2: a
+//! file, a tool or an option is wrong, and nothing was judged; 3: it cannot be told, since the machine is too noisy or
+//! is not the baseline's.
 
 use std::fs;
 use std::io::{self, Write};
@@ -173,8 +173,8 @@ fn judge(told: &Told, impossible: &[String]) -> Result<(), Failure> {
     if told.has(GateVerdict::CannotTell) {
         let what = names(GateVerdict::CannotTell);
         return Err(Failure::uncertain(format!(
-            "cannot tell whether this is slower: {what}. Try again on a quieter machine, with more max_rounds in the scenario, or \
-             with a baseline of this machine (`redbreast perf record --baseline`)"
+            "cannot tell whether this is slower: {what}. Try again on a quieter machine, with more max_rounds in the \
+             scenario, or with a baseline of this machine (`redbreast perf record --baseline`)"
         )));
     }
     if !impossible.is_empty() {

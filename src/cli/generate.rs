@@ -20,8 +20,8 @@ pub(crate) struct CompletionsArgs {
 /// Arguments of `redbreast man`.
 #[derive(clap::Args)]
 pub(crate) struct ManArgs {
-    /// Directory for the pages, one for each command; it has to be there [default: the page of the program alone, to standard
-    /// output]
+    /// Directory for the pages, one for each command; it has to be there [default: the page of the program alone, to
+    /// standard output]
     directory: Option<PathBuf>,
 }
 

@@ -48,8 +48,8 @@ pub(crate) struct AddArgs {
     #[arg(long, value_name = "N")]
     tier: Option<u32>,
 
-    /// Check them, and leave out of answers what is down: tcp:PORT, http:PORT/PATH, https:PORT/PATH, dns:PORT/NAME/TYPE or
-    /// command:PROGRAM, and options like interval=10s,timeout=2s,rise=2,fall=3 with commas between them
+    /// Check them, and leave out of answers what is down: tcp:PORT, http:PORT/PATH, https:PORT/PATH, dns:PORT/NAME/TYPE
+    /// or command:PROGRAM, and options like interval=10s,timeout=2s,rise=2,fall=3 with commas between them
     #[arg(long, value_name = "CHECK")]
     check: Option<String>,
 

@@ -56,7 +56,8 @@ struct ClusterArgs {
     seconds: u32,
 
     /// Records for the measurement of memory
-    #[arg(long, value_name = "N", default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(1000..=10_000_000))]
+    #[arg(long, value_name = "N", default_value_t = 1_000_000,
+          value_parser = clap::value_parser!(u32).range(1000..=10_000_000))]
     records: u32,
 
     /// Write the figures to this file, too, as JSON

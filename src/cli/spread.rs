@@ -37,15 +37,17 @@ pub(crate) struct Args {
     queries: u64,
 
     /// Clients that ask in turn
-    #[arg(short, long, value_name = "M", default_value_t = 1, value_parser = RangedU64ValueParser::<u64>::new().range(1..=65_536))]
+    #[arg(short, long, value_name = "M", default_value_t = 1,
+          value_parser = RangedU64ValueParser::<u64>::new().range(1..=65_536))]
     clients: u64,
 
-    /// A subnet that clients are in, like 10.0.0.0/24, or one client's address in it; give it again for more. They sort what they are
-    /// answered as clients there would
+    /// A subnet that clients are in, like 10.0.0.0/24, or one client's address in it; give it again for more. They sort
+    /// what they are answered as clients there would
     #[arg(long, value_name = "PREFIX")]
     subnet: Vec<Subnet>,
 
-    /// Tell the server for whom each question is (EDNS client subnet); it has to believe this machine: `serve --ecs-from`
+    /// Tell the server for whom each question is (EDNS client subnet); it has to believe this machine:
+    /// `serve --ecs-from`
     #[arg(long, requires = "subnet", conflicts_with = "resolver")]
     ecs: bool,
 

@@ -55,8 +55,9 @@ impl Layout {
         Self { cpus: all.map(|all| [all.clone(), all.clone(), all]), ..self.clone() }
     }
 
-    /// Which CPUs are for whom, by the list of those that may be used, as the kernel writes it: the first for the node that
-    /// is asked, the last for the load, those between for the other nodes, which share the load's if there are none.
+    /// Which CPUs are for whom, by the list of those that may be used, as the kernel writes it: the first for the node
+    /// that is asked, the last for the load, those between for the other nodes, which share the load's if there are
+    /// none.
     #[must_use]
     pub fn of_cpus(list: &str) -> Option<[String; 3]> {
         let cpus = cpu_list(list);
@@ -76,8 +77,8 @@ pub fn check_descriptors(nodes: usize) -> Result<(), String> {
     let needed = needed.max(DESCRIPTORS_OF_NODE);
     match getrlimit(Resource::Nofile).current {
         Some(limit) if limit < needed => Err(format!(
-            "{nodes} nodes of each design take up to {needed} file descriptors, and this process may have {limit}: raise \
-             that with `ulimit -n {needed}`, or take fewer nodes with --nodes"
+            "{nodes} nodes of each design take up to {needed} file descriptors, and this process may have {limit}: \
+             raise that with `ulimit -n {needed}`, or take fewer nodes with --nodes"
         )),
         _ => Ok(()),
     }

@@ -8,9 +8,9 @@ const NODES: [(u32, u32); 4] = [(250, 40), (330, 90), (250, 140), (170, 90)];
 /// The design as SVG.
 pub(super) fn drawing(design: Design) -> String {
     let mut svg = String::from(
-        "<svg class=\"drawing\" viewBox=\"0 0 400 180\" role=\"img\"><defs><marker id=\"tip\" viewBox=\"0 0 8 8\" refX=\"7\" \
-         refY=\"4\" markerWidth=\"6\" markerHeight=\"6\" orient=\"auto-start-reverse\"><path d=\"M0 0 8 4 0 8z\"/></marker>\
-         </defs>",
+        "<svg class=\"drawing\" viewBox=\"0 0 400 180\" role=\"img\"><defs><marker id=\"tip\" viewBox=\"0 0 8 8\" \
+         refX=\"7\" refY=\"4\" markerWidth=\"6\" markerHeight=\"6\" orient=\"auto-start-reverse\"><path d=\"M0 0 8 4 \
+         0 8z\"/></marker></defs>",
     );
     let arrow = |from: (u32, u32), to: (u32, u32), class: &str| {
         // From edge to edge of the circles, not from middle to middle.
@@ -19,7 +19,8 @@ pub(super) fn drawing(design: Design) -> String {
         let (x1, y1) = (f64::from(from.0) + dx * part, f64::from(from.1) + dy * part);
         let (x2, y2) = (f64::from(to.0) - dx * part, f64::from(to.1) - dy * part);
         format!(
-            "<line class=\"{class}\" x1=\"{x1:.0}\" y1=\"{y1:.0}\" x2=\"{x2:.0}\" y2=\"{y2:.0}\" marker-end=\"url(#tip)\"/>"
+            "<line class=\"{class}\" x1=\"{x1:.0}\" y1=\"{y1:.0}\" x2=\"{x2:.0}\" y2=\"{y2:.0}\" \
+             marker-end=\"url(#tip)\"/>"
         )
     };
     let (client, asked) = ((50, 90), NODES[3]);
@@ -58,12 +59,12 @@ pub(super) fn drawing(design: Design) -> String {
 pub(super) fn told(design: Design) -> &'static str {
     match design {
         Design::Broadcast => {
-            "Each node holds its own names. For any other it asks all nodes while the client waits, and takes the first \
-             answer. That nobody has a name shows only when nobody has answered in 500 ms."
+            "Each node holds its own names. For any other it asks all nodes while the client waits, and takes the \
+             first answer. That nobody has a name shows only when nobody has answered in 500 ms."
         }
         Design::Cache => {
-            "The same, and what was answered is kept for 30 s, also that nobody has a name; names that are asked for are \
-             asked for again in the background before they expire. This is what weaveDNS 1.0 did."
+            "The same, and what was answered is kept for 30 s, also that nobody has a name; names that are asked for \
+             are asked for again in the background before they expire. This is what weaveDNS 1.0 did."
         }
         Design::Gossip => {
             "Nodes tell each other what is registered, so that each holds all names. A query is answered at once from \

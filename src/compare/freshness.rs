@@ -1,7 +1,7 @@
 //! How long changes take to reach every node, and how many answers are stale meanwhile.
 //!
-//! Runs on a thread for each cluster. Every node is asked all the time for every name that changes, so that whatever keeps
-//! answers keeps the old ones.
+//! Runs on a thread for each cluster. Every node is asked all the time for every name that changes, so that whatever
+//! keeps answers keeps the old ones.
 
 use std::io;
 use std::net::Ipv4Addr;

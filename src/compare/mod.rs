@@ -1,7 +1,7 @@
 //! The three designs on the same work: real clusters of each on this machine, under the same load, one after the other.
 //!
-//! Runs on the main thread of the process that compares, with threads for the probes; the nodes and the load generator are
-//! processes of their own, from the same binary. `docs/designs.md` discusses what comes out.
+//! Runs on the main thread of the process that compares, with threads for the probes; the nodes and the load generator
+//! are processes of their own, from the same binary. `docs/designs.md` discusses what comes out.
 
 mod churn;
 mod cluster;

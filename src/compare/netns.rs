@@ -1,4 +1,5 @@
-//! Network namespaces for the nodes of a cluster, joined by a bridge: a network of their own, where packets can be lost.
+//! Network namespaces for the nodes of a cluster, joined by a bridge: a network of their own, where packets can be
+//! lost.
 //!
 //! Needs root, and the programs `ip` and `nft`. They go with the value that made them.
 

@@ -1,4 +1,5 @@
-//! What came of a comparison as one page that needs nothing else, for people who hear of these designs for the first time.
+//! What came of a comparison as one page that needs nothing else, for people who hear of these designs for the first
+//! time.
 
 use std::fmt::Write as _;
 
@@ -9,9 +10,10 @@ use crate::report::svg::{Line, Plot, Scale, escape};
 
 /// What this page needs besides the style of all pages.
 const OWN_STYLE: &str = ".designs{display:grid;grid-template-columns:repeat(auto-fit,minmax(17em,1fr));gap:1.5em}\
-.drawing circle{fill:#fff;stroke:#444}.drawing rect{fill:#fff7e0;stroke:#b8860b}.drawing line{stroke:#0072b2;stroke-width:1.6}\
-.drawing line.first{stroke-dasharray:4 3}.drawing line.update{stroke:#009e73}.drawing marker path{fill:#444}\
-table.wide{font-size:13px}pre{background:#f6f6f6;padding:.6em 1em;overflow-x:auto}";
+.drawing circle{fill:#fff;stroke:#444}.drawing rect{fill:#fff7e0;stroke:#b8860b}.drawing \
+line{stroke:#0072b2;stroke-width:1.6}.drawing line.first{stroke-dasharray:4 3}.drawing \
+line.update{stroke:#009e73}.drawing marker \
+path{fill:#444}table.wide{font-size:13px}pre{background:#f6f6f6;padding:.6em 1em;overflow-x:auto}";
 
 /// The page; `command` is how it was made.
 #[must_use]
@@ -20,9 +22,9 @@ pub fn page(results: &Results, command: &str) -> String {
         "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\
          <meta name=\"viewport\" content=\"width=device-width\"><title>Three designs on the same work</title>\
          <style>{STYLE}{OWN_STYLE}</style></head><body>\n<h1>Three designs on the same work</h1>\n\
-         <p>A cluster of machines runs services that come and go. A client on one of them knows a service by name and asks \
-         the name server on its own machine for the address. Where does that name server have it from? There are three \
-         answers, and this page shows what each costs.</p>\n"
+         <p>A cluster of machines runs services that come and go. A client on one of them knows a service by name and \
+         asks the name server on its own machine for the address. Where does that name server have it from? There are \
+         three answers, and this page shows what each costs.</p>\n"
     );
     designs(&mut html);
     summary(&mut html, results);
@@ -48,8 +50,8 @@ fn designs(html: &mut String) {
         );
     }
     html.push_str(
-        "</div>\n<p class=\"note\">In a circle is what the node holds; blue arrows go while a client waits (dashed: only the \
-         first time), green ones do not.</p>\n",
+        "</div>\n<p class=\"note\">In a circle is what the node holds; blue arrows go while a client waits (dashed: \
+         only the first time), green ones do not.</p>\n",
     );
 }
 
@@ -77,8 +79,8 @@ fn summary(html: &mut String, results: &Results) {
     if let (Some(cache), Some(gossip)) = (row(Design::Cache), row(Design::Gossip)) {
         let _ = writeln!(
             html,
-            "<div class=\"good\"><b>{:.0} queries a second with gossip, {:.0} with the cache</b>, on the same work: {} nodes \
-             with {} names each, {:.0}% of the queries for names that nobody has.</div>",
+            "<div class=\"good\"><b>{:.0} queries a second with gossip, {:.0} with the cache</b>, on the same work: \
+             {} nodes with {} names each, {:.0}% of the queries for names that nobody has.</div>",
             gossip.qps,
             cache.qps,
             results.experiment.nodes,
@@ -90,9 +92,9 @@ fn summary(html: &mut String, results: &Results) {
     if let (Some(cache), Some(gossip)) = (repeated(Design::Cache), repeated(Design::Gossip)) {
         let _ = writeln!(
             html,
-            "<p>That is with names that nobody has asked for before. When they are the same few again and again, the cache \
-             has them, too, and does {:.0} queries a second beside {:.0}: then it pays with what it does not know, as the rest \
-             of this page shows.</p>",
+            "<p>That is with names that nobody has asked for before. When they are the same few again and again, the \
+             cache has them, too, and does {:.0} queries a second beside {:.0}: then it pays with what it does not \
+             know, as the rest of this page shows.</p>",
             cache.qps, gossip.qps
         );
     }
@@ -107,9 +109,9 @@ fn speed(html: &mut String, results: &Results) {
     let experiment = &results.experiment;
     let _ = writeln!(
         html,
-        "<h2>Speed and cost</h2>\n<p>{} queries outstanding at one node, medians of {} rounds of {} s, one design after the \
-         other. Each cluster is new; before it is measured it has answered every name once, and has had a second of the same load with \
-         repeated names.</p>",
+        "<h2>Speed and cost</h2>\n<p>{} queries outstanding at one node, medians of {} rounds of {} s, one design \
+         after the other. Each cluster is new; before it is measured it has answered every name once, and has had a \
+         second of the same load with repeated names.</p>",
         experiment.outstanding, experiment.rounds, experiment.seconds
     );
     for negatives in [Negatives::New, Negatives::Repeated] {
@@ -131,8 +133,8 @@ fn speed(html: &mut String, results: &Results) {
     for row in results.rows.iter().filter(|row| row.generator_limited > 0) {
         let _ = writeln!(
             html,
-            "<p class=\"note\">In {} of {} rounds against {} the load generator was at its own limit, or shared its CPU: the \
-             server may do better than that.</p>",
+            "<p class=\"note\">In {} of {} rounds against {} the load generator was at its own limit, or shared its \
+             CPU: the server may do better than that.</p>",
             row.generator_limited,
             experiment.rounds,
             escape(&row.name)
@@ -145,8 +147,8 @@ fn events(html: &mut String, results: &Results) {
         return;
     }
     html.push_str(
-        "<h2>When a node fails</h2>\n<p>The same load with one node stopped (it hangs: its packets are received and nobody \
-         reads them), in turns with all nodes running:</p>\n",
+        "<h2>When a node fails</h2>\n<p>The same load with one node stopped (it hangs: its packets are received and \
+         nobody reads them), in turns with all nodes running:</p>\n",
     );
     table_of(html, "", table::stopped(results));
     for failure in table::failures(results) {
@@ -154,16 +156,16 @@ fn events(html: &mut String, results: &Results) {
         let lasted_s = of_failure.first().map_or(0.0, |fault| fault.lasted_s);
         let _ = writeln!(
             html,
-            "<h3>For {lasted_s:.0} s {}</h3>\n<p>Another node is asked for names of each kind. The plot has the share of \
-             answers with the address that the failed node has registered: gone is good while it is dead.</p>",
+            "<h3>For {lasted_s:.0} s {}</h3>\n<p>Another node is asked for names of each kind. The plot has the share \
+             of answers with the address that the failed node has registered: gone is good while it is dead.</p>",
             failure.text()
         );
         table_of(html, "wide", table::suffered(results, failure));
         html.push_str(&course(&of_failure));
     }
     html.push_str(
-        "<h2>When a name changes</h2>\n<p>Every node is asked for it all the time, before and after; stale is every answer \
-         that does not have the change, from the moment when it was acknowledged.</p>\n",
+        "<h2>When a name changes</h2>\n<p>Every node is asked for it all the time, before and after; stale is every \
+         answer that does not have the change, from the moment when it was acknowledged.</p>\n",
     );
     table_of(html, "", table::fresh(results));
 }
@@ -221,10 +223,11 @@ fn machine(html: &mut String, results: &Results, command: &str) {
     let network = if results.namespaces { "network namespaces joined by a bridge" } else { "loopback" };
     let _ = writeln!(
         html,
-        "<h2>Machine</h2>\n<p>{}, {} cores, Linux {}; {cpus}; {network}; {} threads that answer in each node. Measured in {:.0} \
-         s by {} {}.</p>\n<h2>Run it again</h2>\n<pre>{}</pre>\n<p>Everything runs on one machine, as processes of the same \
-         build. No design is tuned down: asking is done at once for all names that wait, in flight questions are shared, and \
-         the cache refreshes all names at the same time, which weaveDNS 1.0 did one after the other.</p>",
+        "<h2>Machine</h2>\n<p>{}, {} cores, Linux {}; {cpus}; {network}; {} threads that answer in each node. \
+         Measured in {:.0} s by {} {}.</p>\n<h2>Run it again</h2>\n<pre>{}</pre>\n<p>Everything runs on one machine, \
+         as processes of the same build. No design is tuned down: asking is done at once for all names that wait, in \
+         flight questions are shared, and the cache refreshes all names at the same time, which weaveDNS 1.0 did one \
+         after the other.</p>",
         escape(&machine.cpu),
         machine.cores,
         escape(&machine.kernel),

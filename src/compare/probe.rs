@@ -1,6 +1,7 @@
 //! Asks nodes for names at a steady pace, and notes what each answer was and how long it took.
 //!
-//! Runs on a thread of its own for each cluster. It never waits for an answer: a node that is silent is asked all the same.
+//! Runs on a thread of its own for each cluster. It never waits for an answer: a node that is silent is asked all the
+//! same.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -22,8 +23,8 @@ use crate::wire::record::rtype;
 /// How long an answer is waited for.
 pub(super) const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Time between two questions of a check, at first and where something was lost: slow enough that every design can ask for
-/// each name.
+/// Time between two questions of a check, at first and where something was lost: slow enough that every design can ask
+/// for each name.
 const CHECK_STEPS: [Duration; 3] =
     [Duration::from_micros(70), Duration::from_millis(1), Duration::from_millis(2)];
 
@@ -136,7 +137,8 @@ impl Asker {
         let packet = write_query(id, &question.name, rtype::A);
         self.open.insert(id, (number, Instant::now()));
         match self.socket.send_to(&packet, question.node) {
-            // A node that has been killed has its port closed, which is told at the next send: nobody answers, either way.
+            // A node that has been killed has its port closed, which is told at the next send: nobody answers, either
+            // way.
             Ok(_) => Ok(()),
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(()),
             Err(error) => Err(error),
@@ -196,8 +198,8 @@ fn read(message: &[u8]) -> ProbeAnswer {
     }
 }
 
-/// Asks a node for each name, and says which were not answered with their address. What was lost on the way is asked once
-/// more, slower.
+/// Asks a node for each name, and says which were not answered with their address. What was lost on the way is asked
+/// once more, slower.
 pub(super) fn check_all(
     namespace: Option<String>,
     node: SocketAddr,

@@ -1,7 +1,8 @@
 //! Each design under the same load: rounds, one design after the other, each with a new cluster.
 //!
-//! A round begins with a check that the node that is asked answers every name with its address, and with a warm-up: a cache
-//! has all names then, as it would after a while of real use, and most of those that nobody has, where they are repeated.
+//! A round begins with a check that the node that is asked answers every name with its address, and with a warm-up: a
+//! cache has all names then, as it would after a while of real use, and most of those that nobody has, where they are
+//! repeated.
 
 use std::fs;
 use std::io::{self, Write};
@@ -39,8 +40,8 @@ const IDLE: Duration = Duration::from_millis(1_500);
 /// How long the last of a change's messages may take.
 const SETTLING: Duration = Duration::from_millis(1_500);
 
-/// Seconds of load before what is measured: two windows, in which a hundred queries outstanding learn of two hundred names
-/// that nobody has.
+/// Seconds of load before what is measured: two windows, in which a hundred queries outstanding learn of two hundred
+/// names that nobody has.
 const WARM_UP_S: f64 = 1.0;
 
 /// Queries for names that nobody has, where they are repeated: as many as there are names, up to so many.
@@ -97,8 +98,8 @@ pub(super) fn measure(task: &Task, progress: &dyn Fn(&str)) -> io::Result<Vec<Ro
     Ok(rows)
 }
 
-/// Has the names that nobody has, where they are repeated, asked for once: a cache has them then as far as it can. It is put
-/// on every design alike, and not measured.
+/// Has the names that nobody has, where they are repeated, asked for once: a cache has them then as far as it can. It
+/// is put on every design alike, and not measured.
 pub(super) fn warm_up(task: &Task, cluster: &mut Cluster, experiment: &Experiment) -> io::Result<()> {
     let experiment = Experiment { seconds: WARM_UP_S, churn_per_s: 0, ..experiment.clone() };
     load(task, cluster, &experiment, Negatives::Repeated).map(drop)

@@ -222,8 +222,8 @@ pub fn text(results: &Results) -> String {
         }
     };
     let load = format!(
-        "{} nodes with {} names each, {:.0}% of queries for names that nobody has, {} outstanding; medians of {} rounds of \
-         {} s",
+        "{} nodes with {} names each, {:.0}% of queries for names that nobody has, {} outstanding; medians of {} \
+         rounds of {} s",
         experiment.nodes,
         experiment.names_per_node,
         experiment.negative_share * 100.0,
@@ -251,8 +251,8 @@ pub fn text(results: &Results) -> String {
     for row in results.rows.iter().filter(|row| row.generator_limited > 0) {
         let _ = writeln!(
             out,
-            "Note: in {} of {} rounds against {} the load generator was at its own limit, or shared its CPU: it may do better \
-             than that.",
+            "Note: in {} of {} rounds against {} the load generator was at its own limit, or shared its CPU: it may \
+             do better than that.",
             row.generator_limited, experiment.rounds, row.name
         );
     }

@@ -10,8 +10,8 @@ use crate::resolver::settings::{MAX_UPSTREAMS, Settings, Upstreams};
 use crate::resolver::upstream::{Upstream, is_own};
 use crate::sys::file_error::{self, FileError};
 
-/// Reads the file, if there is one, and says whom to ask for what, for a server that listens at `listen`. The second part is what
-/// a person should know of it: what was passed over or left out.
+/// Reads the file, if there is one, and says whom to ask for what, for a server that listens at `listen`. The second
+/// part is what a person should know of it: what was passed over or left out.
 ///
 /// # Errors
 /// When a file cannot be read.
@@ -129,7 +129,8 @@ mod tests {
         let path = directory.path().join("resolv.conf");
         std::fs::write(
             &path,
-            "nameserver 127.0.0.1\nnameserver 192.0.2.1\nnameserver 192.0.2.2\nnameserver here\noptions timeout:1 rotate\n",
+            "nameserver 127.0.0.1\nnameserver 192.0.2.1\nnameserver 192.0.2.2\nnameserver here\noptions timeout:1 \
+             rotate\n",
         )
         .unwrap();
         let settings = Settings {

@@ -6,8 +6,8 @@ use std::collections::VecDeque;
 
 use crate::store::{Delta, Store, Want};
 
-/// Bytes of changes in one message of a stream that we send: some hundred records, so that a receiver gets other things done
-/// between one and the next. Others may send longer ones.
+/// Bytes of changes in one message of a stream that we send: some hundred records, so that a receiver gets other things
+/// done between one and the next. Others may send longer ones.
 pub const MAX_STREAM_DELTA_LEN: usize = crate::limits::MAX_STREAM_DELTA_LEN;
 
 /// The answer to a request over a stream, part by part: so that who is slow to read holds nothing up and no memory.

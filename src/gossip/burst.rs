@@ -1,13 +1,13 @@
 //! How much of its own changes a node tells in datagrams: a bucket of tokens, and what is done when it is empty.
 //!
-//! Pure: it takes the time. Runs on the cluster thread. Datagrams beyond what sockets and receivers can hold are lost, and each one
-//! that is lost is asked for. So beyond a bound changes are not told at all: the members hear that there is something, and pull it
-//! over streams, at the pace at which they can take it.
+//! Pure: it takes the time. Runs on the cluster thread. Datagrams beyond what sockets and receivers can hold are lost,
+//! and each one that is lost is asked for. So beyond a bound changes are not told at all: the members hear that there
+//! is something, and pull it over streams, at the pace at which they can take it.
 
 use std::time::Duration;
 
-/// Datagrams with changes for one member at once: what a socket's buffer has room for where the kernel gives no more than its
-/// default.
+/// Datagrams with changes for one member at once: what a socket's buffer has room for where the kernel gives no more
+/// than its default.
 const AT_ONCE: usize = crate::limits::CHANGE_DATAGRAMS;
 
 /// Datagrams with changes for all members at once: a kernel takes some 200,000 a second.
@@ -37,8 +37,8 @@ struct Behind {
 }
 
 impl Burst {
-    /// Whether a datagram with changes may go to each of so many members now; if so it is accounted for. If not, members are told
-    /// that there is something to pull from now on.
+    /// Whether a datagram with changes may go to each of so many members now; if so it is accounted for. If not,
+    /// members are told that there is something to pull from now on.
     pub(super) fn take(&mut self, now: Duration, members: usize) -> bool {
         let room = (FOR_ALL_AT_ONCE / members.max(1)).clamp(1, AT_ONCE) as f64;
         let passed = now.saturating_sub(self.spent_at).as_secs_f64() / REFILL.as_secs_f64();
@@ -56,8 +56,8 @@ impl Burst {
         self.behind.is_some()
     }
 
-    /// Takes note of the time, and of whether something has changed. Returns whether members are to be told that there is something
-    /// to pull.
+    /// Takes note of the time, and of whether something has changed. Returns whether members are to be told that there
+    /// is something to pull.
     pub(super) fn tells(&mut self, now: Duration, changed: bool) -> bool {
         let Some(behind) = &mut self.behind else { return false };
         if changed {

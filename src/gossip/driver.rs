@@ -1,7 +1,7 @@
 //! The cluster over real sockets, with a real clock.
 //!
-//! Runs on the thread `cluster`, whose event loop it is told by. Without an address to gossip at there are no sockets, and
-//! the node is a cluster of itself.
+//! Runs on the thread `cluster`, whose event loop it is told by. Without an address to gossip at there are no sockets,
+//! and the node is a cluster of itself.
 
 use std::io;
 use std::net::SocketAddr;

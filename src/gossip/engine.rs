@@ -2,10 +2,10 @@
 //!
 //! Sans-I/O: it takes the time and bytes, and returns what to do. Runs on the thread `cluster`.
 //!
-//! Changes of this node's own go out at once: to every member of a small cluster; in a large one to some, which pass them on
-//! to a share of the members each, so that two hops reach everybody. Whatever is lost is found by anti-entropy: each second
-//! a node tells a random member the hash of what it knows, and only where that differs do digests follow, and then what is
-//! missing: in datagrams if it is little, else over a stream.
+//! Changes of this node's own go out at once: to every member of a small cluster; in a large one to some, which pass
+//! them on to a share of the members each, so that two hops reach everybody. Whatever is lost is found by anti-entropy:
+//! each second a node tells a random member the hash of what it knows, and only where that differs do digests follow,
+//! and then what is missing: in datagrams if it is little, else over a stream.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
@@ -57,8 +57,8 @@ pub enum Output {
         /// What. If several get the same, they share it.
         bytes: Arc<[u8]>,
     },
-    /// Ask a node for much, over a stream: each delta that comes is for [`Engine::handle_delta`], and the end of the stream, or that
-    /// there can be none, for [`Engine::handle_fetch_end`]. There is one to a node at a time.
+    /// Ask a node for much, over a stream: each delta that comes is for [`Engine::handle_delta`], and the end of the
+    /// stream, or that there can be none, for [`Engine::handle_fetch_end`]. There is one to a node at a time.
     Fetch {
         /// Which node.
         to: SocketAddr,
@@ -154,7 +154,8 @@ impl Engine {
         }
     }
 
-    /// What it knows, shared with those who change and read it; [`handle_time`](Self::handle_time) sends out what is new.
+    /// What it knows, shared with those who change and read it; [`handle_time`](Self::handle_time) sends out what is
+    /// new.
     #[must_use]
     pub fn store(&self) -> &SharedStore {
         &self.store
@@ -337,15 +338,15 @@ impl Engine {
         }
     }
 
-    /// Whether changes of streams may come. If not, so many names wait to be published, or all are just read, that they are to be left
-    /// in the socket.
+    /// Whether changes of streams may come. If not, so many names wait to be published, or all are just read, that they
+    /// are to be left in the socket.
     #[must_use]
     pub fn takes_bulk(&self) -> bool {
         !self.store.is_bulk_held() && self.store.read().has_room()
     }
 
-    /// Whether streams may give what others want. Not while this node registers very much: what is told in parts takes longer, here and
-    /// there. For how long they wait for that has a limit.
+    /// Whether streams may give what others want. Not while this node registers very much: what is told in parts takes
+    /// longer, here and there. For how long they wait for that has a limit.
     pub fn gives_bulk(&mut self, now: Duration) -> bool {
         if self.store.filling() == Filling::No {
             self.filled_since = None;
@@ -423,8 +424,8 @@ impl Engine {
                     self.left.remove(&peer.node);
                     self.news.push(News::Up(peer.clone()));
                     self.store.write().set_up(peer.node, true);
-                    // It may have news for us, and we for it: in a small cluster there is no need to wait for the next second.
-                    // In a large one so many come up at once that each would be told by all.
+                    // It may have news for us, and we for it: in a small cluster there is no need to wait for the next
+                    // second. In a large one so many come up at once that each would be told by all.
                     if self.membership.members().len() <= DIRECT_MEMBERS {
                         let hash = self.store.read().digest_hash();
                         self.send(peer.address, &Message::Hash(hash));
@@ -444,7 +445,8 @@ impl Engine {
         }
     }
 
-    /// Sends our own new changes to all, or to those who pass them on to all; or, if they are too many, says that there are some.
+    /// Sends our own new changes to all, or to those who pass them on to all; or, if they are too many, says that there
+    /// are some.
     fn send_changes(&mut self, now: Duration) {
         let head = self.store.read().own_head();
         let is_new = head > self.sent;

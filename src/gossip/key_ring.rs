@@ -1,8 +1,8 @@
 //! The file with the keys that the nodes of a cluster share.
 //!
-//! Runs on the thread `cluster`. A line has a key as 64 hexadecimal digits; `#` begins a comment. The first key seals, all of
-//! them open, so that keys are changed while the cluster runs: install the new one as a second line everywhere, use it by
-//! making it the first line everywhere, then remove the old one.
+//! Runs on the thread `cluster`. A line has a key as 64 hexadecimal digits; `#` begins a comment. The first key seals,
+//! all of them open, so that keys are changed while the cluster runs: install the new one as a second line everywhere,
+//! use it by making it the first line everywhere, then remove the old one.
 
 use std::fmt;
 use std::path::Path;

@@ -21,8 +21,8 @@ const PROBE_PERIOD: Duration = Duration::from_millis(500);
 /// How long an answer to a probe may take before others are asked to probe as well.
 const PROBE_RTT: Duration = Duration::from_millis(150);
 
-/// How long a suspect has to say that it is alive. With a probe's period and the luck of the draw before it, a dead node
-/// is declared down within five seconds; in that time a live one hears of the suspicion more than ten times over.
+/// How long a suspect has to say that it is alive. With a probe's period and the luck of the draw before it, a dead
+/// node is declared down within five seconds; in that time a live one hears of the suspicion more than ten times over.
 const SUSPICION: Duration = Duration::from_millis(2000);
 
 /// How often news of members go out on their own, as long as there are any: probes alone would spread them too slowly.
@@ -298,8 +298,8 @@ impl Membership {
         }
     }
 
-    /// Tells members of our new self. They would not take its messages to their old selves otherwise, nor we theirs: after
-    /// a partition both sides become new at the same time.
+    /// Tells members of our new self. They would not take its messages to their old selves otherwise, nor we theirs:
+    /// after a partition both sides become new at the same time.
     fn announce_to_members(&mut self) {
         let addresses = self.members.values().map(|member| member.address).take(MAX_ANNOUNCED);
         for address in addresses.collect::<Vec<_>>() {

@@ -1,7 +1,7 @@
 //! What nodes say to each other in datagrams, and its bytes.
 //!
-//! Pure. Runs on the thread `cluster`. A message has a version, its sender and a kind before its body. A node passes over
-//! kinds that it does not know and what stands behind the body that it does: two releases can run side by side.
+//! Pure. Runs on the thread `cluster`. A message has a version, its sender and a kind before its body. A node passes
+//! over kinds that it does not know and what stands behind the body that it does: two releases can run side by side.
 
 use crate::limits::{MAX_CHANGES, MAX_INCARNATION};
 use crate::store::{Delta, Digest, Malformed, NodeId, Reader, Want, put_bytes, put_varint};
@@ -12,8 +12,8 @@ pub const VERSION: u8 = 1;
 /// Bytes of a message before its body.
 const HEADER_LEN: usize = 1 + 16 + 1;
 
-/// Bytes of a message at most: a datagram that crosses today's networks whole, with what seals it and the headers of IPv6
-/// and UDP around it (1,280 bytes).
+/// Bytes of a message at most: a datagram that crosses today's networks whole, with what seals it and the headers of
+/// IPv6 and UDP around it (1,280 bytes).
 pub const MAX_LEN: usize = crate::limits::MAX_MESSAGE_LEN;
 
 /// Bytes of a delta in a message at most; one change may be longer, and then travels in a fragmented datagram.

@@ -53,8 +53,8 @@ pub(super) enum Way {
 pub(super) struct Requests(HashMap<NodeId, Request>);
 
 impl Requests {
-    /// What of all that is wanted of `to` is to be asked for now, and how: what has not been asked for, or is not being answered any
-    /// more. That is noted as asked for.
+    /// What of all that is wanted of `to` is to be asked for now, and how: what has not been asked for, or is not being
+    /// answered any more. That is noted as asked for.
     pub(super) fn begin(
         &mut self,
         now: Duration,

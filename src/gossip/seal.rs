@@ -2,8 +2,8 @@
 //!
 //! Sans-I/O: no clock and no sockets. Runs on the thread `cluster`.
 //!
-//! XChaCha20-Poly1305, whose nonces of 24 bytes have room for a random number that a node draws at each start, or for each
-//! stream, and a counter. So nonces never repeat, whoever seals, and no node needs to know of others.
+//! XChaCha20-Poly1305, whose nonces of 24 bytes have room for a random number that a node draws at each start, or for
+//! each stream, and a counter. So nonces never repeat, whoever seals, and no node needs to know of others.
 
 use super::cipher::{
     CLUSTER_LEN, NONCE_LEN, PLAIN, Rejected, SEALED, SESSION_LEN, TAG_LEN, cluster_hash, context,

@@ -1,7 +1,7 @@
 //! One stream between two nodes: what is wanted goes one way in one frame, the changes the other way in many.
 //!
-//! Runs on the thread `cluster` and never waits. The side that answers has one frame of its answer in memory at a time, and
-//! makes the next only when the socket has taken that one: who reads slowly gets it slowly, at no cost to others.
+//! Runs on the thread `cluster` and never waits. The side that answers has one frame of its answer in memory at a time,
+//! and makes the next only when the socket has taken that one: who reads slowly gets it slowly, at no cost to others.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr};

@@ -1,7 +1,7 @@
 //! The frames of a stream, sealed: each is taken once, in order, and on the stream that it was made for.
 //!
-//! Sans-I/O. Runs on the thread `cluster`. The first frame of each direction names its key and a number that its sender has
-//! drawn; further ones are counted and bring nothing along. What the server says is bound to the client's number.
+//! Sans-I/O. Runs on the thread `cluster`. The first frame of each direction names its key and a number that its sender
+//! has drawn; further ones are counted and bring nothing along. What the server says is bound to the client's number.
 
 use super::cipher::{
     CLUSTER_LEN, PLAIN, Rejected, SEALED, SESSION_LEN, cluster_hash, context, decrypt, decrypt_with_any,

@@ -1,7 +1,7 @@
 //! The gossip's sockets: datagrams for what is small and now, streams for what is much.
 //!
-//! Runs on the thread `cluster`, in its event loop; nothing in here waits. All that goes out is sealed, and only what could
-//! be opened comes in. What a socket does not take is dropped: anti-entropy makes up for it.
+//! Runs on the thread `cluster`, in its event loop; nothing in here waits. All that goes out is sealed, and only what
+//! could be opened comes in. What a socket does not take is dropped: anti-entropy makes up for it.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -79,8 +79,8 @@ pub struct Traffic {
     pub streams_out: u64,
     /// Streams opened by other nodes.
     pub streams_in: u64,
-    /// Streams that were closed because there were too many, or because of their other end: it was silent or slow, or what
-    /// it sent could not be opened.
+    /// Streams that were closed because there were too many, or because of their other end: it was silent or slow, or
+    /// what it sent could not be opened.
     pub streams_broken: u64,
     /// Datagrams and streams that could not be opened, by reason.
     pub rejected: [u64; Rejected::ALL.len()],
@@ -311,8 +311,8 @@ impl GossipSockets {
         self.paused.retain(|&paused| paused != key);
     }
 
-    /// Takes what has come and does what streams have to do, as much as is one turn's: datagrams first, then each stream a frame
-    /// after the other.
+    /// Takes what has come and does what streams have to do, as much as is one turn's: datagrams first, then each
+    /// stream a frame after the other.
     pub fn work(&mut self, now: Duration, registry: &Registry, engine: &mut Engine) {
         self.receive(now, registry, engine);
         if now >= self.resume {

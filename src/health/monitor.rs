@@ -107,8 +107,8 @@ impl Monitor {
         }
     }
 
-    /// Watches an address from `now` on; `new` says that it has just been registered. What is known of one that was watched
-    /// in the same way is kept, unless it has been registered anew.
+    /// Watches an address from `now` on; `new` says that it has just been registered. What is known of one that was
+    /// watched in the same way is kept, unless it has been registered anew.
     pub fn watch(&mut self, now: Duration, key: Key, watch: Watch, new: bool) -> Option<HealthChange> {
         if let Some(&id) = self.by_key.get(&key) {
             if !new && self.targets[id].watch == watch {
@@ -131,8 +131,8 @@ impl Monitor {
         let id = self.targets.insert(target);
         self.by_key.insert(key, id);
         if let Some(interval) = interval {
-            // Somewhere in an interval, as long as those that follow: many that are registered together are checked one after
-            // the other, from the first round on.
+            // Somewhere in an interval, as long as those that follow: many that are registered together are checked one
+            // after the other, from the first round on.
             let first = now + interval.mul_f64((1.0 - JITTER * self.rng.f64()) * self.rng.f64());
             self.due.push(Reverse((first, id, generation, Due::Check)));
         }

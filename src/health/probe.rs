@@ -1,7 +1,7 @@
 //! Checking once whether an address is well.
 //!
-//! Runs on the `health` thread, asynchronously, many at a time. Whatever is checked may be silent, slow or hostile: every check
-//! ends with its time, and reads no more than it needs.
+//! Runs on the `health` thread, asynchronously, many at a time. Whatever is checked may be silent, slow or hostile:
+//! every check ends with its time, and reads no more than it needs.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -161,8 +161,8 @@ pub enum Begun {
     Pending(Socket),
 }
 
-/// Begins to connect to a port. On this machine, and where nobody listens on it, it is mostly known at once what comes of it:
-/// to wait for that through the event loop would cost as much again.
+/// Begins to connect to a port. On this machine, and where nobody listens on it, it is mostly known at once what comes
+/// of it: to wait for that through the event loop would cost as much again.
 #[must_use]
 pub fn begin_tcp(address: IpAddr, port: u16) -> Begun {
     match connect(SocketAddr::new(address, port)) {

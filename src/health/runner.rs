@@ -1,8 +1,9 @@
 //! The thread that checks.
 //!
-//! Runs on `health`, a thread of its own, asynchronously: what is checked may be slow, and the owner of the registrations must not wait
-//! for it. What to watch is left in a map by key, where the latest word replaces those before it: so it is bounded by what is
-//! registered, and nobody ever waits for room in it, while this thread waits for the owner to take what was found.
+//! Runs on `health`, a thread of its own, asynchronously: what is checked may be slow, and the owner of the
+//! registrations must not wait for it. What to watch is left in a map by key, where the latest word replaces those
+//! before it: so it is bounded by what is registered, and nobody ever waits for room in it, while this thread waits for
+//! the owner to take what was found.
 
 use std::collections::HashMap;
 use std::io;
@@ -21,8 +22,8 @@ use super::spec::Probe;
 /// Checks under way at most: each takes a socket.
 const MAX_RUNNING: usize = crate::limits::MAX_CHECKS;
 
-/// Checks that are due within so much time are begun together, the later ones of them early: to be woken for each costs more
-/// than some checks do.
+/// Checks that are due within so much time are begun together, the later ones of them early: to be woken for each costs
+/// more than some checks do.
 const TICK: Duration = Duration::from_millis(40);
 
 enum RunnerCommand {

@@ -65,8 +65,8 @@ impl ServerState {
 fn without_cache() -> Problem {
     Problem::new(
         StatusCode::NOT_FOUND,
-        "this node asks nobody for names in other domains, so it has no cache: start it with --upstream, --resolv-conf or \
-         --forward",
+        "this node asks nobody for names in other domains, so it has no cache: start it with --upstream, \
+         --resolv-conf or --forward",
     )
 }
 

@@ -119,8 +119,8 @@ impl Guard {
                 let why = "this node asks for its token: a header field `authorization: Bearer TOKEN`, or --token-file";
                 Err(Problem::new(StatusCode::UNAUTHORIZED, why))
             }
-            // A page from elsewhere, in a browser on this machine, can have its own name lead here (DNS rebinding): such requests
-            // say that name.
+            // A page from elsewhere, in a browser on this machine, can have its own name lead here (DNS rebinding):
+            // such requests say that name.
             None if self.is_tcp && !text(header::HOST).is_none_or(is_own_host) => Err(Problem::new(
                 StatusCode::FORBIDDEN,
                 "without a token this node is asked by its address, as http://127.0.0.1:6784, or as localhost",

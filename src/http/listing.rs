@@ -1,4 +1,5 @@
-//! Listings of registrations, sent page by page as fast as the client takes them: however many there are, one page is in memory.
+//! Listings of registrations, sent page by page as fast as the client takes them: however many there are, one page is
+//! in memory.
 //!
 //! Runs on the thread `http`, asynchronously; between two pages others have their turn.
 
@@ -17,8 +18,8 @@ use super::problem::Problem;
 use crate::api::request::{Filter, Registration};
 use crate::store::Cursor;
 
-/// Registrations that one request with a limit is answered with at most: that answer is made before it is sent, since its head says
-/// where the next one begins.
+/// Registrations that one request with a limit is answered with at most: that answer is made before it is sent, since
+/// its head says where the next one begins.
 pub(super) const MAX_LIMIT: usize = crate::limits::MAX_LISTED;
 
 const JSON: (HeaderName, &str) = (header::CONTENT_TYPE, "application/json");

@@ -1,8 +1,8 @@
 //! The control listener: an HTTP API with JSON, for programs, for our own command line, and a page for people.
 //!
-//! Runs on a thread `http` of its own, asynchronously. What changes registrations is asked of their owner, through its queue; what
-//! is read is read here. Whoever reaches it may do everything, so it is on loopback or on a Unix socket,
-//! or asks for a token.
+//! Runs on a thread `http` of its own, asynchronously. What changes registrations is asked of their owner, through its
+//! queue; what is read is read here. Whoever reaches it may do everything, so it is on loopback or on a Unix socket, or
+//! asks for a token.
 
 mod balancing;
 mod cache;

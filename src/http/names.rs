@@ -1,4 +1,5 @@
-//! The part of the API that registers and removes: names, their addresses, and whole instances, one by one and in batches.
+//! The part of the API that registers and removes: names, their addresses, and whole instances, one by one and in
+//! batches.
 //!
 //! Runs on the thread `http`, asynchronously.
 

@@ -35,7 +35,8 @@ pub(super) fn router() -> Router<Arc<ServerState>> {
 }
 
 /// What the page may do: what it has in it, and ask this node.
-const PAGE_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; frame-ancestors 'none'";
+const PAGE_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src \
+                           'self'; frame-ancestors 'none'";
 
 async fn page() -> Response {
     ([(header::CONTENT_SECURITY_POLICY, PAGE_POLICY)], Html(include_str!("page.html"))).into_response()

@@ -8,7 +8,8 @@ use crate::wire::name::Name;
 use crate::worker::WorkerLink;
 use crate::worker::cache_commands::CacheView;
 
-/// Has each of the workers, which have caches, do `command` with its own and reply. Returns whether all have room for it.
+/// Has each of the workers, which have caches, do `command` with its own and reply. Returns whether all have room for
+/// it.
 fn ask_workers<T: Send + 'static>(
     workers: &[WorkerLink],
     replies: &Replies<T>,

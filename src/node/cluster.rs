@@ -1,7 +1,8 @@
-//! The thread `cluster`: membership, dissemination and sync, and nothing else, so that nothing else can silence the node.
+//! The thread `cluster`: membership, dissemination and sync, and nothing else, so that nothing else can silence the
+//! node.
 //!
-//! No turn of it takes more than 10 ms of CPU time ([`ClusterState::turns`] counts them). It reads no file, writes no log, builds no
-//! table and waits for nobody but the store's lock, which others hold for less than a millisecond.
+//! No turn of it takes more than 10 ms of CPU time ([`ClusterState::turns`] counts them). It reads no file, writes no
+//! log, builds no table and waits for nobody but the store's lock, which others hold for less than a millisecond.
 
 use std::io;
 use std::net::SocketAddr;
@@ -121,7 +122,8 @@ pub(super) struct ClusterSender {
 }
 
 impl ClusterSender {
-    /// Has it look for the cluster at `address`, too. Waits while it has too much to do. Returns whether it is still there.
+    /// Has it look for the cluster at `address`, too. Waits while it has too much to do. Returns whether it is still
+    /// there.
     pub(super) fn seed(&self, address: SocketAddr) -> bool {
         self.send(Command::Seed(address))
     }

@@ -51,7 +51,8 @@ impl fmt::Display for NodeError {
             Self::Control(error) => error.fmt(f),
             Self::Docker(socket, error) => write!(
                 f,
-                "cannot use the Docker Engine's socket {}: {error}; run as a user of its group, or choose another with --docker",
+                "cannot use the Docker Engine's socket {}: {error}; run as a user of its group, or choose another \
+                 with --docker",
                 socket.display()
             ),
             Self::Disk(error) => error.fmt(f),
@@ -62,8 +63,8 @@ impl fmt::Display for NodeError {
             Self::Thread(error) => write!(f, "cannot start a thread or an event queue: {error}"),
             Self::Realtime(error) => write!(
                 f,
-                "--realtime: {error}; run as root, or with CAP_SYS_NICE or a resource limit RTPRIO of 1 (in a unit of systemd \
-                 LimitRTPRIO=1 and RestrictRealtime=no)"
+                "--realtime: {error}; run as root, or with CAP_SYS_NICE or a resource limit RTPRIO of 1 (in a unit of \
+                 systemd LimitRTPRIO=1 and RestrictRealtime=no)"
             ),
         }
     }

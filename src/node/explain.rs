@@ -166,8 +166,8 @@ fn verdicts<'a>(
     (verdicts, panic)
 }
 
-/// The sum of the weights, and the number of the addresses, that are in answers, by type. They are added up once: the store is held
-/// meanwhile.
+/// The sum of the weights, and the number of the addresses, that are in answers, by type. They are added up once: the
+/// store is held meanwhile.
 fn totals(verdicts: &BTreeMap<(u16, &[u8]), AddressVerdict>) -> BTreeMap<u16, (f64, f64)> {
     let mut totals: BTreeMap<u16, (f64, f64)> = BTreeMap::new();
     for ((rtype, _), verdict) in verdicts {

@@ -1,4 +1,5 @@
-//! What the thread `files` is given to read, and what it hands over: batches of operations, and then all that files say besides.
+//! What the thread `files` is given to read, and what it hands over: batches of operations, and then all that files say
+//! besides.
 
 use std::sync::Arc;
 use std::time::Instant;

@@ -1,8 +1,10 @@
-//! The thread `files`: reads what the node is given in files, and hands what has changed of it to the owner of the registrations.
+//! The thread `files`: reads what the node is given in files, and hands what has changed of it to the owner of the
+//! registrations.
 //!
-//! A file of a million names of which ten have changed costs the owner ten operations, and this thread little more: only lines that
-//! were not there before are read ([`names_text`](crate::sources::names_text)). Where that does not do, all that files say is compared
-//! with what this node has registered of them, which is read some at a time. A mistake in a file changes nothing at all, of no file.
+//! A file of a million names of which ten have changed costs the owner ten operations, and this thread little more:
+//! only lines that were not there before are read ([`names_text`](crate::sources::names_text)). Where that does not do,
+//! all that files say is compared with what this node has registered of them, which is read some at a time. A mistake
+//! in a file changes nothing at all, of no file.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -59,7 +61,8 @@ pub(super) struct Files {
 }
 
 impl Files {
-    /// Starts it. Batches go to `sender`, and at their end what else there is; upstreams are read for a node that answers at `listen`.
+    /// Starts it. Batches go to `sender`, and at their end what else there is; upstreams are read for a node that
+    /// answers at `listen`.
     pub(super) fn start(
         store: SharedStore,
         sender: ControlSender,
@@ -187,15 +190,16 @@ impl<'a> Output<'a> {
     }
 }
 
-/// Of all text the part that may have changed, for it to be less work to look at what has changed than at all; and bytes for which
-/// neither is work.
+/// Of all text the part that may have changed, for it to be less work to look at what has changed than at all; and
+/// bytes for which neither is work.
 const CHANGED_SHARE: usize = 8;
 const FEW_BYTES: usize = 64 << 10;
 
 /// Records of one name beyond which all files are read: they may be too many.
 const MANY_OF_A_NAME: usize = 1_000;
 
-/// What is to be done for each name in lines that have changed since `before`; `None` if that cannot be told from these lines alone.
+/// What is to be done for each name in lines that have changed since `before`; `None` if that cannot be told from these
+/// lines alone.
 fn changes(texts: &Texts, before: &Before, store: &SharedStore) -> Option<Vec<Vec<Op>>> {
     let most = (texts.hosts_len() / CHANGED_SHARE).max(FEW_BYTES);
     if texts.hosts_len().abs_diff(before.texts.hosts_len()) > most {
@@ -279,8 +283,8 @@ mod tests {
         }
     }
 
-    /// The batches by which a node that has registered `before` of a file comes to have registered `after`, twice: if it remembers the text
-    /// of before, and if it does not.
+    /// The batches by which a node that has registered `before` of a file comes to have registered `after`, twice: if
+    /// it remembers the text of before, and if it does not.
     fn batches(before: &str, after: &str) -> [Vec<Vec<Told>>; 2] {
         [true, false].map(|remembers| {
             let directory = tempfile::tempdir().unwrap();

@@ -1,7 +1,7 @@
 //! What of this node's own registrations is checked, and what is found.
 //!
-//! Runs on the owner of the registrations; the checks themselves are made by the `health` thread, which is there when there is one to
-//! make.
+//! Runs on the owner of the registrations; the checks themselves are made by the `health` thread, which is there when
+//! there is one to make.
 
 use std::path::PathBuf;
 use std::sync::Arc;

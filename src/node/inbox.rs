@@ -1,7 +1,7 @@
 //! The queue of changes: what the owner of the registrations is asked to do, by whom, and in which order it takes that.
 //!
-//! Every source of names hands its changes to this queue. It has a lane for each kind of source; each has a named limit, and a source
-//! waits, or is refused, when its lane is full. Lanes are served in this order:
+//! Every source of names hands its changes to this queue. It has a lane for each kind of source; each has a named
+//! limit, and a source waits, or is refused, when its lane is full. Lanes are served in this order:
 //!
 //! 1. control: what signals and other threads tell of; a stop goes before all else;
 //! 2. requests: what people and programs ask for, who wait for the answer;
@@ -166,8 +166,8 @@ impl Inbox {
         self.sender.clone()
     }
 
-    /// The next thing to do, by the order of the lanes; waits for one for so long at most. Requests are left where they are unless
-    /// `with_requests`, and so are batches of files unless `with_bulk`.
+    /// The next thing to do, by the order of the lanes; waits for one for so long at most. Requests are left where they
+    /// are unless `with_requests`, and so are batches of files unless `with_bulk`.
     pub(super) fn next(&self, timeout: Duration, with_requests: bool, with_bulk: bool) -> Option<Work> {
         let (no_requests, no_bulk) = (never(), never());
         let requests = if with_requests { &self.requests } else { &no_requests };
@@ -200,8 +200,9 @@ impl Inbox {
         self.requests.try_recv().ok()
     }
 
-    /// Takes no more. Who waits for room in a lane waits no longer; requests are let go of, by which those who wait for them are told that
-    /// nobody does them. A queue whose reader is gone keeps what is in it, so these are read until nobody can ask any more.
+    /// Takes no more. Who waits for room in a lane waits no longer; requests are let go of, by which those who wait for
+    /// them are told that nobody does them. A queue whose reader is gone keeps what is in it, so these are read until
+    /// nobody can ask any more.
     pub(super) fn refuse(self) {
         let Self { control, requests, sender, .. } = self;
         drop(sender);

@@ -51,9 +51,9 @@ fn describe(crowded: &Crowded) -> String {
     let names = names.join(", ");
     let names = if more > 0 { format!("{names} and {more} more names") } else { names };
     let mut told = format!(
-        "{} records are in no answer, since their names have more than one can: {names}. A name has up to {MAX_RECORD_SETS} types of \
-         records, and up to {MAX_SET_LEN} bytes of each; the lowest types and the shortest records stay. Take some of them away, \
-         at the nodes that `redbreast explain NAME` tells",
+        "{} records are in no answer, since their names have more than one can: {names}. A name has up to \
+         {MAX_RECORD_SETS} types of records, and up to {MAX_SET_LEN} bytes of each; the lowest types and the shortest \
+         records stay. Take some of them away, at the nodes that `redbreast explain NAME` tells",
         crowded.records()
     );
     if crowded.left_out_names() > 0 {

@@ -72,8 +72,8 @@ impl Node {
         Ok(node)
     }
 
-    /// The same with these names, which `texts` say if they are from files, and sockets that the process was started with, if there are any,
-    /// in the place of those to be bound.
+    /// The same with these names, which `texts` say if they are from files, and sockets that the process was started
+    /// with, if there are any, in the place of those to be bound.
     ///
     /// # Errors
     /// The same.
@@ -376,7 +376,8 @@ impl Node {
         self.views.subscribers.tell_members(all);
     }
 
-    /// Leaves the cluster, answers what has been received, then ends the threads. Returns all that workers have counted.
+    /// Leaves the cluster, answers what has been received, then ends the threads. Returns all that workers have
+    /// counted.
     pub fn stop(mut self) -> Vec<(Event, u64)> {
         self.service_manager.tell_stopping();
         self.cluster.leave();
@@ -431,7 +432,8 @@ fn cpu_of(settings: &Settings, worker: usize) -> Option<usize> {
     cpus.get(worker.checked_rem(cpus.len())?).copied()
 }
 
-/// The store with what is on disk and in files, where what is registered from now on is kept, and what was read of files.
+/// The store with what is on disk and in files, where what is registered from now on is kept, and what was read of
+/// files.
 fn begin(
     settings: &Settings,
     addresses: &[SocketAddr],

@@ -55,8 +55,8 @@ impl RejectedGossip {
         }
         if faults.full > log.faults.full {
             warn!(
-                "other nodes have registered more than {} GiB, or there are more than {MAX_ORIGINS}: what is over that is left out \
-                 here, and answers differ",
+                "other nodes have registered more than {} GiB, or there are more than {MAX_ORIGINS}: what is over \
+                 that is left out here, and answers differ",
                 MAX_FOREIGN_LEN >> 30
             );
         }

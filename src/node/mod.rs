@@ -112,7 +112,8 @@ pub struct Node {
     service_manager: ServiceManager,
 }
 
-/// Has the files watched that are read again when they change. Before they are read, or a change in between would not be seen.
+/// Has the files watched that are read again when they change. Before they are read, or a change in between would not
+/// be seen.
 fn watch_files(settings: &Settings, inbox: &Inbox) -> io::Result<Option<FileWatch>> {
     let files: Vec<_> = settings.files().cloned().collect();
     if files.is_empty() {
@@ -126,7 +127,8 @@ fn watch_files(settings: &Settings, inbox: &Inbox) -> io::Result<Option<FileWatc
     watch::watch(&files, changed).map(Some)
 }
 
-/// The watch, if there is one; else says why not. After the files have been read: what is wrong with these is told first.
+/// The watch, if there is one; else says why not. After the files have been read: what is wrong with these is told
+/// first.
 fn watch_or_tell(watch: io::Result<Option<FileWatch>>) -> Option<FileWatch> {
     watch.unwrap_or_else(|error| {
         warn!("cannot watch the files, send SIGHUP after a change: {error}");
@@ -196,8 +198,8 @@ fn join(
     Driver::new(engine, transport, registry).map_err(NodeError::Thread)
 }
 
-/// Reads all files that `settings` name, as a start does, and changes nothing. Returns how many registrations they have, and what
-/// in them was passed over.
+/// Reads all files that `settings` name, as a start does, and changes nothing. Returns how many registrations they
+/// have, and what in them was passed over.
 ///
 /// # Errors
 /// [`NodeError`].

@@ -1,8 +1,8 @@
 //! Making own registrations durable before they are acknowledged.
 //!
-//! With a data directory, a thread `disk` writes: a slow disk holds up acknowledgements, but neither the cluster, where a
-//! node that is silent for seconds counts as dead, nor answers. All that has gathered while one write was under way goes
-//! into the next.
+//! With a data directory, a thread `disk` writes: a slow disk holds up acknowledgements, but neither the cluster, where
+//! a node that is silent for seconds counts as dead, nor answers. All that has gathered while one write was under way
+//! goes into the next.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};

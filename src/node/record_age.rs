@@ -1,7 +1,7 @@
 //! How long registrations have been as they are, as far as this node knows.
 //!
-//! Noted on the thread `tables`, read by all. Records carry no times, and clocks of other nodes are not believed: what is known is when this node
-//! came to know how much of each log, to the second.
+//! Noted on the thread `tables`, read by all. Records carry no times, and clocks of other nodes are not believed: what
+//! is known is when this node came to know how much of each log, to the second.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};

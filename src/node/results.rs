@@ -50,8 +50,8 @@ impl Writes {
         self.has_changed();
     }
 
-    /// Notes how the addresses of an instance are, by the word of whoever runs it. Those that are checked are left to that. Returns
-    /// how many they are.
+    /// Notes how the addresses of an instance are, by the word of whoever runs it. Those that are checked are left to
+    /// that. Returns how many they are.
     pub(super) fn report(&mut self, instance: &str, health: Health) -> usize {
         let mut keys = Vec::new();
         each_own(&self.store, |record| {

@@ -1,7 +1,7 @@
 //! Whether what is to be registered fits in answers, beside what is registered already.
 //!
-//! Pure. Runs on the owner of the registrations. What other nodes register at the same time is not seen: the table leaves out what then is too
-//! much ([`table::Crowded`](crate::table::Crowded)).
+//! Pure. Runs on the owner of the registrations. What other nodes register at the same time is not seen: the table
+//! leaves out what then is too much ([`table::Crowded`](crate::table::Crowded)).
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -23,8 +23,8 @@ pub(super) struct Room {
 }
 
 impl Room {
-    /// Whether all that a request registers has room beside what there is, and what `plan` adds to it; `plan` is of requests that
-    /// were checked before.
+    /// Whether all that a request registers has room beside what there is, and what `plan` adds to it; `plan` is of
+    /// requests that were checked before.
     ///
     /// # Errors
     /// What has none; nothing of the request may be planned then.
@@ -98,8 +98,8 @@ fn fitting(name: &Name, records: impl Iterator<Item = (u16, Box<[u8]>)>) -> Resu
             let count = records.iter().filter(|(it, _)| it == rtype).count();
             let rtype = type_name(*rtype);
             Err(format!(
-                "{name} would have {count} {rtype} records, more than one answer can carry ({MAX_SET_LEN} bytes): give some to \
-                 another name"
+                "{name} would have {count} {rtype} records, more than one answer can carry ({MAX_SET_LEN} bytes): \
+                 give some to another name"
             ))
         }
     }
@@ -159,7 +159,8 @@ mod tests {
             vec![put("other.example", 1, &[255; 4])],
         ];
         let (planned, told) = batch(&store, &requests);
-        let why = "web.example. would have 4063 A records, more than one answer can carry (65000 bytes): give some to another name";
+        let why = "web.example. would have 4063 A records, more than one answer can carry (65000 bytes): give some to \
+                   another name";
         let refused = || Err(why.to_owned());
         assert_eq!(told, [Ok(()), Ok(()), refused(), Ok(()), Ok(()), refused(), Ok(())]);
         assert_eq!(planned, 2_062 + 1);

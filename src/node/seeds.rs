@@ -15,8 +15,8 @@ use super::cluster::ClusterSender;
 /// The first and the longest time between two look-ups.
 const PERIODS: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(60)];
 
-/// Tells of the addresses of `seeds`: at once of those that are addresses already, then of those that names stand for, as
-/// long as there is somebody to tell.
+/// Tells of the addresses of `seeds`: at once of those that are addresses already, then of those that names stand for,
+/// as long as there is somebody to tell.
 pub(super) fn look_up(seeds: &[String], sender: ClusterSender) -> io::Result<()> {
     let mut names = Vec::new();
     for seed in seeds {

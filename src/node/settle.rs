@@ -9,8 +9,8 @@ use super::inbox::{Control, Work};
 use crate::limits::SETTLE_TIMEOUT;
 
 impl Node {
-    /// Waits until changes are durable that are on their way to the disk, and answers who asked for them. What waits behind them is
-    /// not made: its senders are refused, as is who asks for anything else.
+    /// Waits until changes are durable that are on their way to the disk, and answers who asked for them. What waits
+    /// behind them is not made: its senders are refused, as is who asks for anything else.
     pub(super) fn settle(&mut self) {
         let deadline = Instant::now() + SETTLE_TIMEOUT;
         while !self.writes.takes_requests() {

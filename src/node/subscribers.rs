@@ -1,7 +1,7 @@
 //! Those who follow the changes: `redbreast watch`, and programs like it.
 //!
-//! Called by the threads that change something, which never wait for a subscriber: one that is too slow misses some events, and is
-//! told how many.
+//! Called by the threads that change something, which never wait for a subscriber: one that is too slow misses some
+//! events, and is told how many.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, OnceLock, PoisonError, Weak};

@@ -46,7 +46,8 @@ impl ServiceManager {
         self.watchdog.map(|(_, due)| due.saturating_duration_since(Instant::now()))
     }
 
-    /// Tells the watchdog that the process is alive, when that is due and the cluster, if it gossips, has had turns since it was told last.
+    /// Tells the watchdog that the process is alive, when that is due and the cluster, if it gossips, has had turns
+    /// since it was told last.
     pub(super) fn tell_alive(&mut self, cluster_turns: Option<u64>) {
         let now = Instant::now();
         if let Some((period, due)) = &mut self.watchdog

@@ -1,8 +1,9 @@
 //! The thread `tables`: makes the next table of the names that have changed, and hands it to the workers.
 //!
-//! It reads the store for some microseconds at a time, so it holds up neither the cluster nor changes, however much there is to do.
-//! Where very many names have changed at once it does not look at each of them, but makes a table of all that there is; until then
-//! names need not even be noted ([`Store::take_changed`](crate::store::Store::take_changed)).
+//! It reads the store for some microseconds at a time, so it holds up neither the cluster nor changes, however much
+//! there is to do. Where very many names have changed at once it does not look at each of them, but makes a table of
+//! all that there is; until then names need not even be noted
+//! ([`Store::take_changed`](crate::store::Store::take_changed)).
 
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -45,7 +46,8 @@ const PUBLICATION_CREDIT: Duration = crate::limits::PUBLICATION_CREDIT;
 /// Names in one publication, where many are waiting.
 const MAX_PUBLISHED: usize = 10_000;
 
-/// Names that have changed from which on, if they are as many as half of all, the table is made anew of all that there is.
+/// Names that have changed from which on, if they are as many as half of all, the table is made anew of all that there
+/// is.
 const MANY: usize = 20_000;
 
 /// While very much goes on changing, the table is made anew when nothing has changed for so long,
@@ -96,7 +98,8 @@ impl TablesSender {
         }
     }
 
-    /// Whether policies are still to come into force, so that names that are registered by now may be published before them.
+    /// Whether policies are still to come into force, so that names that are registered by now may be published before
+    /// them.
     pub(super) fn has_policies_waiting(&self) -> bool {
         self.policies_waiting.load(Ordering::Acquire) > 0
     }
@@ -331,8 +334,8 @@ impl Tables {
 
     fn work(&mut self) {
         self.sweep();
-        // Directives that somebody waits for come into force when they are taken; names that they concern are noted then, as far as there
-        // is room for them.
+        // Directives that somebody waits for come into force when they are taken; names that they concern are noted
+        // then, as far as there is room for them.
         let is_awaited = !self.waiting.is_empty() && self.store.read().has_new_directives();
         let is_full = !self.store.read().has_room();
         let is_lull_looked_for = self.rebuild.is_some() && self.store.filling() != Filling::UnderWay;
@@ -358,7 +361,8 @@ impl Tables {
         }
     }
 
-    /// Does a part of what the store has postponed: it finds names that have changed. The cluster does, too, when it is awake.
+    /// Does a part of what the store has postponed: it finds names that have changed. The cluster does, too, when it is
+    /// awake.
     fn sweep(&self) {
         for _ in 0..SWEEPS_PER_TURN {
             if !self.store.read().has_sweeps() || !self.store.write().sweep(SWEPT_AT_ONCE) {
@@ -421,7 +425,8 @@ impl Tables {
         self.store.write().count_changes_only(false);
         drop(self.take_changes());
         self.publisher.forget_pending();
-        // What is half there when it is read would be half there in answers, so sources of very much wait until all is read.
+        // What is half there when it is read would be half there in answers, so sources of very much wait until all is
+        // read.
         self.store.hold_bulk(true);
         let (store, subscribers) = (&self.store, &self.subscribers);
         let mut more = false;

@@ -57,8 +57,8 @@ fn check(store: &Store, zone: &Name, prerequisite: &Prerequisite) -> Result<(), 
     }
 }
 
-/// Plans a removal. What others have registered, or this node has from files or containers, cannot be removed here: to pass over
-/// that would tell a success that is none.
+/// Plans a removal. What others have registered, or this node has from files or containers, cannot be removed here: to
+/// pass over that would tell a success that is none.
 fn remove(store: &Store, which: &Selector, plan: &mut WritePlan) -> Result<(), u8> {
     let Some(name) = &which.name else { return Err(rcode::FORMERR) };
     let cannot = |origin, record: &Record<'_>| origin != store.me() || is_reserved(record.instance());

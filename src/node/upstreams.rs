@@ -1,6 +1,7 @@
 //! Whom the workers ask for names that are not ours, and what each of them is given for that.
 //!
-//! Runs on the main thread at the start and when files have been read again; what is counted is read by the thread that asks.
+//! Runs on the main thread at the start and when files have been read again; what is counted is read by the thread that
+//! asks.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -24,8 +25,8 @@ use crate::upstream::tls::TlsClient;
 use crate::wire::name::HashSeed;
 use crate::worker::WorkerSetup;
 
-/// Whom to ask for names that are not ours, for a server that listens at `listen`, if anybody; and what of the files that say so
-/// a person should know.
+/// Whom to ask for names that are not ours, for a server that listens at `listen`, if anybody; and what of the files
+/// that say so a person should know.
 pub(super) fn read(
     settings: &Settings,
     listen: &[std::net::SocketAddr],

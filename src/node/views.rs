@@ -1,7 +1,7 @@
 //! What is read of a running node, by the threads that ask: listings, members, status, directives.
 //!
-//! Nobody else is held up by it. The store is read for some microseconds at a time, page by page; all else is an immutable value that
-//! its owner replaces as a whole.
+//! Nobody else is held up by it. The store is read for some microseconds at a time, page by page; all else is an
+//! immutable value that its owner replaces as a whole.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

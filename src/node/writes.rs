@@ -1,8 +1,10 @@
-//! The owner of the registrations: it applies every change of what this node has registered, whatever its source, one after the other.
+//! The owner of the registrations: it applies every change of what this node has registered, whatever its source, one
+//! after the other.
 //!
-//! A request is planned on what is there, made durable, and then applied; it is done wholly or not at all, and what cannot be made
-//! durable is not applied. All that has gathered while one write was under way goes into the next. Changes are applied some at a time,
-//! and those of one name at once, so that no reader sees half of a name, nor waits for long.
+//! A request is planned on what is there, made durable, and then applied; it is done wholly or not at all, and what
+//! cannot be made durable is not applied. All that has gathered while one write was under way goes into the next.
+//! Changes are applied some at a time, and those of one name at once, so that no reader sees half of a name, nor waits
+//! for long.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -37,8 +39,8 @@ const _: () = assert!(2 * BATCHES_TOGETHER * MAX_BATCH_OPERATIONS < MAX_CHANGED)
 /// Registrations that are read while nobody can change the store.
 const READ_AT_ONCE: usize = 512;
 
-/// What requests may share a batch: those that only add, or only remove. What does both, or depends on what was there before,
-/// goes alone.
+/// What requests may share a batch: those that only add, or only remove. What does both, or depends on what was there
+/// before, goes alone.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum BatchKind {
     Adds,
@@ -170,8 +172,8 @@ impl Writes {
         Pending { ops: plan.into_ops().into(), answers }
     }
 
-    /// Plans what a request asks for. Returns what is to be told of it, and the nodes that have registered the names that are to go,
-    /// too.
+    /// Plans what a request asks for. Returns what is to be told of it, and the nodes that have registered the names
+    /// that are to go, too.
     ///
     /// # Errors
     /// What has no room; nothing of the request is planned then.
@@ -310,7 +312,8 @@ impl Writes {
         }
     }
 
-    /// Does to the registrations what is durable by now, or need not be, and has others see to it. Operations on one name follow each other.
+    /// Does to the registrations what is durable by now, or need not be, and has others see to it. Operations on one
+    /// name follow each other.
     pub(super) fn apply(&mut self, ops: &[OpRef<'_>]) {
         self.apply_quietly(ops);
         if !ops.is_empty() {
@@ -318,7 +321,8 @@ impl Writes {
         }
     }
 
-    /// The same with one batch of many, whose source tells when that was the last: others are woken for some of them together.
+    /// The same with one batch of many, whose source tells when that was the last: others are woken for some of them
+    /// together.
     pub(super) fn apply_batch(&mut self, ops: &[OpRef<'_>]) {
         self.apply_quietly(ops);
         self.batches += 1;

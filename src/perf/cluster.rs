@@ -96,8 +96,8 @@ pub(super) fn addition(label: &str, address: [u8; 4], ttl_s: u32) -> Addition {
     }
 }
 
-/// A load on one node as fast as it answers, in a process of its own, which yields to the nodes that share its CPU: they
-/// would have CPUs of their own.
+/// A load on one node as fast as it answers, in a process of its own, which yields to the nodes that share its CPU:
+/// they would have CPUs of their own.
 struct ClusterLoad(Child);
 
 impl ClusterLoad {
@@ -272,7 +272,8 @@ pub(super) fn idle(directory: &Path) -> io::Result<Vec<Figure>> {
     }])
 }
 
-/// What the first node does under load for a while: queries a second, and the share of its CPU that is left for workers.
+/// What the first node does under load for a while: queries a second, and the share of its CPU that is left for
+/// workers.
 pub(super) fn load_for(node: &Node, directory: &Path, time: Duration) -> io::Result<(f64, f64)> {
     let before = node.cpu_s()?;
     let ((), qps) = under_load(node, directory, || {

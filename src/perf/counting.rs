@@ -1,5 +1,5 @@
-//! Counting the instructions of an operation under valgrind's callgrind: the same number each time on any machine, however
-//! busy it is.
+//! Counting the instructions of an operation under valgrind's callgrind: the same number each time on any machine,
+//! however busy it is.
 //!
 //! Runs on the main thread; the operation in a process of its own.
 
@@ -15,9 +15,9 @@ use super::scenario::Count;
 /// Where counting begins and ends.
 const COUNTED: &str = "redbreast::perf::operations::counted";
 
-/// Counts for one query or change, by metric: `instructions`; `bus_locks`, which are atomic changes of memory, as a lock
-/// or a shared counter makes them; and with simulated caches `branch_misses`, `l1_misses` (of instructions and data) and
-/// `memory_misses`.
+/// Counts for one query or change, by metric: `instructions`; `bus_locks`, which are atomic changes of memory, as a
+/// lock or a shared counter makes them; and with simulated caches `branch_misses`, `l1_misses` (of instructions and
+/// data) and `memory_misses`.
 pub(super) type Counts = BTreeMap<String, f64>;
 
 /// Whether more of it is slower for certain: what is simulated of caches and branches is not.
@@ -39,8 +39,8 @@ const BUS_LOCKS: &str = "bus_locks";
 pub fn valgrind() -> Result<String, PerfFault> {
     let missing = |error: io::Error| {
         PerfFault::new(format_args!(
-            "valgrind cannot be run ({error}): instructions are counted with it. Install it (apt-get install valgrind), or \
-             choose scenarios that do without: --only serve-floor"
+            "valgrind cannot be run ({error}): instructions are counted with it. Install it (apt-get install \
+             valgrind), or choose scenarios that do without: --only serve-floor"
         ))
     };
     let output = Command::new("valgrind").arg("--version").output().map_err(missing)?;
@@ -84,7 +84,10 @@ pub(super) fn count(program: &Path, count: &Count, directory: &Path) -> Result<C
     counts.filter(|counts| counts["instructions"] > 0.0).ok_or_else(|| {
         fault(
             program,
-            format_args!("valgrind found no function `{COUNTED}` to count: the build must not be stripped of its symbols"),
+            format_args!(
+                "valgrind found no function `{COUNTED}` to count: the build must not be stripped of its \
+                          symbols"
+            ),
         )
     })
 }

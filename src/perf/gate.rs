@@ -104,8 +104,8 @@ pub enum Checked {
 }
 
 impl Bench {
-    /// On the CPUs that are asked for, or two of those that there are; of the `other` server, if there is one, and with the
-    /// queries that it is asked.
+    /// On the CPUs that are asked for, or two of those that there are; of the `other` server, if there is one, and with
+    /// the queries that it is asked.
     #[must_use]
     pub fn new(
         [server_cpu, load_cpu]: [Option<usize>; 2],
@@ -308,7 +308,8 @@ impl Base {
     }
 }
 
-/// What a ratio to the base says: it is slower only if the whole interval is, and holds only if the whole interval does.
+/// What a ratio to the base says: it is slower only if the whole interval is, and holds only if the whole interval
+/// does.
 fn judge(ratio: Estimate, tolerance: f64, more_is_better: bool) -> GateVerdict {
     let (best, worst) = if more_is_better { (ratio.high, ratio.low) } else { (-ratio.low, -ratio.high) };
     let bound = if more_is_better { 1.0 - tolerance } else { -(1.0 + tolerance) };

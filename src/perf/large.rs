@@ -130,8 +130,8 @@ fn changes(node: &Node, directory: &Path) -> io::Result<Figure> {
         what: "what of its CPU is left for queries while another node makes 10,000 changes a second, under full load",
         asked: ">= 0.95 of quiet",
         seen: format!(
-            "{ratio:.3} at {per_s:.0} changes/s; {busy_qps:.0} queries/s against {quiet_qps:.0} by a load that shares its CPU \
-             with the registrar"
+            "{ratio:.3} at {per_s:.0} changes/s; {busy_qps:.0} queries/s against {quiet_qps:.0} by a load that shares \
+             its CPU with the registrar"
         ),
         value: ratio,
         holds: ratio >= 0.95,

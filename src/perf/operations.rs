@@ -1,7 +1,7 @@
 //! The operations whose instructions are counted: what is done for each query or change, without the kernel.
 //!
-//! Runs on the main thread of a process of its own, under valgrind. Nothing here depends on the time, on addresses or on
-//! random numbers that differ from run to run, as far as that can be had.
+//! Runs on the main thread of a process of its own, under valgrind. Nothing here depends on the time, on addresses or
+//! on random numbers that differ from run to run, as far as that can be had.
 
 use std::collections::VecDeque;
 use std::hint::black_box;
@@ -71,8 +71,8 @@ pub fn names() -> Vec<&'static str> {
     OPERATIONS.iter().map(|(name, _)| *name).collect()
 }
 
-/// Prepares an operation and does it in so many calls. Returns how many queries or changes that were, or `None` if there is
-/// no such operation.
+/// Prepares an operation and does it in so many calls. Returns how many queries or changes that were, or `None` if
+/// there is no such operation.
 #[must_use]
 pub fn perform(name: &str, calls: u32) -> Option<u64> {
     let (_, prepare) = OPERATIONS.iter().find(|(known, _)| *known == name)?;

@@ -1,4 +1,5 @@
-//! Two servers in turn under the same load: queries a second and CPU time for a query, as ratios of neighbouring rounds.
+//! Two servers in turn under the same load: queries a second and CPU time for a query, as ratios of neighbouring
+//! rounds.
 //!
 //! Runs on the main thread, which keeps to one CPU with the load; each server is a process of its own on another.
 

@@ -1,7 +1,8 @@
-//! How many registrations a second a node takes by its control listener, each on disk before it is acknowledged, and what queries
-//! feel of it.
+//! How many registrations a second a node takes by its control listener, each on disk before it is acknowledged, and
+//! what queries feel of it.
 //!
-//! Runs on threads of the process that measures, on the CPU that the node is not on; the load generator is a process of its own.
+//! Runs on threads of the process that measures, on the CPU that the node is not on; the load generator is a process of
+//! its own.
 
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -88,8 +89,8 @@ fn body(numbers: impl Iterator<Item = u64>) -> Vec<u8> {
     serde_json::to_vec(&numbers.map(one).collect::<Vec<_>>()).expect("it has a form in JSON")
 }
 
-/// What is registered in so long a time at this rate, `batch` at a time: made beforehand, since who registers shares a CPU with the
-/// load generator.
+/// What is registered in so long a time at this rate, `batch` at a time: made beforehand, since who registers shares a
+/// CPU with the load generator.
 fn bodies(batch: u64, rate: u64, time: Duration, counter: &mut u64) -> Vec<Vec<u8>> {
     let count = rate / batch * (time + SPARE).as_secs();
     (0..count)
@@ -100,7 +101,8 @@ fn bodies(batch: u64, rate: u64, time: Duration, counter: &mut u64) -> Vec<Vec<u
         .collect()
 }
 
-/// Registers at a steady rate until `stop`, by so many connections, `batch` at a time. Returns how many and in which time.
+/// Registers at a steady rate until `stop`, by so many connections, `batch` at a time. Returns how many and in which
+/// time.
 fn register(
     node: &Node,
     directory: &Path,

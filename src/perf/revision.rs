@@ -1,7 +1,7 @@
 //! Building another revision of the repository, to be compared with.
 //!
-//! Runs on the main thread. It is checked out and built below `target/`, and kept there by its commit. What is measured is
-//! built with the profile `dist`, where that revision has it; before, `release` was what it is.
+//! Runs on the main thread. It is checked out and built below `target/`, and kept there by its commit. What is measured
+//! is built with the profile `dist`, where that revision has it; before, `release` was what it is.
 
 use std::fs;
 use std::path::{Path, PathBuf};

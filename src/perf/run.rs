@@ -1,4 +1,5 @@
-//! A run of the gate's scenarios as it is kept: as the baseline that later ones are compared with, and as a dated record.
+//! A run of the gate's scenarios as it is kept: as the baseline that later ones are compared with, and as a dated
+//! record.
 //!
 //! Runs on the main thread. Fields are only ever added.
 
@@ -71,7 +72,14 @@ impl Run {
     /// [`PerfFault`].
     pub fn read(path: &Path) -> Result<Self, PerfFault> {
         let text = fs::read_to_string(path).map_err(|error| {
-            fault(path, format_args!("cannot read the baseline: {error}; make one on this machine with `redbreast perf record --baseline {}`", path.display()))
+            fault(
+                path,
+                format_args!(
+                    "cannot read the baseline: {error}; make one on this machine with `redbreast \
+                                      perf record --baseline {}`",
+                    path.display()
+                ),
+            )
         })?;
         let run: Self = serde_json::from_str(&text)
             .map_err(|error| fault(path, format_args!("is no record of `redbreast perf record`: {error}")))?;
@@ -97,8 +105,8 @@ impl Run {
             .map_err(|error| fault(path, format_args!("cannot write it: {error}")))
     }
 
-    /// The baseline's part of the machine that a comparison with `now` rests on: an error if nothing can be compared, and
-    /// otherwise what differs, so that what looks slower is not held to be.
+    /// The baseline's part of the machine that a comparison with `now` rests on: an error if nothing can be compared,
+    /// and otherwise what differs, so that what looks slower is not held to be.
     ///
     /// # Errors
     /// [`PerfFault`]: it is of another architecture.
@@ -108,8 +116,8 @@ impl Run {
             return Err(fault(
                 path,
                 format_args!(
-                    "was recorded on {}, and this is {}: instructions of two architectures cannot be compared. Record one here \
-                     with `redbreast perf record --baseline FILE` and check with --baseline FILE",
+                    "was recorded on {}, and this is {}: instructions of two architectures cannot be compared. Record \
+                     one here with `redbreast perf record --baseline FILE` and check with --baseline FILE",
                     there.arch, here.arch
                 ),
             ));

@@ -34,7 +34,8 @@ pub fn shuffle<'a, const LEN: usize>(
     }
 }
 
-/// How often a worker has answered each name with rotated addresses: by the name's hash, so that some names share a count.
+/// How often a worker has answered each name with rotated addresses: by the name's hash, so that some names share a
+/// count.
 struct Rotations([u32; Rotations::COUNT]);
 
 impl Rotations {
@@ -156,8 +157,8 @@ impl<'a, const LEN: usize> Arrangement<'a, LEN> {
         }
     }
 
-    /// From where the client's own address would stand addresses share ever less with it on both sides, and all that share
-    /// the same number of bits stand side by side: on one side, or, where no more bits are known, on both.
+    /// From where the client's own address would stand addresses share ever less with it on both sides, and all that
+    /// share the same number of bits stand side by side: on one side, or, where no more bits are known, on both.
     fn write_near(&self, client: &Client, rng: &mut fastrand::Rng, out: &mut [[u8; LEN]]) {
         let addresses = self.addresses;
         let at = addresses.partition(|address| address < client.address());
@@ -210,8 +211,8 @@ fn in_turn<const LEN: usize>(records: &[[u8; LEN]], start: usize, out: &mut [[u8
     rest.copy_from_slice(&before[..rest.len()]);
 }
 
-/// Of those in turn after the `winner`, puts the one that `bits` say in second place: so the clients of one address spread over
-/// all others when that fails them.
+/// Of those in turn after the `winner`, puts the one that `bits` say in second place: so the clients of one address
+/// spread over all others when that fails them.
 #[inline]
 fn second_by<const LEN: usize>(bits: u64, records: &[[u8; LEN]], winner: usize, out: &mut [[u8; LEN]]) {
     if out.len() < 2 || records.len() <= 2 {
@@ -266,8 +267,8 @@ fn weighted(steering: Steering<'_>, count: usize, rng: &mut fastrand::Rng) -> Pl
     Plan::First { winner: steering.draw(0..count, rng), skip: 0..0 }
 }
 
-/// The first by weight, and which others a client would not put before it: those whose common prefix with its address is no
-/// longer (RFC 6724 §6, rule 9). Without knowing that address, the first has to go alone.
+/// The first by weight, and which others a client would not put before it: those whose common prefix with its address
+/// is no longer (RFC 6724 §6, rule 9). Without knowing that address, the first has to go alone.
 #[inline]
 fn behind_winner<const LEN: usize>(
     addresses: Addresses<'_, LEN>,

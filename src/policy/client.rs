@@ -14,8 +14,8 @@ pub struct Client {
     is_v4: bool,
 }
 
-/// Bits of an IPv6 address that are its network's: hosts change the others as they like (RFC 8981). Those of an IPv4 address are
-/// among them.
+/// Bits of an IPv6 address that are its network's: hosts change the others as they like (RFC 8981). Those of an IPv4
+/// address are among them.
 const NETWORK_BITS: u32 = 64;
 
 /// Bits in front of an IPv4 address that is mapped into IPv6 (RFC 4291 §2.5.5.2).

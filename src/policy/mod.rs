@@ -1,9 +1,9 @@
 //! Which addresses an answer has, and in which order.
 //!
-//! A [`Policy`] is what an operator says of a name, of a domain, or of all names. Half of it is done by the `tables` thread when
-//! a table is made: [`select`] leaves out what is down, drained, or of a lower tier, once for all queries. The other half,
-//! the [order](arrange), is done by the workers for each answer: pure, allocation-free, and random only by the generator it is
-//! given. What they need for that is laid out behind the addresses ([`steering`]).
+//! A [`Policy`] is what an operator says of a name, of a domain, or of all names. Half of it is done by the `tables`
+//! thread when a table is made: [`select`] leaves out what is down, drained, or of a lower tier, once for all queries.
+//! The other half, the [order](arrange), is done by the workers for each answer: pure, allocation-free, and random only
+//! by the generator it is given. What they need for that is laid out behind the addresses ([`steering`]).
 
 mod addresses;
 pub mod arrange;
@@ -23,8 +23,8 @@ pub struct Policy {
     pub order: Order,
     /// Addresses in an answer at most; 0 for all there are.
     pub answers: u16,
-    /// When less than this part of the weight is healthy, in percent, health is not looked at: all addresses are returned. With
-    /// 0 that is so when none is healthy.
+    /// When less than this part of the weight is healthy, in percent, health is not looked at: all addresses are
+    /// returned. With 0 that is so when none is healthy.
     pub panic_percent: u8,
     /// A lower tier is used, too, when those above it have less than so many healthy addresses.
     pub min_healthy: u16,
@@ -45,10 +45,11 @@ pub enum Order {
     Fixed = 4,
     /// Those that have the longest prefix with the client in common first; of these by weight.
     Near = 5,
-    /// One client always has the same address first, and clients have addresses by their weights. When an address comes or
-    /// goes only the clients that it gets or had change (rendezvous hashing).
+    /// One client always has the same address first, and clients have addresses by their weights. When an address comes
+    /// or goes only the clients that it gets or had change (rendezvous hashing).
     Hash = 6,
-    /// The first by weight, and of the others those that the client's own sorting (RFC 6724 §6, rule 9) leaves behind it.
+    /// The first by weight, and of the others those that the client's own sorting (RFC 6724 §6, rule 9) leaves behind
+    /// it.
     Rfc6724 = 7,
 }
 

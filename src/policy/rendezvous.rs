@@ -4,9 +4,9 @@
 
 use super::steering::Steering;
 
-/// The address with the best score for this client, each address's score being a function of nothing but the client, itself
-/// and its weight: so who comes or goes takes or leaves its own clients alone (Thaler and Ravishankar 1998; with weights
-/// Mosko 2016).
+/// The address with the best score for this client, each address's score being a function of nothing but the client,
+/// itself and its weight: so who comes or goes takes or leaves its own clients alone (Thaler and Ravishankar 1998; with
+/// weights Mosko 2016).
 #[inline]
 pub(super) fn rendezvous(
     addresses: impl ExactSizeIterator<Item = u64>,
@@ -15,7 +15,8 @@ pub(super) fn rendezvous(
 ) -> usize {
     let count = addresses.len();
     let mut scores = addresses.map(|address| {
-        // The client's bits are random already; two products carry those of the address to the top, which is what counts.
+        // The client's bits are random already; two products carry those of the address to the top, which is what
+        // counts.
         let stirred = (client ^ address).wrapping_mul(STIRRERS[0]);
         (stirred ^ stirred >> 32).wrapping_mul(STIRRERS[1])
     });

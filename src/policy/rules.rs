@@ -17,8 +17,8 @@ pub enum Scope {
     Name(Box<[u8]>),
 }
 
-/// The policies of all names. What is said of a name goes before what is said of a domain that it is in, of several domains the
-/// longest counts, and both go before the default.
+/// The policies of all names. What is said of a name goes before what is said of a domain that it is in, of several
+/// domains the longest counts, and both go before the default.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Rules {
     default: Policy,

@@ -108,12 +108,12 @@ pub type AddressVerdict = Result<u32, Exclusion>;
 
 /// Says of each of a name's addresses of one family whether it is in answers.
 ///
-/// What is drained is never in. Of the others with a weight (of all, if none has one) those that are not down are, as long as
-/// they have the part of the weight that the policy asks for: with less all are in, whatever their health and tier. Tiers
-/// are used from the first on until they have as many healthy addresses as the policy asks for.
+/// What is drained is never in. Of the others with a weight (of all, if none has one) those that are not down are, as
+/// long as they have the part of the weight that the policy asks for: with less all are in, whatever their health and
+/// tier. Tiers are used from the first on until they have as many healthy addresses as the policy asks for.
 ///
-/// The addresses come in order as they are registered, and equal ones are one. Returns whether it is so bad that health and
-/// tier do not count.
+/// The addresses come in order as they are registered, and equal ones are one. Returns whether it is so bad that health
+/// and tier do not count.
 pub fn select<T: Copy + PartialEq>(
     policy: &Policy,
     registered: impl IntoIterator<Item = (T, Standing)>,

@@ -6,8 +6,8 @@
 //! steering = order u8 | 1 u8 if all weights are equal, else 0 | answers u16 | cumulative weight u32 × count
 //! ```
 //!
-//! The addresses stand in ascending order before it, but for [`Order::Fixed`], where they stand in the order of the answer. An
-//! address's cumulative weight is its own with those of all before it. Integers are little-endian.
+//! The addresses stand in ascending order before it, but for [`Order::Fixed`], where they stand in the order of the
+//! answer. An address's cumulative weight is its own with those of all before it. Integers are little-endian.
 
 use std::ops::Range;
 
@@ -28,8 +28,8 @@ pub fn len(addresses: usize) -> usize {
     HEADER_LEN + addresses * WEIGHT_LEN
 }
 
-/// Whether addresses of these weights, all of which are in answers, have to be steered at all: all of them in random order is
-/// what a set without steering gives.
+/// Whether addresses of these weights, all of which are in answers, have to be steered at all: all of them in random
+/// order is what a set without steering gives.
 #[must_use]
 pub fn is_needed(policy: &Policy, weights: &[u32]) -> bool {
     let equal = weights.windows(2).all(|pair| pair[0] == pair[1]);

@@ -29,7 +29,8 @@ struct Kept {
 /// The cache.
 pub struct Cache {
     names: DashMap<Box<[u8]>, Kept, SeedableRandomState>,
-    /// The names, those that came first in front: who comes first goes first, unless it was asked for meanwhile (CLOCK).
+    /// The names, those that came first in front: who comes first goes first, unless it was asked for meanwhile
+    /// (CLOCK).
     order: ArrayQueue<Box<[u8]>>,
 }
 
@@ -40,14 +41,15 @@ impl Cache {
         Self { names: DashMap::default(), order: ArrayQueue::new(entries.max(1)) }
     }
 
-    /// The same with hashes that are the same in each process: for measurements that are to come out the same each time.
+    /// The same with hashes that are the same in each process: for measurements that are to come out the same each
+    /// time.
     #[must_use]
     pub fn with_fixed_hashes(entries: usize) -> Self {
         Self { names: DashMap::with_hasher(SeedableRandomState::fixed()), ..Self::new(entries) }
     }
 
-    /// Looks up `name`, which somebody asks for. `None` if nothing is known of it, or no longer. Otherwise the seconds for
-    /// which it is known, and whether somebody has it: then `out` has its records.
+    /// Looks up `name`, which somebody asks for. `None` if nothing is known of it, or no longer. Otherwise the seconds
+    /// for which it is known, and whether somebody has it: then `out` has its records.
     #[must_use]
     pub fn find(&self, name: &[u8], now_ms: u64, out: &mut Vec<u8>) -> Option<(u32, bool)> {
         let kept = self.names.get(name)?;

@@ -59,8 +59,8 @@ pub struct InFlight<W> {
     /// Names that somebody waits for, or would if he asked.
     names: HashMap<Box<[u8]>, u16>,
     questions: HashMap<u16, Question<W>>,
-    /// When windows end. All are equally long, so they end in the order in which they began. Of questions that have ended
-    /// before, the entries are passed over.
+    /// When windows end. All are equally long, so they end in the order in which they began. Of questions that have
+    /// ended before, the entries are passed over.
     ends: VecDeque<(Instant, u16, u64)>,
     next_serial: u64,
     deferred: usize,
@@ -68,8 +68,8 @@ pub struct InFlight<W> {
 }
 
 impl<W> InFlight<W> {
-    /// None yet; each will wait for answers for as long as the `window`. What comes after the first answer is told only if
-    /// there is somebody who `keeps` it.
+    /// None yet; each will wait for answers for as long as the `window`. What comes after the first answer is told only
+    /// if there is somebody who `keeps` it.
     #[must_use]
     pub fn new(window: Duration, negative_ttl_s: u32, keeps: bool) -> Self {
         Self {

@@ -1,7 +1,8 @@
-//! The messages between nodes that ask each other: a question for all records of a name, and the answer of a node that has it.
+//! The messages between nodes that ask each other: a question for all records of a name, and the answer of a node that
+//! has it.
 //!
-//! A question is a one-shot query of multicast DNS (RFC 6762 §5.1): it comes from a port of its asker's own, so that the
-//! answer comes back there by unicast (§6.7). Who does not have the name says nothing. Both run on the workers.
+//! A question is a one-shot query of multicast DNS (RFC 6762 §5.1): it comes from a port of its asker's own, so that
+//! the answer comes back there by unicast (§6.7). Who does not have the name says nothing. Both run on the workers.
 
 use super::peer_answer::Gathered;
 use crate::table::Table;

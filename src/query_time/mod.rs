@@ -1,9 +1,9 @@
 //! The designs that ask at query time, beside which gossip is measured: `broadcast` and `cache` (weaveDNS 1.0).
 //!
-//! A node of these designs holds its own names alone. A name that it does not hold is asked for in a message to all nodes
-//! ([`message`]), and waits among those [`in_flight`] until one answers or the window ends. `cache` keeps what was answered
-//! ([`cache`]) for a while. What the workers see of all that is [`PeerLookup`], where a name that is not in the table is
-//! looked for. `docs/designs.md` tells the whole of it.
+//! A node of these designs holds its own names alone. A name that it does not hold is asked for in a message to all
+//! nodes ([`message`]), and waits among those [`in_flight`] until one answers or the window ends. `cache` keeps what
+//! was answered ([`cache`]) for a while. What the workers see of all that is [`PeerLookup`], where a name that is not
+//! in the table is looked for. `docs/designs.md` tells the whole of it.
 //!
 //! Everything here does no I/O: it takes bytes and the time, and its sockets are `upstream::peers`'s.
 

@@ -78,8 +78,8 @@ impl Gathered {
         self.exists
     }
 
-    /// What is known by all answers together. Equal records of several nodes are one, and of a name that is an alias here
-    /// and something else there the alias is left out, as in a table.
+    /// What is known by all answers together. Equal records of several nodes are one, and of a name that is an alias
+    /// here and something else there the alias is left out, as in a table.
     #[must_use]
     pub fn answer(&mut self, negative_ttl_s: u32) -> PeerAnswer {
         if !self.exists {

@@ -243,8 +243,8 @@ pub fn write_contest(out: &mut dyn Write, record: &ContestRecord) -> io::Result<
     if !record.rounds.is_empty() {
         writeln!(
             out,
-            "ours, theirs: medians of the rounds. ratio: the median of the ratios of rounds that are neighbours, with what \
-             the machine did then in both; it need not be the quotient of the two medians.\n"
+            "ours, theirs: medians of the rounds. ratio: the median of the ratios of rounds that are neighbours, with \
+             what the machine did then in both; it need not be the quotient of the two medians.\n"
         )?;
     }
     for ruling in &record.requirements {

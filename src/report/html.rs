@@ -1,5 +1,5 @@
-//! Results as one page that needs nothing else: tables, percentile curve, course, histogram, machine. Of several results
-//! the lines lie over each other.
+//! Results as one page that needs nothing else: tables, percentile curve, course, histogram, machine. Of several
+//! results the lines lie over each other.
 //!
 //! Written by the main thread from reports, new or saved.
 
@@ -10,17 +10,21 @@ use super::svg::{Line, Plot, Scale, escape, short};
 use crate::bench::series::whole;
 
 pub(crate) const STYLE: &str = ":root{color-scheme:light dark;--text:#222;--page:#fff;--line:#ddd;--grid:#e4e4e4;\
---good:#eaf6ec;--bad:#fdecea;--dim:#555}@media(prefers-color-scheme:dark){:root{--text:#ddd;--page:#16181c;--line:#3a3d44;\
+--good:#eaf6ec;--bad:#fdecea;--dim:#555}@media(prefers-color-scheme:dark){:root{--text:#ddd;--page:#16181c;\
+--line:#3a3d44;\
 --grid:#2b2e35;--good:#17301c;--bad:#3a1d1b;--dim:#aaa}}\
-body{font:15px/1.5 system-ui,sans-serif;max-width:60em;margin:2em auto;padding:0 1em;color:var(--text);background:var(--page)}\
+body{font:15px/1.5 system-ui,sans-serif;max-width:60em;margin:2em auto;padding:0 1em;color:var(--text);\
+background:var(--page)}\
 table{border-collapse:collapse;margin:1em 0;display:block;overflow-x:auto}\
 td,th{padding:.2em .8em;border-bottom:1px solid var(--line);text-align:right;white-space:nowrap}\
 td:first-child,th:first-child{text-align:left}td.wrap{white-space:normal}\
 svg{width:100%;height:auto;font-size:12px}svg text{fill:var(--text)}.grid{stroke:var(--grid)}\
-.legend span{margin-right:1.2em;display:inline-block}.legend svg{width:1.9em;height:.4em;margin-right:.4em;vertical-align:middle}\
+.legend span{margin-right:1.2em;display:inline-block}.legend svg{width:1.9em;height:.4em;margin-right:.4em;\
+vertical-align:middle}\
 .bad{background:var(--bad);border-left:4px solid #c0392b;padding:.5em 1em}\
 .good{background:var(--good);border-left:4px solid #2e7d32;padding:.5em 1em}.note{color:var(--dim)}\
-@media(max-width:600px){body{margin:1em auto}td,th{padding:.2em .4em}svg{font-size:20px}.bad,.good{overflow-wrap:anywhere}}";
+@media(max-width:600px){body{margin:1em \
+auto}td,th{padding:.2em .4em}svg{font-size:20px}.bad,.good{overflow-wrap:anywhere}}";
 
 /// The page of some results, each with its name.
 #[must_use]

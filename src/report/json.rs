@@ -1,7 +1,7 @@
 //! A measurement as JSON, the form in which results are kept and compared.
 //!
 //! Built by the main thread after a run. Fields are only ever added; a reader ignores those it does not know, and does
-//! without those that an earlier release did not write. Units stand in the names; a number that was not measured is `null`.
+//! without those that an earlier release did not write. Units stand in the names; a number not measured is `null`.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
@@ -154,8 +154,8 @@ pub struct LatencyRecord {
     pub negative: Percentiles,
 }
 
-/// Statistics of latencies in microseconds; all `null` when there are none. Percentiles include the queries that were not
-/// answered, as lower bounds; minimum, mean, deviation and maximum are those of the answers.
+/// Statistics of latencies in microseconds; all `null` when there are none. Percentiles include the queries that were
+/// not answered, as lower bounds; minimum, mean, deviation and maximum are those of the answers.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 #[allow(missing_docs)] // statistics by their usual names
@@ -240,8 +240,8 @@ pub struct VerificationRecord {
     pub truncated: u64,
     pub unchecked: u64,
     pub examples: Vec<String>,
-    /// Whether each datum came first equally often: the statistic, degrees of freedom, and how probable that or more is if
-    /// they do.
+    /// Whether each datum came first equally often: the statistic, degrees of freedom, and how probable that or more is
+    /// if they do.
     pub first_chi_squared: Option<f64>,
     pub first_degrees: Option<u64>,
     pub first_p: Option<f64>,

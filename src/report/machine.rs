@@ -156,7 +156,8 @@ mod tests {
 
     #[test]
     fn counters_of_both_families_are_added() {
-        let v4 = "Ip: Forwarding\nIp: 1\nUdp: InDatagrams NoPorts RcvbufErrors SndbufErrors\nUdp: 9 3 5 0\nUdpLite: X\n";
+        let v4 = "Ip: Forwarding\nIp: 1\nUdp: InDatagrams NoPorts RcvbufErrors SndbufErrors\nUdp: 9 3 5 0\nUdpLite: \
+                  X\n";
         let v6 = "Udp6InDatagrams 4\nUdp6NoPorts\t1\nUdp6RcvbufErrors  2\n";
         let counters = UdpCounters::from_proc(v4, v6);
         let expected = UdpCounters { receive_buffer_errors: 7, send_buffer_errors: 0, no_ports: 4 };

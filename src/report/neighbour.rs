@@ -1,5 +1,5 @@
-//! The process that is measured, where it runs on this machine: whether it has cores of its own decides what a result is
-//! worth.
+//! The process that is measured, where it runs on this machine: whether it has cores of its own decides what a result
+//! is worth.
 //!
 //! Read by the main thread from `/proc`, after a run. What cannot be seen, like processes of others, is left out.
 

@@ -64,7 +64,8 @@ impl Plot<'_> {
                 .collect();
             let _ = write!(
                 svg,
-                "<polyline fill=\"none\" stroke=\"{}\" stroke-width=\"1.8\"{} points=\"{}\"><title>{}</title></polyline>",
+                "<polyline fill=\"none\" stroke=\"{}\" stroke-width=\"1.8\"{} \
+                 points=\"{}\"><title>{}</title></polyline>",
                 colour(line.colour),
                 dashes(line),
                 points.join(" "),
@@ -75,7 +76,8 @@ impl Plot<'_> {
         for line in &self.lines {
             let _ = write!(
                 svg,
-                "<span><svg viewBox=\"0 0 28 6\"><line x2=\"28\" y1=\"3\" y2=\"3\" stroke=\"{}\" stroke-width=\"2.5\"{}/></svg>{}</span> ",
+                "<span><svg viewBox=\"0 0 28 6\"><line x2=\"28\" y1=\"3\" y2=\"3\" stroke=\"{}\" \
+                 stroke-width=\"2.5\"{}/></svg>{}</span> ",
                 colour(line.colour),
                 dashes(line),
                 escape(&line.name)

@@ -1,15 +1,16 @@
 //! How a server is asked: with EDNS(0) or without, and with our own option by which loops are found or without.
 //!
-//! A server may reject either, or be silent to it. What it says of one question holds for that question; it is remembered of the server
-//! only once an answer has come without what it seems to reject, and never of one that has shown that it knows it.
+//! A server may reject either, or be silent to it. What it says of one question holds for that question; it is
+//! remembered of the server only once an answer has come without what it seems to reject, and never of one that has
+//! shown that it knows it.
 
 use std::time::{Duration, Instant};
 
 /// How long it is remembered that a server does not speak EDNS.
 const WITHOUT_EDNS: Duration = Duration::from_secs(600);
 
-/// After so many questions that were answered only without the option, or without EDNS, the server is taken to be silent to it. One
-/// may have been a loss.
+/// After so many questions that were answered only without the option, or without EDNS, the server is taken to be
+/// silent to it. One may have been a loss.
 const SILENT_TO: u8 = 2;
 
 /// After so many silences one question is sent without EDNS even to a server that has shown that it speaks it.

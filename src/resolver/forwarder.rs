@@ -1,5 +1,5 @@
-//! What a worker asks upstreams and makes of what comes back, without the sockets: who is asked, what is sent, whether it is
-//! answered, and who is told.
+//! What a worker asks upstreams and makes of what comes back, without the sockets: who is asked, what is sent, whether
+//! it is answered, and who is told.
 //!
 //! Owned by one worker. It does no I/O and takes the time as an argument: `upstream::forwarding` has the sockets, and
 //! `tests/resolver_scenarios` has none, and a time of its own.
@@ -27,21 +27,21 @@ use super::sanitize::AnswerBuffer;
 use crate::wire::header::rcode;
 use crate::wire::name::{HashSeed, MAX_LEN, QueryName};
 
-/// Answers, failures and silences looked at in one turn at most. When many come at once, clients that ask for names of our own shall
-/// not wait for all of them.
+/// Answers, failures and silences looked at in one turn at most. When many come at once, clients that ask for names of
+/// our own shall not wait for all of them.
 const STEPS_PER_TURN: usize = crate::limits::STEPS_PER_TURN;
 
-/// Attempts looked at in one turn at least, and for each that was sent in the last: as many as each is looked at, so that they cannot
-/// pile up.
+/// Attempts looked at in one turn at least, and for each that was sent in the last: as many as each is looked at, so
+/// that they cannot pile up.
 const LOOKS_PER_TURN: usize = crate::limits::ATTEMPTS_PER_TURN;
 const LOOKS_PER_ATTEMPT: usize = crate::limits::ATTEMPTS_PER_QUERY;
 
-/// Questions that wait to be sent at most: more than are sent in some tens of milliseconds. If all waited that come beyond what can be
-/// sent, each would be given up by the time that it is its turn, and none answered.
+/// Questions that wait to be sent at most: more than are sent in some tens of milliseconds. If all waited that come
+/// beyond what can be sent, each would be given up by the time that it is its turn, and none answered.
 const MAX_UNSENT: usize = crate::limits::MAX_UNSENT;
 
-/// Questions without an answer whose clients wait to be told so at most. Where they come faster than that, clients of the oldest are
-/// told nothing.
+/// Questions without an answer whose clients wait to be told so at most. Where they come faster than that, clients of
+/// the oldest are told nothing.
 const MAX_UNTOLD: usize = crate::limits::MAX_UNTOLD;
 
 /// The extended error (RFC 8914) of an answer that is not passed on: blocked.
@@ -206,8 +206,8 @@ impl<W> Forwarder<W> {
         }
     }
 
-    /// Begins a turn. If there are other routes than before, these are returned: they hold from now on, also for what is in
-    /// flight, which is asked anew, and what comes from the sockets that were there before is of no use.
+    /// Begins a turn. If there are other routes than before, these are returned: they hold from now on, also for what
+    /// is in flight, which is asked anew, and what comes from the sockets that were there before is of no use.
     pub fn begin_turn(&mut self, resolver: &mut Resolver, now: Instant) -> Option<&Routes> {
         self.steps_left = STEPS_PER_TURN;
         self.looks_left = LOOKS_PER_TURN + LOOKS_PER_ATTEMPT * std::mem::take(&mut self.sent);
@@ -342,8 +342,8 @@ impl<W> Forwarder<W> {
         Some(Completed { question, waiters, outcome: Outcome::Stale { all_down } })
     }
 
-    /// Gives up all questions, since the server stops. What comes of each, [`next_given_up`](Self::next_given_up) says: what
-    /// is stale, or [`Failure::Stopping`].
+    /// Gives up all questions, since the server stops. What comes of each, [`next_given_up`](Self::next_given_up) says:
+    /// what is stale, or [`Failure::Stopping`].
     pub fn give_up_all(&mut self) {
         let open = self.in_flight.take_all();
         self.done.extend(open.into_iter().map(|ended| Completed::failed((ended, Failure::Stopping))));
@@ -443,7 +443,8 @@ impl<W> Forwarder<W> {
         in_flight.declined(place, failure, now).map(Completed::failed)
     }
 
-    /// What has come of a question whose answer, this `message`, leads by aliases to another name, with which the `buffer` ends.
+    /// What has come of a question whose answer, this `message`, leads by aliases to another name, with which the
+    /// `buffer` ends.
     #[cold]
     fn follow(
         &mut self,
@@ -464,8 +465,8 @@ impl<W> Forwarder<W> {
             .map(Completed::failed)
     }
 
-    /// A `message` that came back to `place` is no answer to what was asked from there. If it has one of the questions that are
-    /// open, somebody may be trying ids.
+    /// A `message` that came back to `place` is no answer to what was asked from there. If it has one of the questions
+    /// that are open, somebody may be trying ids.
     #[cold]
     fn look_for_guesses(&mut self, place: TransactionKey, message: &[u8]) {
         let mut name = QueryName::default();

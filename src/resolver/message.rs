@@ -1,7 +1,8 @@
 //! What a worker makes of the answers of the servers that it asks: whether they are answers, and why not.
 //!
-//! Runs on the workers. What comes in may be from anybody who has guessed a port and an id, so nothing of it is believed
-//! before it fits the query; and no bytes make this panic, take long, or allocate once the [`AnswerBuffer`] has grown.
+//! Runs on the workers. What comes in may be from anybody who has guessed a port and an id, so nothing of it is
+//! believed before it fits the query; and no bytes make this panic, take long, or allocate once the [`AnswerBuffer`]
+//! has grown.
 
 use super::question::Question;
 use super::rewrite::Malformed;
@@ -36,7 +37,8 @@ pub enum Fault {
     Mismatch,
     /// It is one, but broken, or too large to be passed on: this upstream has failed.
     Malformed,
-    /// It leads by aliases to another name and says nothing of that, or says it for others: to be asked for by a question of its own.
+    /// It leads by aliases to another name and says nothing of that, or says it for others: to be asked for by a
+    /// question of its own.
     Alias,
     /// It did not fit in a datagram: to be asked again over a stream.
     Truncated,
@@ -51,8 +53,8 @@ pub enum Fault {
     },
 }
 
-/// Reads an answer to what is `expected`; what of it can be passed on is then in `out`. That is said in full there. Of names on a chain
-/// of aliases `is_theirs` says whether they are for the same servers to tell.
+/// Reads an answer to what is `expected`; what of it can be passed on is then in `out`. That is said in full there. Of
+/// names on a chain of aliases `is_theirs` says whether they are for the same servers to tell.
 ///
 /// # Errors
 /// A [`Fault`]; what `out` has is then of no meaning.
@@ -345,7 +347,9 @@ mod tests {
         let second = record(&wire("A.Example"), A, 30, &[192, 0, 2, 2]);
         let answer = message([0x85, 0xa0], A, [&[record(QUESTION, A, 60, ADDRESS), second], &[], &[]]);
         let out = read(&answer).unwrap();
-        let expected = b"\xc0\x0c\0\x01\0\x01\0\0\0\x3c\0\x04\xc0\0\x02\x01\xc0\x0c\0\x01\0\x01\0\0\0\x1e\0\x04\xc0\0\x02\x02";
+        let expected =
+            b"\xc0\x0c\0\x01\0\x01\0\0\0\x3c\0\x04\xc0\0\x02\x01\xc0\x0c\0\x01\0\x01\0\0\0\x1e\0\x04\xc0\0\
+                         \x02\x02";
         let told = Answer {
             rcode: 0,
             authenticated: true,

@@ -93,7 +93,8 @@ impl Meter {
         is_news
     }
 
-    /// Why the last connection to it has failed, over TCP or TLS; nothing if it has not, or another has brought answers since.
+    /// Why the last connection to it has failed, over TCP or TLS; nothing if it has not, or another has brought answers
+    /// since.
     #[must_use]
     pub fn fault(&self) -> Option<String> {
         let fault = self.inner.fault.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,8 +1,8 @@
 //! Names that are in none of our domains: whom to ask for them, and what they have said.
 //!
-//! Everything here does no I/O: it takes bytes and the time, and returns what to do. Each worker has a resolver of its own
-//! (`upstream::forwarding` has its sockets), so that nothing is shared on the way of a query. `docs/resolver.md` tells the
-//! whole of it.
+//! Everything here does no I/O: it takes bytes and the time, and returns what to do. Each worker has a resolver of its
+//! own (`upstream::forwarding` has its sockets), so that nothing is shared on the way of a query. `docs/resolver.md`
+//! tells the whole of it.
 
 pub mod cache;
 pub mod dress;
@@ -83,7 +83,8 @@ pub struct Resolver {
 }
 
 impl Resolver {
-    /// One that keeps what its `limits` allow, and takes the `routes` that there are at the time. `id` is this server's.
+    /// One that keeps what its `limits` allow, and takes the `routes` that there are at the time. `id` is this
+    /// server's.
     // cold: made once, at the start of a worker
     #[must_use]
     pub fn new(routes: Reader<Routes>, limits: Limits, id: u64) -> Self {
@@ -163,8 +164,8 @@ impl Resolver {
         }
     }
 
-    /// What is known without signatures of a `question` that could not be answered with them, be it over: an answer, its age and whether
-    /// it is stale. That is better than nothing.
+    /// What is known without signatures of a `question` that could not be answered with them, be it over: an answer,
+    /// its age and whether it is stale. That is better than nothing.
     #[cold]
     pub fn lookup_unsigned(&mut self, question: &Question<'_>) -> Option<(Answer<'_>, u32, bool)> {
         let unsigned = Question { dnssec_ok: false, ..*question };

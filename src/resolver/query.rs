@@ -17,16 +17,16 @@ pub const MAX_QUERY_LEN: usize = header::LEN + MAX_LEN + 4 + OPT_LEN + 4 + 8 * M
 pub struct QueryForm<'a> {
     /// By EDNS(0). Without it nothing is said of DNSSEC, nor of who has passed the question on.
     pub edns: bool,
-    /// With the case of the name's letters mixed by these random bits, one for each of its bytes: who forges an answer has to
-    /// guess them, too.
+    /// With the case of the name's letters mixed by these random bits, one for each of its bytes: who forges an answer
+    /// has to guess them, too.
     pub case_bits: Option<[u64; 4]>,
     /// The ids of the nodes that have passed the question on, this one among them. Of more than [`MAX_PASSED_BY`] the
     /// rest is left out.
     pub passed_by: &'a [u64],
 }
 
-/// Writes the query for `question` to the front of `out`, RD and AD set, and returns its length. The name, as it was sent, begins
-/// behind the header.
+/// Writes the query for `question` to the front of `out`, RD and AD set, and returns its length. The name, as it was
+/// sent, begins behind the header.
 ///
 /// # Panics
 /// If `out` has no room for it; [`MAX_QUERY_LEN`] bytes are enough for any.
@@ -38,7 +38,8 @@ pub fn write_query(out: &mut [u8], id: u16, question: &Question<'_>, manner: &Qu
         end += bytes.len();
     };
     let [id_high, id_low] = id.to_be_bytes();
-    // Only who sets AD or DO is told what has been validated (RFC 6840 §5.7); whether a client is to know it is seen later.
+    // Only who sets AD or DO is told what has been validated (RFC 6840 §5.7); whether a client is to know it is seen
+    // later.
     let flags = header::AD | if question.checking_disabled { header::CD } else { 0 };
     put(&[id_high, id_low, header::RD, flags, 0, 1, 0, 0, 0, 0, 0, u8::from(manner.edns)]);
     put(question.name);
@@ -62,7 +63,8 @@ pub fn write_query(out: &mut [u8], id: u16, question: &Question<'_>, manner: &Qu
     end
 }
 
-/// Makes those letters of a lower-cased wire name capital that have their bit set. Bytes that say a label's length are no letters.
+/// Makes those letters of a lower-cased wire name capital that have their bit set. Bytes that say a label's length are
+/// no letters.
 pub fn mix_case(name: &mut [u8], bits: [u64; 4]) {
     for (bytes, word) in name.chunks_mut(64).zip(bits) {
         for (i, byte) in bytes.iter_mut().enumerate().filter(|(_, byte)| byte.is_ascii_lowercase()) {

@@ -74,15 +74,17 @@ pub struct Answer<'a> {
     pub authorities: u16,
     /// How long it may be kept: no longer than any of its records.
     pub ttl_s: u32,
-    /// The records as they stand in a message directly behind the question. Names in them may be compressed: pointers lead
-    /// into the question, or into the records, whose places in a message are the same for all questions of the same name.
+    /// The records as they stand in a message directly behind the question. Names in them may be compressed: pointers
+    /// lead into the question, or into the records, whose places in a message are the same for all questions of the
+    /// same name.
     pub records: &'a [u8],
     /// Where in `records` there is a TTL, each in two bytes, big-endian.
     pub ttls_at: &'a [u8],
 }
 
 impl Answer<'_> {
-    /// The records of the answer section, from the first on, that fit whole into so many bytes: how many, and their length.
+    /// The records of the answer section, from the first on, that fit whole into so many bytes: how many, and their
+    /// length.
     #[must_use]
     pub fn answers_within(&self, room: usize) -> (u16, usize) {
         let (mut count, mut len) = (0, 0);
@@ -102,8 +104,8 @@ impl Answer<'_> {
     }
 }
 
-/// Makes the TTLs at these places in `records`, as [`Answer::ttls_at`] has them, what they are after so many seconds, or of an
-/// answer that is stale.
+/// Makes the TTLs at these places in `records`, as [`Answer::ttls_at`] has them, what they are after so many seconds,
+/// or of an answer that is stale.
 #[inline]
 pub fn age(records: &mut [u8], ttls_at: &[u8], age_s: u32, stale: bool) {
     for at in ttls_at.as_chunks::<2>().0 {

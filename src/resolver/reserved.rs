@@ -1,4 +1,5 @@
-//! Names that are answered here and never upstream: nobody there knows anything of them, or should learn that they were asked.
+//! Names that are answered here and never upstream: nobody there knows anything of them, or should learn that they were
+//! asked.
 //!
 //! Pure, and nothing is allocated; a worker asks it of a name that is not in the cache.
 //!
@@ -14,7 +15,8 @@
 //! | `resolver.arpa` | an empty zone: what an upstream designates is not us | RFC 9462 §6.1 |
 //! | `service.arpa` | an empty zone | RFC 9665 |
 //!
-//! Not among them are `example`, `alt`, `ipv4only.arpa` and `internal`: a server should treat their names as any others.
+//! Not among them are `example`, `alt`, `ipv4only.arpa` and `internal`: a server should treat their names as any
+//! others.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -43,8 +45,8 @@ const SOA_NUMBERS: [u32; 4] = [1, 3_600, 1_200, 604_800];
 /// What the addresses of this machine itself are called.
 const LOCALHOST: &[u8] = b"\x09localhost\0";
 
-/// What is answered. Each answer has one record, [`record`](Self::record): in the answer section, or, where there is nothing, in the
-/// authority section, the SOA record of the zone that says so.
+/// What is answered. Each answer has one record, [`record`](Self::record): in the answer section, or, where there is
+/// nothing, in the authority section, the SOA record of the zone that says so.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reserved {
     /// The address of this machine itself: of IPv6, if that was asked for.
@@ -80,8 +82,8 @@ impl Reserved {
         matches!(self, Self::NoData { .. } | Self::NxDomain { .. })
     }
 
-    /// The record, for a question of type `qtype`, which others may keep for `ttl_s` seconds. RFC 6303 §3 has three hours for
-    /// it; but the reverse name of a private address may be registered at any time.
+    /// The record, for a question of type `qtype`, which others may keep for `ttl_s` seconds. RFC 6303 §3 has three
+    /// hours for it; but the reverse name of a private address may be registered at any time.
     #[must_use]
     pub fn record(self, qtype: u16, ttl_s: u32) -> Record {
         match self {
@@ -128,8 +130,8 @@ fn pointer_to(at: usize) -> [u8; 2] {
     [0xc0 | high, low]
 }
 
-/// The answer for `name`, a wire name in lower case, if it is one of those. `None` is not only for all other names: the DS
-/// records of an empty zone are its parent's, which alone can prove that it is not signed (RFC 8375 §4).
+/// The answer for `name`, a wire name in lower case, if it is one of those. `None` is not only for all other names: the
+/// DS records of an empty zone are its parent's, which alone can prove that it is not signed (RFC 8375 §4).
 #[must_use]
 pub fn local_answer(name: &[u8], qtype: u16) -> Option<Reserved> {
     let last = label_starts(name).last()?;

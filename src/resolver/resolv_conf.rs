@@ -1,7 +1,7 @@
 //! Files in the format of resolv.conf(5): the upstreams that a machine has been given.
 //!
-//! Pure. Read as glibc's resolver reads them: a line that makes no sense is passed over, and told. What is for programs that look
-//! names up, and not for who answers them, is ignored: `search`, `domain`, `sortlist`, `ndots`.
+//! Pure. Read as glibc's resolver reads them: a line that makes no sense is passed over, and told. What is for programs
+//! that look names up, and not for who answers them, is ignored: `search`, `domain`, `sortlist`, `ndots`.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::time::Duration;
@@ -11,8 +11,8 @@ use super::upstream::{DNS_PORT, Upstream, check_address, is_own};
 /// The keywords that say nothing to us.
 const IGNORED: [&str; 3] = ["domain", "search", "sortlist"];
 
-/// Seconds for which glibc waits for an answer, and how often it asks, unless the file says otherwise; and the most that it
-/// takes from one (`RES_TIMEOUT`, `RES_DFLRETRY`, `RES_MAXRETRANS`, `RES_MAXRETRY`).
+/// Seconds for which glibc waits for an answer, and how often it asks, unless the file says otherwise; and the most
+/// that it takes from one (`RES_TIMEOUT`, `RES_DFLRETRY`, `RES_MAXRETRANS`, `RES_MAXRETRY`).
 const DEFAULT_TIMEOUT_S: u32 = 5;
 const DEFAULT_ATTEMPTS: u32 = 2;
 const MAX_TIMEOUT_S: u32 = 30;
@@ -90,7 +90,8 @@ impl ResolvConf {
         Ok(())
     }
 
-    /// How long a question may take as a whole, if the file says anything of that: so long for each time that it is asked.
+    /// How long a question may take as a whole, if the file says anything of that: so long for each time that it is
+    /// asked.
     #[must_use]
     pub fn patience(&self) -> Option<Duration> {
         let said = self.timeout_s.is_some() || self.attempts.is_some();
@@ -99,9 +100,9 @@ impl ResolvConf {
         said.then(|| Duration::from_secs(u64::from(timeout_s * attempts)))
     }
 
-    /// The name servers as upstreams, but for those that are this server itself, which listens at `listen`: often it is the first
-    /// in the file, for the programs of this machine. `is_local` says whether an address is one of this machine. The second
-    /// part are those that were left out.
+    /// The name servers as upstreams, but for those that are this server itself, which listens at `listen`: often it is
+    /// the first in the file, for the programs of this machine. `is_local` says whether an address is one of this
+    /// machine. The second part are those that were left out.
     #[must_use]
     pub fn without_own(
         &self,
@@ -148,7 +149,8 @@ mod tests {
     fn a_file_says_whom_to_ask_and_how() {
         let read = parsed(
             "# made by hand\n; so is this\ndomain example\nsearch example corp.example\nsortlist 10.0.0.0/8\n\n\
-             nameserver 10.0.0.2\nnameserver\t2001:db8::1 # the second\nnameserver fe80::1%eth0\r\nnameserver 10.0.0.2\n\
+             nameserver 10.0.0.2\nnameserver\t2001:db8::1 # the second\nnameserver fe80::1%eth0\r\nnameserver \
+             10.0.0.2\n\
              nameserver fe80::2%3\nnameserver ::ffff:10.0.0.3\nnameserver 0.0.0.0\n\
              options timeout:1 attempts:3 rotate ndots:2 edns0 trust-ad\nnameserver 10.0.0.4",
         );
@@ -218,7 +220,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes_are_read_without_a_panic(bytes: Vec<u8>, words in "(nameserver|options|;| |\n|:|%|[0-9a-f.]){0,40}") {
+        fn any_bytes_are_read_without_a_panic(bytes: Vec<u8>, words in "(nameserver|options|;| \
+                                                                        |\n|:|%|[0-9a-f.]){0,40}") {
             let read = ResolvConf::parse(&bytes, |_| None);
             prop_assert!(read.passed_over.len() <= bytes.len() + 1);
             let read = ResolvConf::parse(words.as_bytes(), |_| Some(1));

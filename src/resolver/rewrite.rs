@@ -11,8 +11,8 @@ use crate::wire::query::skip_name;
 use crate::wire::record::rtype;
 use crate::wire::response::{POINTER_REACH, pointer};
 
-/// Bytes of the records of an answer at most: with the longest question in front of them and an OPT record behind, they fit in a
-/// message over a stream.
+/// Bytes of the records of an answer at most: with the longest question in front of them and an OPT record behind, they
+/// fit in a message over a stream.
 pub const MAX_RECORDS_LEN: usize = u16::MAX as usize - header::LEN - MAX_LEN - 4 - 512;
 
 /// The message is broken, or too large to be passed on.
@@ -256,8 +256,8 @@ impl Writer {
 /// Bytes of a signature before the name of its signer (RFC 4034 §3.1).
 const SIGNER_AT: usize = 18;
 
-/// Where there are names in the data of a record that pointers may be in: by RFC 1035, and by RFC 3597 §4 those that old servers
-/// put them in. Data of all other types is copied as it is.
+/// Where there are names in the data of a record that pointers may be in: by RFC 1035, and by RFC 3597 §4 those that
+/// old servers put them in. Data of all other types is copied as it is.
 struct Layout {
     /// Bytes before the first name.
     before: usize,

@@ -44,7 +44,8 @@ pub struct Routes {
     pub upstreams: Upstreams,
     /// The servers, each once.
     pub servers: Vec<Measured>,
-    /// Servers that are asked for the same names, by their numbers: first those for everything else, then those of each domain.
+    /// Servers that are asked for the same names, by their numbers: first those for everything else, then those of each
+    /// domain.
     pub groups: Vec<Vec<u16>>,
     /// Our own domains: nobody is asked for them, wherever an alias leads.
     pub own: Vec<Name>,
@@ -53,7 +54,8 @@ pub struct Routes {
 }
 
 impl Routes {
-    /// Those to these `upstreams`, for so many workers. What was counted `before` of servers that are still there goes on.
+    /// Those to these `upstreams`, for so many workers. What was counted `before` of servers that are still there goes
+    /// on.
     // cold: made when there are other upstreams
     #[must_use]
     pub fn new(upstreams: Upstreams, workers: usize, before: &Self) -> Self {

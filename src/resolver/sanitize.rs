@@ -1,9 +1,9 @@
-//! What of an upstream's answer is passed on: the records on the chain of aliases that begins at the question's name, or the
-//! proof that there are none.
+//! What of an upstream's answer is passed on: the records on the chain of aliases that begins at the question's name,
+//! or the proof that there are none.
 //!
 //! Runs on the workers, for every answer of an upstream; it allocates until the buffer has grown. All work is bounded,
-//! whatever the message says: each name is read once or twice, and each link of the chain, of which there are few, looks
-//! over the hashes of the owners.
+//! whatever the message says: each name is read once or twice, and each link of the chain, of which there are few,
+//! looks over the hashes of the owners.
 
 use super::question::{Answer, Question};
 use super::rewrite::{Malformed, RecordPlace, Writer};
@@ -54,17 +54,17 @@ pub(super) enum Reached {
     Referral,
 }
 
-/// An answer as it can be passed on, and the room for making it. It is kept and filled anew for each message, and allocates
-/// nothing once it has grown.
+/// An answer as it can be passed on, and the room for making it. It is kept and filled anew for each message, and
+/// allocates nothing once it has grown.
 ///
-/// Of the answer section it has the records of class IN on the chain of aliases that begins at the question's name, in the order
-/// of the chain: CNAME records, and those of the type that was asked for at its end; all records of the name if all were asked for.
-/// Of the authority section it has, in a negative answer, the SOA record of a zone that the last name is in. Where DNSSEC records
-/// are wanted, there are also the signatures of all these, the DNAME records that aliases come from (RFC 6672 §5.3.1), and
-/// the NSEC and NSEC3 records of the zone. All else is left out.
+/// Of the answer section it has the records of class IN on the chain of aliases that begins at the question's name, in
+/// the order of the chain: CNAME records, and those of the type that was asked for at its end; all records of the name
+/// if all were asked for. Of the authority section it has, in a negative answer, the SOA record of a zone that the last
+/// name is in. Where DNSSEC records are wanted, there are also the signatures of all these, the DNAME records that
+/// aliases come from (RFC 6672 §5.3.1), and the NSEC and NSEC3 records of the zone. All else is left out.
 ///
-/// A TTL with its top bit set is 0 (RFC 2181 §8). That of an SOA record is no more than its MINIMUM field (RFC 2308 §5).
-/// A negative answer without such a record may not be kept (§5): its `ttl_s` is 0.
+/// A TTL with its top bit set is 0 (RFC 2181 §8). That of an SOA record is no more than its MINIMUM field
+/// (RFC 2308 §5). A negative answer without such a record may not be kept (§5): its `ttl_s` is 0.
 pub struct AnswerBuffer {
     rcode: u8,
     authenticated: bool,
@@ -205,8 +205,8 @@ impl AnswerBuffer {
         if seen == total { Ok(opt) } else { Err(Malformed) }
     }
 
-    /// Makes the answer of the records that were [collected](Self::collect) from `message`, which has these `flags` and, in
-    /// front, this `question`, as far as its servers are whom to ask, as `is_theirs` says of a name.
+    /// Makes the answer of the records that were [collected](Self::collect) from `message`, which has these `flags`
+    /// and, in front, this `question`, as far as its servers are whom to ask, as `is_theirs` says of a name.
     ///
     /// # Errors
     /// If it is broken; or if it is incomplete: then it has led to another [name](Self::last_name).
@@ -352,8 +352,8 @@ impl AnswerBuffer {
         }
     }
 
-    /// Writes the CNAME record `alias` of the last name on the chain and what belongs to it, and adds the name that it leads to.
-    /// Tells whether that one is new.
+    /// Writes the CNAME record `alias` of the last name on the chain and what belongs to it, and adds the name that it
+    /// leads to. Tells whether that one is new.
     fn write_alias(&mut self, message: &[u8], alias: usize, dnssec_ok: bool) -> Result<bool, Malformed> {
         let here = self.writer.last().hash;
         let mut written = 0..0;
@@ -428,8 +428,8 @@ impl AnswerBuffer {
         Ok(None)
     }
 
-    /// The zone that has signed the records at the chain's end, if they are signed. What is in the authority section then
-    /// proves that they come from a wildcard, if they do (RFC 4035 §3.1.3.3).
+    /// The zone that has signed the records at the chain's end, if they are signed. What is in the authority section
+    /// then proves that they come from a wildcard, if they do (RFC 4035 §3.1.3.3).
     fn signer<'a>(&self, message: &[u8], qtype: u16, room: &'a mut [u8; MAX_LEN]) -> Option<&'a [u8]> {
         let last = self.writer.last();
         let answers = &self.places[..self.answer_places];
@@ -447,8 +447,8 @@ fn name_asked(message: &[u8]) -> Result<&[u8], Malformed> {
     message.get(header::LEN..end).ok_or(Malformed)
 }
 
-/// Whether records can be of this type: OPT and the types from 128 to 255 are only in questions, or say something of the
-/// message (RFC 6895 §3.1).
+/// Whether records can be of this type: OPT and the types from 128 to 255 are only in questions, or say something of
+/// the message (RFC 6895 §3.1).
 fn is_data(rtype: u16) -> bool {
     !matches!(rtype, 0 | rtype::OPT | 128..=255)
 }

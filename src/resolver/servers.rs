@@ -1,9 +1,9 @@
-//! The upstream servers as one worker knows them: how long they take, what they are silent to, whether they are there, and which
-//! is asked next.
+//! The upstream servers as one worker knows them: how long they take, what they are silent to, whether they are there,
+//! and which is asked next.
 //!
-//! What is known of a server is kept apart from what is known of one kind of question at it: a firewall that drops HTTPS questions
-//! says nothing of the server's other answers. `docs/resolver.md` has the table of which observation may change which.
-//! Each worker finds that out for itself. It does no I/O and takes the time as an argument.
+//! What is known of a server is kept apart from what is known of one kind of question at it: a firewall that drops
+//! HTTPS questions says nothing of the server's other answers. `docs/resolver.md` has the table of which observation
+//! may change which. Each worker finds that out for itself. It does no I/O and takes the time as an argument.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -24,16 +24,16 @@ const MAX_PATIENCE: Duration = Duration::from_secs(1);
 /// A server is checked when it has left so many messages in a row without an answer of any sort, once an interval.
 const CHECK_AFTER_TIMEOUTS: u32 = 2;
 
-/// A server is down when nothing of any sort has come from it for so long, in which it was sent so many messages for several
-/// questions, and the check was among them.
+/// A server is down when nothing of any sort has come from it for so long, in which it was sent so many messages for
+/// several questions, and the check was among them.
 const DOWN_AFTER: Duration = Duration::from_millis(1_500);
 const DOWN_AFTER_TIMEOUTS: u32 = 3;
 
 /// How often a server that is silent or down is asked something to see whether it is there.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How often the question is renewed that a server is checked with: what it has answered lately it will answer again, from its cache
-/// if it has one.
+/// How often the question is renewed that a server is checked with: what it has answered lately it will answer again,
+/// from its cache if it has one.
 const KNOWN_RENEWAL: Duration = Duration::from_secs(10);
 
 /// After so many datagrams in a row that nothing came back for, the server is asked by new sockets: those there are may have a source
@@ -56,8 +56,8 @@ fn kind_of(qtype: u16) -> usize {
     }
 }
 
-/// The question that a server is checked with that has answered none: any resolver knows the servers of the root. Its name's hash is
-/// no real one: nobody looks for it.
+/// The question that a server is checked with that has answered none: any resolver knows the servers of the root. Its
+/// name's hash is no real one: nobody looks for it.
 pub const ROOT_CHECK: Question<'static> =
     Question { name: b"\0", name_hash: 0, qtype: rtype::NS, dnssec_ok: false, checking_disabled: false };
 
@@ -181,7 +181,8 @@ impl Server {
         self.known.as_ref()
     }
 
-    /// It has left a question about `subject`, asked at `asked`, without an answer. Returns whether it should be checked now.
+    /// It has left a question about `subject`, asked at `asked`, without an answer. Returns whether it should be
+    /// checked now.
     pub fn note_timeout(&mut self, subject: Subject, asked: Instant, now: Instant) -> bool {
         self.meter.count(Count::TimedOut);
         let Subject { hash, qtype, first } = subject;
@@ -243,7 +244,8 @@ impl Server {
         (MIN_PATIENCE * (times + 1)).min(MAX_PATIENCE)
     }
 
-    /// When it is expected to answer a question for this type: the lower, the better. Who is silent to these is worse each time.
+    /// When it is expected to answer a question for this type: the lower, the better. Who is silent to these is worse
+    /// each time.
     fn cost(&self, qtype: u16) -> Duration {
         let usual = self.round_trip.map_or(Duration::ZERO, |(smoothed, _)| smoothed);
         usual + self.patience(0) * u32::from(self.silent_to[kind_of(qtype)]).min(100)
@@ -259,9 +261,9 @@ pub struct ChoiceRules {
     pub in_turn: bool,
 }
 
-/// Which of the servers in `group` (their numbers in `servers`) is asked next, after those in `asked`: of those that have been asked
-/// least one that is up, if any is, and among these the one that is expected to answer first, or the first where they are asked in
-/// turn. None if there is none.
+/// Which of the servers in `group` (their numbers in `servers`) is asked next, after those in `asked`: of those that
+/// have been asked least one that is up, if any is, and among these the one that is expected to answer first, or the
+/// first where they are asked in turn. None if there is none.
 #[must_use]
 pub fn choose(
     servers: &[Server],
@@ -280,8 +282,8 @@ pub fn choose(
         .map(|(it, _)| it)
 }
 
-/// Which server of `group` is asked beside the `chosen` one, now and then, for the sake of knowing it. Nobody waits for its answer
-/// in particular.
+/// Which server of `group` is asked beside the `chosen` one, now and then, for the sake of knowing it. Nobody waits for
+/// its answer in particular.
 #[must_use]
 pub fn explore(servers: &[Server], group: &[u16], chosen: u16, rng: &mut fastrand::Rng) -> Option<u16> {
     if group.len() < 2 || rng.u32(..EXPLORE) != 0 {

@@ -10,22 +10,23 @@ use std::time::Duration;
 use super::upstream::{EXPECTED, Upstream};
 use crate::wire::name::{Name, suffix_at};
 
-/// Upstreams at most, of one domain as for all the rest: each is measured by each worker, and when all are down each is tried.
+/// Upstreams at most, of one domain as for all the rest: each is measured by each worker, and when all are down each is
+/// tried.
 pub const MAX_UPSTREAMS: usize = crate::limits::MAX_UPSTREAMS;
 
 /// Domains with upstreams of their own at most: a question that is not in the cache is compared with each.
 pub const MAX_FORWARDS: usize = crate::limits::MAX_FORWARDS;
 
-/// Bytes of the cache, of all workers together, unless told otherwise; and the least and the most that can be told. Less would
-/// hold a few hundred answers a worker; more is more than there are names that anybody asks for.
+/// Bytes of the cache, of all workers together, unless told otherwise; and the least and the most that can be told.
+/// Less would hold a few hundred answers a worker; more is more than there are names that anybody asks for.
 pub const DEFAULT_CACHE_BYTES: usize = crate::limits::DEFAULT_CACHE_BYTES;
 /// See [`DEFAULT_CACHE_BYTES`].
 pub const MIN_CACHE_BYTES: usize = crate::limits::MIN_CACHE_BYTES;
 /// See [`DEFAULT_CACHE_BYTES`].
 pub const MAX_CACHE_BYTES: usize = crate::limits::MAX_CACHE_BYTES;
 
-/// For how many seconds an answer is kept at most, whatever its TTL, unless told otherwise: a day. What can be told is up to
-/// the seven days that RFC 8767 §4 has for it.
+/// For how many seconds an answer is kept at most, whatever its TTL, unless told otherwise: a day. What can be told is
+/// up to the seven days that RFC 8767 §4 has for it.
 pub const DEFAULT_MAX_TTL_S: u32 = crate::limits::DEFAULT_MAX_TTL_S;
 /// See [`DEFAULT_MAX_TTL_S`].
 pub const MAX_MAX_TTL_S: u32 = crate::limits::MAX_KEPT_S;
@@ -33,22 +34,23 @@ pub const MAX_MAX_TTL_S: u32 = crate::limits::MAX_KEPT_S;
 /// The same of answers that there is nothing: RFC 2308 §5 has one to three hours for it.
 pub const DEFAULT_MAX_NEGATIVE_TTL_S: u32 = crate::limits::DEFAULT_MAX_NEGATIVE_TTL_S;
 
-/// For how many seconds it is kept that there is nothing where no SOA record says for how long: long enough that a program that asks
-/// again and again is not passed on each time.
+/// For how many seconds it is kept that there is nothing where no SOA record says for how long: long enough that a
+/// program that asks again and again is not passed on each time.
 pub const DEFAULT_NEGATIVE_TTL_S: u32 = crate::limits::DEFAULT_NEGATIVE_TTL_S;
 /// The most that can be told.
 pub const MAX_NEGATIVE_TTL_S: u32 = crate::limits::MAX_NEGATIVE_TTL_S;
-/// The most that can be told of the seconds for which an answer is kept at least: more would keep names where they are not any more.
+/// The most that can be told of the seconds for which an answer is kept at least: more would keep names where they are
+/// not any more.
 pub const MAX_MIN_TTL_S: u32 = crate::limits::MAX_MIN_TTL_S;
 
-/// For how many seconds after its end an answer is still given where no upstream answers (RFC 8767 §5 has one to three days
-/// for it), and the most that can be told.
+/// For how many seconds after its end an answer is still given where no upstream answers (RFC 8767 §5 has one to three
+/// days for it), and the most that can be told.
 pub const DEFAULT_MAX_STALE_S: u32 = crate::limits::DEFAULT_MAX_STALE_S;
 /// See [`DEFAULT_MAX_STALE_S`].
 pub const MAX_MAX_STALE_S: u32 = crate::limits::MAX_KEPT_S;
 
-/// How long a question may take as a whole, in milliseconds, unless told otherwise: what stub resolvers wait for an answer. And
-/// the least and the most that can be told.
+/// How long a question may take as a whole, in milliseconds, unless told otherwise: what stub resolvers wait for an
+/// answer. And the least and the most that can be told.
 pub const DEFAULT_TIMEOUT_MS: u64 = crate::limits::DEFAULT_TIMEOUT_MS;
 /// See [`DEFAULT_TIMEOUT_MS`].
 pub const MIN_TIMEOUT_MS: u64 = crate::limits::MIN_TIMEOUT_MS;
@@ -153,8 +155,8 @@ pub struct Settings {
     pub rebind_allow: Vec<Name>,
     /// How long a question may take as a whole.
     pub timeout: Duration,
-    /// Letters of a question's name are in upper or lower case by chance, and its answer has to have them so (0x20): harder to
-    /// guess, for those who would answer in the upstream's place.
+    /// Letters of a question's name are in upper or lower case by chance, and its answer has to have them so (0x20):
+    /// harder to guess, for those who would answer in the upstream's place.
     pub mix_case: bool,
     /// Where all upstreams are down there is no answer, and nobody is asked but to see whether they are back.
     pub fail_fast: bool,
@@ -249,8 +251,8 @@ impl Upstreams {
         Self { general, forwards, timeout, ..Self::default() }
     }
 
-    /// Has more of them asked for all that is in no domain of its own, as far as there is room. Returns how many there was none for;
-    /// those that are asked already do not count.
+    /// Has more of them asked for all that is in no domain of its own, as far as there is room. Returns how many there
+    /// was none for; those that are asked already do not count.
     pub fn add(&mut self, mut more: Vec<Upstream>) -> usize {
         more.retain(|upstream| self.general.iter().all(|known| known.address != upstream.address));
         let room = MAX_UPSTREAMS.saturating_sub(self.general.len());

@@ -253,8 +253,8 @@ pub fn is_near(ip: IpAddr) -> bool {
     }
 }
 
-/// Whether what is at `upstream` is this server itself, which listens at `listen`. It never asks itself, or a question would go
-/// round until somebody gives up. `is_local` says whether an address is one of this machine.
+/// Whether what is at `upstream` is this server itself, which listens at `listen`. It never asks itself, or a question
+/// would go round until somebody gives up. `is_local` says whether an address is one of this machine.
 #[must_use]
 pub fn is_own(upstream: SocketAddr, listen: &[SocketAddr], is_local: impl Fn(IpAddr) -> bool) -> bool {
     let ip = match upstream.ip() {

@@ -1,6 +1,7 @@
 //! Why the names of all files of a node cannot be served together, and where in the files that is.
 //!
-//! Runs on the thread `files`, when files have been refused. They are then read once more: what they say is kept without its place.
+//! Runs on the thread `files`, when files have been refused. They are then read once more: what they say is kept
+//! without its place.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -160,8 +161,8 @@ mod tests {
         let error = told("10.0.0.1 many\n", &format!("\n{}", types(300))).unwrap_err();
         assert_eq!(
             error,
-            "zone:255: many.example. has records of 301 types; a name can have 254: give some to another name (from this \
-             TYPE1253 record on)"
+            "zone:255: many.example. has records of 301 types; a name can have 254: give some to another name (from \
+             this TYPE1253 record on)"
         );
         let error = told("10.0.0.1 web\n10.0.0.2 web\n", "; a comment\nWEB CNAME other\n").unwrap_err();
         assert!(error.starts_with("zone:2: web.example. has a CNAME record and others"), "{error}");

@@ -50,8 +50,8 @@ impl fmt::Display for Refused {
 
 impl std::error::Error for Refused {}
 
-/// Registrations in one block of bytes, each once, with all of a name linked to each other: so that a million of them are read and
-/// compared in a fraction of a second.
+/// Registrations in one block of bytes, each once, with all of a name linked to each other: so that a million of them
+/// are read and compared in a fraction of a second.
 #[derive(Debug, Default)]
 pub struct Registrations {
     arena: Vec<u8>,

@@ -1,7 +1,7 @@
 //! Where names come from, other than the control API and DNS UPDATE.
 //!
-//! Files, read at the start and whenever they change: those in the format of /etc/hosts for addresses, zone files for all
-//! kinds of records. And the containers of a Docker Engine.
+//! Files, read at the start and whenever they change: those in the format of /etc/hosts for addresses, zone files for
+//! all kinds of records. And the containers of a Docker Engine.
 
 pub mod conflict;
 pub mod docker;

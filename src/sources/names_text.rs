@@ -1,12 +1,12 @@
 //! The text of the names and zone files that a node has read, and which lines of it have changed since.
 //!
-//! **Problem.** A names file of a million lines is read again when ten of them have changed. To read, encode, look up and compare a
-//! million names takes the better part of a second. **Idea.** Cut the text into pieces of some dozens of lines, where a piece ends is
-//! said by its last line alone, so that the same lines make the same pieces wherever they stand. A piece that was there before, byte
-//! for byte, says what it said before. Only the lines of other pieces are read, of the old text and of the new. **How it fails.** A
-//! name may be said twice, in a line that has changed and in one that has not; or there may be a mistake, or names that cannot stand
-//! together. Whoever compares finds that, and reads all of it then. Zone files, in which lines depend on those before them, are compared
-//! as a whole.
+//! **Problem.** A names file of a million lines is read again when ten of them have changed. To read, encode, look up
+//! and compare a million names takes the better part of a second. **Idea.** Cut the text into pieces of some dozens of
+//! lines, where a piece ends is said by its last line alone, so that the same lines make the same pieces wherever they
+//! stand. A piece that was there before, byte for byte, says what it said before. Only the lines of other pieces are
+//! read, of the old text and of the new. **How it fails.** A name may be said twice, in a line that has changed and in
+//! one that has not; or there may be a mistake, or names that cannot stand together. Whoever compares finds that, and
+//! reads all of it then. Zone files, in which lines depend on those before them, are compared as a whole.
 //!
 //! Pure but for reading the files. Runs on the thread `files`, and at a start on the main thread.
 

@@ -1,10 +1,10 @@
 //! Tells when files change on disk, whatever the way to them.
 //!
-//! Runs on a thread of its own, `watch`; events come from a thread of the `notify` crate. What is watched is each place in which a
-//! name is looked up on the way to a file, links included, and the file: editors and configuration managers rename another
-//! file over it, `kubelet` swaps a link in the middle of the path, `ln -sf` the link at its end. After each change of these
-//! the way is looked up again. Some changes make no event at all, for example those that another host makes to a network
-//! file system; so the files' identities are compared every two seconds, too.
+//! Runs on a thread of its own, `watch`; events come from a thread of the `notify` crate. What is watched is each place
+//! in which a name is looked up on the way to a file, links included, and the file: editors and configuration managers
+//! rename another file over it, `kubelet` swaps a link in the middle of the path, `ln -sf` the link at its end. After
+//! each change of these the way is looked up again. Some changes make no event at all, for example those that another
+//! host makes to a network file system; so the files' identities are compared every two seconds, too.
 
 use std::collections::{BTreeMap, HashSet};
 use std::ffi::OsString;
@@ -31,7 +31,8 @@ const MAX_EVENTS: usize = 1024;
 /// Links on the way to a file at most, as in the kernel (path_resolution(7)).
 const MAX_LINKS: usize = 40;
 
-/// Looking up the way and watching it is begun again so often while the way changes. The next look is a [`PERIOD`] later.
+/// Looking up the way and watching it is begun again so often while the way changes. The next look is a [`PERIOD`]
+/// later.
 const MAX_LOOKS: usize = 8;
 
 /// Watches as long as it lives.
@@ -229,7 +230,8 @@ impl Ways {
         }
     }
 
-    /// Compares the files with what they were. Returns whether one has changed, without an event, and stays as it is now.
+    /// Compares the files with what they were. Returns whether one has changed, without an event, and stays as it is
+    /// now.
     fn compare(&mut self) -> bool {
         if self.way() != self.watched {
             self.look_again();
@@ -249,8 +251,8 @@ impl Ways {
         for _ in 0..MAX_LOOKS {
             let way = self.way();
             if let Some(watcher) = &mut self.watcher {
-                // Nothing is watched anew without need: in a trace of a busy CPU each new watch kept the workers from it for 10 to
-                // 15 ms (Linux 6.18).
+                // Nothing is watched anew without need: in a trace of a busy CPU each new watch kept the workers from
+                // it for 10 to 15 ms (Linux 6.18).
                 let is_still =
                     |path: &PathBuf| way.get(path).is_some_and(|it| it.is_still(self.watched.get(path)));
                 for path in self.watched.keys().filter(|path| !is_still(path)) {
@@ -297,8 +299,8 @@ fn tell(error: &notify::Error) {
     warn!("files are compared every {} s, for they cannot be watched: {error}", PERIOD.as_secs());
 }
 
-/// The names that the kernel looks up on the way along `path`, each with the directory that it looks in; that has no links on
-/// its way. The last is the file.
+/// The names that the kernel looks up on the way along `path`, each with the directory that it looks in; that has no
+/// links on its way. The last is the file.
 fn lookups(path: &Path) -> Vec<(PathBuf, OsString)> {
     let working = || std::env::current_dir().unwrap_or_else(|_| "/".into());
     let mut at = if path.is_absolute() { PathBuf::from("/") } else { working() };

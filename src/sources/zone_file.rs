@@ -41,8 +41,9 @@ const REFUSED: &[(std::ops::RangeInclusive<u16>, &str)] = &[
     (128..=255, "this type exists in messages alone"),
 ];
 
-/// Reads a zone file for a server of `domains`. Names without a dot at the end are meant in the first of them unless the
-/// file has an `$ORIGIN`. Records without a TTL get that of `$TTL`, or else that of the record before, or else `ttl_s`.
+/// Reads a zone file for a server of `domains`. Names without a dot at the end are meant in the first of them unless
+/// the file has an `$ORIGIN`. Records without a TTL get that of `$TTL`, or else that of the record before, or else
+/// `ttl_s`.
 ///
 /// SOA records are read over: the server makes its own, since names come in other ways too.
 ///
@@ -183,7 +184,8 @@ mod tests {
 
     #[test]
     fn records_of_all_kinds_are_read_relative_to_the_first_domain() {
-        let text = b"first A 10.0.0.9\nweb 60 IN A 10.0.0.1\n  AAAA fd00::1 ; the same owner\n_http._tcp.web SRV 1 2 8080 web\n\
+        let text = b"first A 10.0.0.9\nweb 60 IN A 10.0.0.1\n  AAAA fd00::1 ; the same owner\n_http._tcp.web SRV 1 2 \
+                     8080 web\n\
             text TXT \"a b\" c\nalias CNAME Web\n@ NS ns1\n@ SOA ns1 me 1 2 3 4 5\n$TTL 9\n$ORIGIN example.com.\n\
             @ MX 10 mail (\n )\nmail CNAME @\nodd TYPE65280 \\# 2 abcd";
         let shown: Vec<_> = read_text(text)
@@ -231,7 +233,8 @@ mod tests {
     #[test]
     fn no_file_whatever_is_in_it_ends_the_server() {
         let sample = b"web 60 IN A 10.0.0.1\n  AAAA fd00::1 ; c\n_h._t.web SRV 1 2 8080 web\n@ MX 10 @ (\n )\n\
-            text TXT \"a \\\" b\" c\\032\nodd TYPE65280 \\# 2 abcd\n$TTL 9\n$ORIGIN example.com.\nx CAA 0 issue \"y\"\n";
+            text TXT \"a \\\" b\" c\\032\nodd TYPE65280 \\# 2 abcd\n$TTL 9\n$ORIGIN example.com.\nx CAA 0 issue \
+            \"y\"\n";
         let pieces: [&[u8]; 12] =
             [b"(", b")", b"\"", b";", b"\\", b"\n", b" ", b"\\#", b"$", b"@", b"\0", b"\xff"];
         let mut rng = fastrand::Rng::with_seed(11);

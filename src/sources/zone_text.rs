@@ -172,7 +172,8 @@ mod tests {
 
     #[test]
     fn entries_come_one_a_line_with_the_lines_they_began_in() {
-        let text = "; comment\n@ 7 IN SOA ns me ( 1 ; serial\n 2 3\n4 5 )\n\n\t A 10.0.0.1\r\nt TXT \"a ; \\\"(@\" @ \\;";
+        let text = "; comment\n@ 7 IN SOA ns me ( 1 ; serial\n 2 3\n4 5 )\n\n\t A 10.0.0.1\r\nt TXT \"a ; \\\"(@\" @ \
+                    \\;";
         let expected = "x. 7 IN SOA ns me 1 2 3 4 5\n A 10.0.0.1\nt TXT \"a ; \\\"(@\" @ \\;\n";
         assert_eq!(read(text), Ok((expected.into(), vec![2, 6, 7])));
     }

@@ -1,7 +1,7 @@
 //! Who would get the traffic: asking a name over and over, as many clients, and counting which address comes first.
 //!
-//! Runs on the main thread of `redbreast spread`. It knows nothing of the server but what it answers, and what its control
-//! listener says is intended.
+//! Runs on the main thread of `redbreast spread`. It knows nothing of the server but what it answers, and what its
+//! control listener says is intended.
 
 pub mod ask;
 pub mod page;
@@ -113,8 +113,8 @@ pub struct Results {
 }
 
 impl Results {
-    /// Sums up what `clients` were answered, as it is `chosen` from that. Without `intended` shares all addresses are to get
-    /// the same.
+    /// Sums up what `clients` were answered, as it is `chosen` from that. Without `intended` shares all addresses are
+    /// to get the same.
     #[must_use]
     pub fn new(
         name: &str,

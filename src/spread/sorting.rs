@@ -1,7 +1,7 @@
 //! What clients' resolvers make of an answer: rule 9 of RFC 6724 §6, as two C libraries have it.
 //!
-//! Pure. The other rules treat addresses alike that are reached from the same source, which is what is looked at here: several
-//! servers of one kind. Sorting is stable in both libraries.
+//! Pure. The other rules treat addresses alike that are reached from the same source, which is what is looked at here:
+//! several servers of one kind. Sorting is stable in both libraries.
 
 use std::net::IpAddr;
 use std::str::FromStr;

@@ -1,4 +1,5 @@
-//! Which names have changed, noted until somebody takes them to answer otherwise: one by one, or, where they are very many, only how many.
+//! Which names have changed, noted until somebody takes them to answer otherwise: one by one, or, where they are very
+//! many, only how many.
 //!
 //! Pure. Runs on whichever thread has the lock.
 
@@ -36,7 +37,8 @@ impl Store {
         Self { max_changed, ..self }
     }
 
-    /// From now on names are not noted, but only counted: who takes them makes all answers anew. Or they are noted again.
+    /// From now on names are not noted, but only counted: who takes them makes all answers anew. Or they are noted
+    /// again.
     pub fn count_changes_only(&mut self, count_only: bool) {
         self.counts_only = count_only;
     }
@@ -50,8 +52,8 @@ impl Store {
         }
     }
 
-    /// Names, in wire form and lower case, whose records have changed since this was last called, as far as they have been noted:
-    /// those that sweeps note come later.
+    /// Names, in wire form and lower case, whose records have changed since this was last called, as far as they have
+    /// been noted: those that sweeps note come later.
     pub fn take_changed(&mut self) -> NameSet {
         if self.index.take_statements_changed() {
             self.refresh_statements();

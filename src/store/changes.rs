@@ -1,8 +1,8 @@
 //! The changes of one log by their numbers, packed: a node holds millions.
 //!
-//! Pure. Runs on whichever thread has the lock. Numbers are dense but for what is void, and nearly always new ones are the highest. So
-//! sixteen neighbours share a block of bytes, in which they stand one after the other, each behind its length: five bytes
-//! of overhead for each, where a map of allocations of their own took fifty.
+//! Pure. Runs on whichever thread has the lock. Numbers are dense but for what is void, and nearly always new ones are
+//! the highest. So sixteen neighbours share a block of bytes, in which they stand one after the other, each behind its
+//! length: five bytes of overhead for each, where a map of allocations of their own took fifty.
 
 use std::collections::BTreeMap;
 use std::ops::RangeFrom;
@@ -222,8 +222,8 @@ impl Changes {
         Some((number * BLOCK, block))
     }
 
-    /// The tombstones with numbers from `from` on that are in the next block which has some; it looks at a few blocks only and
-    /// then may have found none.
+    /// The tombstones with numbers from `from` on that are in the next block which has some; it looks at a few blocks
+    /// only and then may have found none.
     pub(super) fn next_tombstones(&self, from: u64) -> Option<Tombstones> {
         let mut found = None;
         for (looked, (&number, block)) in (1..=BLOCKS_TOGETHER).zip(self.blocks.range(from / BLOCK..)) {

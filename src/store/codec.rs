@@ -1,7 +1,7 @@
 //! Bytes of records and deltas: variable-length integers (LEB128, seven bits a byte) and length-prefixed strings.
 //!
-//! Pure; runs on whichever thread encodes or decodes. Reading never panics, whatever the bytes are, and borrows from them
-//! rather than allocating what a length claims.
+//! Pure; runs on whichever thread encodes or decodes. Reading never panics, whatever the bytes are, and borrows from
+//! them rather than allocating what a length claims.
 
 /// Bytes that are no encoding of what was expected, or end too early.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

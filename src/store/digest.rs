@@ -1,7 +1,7 @@
 //! What a node knows, in short: of each origin the incarnation and the number of the latest change.
 //!
-//! Pure. Runs on whichever thread has the lock. Two nodes with equal digests have equal logs. The hash of a digest travels every
-//! second; the digest itself, in parts that each fit in a datagram, only where the hashes differ.
+//! Pure. Runs on whichever thread has the lock. Two nodes with equal digests have equal logs. The hash of a digest
+//! travels every second; the digest itself, in parts that each fit in a datagram, only where the hashes differ.
 
 use std::collections::BTreeMap;
 

@@ -1,11 +1,11 @@
 //! What of a node survives its end: its id, the number of its latest start, and its own registrations, in a file.
 //!
-//! Runs on the main thread at the start, then on the thread `disk`. The `redb` crate writes the file: a transaction is there
-//! as a whole or not at all, whenever the process or the machine ends. What it cannot do is tell a file that was damaged
-//! from one that it can mend by going back to an earlier transaction; here the file is checked as a whole at each start,
-//! and one that does not hold is refused. A node that silently began anew would have lost what it had acknowledged.
-//! `disk_check.rs` has that done first where a crash does no harm, `disk_mark.rs` sees that no transaction is missing, and
-//! `reserve.rs` keeps room for removals.
+//! Runs on the main thread at the start, then on the thread `disk`. The `redb` crate writes the file: a transaction is
+//! there as a whole or not at all, whenever the process or the machine ends. What it cannot do is tell a file that was
+//! damaged from one that it can mend by going back to an earlier transaction; here the file is checked as a whole at
+//! each start, and one that does not hold is refused. A node that silently began anew would have lost what it had
+//! acknowledged. `disk_check.rs` has that done first where a crash does no harm, `disk_mark.rs` sees that no
+//! transaction is missing, and `reserve.rs` keeps room for removals.
 
 use std::fmt;
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -126,35 +126,36 @@ impl fmt::Display for DiskError {
             ),
             Self::Damaged(path, what) => write!(
                 f,
-                "{}: the file is damaged ({what}). Restore it from a backup; or move it away to begin anew, and register \
-                 again what was registered at this node",
+                "{}: the file is damaged ({what}). Restore it from a backup; or move it away to begin anew, and \
+                 register again what was registered at this node",
                 path.display()
             ),
             Self::Behind(path, there, acknowledged, mark) => write!(
                 f,
                 "{}: the file is damaged, or is an older copy: it has {there} transactions, and {acknowledged} were \
-                 acknowledged. Restore the latest one from a backup; or remove {} to go on with what is there, and register \
-                 again what is missing",
+                 acknowledged. Restore the latest one from a backup; or remove {} to go on with what is there, and \
+                 register again what is missing",
                 path.display(),
                 mark.display()
             ),
             Self::ReadOnly(path, what) => write!(
                 f,
-                "{}: it cannot be written ({what}), so nothing that is registered here would be kept. Mount it to be written, \
-                 or give it to the user that this runs as, or choose another --data-dir; --data-dir-optional goes on \
-                 without keeping anything",
+                "{}: it cannot be written ({what}), so nothing that is registered here would be kept. Mount it to be \
+                 written, or give it to the user that this runs as, or choose another --data-dir; --data-dir-optional \
+                 goes on without keeping anything",
                 path.display()
             ),
             Self::Full(path) => write!(
                 f,
-                "{}: the disk is full. Make room there; until then names can be removed and addresses drained, but nothing \
-                 can be registered",
+                "{}: the disk is full. Make room there; until then names can be removed and addresses drained, but \
+                 nothing can be registered",
                 path.display()
             ),
             Self::Gone(path) => write!(
                 f,
-                "{}: the file was removed, or another is in its place, since this node was started, so nothing can be kept. \
-                 Put it back (the mount, for example); or start the node again, which begins with what is there then",
+                "{}: the file was removed, or another is in its place, since this node was started, so nothing can be \
+                 kept. Put it back (the mount, for example); or start the node again, which begins with what is there \
+                 then",
                 path.display()
             ),
             Self::Io(path, what) => write!(f, "{}: {what}", path.display()),
@@ -173,15 +174,17 @@ impl DiskError {
 }
 
 impl Write<'_> {
-    /// Whether it may make more of what is kept. A statement, for example a drain, replaces what was said of its target.
+    /// Whether it may make more of what is kept. A statement, for example a drain, replaces what was said of its
+    /// target.
     fn grows(&self) -> bool {
         matches!(self, Self::Put { bytes, .. } if Record::known(bytes).rtype != STATEMENT)
     }
 }
 
 impl Disk {
-    /// Opens the file in `directory`, or makes both. This start's number is in the file already when this returns: it is
-    /// higher than the last one, and at least `unix_time_s`, so that it grows even where the file is put back from a backup.
+    /// Opens the file in `directory`, or makes both. This start's number is in the file already when this returns: it
+    /// is higher than the last one, and at least `unix_time_s`, so that it grows even where the file is put back from a
+    /// backup.
     ///
     /// # Errors
     /// [`DiskError`]; what was there is as it was.
@@ -229,8 +232,8 @@ impl Disk {
         made
     }
 
-    /// Writes all of it, or nothing. When this returns, the end of the process or of the machine takes none of it away. On a full
-    /// disk only what makes less of it is written.
+    /// Writes all of it, or nothing. When this returns, the end of the process or of the machine takes none of it away.
+    /// On a full disk only what makes less of it is written.
     ///
     /// # Errors
     /// [`DiskError`], for example when the disk is full; what was written before is there.
@@ -360,7 +363,8 @@ pub(super) fn is_empty(path: &Path) -> DiskError {
     DiskError::Damaged(path.to_owned(), "it is empty".into())
 }
 
-/// Checks a file as a whole, sees that nothing is missing that was acknowledged, and reads it: each registration goes to `take`. The incarnation is that of the start to come.
+/// Checks a file as a whole, sees that nothing is missing that was acknowledged, and reads it: each registration goes
+/// to `take`. The incarnation is that of the start to come.
 pub(super) fn inspect(
     database: &mut Database,
     path: &Path,
@@ -568,7 +572,8 @@ mod tests {
             let at = if round < 200 { rng.usize(..512) } else { rng.usize(..damaged.len()) };
             damaged[at] ^= 1 << rng.u8(..8);
             fs::write(&path, &damaged).unwrap();
-            // A start does this in a process of its own first (`disk_check`), for which a panic of the library is a damage, too.
+            // A start does this in a process of its own first (`disk_check`), for which a panic of the library is a
+            // damage, too.
             match std::panic::catch_unwind(|| Disk::open(directory.path(), 1)) {
                 Ok(Ok((_, found))) => {
                     assert_eq!((found.node, found.registrations.len()), (first.node, 200), "byte {at}");

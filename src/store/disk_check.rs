@@ -1,9 +1,9 @@
 //! A look at a data directory that changes nothing in it, for a process whose end by a crash is a verdict, too.
 //!
-//! Runs in a child process of a start (`src/cli/check_data.rs`). `redb` panics at some damages, and asks for memory or loops at
-//! others that nobody has found yet; release builds abort on a panic, so that nothing in the same process can catch it. The
-//! check does all that a start does, the first transaction included, on a file that is open for reading alone: what would be
-//! written stays in memory.
+//! Runs in a child process of a start (`src/cli/check_data.rs`). `redb` panics at some damages, and asks for memory or
+//! loops at others that nobody has found yet; release builds abort on a panic, so that nothing in the same process can
+//! catch it. The check does all that a start does, the first transaction included, on a file that is open for reading
+//! alone: what would be written stays in memory.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -76,7 +76,8 @@ impl Overlay {
     }
 }
 
-/// The pages that `len` bytes from `offset` on are in: of each its number, where the bytes begin in it, and how many there are.
+/// The pages that `len` bytes from `offset` on are in: of each its number, where the bytes begin in it, and how many
+/// there are.
 fn parts(offset: u64, len: usize) -> impl Iterator<Item = (u64, usize, usize)> {
     let end = offset + len as u64;
     let mut at = offset;
@@ -156,7 +157,8 @@ impl StorageBackend for Overlay {
         self.file.close()
     }
 
-    // The file is open for reading, for which there are no exclusive locks. A shared one keeps a server out just as well.
+    // The file is open for reading, for which there are no exclusive locks. A shared one keeps a server out just as
+    // well.
     fn try_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
         self.file.try_lock_shared_range(start, end)
     }

@@ -1,9 +1,9 @@
 //! How many transactions a node has acknowledged, beside the file that has them.
 //!
-//! Runs where the disk does. After a kill, `redb` takes a damaged note of the last transaction for one that was cut off while it
-//! was written, and goes back to the transaction before: what was acknowledged would be gone without a word. The mark tells
-//! the two apart. It is written after the transaction is durable and is not synced itself, so it costs a commit a
-//! microsecond, is there after a kill, and never says more than is there after a power cut.
+//! Runs where the disk does. After a kill, `redb` takes a damaged note of the last transaction for one that was cut off
+//! while it was written, and goes back to the transaction before: what was acknowledged would be gone without a word.
+//! The mark tells the two apart. It is written after the transaction is durable and is not synced itself, so it costs a
+//! commit a microsecond, is there after a kill, and never says more than is there after a power cut.
 
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
@@ -19,7 +19,8 @@ const LEN: usize = 16;
 pub(super) struct Mark(Option<File>);
 
 impl Mark {
-    /// That in `directory`. Where it can be neither found nor made, damage of one kind is not noticed, and all else works.
+    /// That in `directory`. Where it can be neither found nor made, damage of one kind is not noticed, and all else
+    /// works.
     pub(super) fn open(directory: &Path) -> Self {
         let mut options = OpenOptions::new();
         options.write(true).create(true).truncate(false).mode(0o600);

@@ -1,7 +1,8 @@
 //! Where in the logs the changes stand, by the names of their records.
 //!
-//! Pure. Runs on whichever thread has the lock. Twelve bytes an entry: the bytes that are looked for stand in the logs. A registration
-//! is found by its own name, which is part of its key, and by its address's reverse name; a tombstone by its own name.
+//! Pure. Runs on whichever thread has the lock. Twelve bytes an entry: the bytes that are looked for stand in the logs.
+//! A registration is found by its own name, which is part of its key, and by its address's reverse name; a tombstone by
+//! its own name.
 
 use foldhash::fast::SeedableRandomState;
 use hashbrown::HashTable;
@@ -48,9 +49,9 @@ impl ChangePlace {
     }
 }
 
-/// Parts of the index. They have shares of the names from one to nearly two, so that they double one after the other and not
-/// all at a time: half of the room would be empty right after that. And they are so many that one which doubles moves some
-/// thousand entries at most, where there are a million names: whoever registers a name waits for that.
+/// Parts of the index. They have shares of the names from one to nearly two, so that they double one after the other
+/// and not all at a time: half of the room would be empty right after that. And they are so many that one which doubles
+/// moves some thousand entries at most, where there are a million names: whoever registers a name waits for that.
 const PARTS: usize = 1_024;
 
 /// Registrations that are loaded in one round: what their names' hashes take stays in the caches.
@@ -84,7 +85,8 @@ impl PackedPlace {
     }
 }
 
-/// Where a registration is found: under its name, and under its address's reverse name if it has one. Each is a part and a hash.
+/// Where a registration is found: under its name, and under its address's reverse name if it has one. Each is a part
+/// and a hash.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Spots(SmallVec<[(usize, u32); 2]>);
 
@@ -143,14 +145,15 @@ impl Index {
         self.look_at(&hashes);
     }
 
-    /// Looks where these hashes are. There is so little between one and the next that the processor waits for many together.
+    /// Looks where these hashes are. There is so little between one and the next that the processor waits for many
+    /// together.
     fn look_at(&self, hashes: &[(usize, u32)]) {
         let look = |any: bool, &(part, hash): &(usize, u32)| any | has(&self.parts[part], hash);
         std::hint::black_box(hashes.iter().fold(false, look));
     }
 
-    /// The same as to [insert](Self::insert) each of these registrations, which are found at one place after the other from `first`
-    /// on, with so many threads.
+    /// The same as to [insert](Self::insert) each of these registrations, which are found at one place after the other
+    /// from `first` on, with so many threads.
     pub(super) fn load(&mut self, first: ChangePlace, registrations: &[&[u8]], threads: usize) {
         // Most are found under two names.
         self.reserve(2 * registrations.len());
@@ -272,8 +275,9 @@ fn insert_all(parts: &mut [HashTable<PackedPlace>], entries: &[(usize, PackedPla
     }
 }
 
-/// The low 24 bits of a hash as a number from 0 up to 1, raised onto a scale on which each part is a little wider than the
-/// one before, and the last about twice as wide as the first: the logarithm to base two of 1 to 2, nearly, and cheaper.
+/// The low 24 bits of a hash as a number from 0 up to 1, raised onto a scale on which each part is a little wider than
+/// the one before, and the last about twice as wide as the first: the logarithm to base two of 1 to 2, nearly, and
+/// cheaper.
 #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // below `PARTS`
 fn part_of(hash: u64) -> usize {
     let fraction = (hash & 0x00ff_ffff) as f32 / 16_777_216.0;

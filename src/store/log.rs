@@ -1,8 +1,8 @@
 //! The log of one origin: every change that a node has made to its registrations, but for those that a later one has
 //! made void.
 //!
-//! Pure. Runs on whichever thread has the lock. An origin numbers its changes densely from 1; for each registration the log keeps the
-//! latest change alone, which either says what is registered or that it is no more (a tombstone).
+//! Pure. Runs on whichever thread has the lock. An origin numbers its changes densely from 1; for each registration the
+//! log keeps the latest change alone, which either says what is registered or that it is no more (a tombstone).
 
 use super::changes::{Change, Changes};
 use super::codec::{Malformed, Reader, put_bytes, put_varint, varint_len};
@@ -34,8 +34,8 @@ pub(super) struct Log {
     pub(super) incarnation: u64,
     /// The number of the latest change that is known here, and all before it are.
     pub(super) head: u64,
-    /// Tombstones up to this number have been dropped. Who knows less than that has to take the whole log. It is over the
-    /// head while that is being done where there was nothing of the origin before.
+    /// Tombstones up to this number have been dropped. Who knows less than that has to take the whole log. It is over
+    /// the head while that is being done where there was nothing of the origin before.
     pub(super) floor: u64,
     pub(super) changes: Changes,
     /// The origin is a live member: its records are in answers.
@@ -75,8 +75,8 @@ impl Log {
         (self.origin, Summary { incarnation: self.incarnation, head: self.head })
     }
 
-    /// The changes after `from`, as many as fit in `max_len` bytes and at least one. It ends between two names where that is
-    /// possible: who gets it shall not show half of a name's addresses.
+    /// The changes after `from`, as many as fit in `max_len` bytes and at least one. It ends between two names where
+    /// that is possible: who gets it shall not show half of a name's addresses.
     pub(super) fn delta(&self, from: u64, max_len: usize) -> Delta {
         let mut delta = Delta {
             origin: self.origin,
@@ -145,9 +145,9 @@ impl Delta {
         self.numbers.is_empty()
     }
 
-    /// Whether what is known up to `head` under `floor` goes on with this. Up to a floor tombstones are missing: whoever has
-    /// less may have what is gone, here as well as in the delta, and only the whole log tells. But nothing that two parts
-    /// have under one and the same floor can be gone.
+    /// Whether what is known up to `head` under `floor` goes on with this. Up to a floor tombstones are missing:
+    /// whoever has less may have what is gone, here as well as in the delta, and only the whole log tells. But nothing
+    /// that two parts have under one and the same floor can be gone.
     pub(super) fn is_sound_after(&self, head: u64, floor: u64) -> bool {
         floor == self.floor || head >= floor.max(self.floor)
     }

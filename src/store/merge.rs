@@ -37,7 +37,8 @@ impl Store {
         Applied::News
     }
 
-    /// Begins the log of an origin that nothing is known of: there is nothing to be replaced, and so nothing to wait for.
+    /// Begins the log of an origin that nothing is known of: there is nothing to be replaced, and so nothing to wait
+    /// for.
     fn begin(&mut self, delta: &Delta) -> Applied {
         if delta.from > 0 {
             return Applied::Gap(0);
@@ -59,9 +60,9 @@ impl Store {
         self.raise_floor(place, delta.floor);
     }
 
-    /// Gathers a log that will replace what there is of its origin in one step, so that there is neither a gap in answers
-    /// nor a ghost. Where what is `known` has no fault, what follows on it is enough. It has a place of its own, where it is
-    /// indexed as it comes, and nobody sees it.
+    /// Gathers a log that will replace what there is of its origin in one step, so that there is neither a gap in
+    /// answers nor a ghost. Where what is `known` has no fault, what follows on it is enough. It has a place of its
+    /// own, where it is indexed as it comes, and nobody sees it.
     fn stage(&mut self, delta: &Delta, known: Option<u64>) -> Applied {
         let begun = self.staged.get(&delta.origin).and_then(|&place| {
             let log = self.logs[usize::from(place)].as_ref()?;

@@ -72,15 +72,15 @@ pub enum Applied {
     Staged,
     /// Nothing: changes before it are missing. Everything after this number is wanted.
     Gap(u64),
-    /// Nothing: it claims to come from this node, in a later incarnation than this one. Two nodes have the same id, or an
-    /// old copy of our data was started.
+    /// Nothing: it claims to come from this node, in a later incarnation than this one. Two nodes have the same id, or
+    /// an old copy of our data was started.
     Impostor,
     /// Nothing: other nodes have registered more than there may be, or there are too many of them.
     Full,
 }
 
-/// Bytes of changes that are held for other nodes at most. With what the indexes and the table add that is some three times
-/// as much memory.
+/// Bytes of changes that are held for other nodes at most. With what the indexes and the table add that is some three
+/// times as much memory.
 pub const MAX_FOREIGN_LEN: usize = crate::limits::MAX_FOREIGN_LEN;
 
 /// A record for the table.
@@ -104,8 +104,8 @@ pub struct Store {
     free: Vec<u16>,
     /// Where what is known of an origin is.
     places: BTreeMap<NodeId, u16>,
-    /// Logs that replace what there is of their origin as soon as they are complete: of a new incarnation, or because we
-    /// were behind the floor.
+    /// Logs that replace what there is of their origin as soon as they are complete: of a new incarnation, or because
+    /// we were behind the floor.
     staged: BTreeMap<NodeId, u16>,
     index: Index,
     /// Names, in wire form and lower case, whose records are others than when [`take_changed`](Self::take_changed) was
@@ -133,8 +133,8 @@ impl Store {
     #[must_use]
     pub fn new(me: NodeId, incarnation: u64) -> Self {
         let mut own = Log::new(me, incarnation);
-        // The start is the first change: so there is something to tell those who hold records of an earlier incarnation,
-        // also where there is nothing registered any more.
+        // The start is the first change: so there is something to tell those who hold records of an earlier
+        // incarnation, also where there is nothing registered any more.
         own.head = 1;
         Self {
             logs: vec![Some(own)],
@@ -155,8 +155,8 @@ impl Store {
         }
     }
 
-    /// An empty store whose hashes are the same in each process: for measurements that are to come out the same each time.
-    /// Where others register names they could choose such that they collide.
+    /// An empty store whose hashes are the same in each process: for measurements that are to come out the same each
+    /// time. Where others register names they could choose such that they collide.
     #[must_use]
     pub fn with_fixed_hashes(me: NodeId, incarnation: u64) -> Self {
         Self { index: Index::fixed(), changed: NameSet::fixed(), ..Self::new(me, incarnation) }
@@ -246,8 +246,8 @@ impl Store {
             .filter(|(_, _, record)| record.rtype != STATEMENT)
     }
 
-    /// One of `shares` shares of what is registered by the origins that are up, with the places of their logs: what answers are
-    /// made of.
+    /// One of `shares` shares of what is registered by the origins that are up, with the places of their logs: what
+    /// answers are made of.
     pub fn answered(&self, share: usize, shares: usize) -> impl Iterator<Item = (u16, Record<'_>)> {
         let up = self.current().filter(|(_, log)| log.up);
         let records = up.flat_map(move |(place, log)| {
@@ -305,8 +305,8 @@ impl Store {
         }
     }
 
-    /// Puts a change of what `record` says into a log in place of the one with the number `void`. Returns whether what is answered is
-    /// other by that.
+    /// Puts a change of what `record` says into a log in place of the one with the number `void`. Returns whether what
+    /// is answered is other by that.
     fn put(
         &mut self,
         now: ChangePlace,
@@ -381,15 +381,16 @@ impl Store {
         })
     }
 
-    /// The part of the log of `origin` after `from`, as much of it as fits in `max_len` bytes, and the whole log for who is
-    /// behind its floor; `None` if there is nothing after it, or nothing of the origin.
+    /// The part of the log of `origin` after `from`, as much of it as fits in `max_len` bytes, and the whole log for
+    /// who is behind its floor; `None` if there is nothing after it, or nothing of the origin.
     #[must_use]
     pub fn delta(&self, origin: NodeId, from: u64, max_len: usize) -> Option<Delta> {
         let log = self.log(origin).filter(|log| log.head > from)?;
         Some(self.part(log, if from < log.floor { 0 } else { from }, max_len))
     }
 
-    /// The part that follows on `part`, whatever the floor is; `None` if that was the last, or the origin has begun anew.
+    /// The part that follows on `part`, whatever the floor is; `None` if that was the last, or the origin has begun
+    /// anew.
     #[must_use]
     pub fn delta_after(&self, part: &Delta, max_len: usize) -> Option<Delta> {
         let log =
@@ -403,8 +404,8 @@ impl Store {
         delta
     }
 
-    /// Whether the origin is up: if not, its records are kept but withheld from answers. That holds at once; its names are noted
-    /// by sweeps.
+    /// Whether the origin is up: if not, its records are kept but withheld from answers. That holds at once; its names
+    /// are noted by sweeps.
     pub fn set_up(&mut self, origin: NodeId, up: bool) {
         let Some(&place) = self.places.get(&origin) else { return };
         let log = self.log_mut(place);

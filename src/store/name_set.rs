@@ -1,8 +1,8 @@
 //! A set of names, as many as change at once: blocks of bytes rather than an allocation for each, which would leave the
 //! heap in pieces.
 //!
-//! Pure. Runs on whichever thread has the store. Nothing that grows is moved as a whole: a set of many names has several tables,
-//! each of which doubles on its own, and several blocks.
+//! Pure. Runs on whichever thread has the store. Nothing that grows is moved as a whole: a set of many names has
+//! several tables, each of which doubles on its own, and several blocks.
 
 use std::hash::BuildHasher;
 

@@ -34,8 +34,9 @@ impl Store {
         true
     }
 
-    /// Registers what each of `records` says, of which `told` is told whether nothing was registered with its key. What has been found out
-    /// about it by the same check still holds. What this reads of memory is brought for many of them at the same time.
+    /// Registers what each of `records` says, of which `told` is told whether nothing was registered with its key. What
+    /// has been found out about it by the same check still holds. What this reads of memory is brought for many of them
+    /// at the same time.
     pub fn register_some(&mut self, records: &[Record<'_>], mut told: impl FnMut(bool)) {
         for some in records.chunks(WARMED) {
             let spots: SmallVec<[_; WARMED]> =
@@ -63,8 +64,8 @@ impl Store {
         false
     }
 
-    /// The same with the encodings of many that all are new, by so many threads, but for noting their names: who calls this makes
-    /// a table of all that there is.
+    /// The same with the encodings of many that all are new, by so many threads, but for noting their names: who calls
+    /// this makes a table of all that there is.
     ///
     /// # Panics
     /// If one is none.
@@ -128,7 +129,8 @@ impl Store {
         self.log_mut(0).head = number;
     }
 
-    /// Whether this node has the registration with these bytes, attributes and all, whatever it has found out about it since.
+    /// Whether this node has the registration with these bytes, attributes and all, whatever it has found out about it
+    /// since.
     #[must_use]
     pub fn has_own(&self, bytes: &[u8]) -> bool {
         self.own(bytes).is_some_and(|own| own.declared() == bytes)

@@ -23,8 +23,8 @@ pub(super) const MAX_RECORD_LEN: usize = crate::limits::MAX_RECORD_LEN;
 /// Bytes of a check at most.
 pub const MAX_CHECK_LEN: usize = crate::limits::MAX_CHECK_LEN;
 
-/// Attributes by their kinds. One of a kind that we do not know is kept and passed on as it is: two releases may run side
-/// by side.
+/// Attributes by their kinds. One of a kind that we do not know is kept and passed on as it is: two releases may run
+/// side by side.
 mod attribute {
     pub(super) const TTL_S: u64 = 1;
     pub(super) const NO_POINTER: u64 = 2;

@@ -1,5 +1,5 @@
-//! Room on the disk that is kept for changes which make what is kept smaller: on a full disk names can still be removed, and
-//! addresses drained.
+//! Room on the disk that is kept for changes which make what is kept smaller: on a full disk names can still be
+//! removed, and addresses drained.
 //!
 //! Runs on the thread `disk`. `redb` writes a change beside what was there, so that even a removal takes some pages.
 
@@ -14,8 +14,8 @@ use rustix::io::Errno;
 /// The file that takes up the room.
 const FILE: &str = "redbreast.reserve";
 
-/// Bytes of it. Some hundreds of removals and drains, each for itself, fit in a quarter; less, and a removal of a whole instance of
-/// a thousand names may not be possible on a full disk.
+/// Bytes of it. Some hundreds of removals and drains, each for itself, fit in a quarter; less, and a removal of a whole
+/// instance of a thousand names may not be possible on a full disk.
 const RESERVE_LEN: u64 = 4 * 1024 * 1024;
 
 /// With less room than this, no other change is tried: each attempt that fails has the file checked as a whole.

@@ -1,8 +1,9 @@
 //! Reading very much in pieces: so that whoever reads can let go of the store in between.
 //!
-//! Pure. Runs on any thread that has the lock. The order is that of the origins' ids, then of the changes' numbers. A record
-//! that changes gets a higher number, so it may be seen twice; one that is there all the time is never missed. Where an origin
-//! has restarted in between, its log is a new one with numbers of its own: it is read again from its beginning.
+//! Pure. Runs on any thread that has the lock. The order is that of the origins' ids, then of the changes' numbers. A
+//! record that changes gets a higher number, so it may be seen twice; one that is there all the time is never missed.
+//! Where an origin has restarted in between, its log is a new one with numbers of its own: it is read again from its
+//! beginning.
 
 use std::fmt;
 use std::ops::Bound;
@@ -59,8 +60,8 @@ impl fmt::Display for Cursor {
 
 impl Store {
     /// Goes on from `cursor` through the registrations of all origins, directives left out, and touches at most `limit`
-    /// changes (at least one): `each` gets an origin, whether it is up, and a registration. Returns where to go on, and `None`
-    /// at the end. How an address stands is said by [`Statements::standing`](super::Statements::standing).
+    /// changes (at least one): `each` gets an origin, whether it is up, and a registration. Returns where to go on,
+    /// and `None` at the end. How an address stands is said by [`Statements::standing`](super::Statements::standing).
     pub fn scan(
         &self,
         cursor: Cursor,
@@ -94,7 +95,8 @@ impl Store {
         next
     }
 
-    /// Goes on through one log, from `cursor` if that is in it. Takes what it touches, and one for the log, from `left`.
+    /// Goes on through one log, from `cursor` if that is in it. Takes what it touches, and one for the log, from
+    /// `left`.
     fn scan_log<'a>(
         &self,
         log: &'a Log,

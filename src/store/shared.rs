@@ -1,8 +1,8 @@
 //! The store behind a lock that nobody holds for long: the cluster, the writes, the tables and the readers share it.
 //!
 //! No operation of the [`Store`] depends on how much it holds, and what concerns very many records is done in steps
-//! ([`Store::sweep`]). So whoever takes the lock gives it back within a millisecond, and the thread that keeps membership
-//! alive never waits for longer. Whoever reads very much lets go of it again and again.
+//! ([`Store::sweep`]). So whoever takes the lock gives it back within a millisecond, and the thread that keeps
+//! membership alive never waits for longer. Whoever reads very much lets go of it again and again.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -43,7 +43,8 @@ struct Shared {
 pub enum Filling {
     /// No.
     No,
-    /// Yes, and more will follow. To make a table of all that there is, or to give others parts of it, would only take longer.
+    /// Yes, and more will follow. To make a table of all that there is, or to give others parts of it, would only take
+    /// longer.
     UnderWay,
     /// All is registered, and not in answers yet.
     ToBePublished,

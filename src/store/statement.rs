@@ -1,10 +1,10 @@
 //! What is said to the whole cluster, rather than registered by one node: drains, and policies.
 //!
-//! Pure. Runs on whichever thread has the lock. A statement is a registration like others, of the node where it was made, so it travels,
-//! lasts and is made durable as they do. Its name is the root and its type 0, which no record has. Any node may say something
-//! else about the same target: each statement has a count, one more than the highest that was known, and the highest counts
-//! (of equal ones that of the highest node id). So the last word holds wherever it was said, without clocks; and it holds, too,
-//! while the node that said it is down.
+//! Pure. Runs on whichever thread has the lock. A statement is a registration like others, of the node where it was
+//! made, so it travels, lasts and is made durable as they do. Its name is the root and its type 0, which no record has.
+//! Any node may say something else about the same target: each statement has a count, one more than the highest that
+//! was known, and the highest counts (of equal ones that of the highest node id). So the last word holds wherever it
+//! was said, without clocks; and it holds, too, while the node that said it is down.
 
 use std::collections::{BTreeMap, HashSet};
 use std::net::IpAddr;
@@ -159,8 +159,8 @@ impl Statements {
         Standing { drained: self.drains(origin, record), ..record.standing() }
     }
 
-    /// A statement that, from the node where it is registered, takes the place of what holds of `target`: a value, or that
-    /// nothing does. As the bytes of a registration.
+    /// A statement that, from the node where it is registered, takes the place of what holds of `target`: a value, or
+    /// that nothing does. As the bytes of a registration.
     #[must_use]
     pub fn say(&self, target: &Target, value: Option<&[u8]>) -> Box<[u8]> {
         // At the limit the higher node id has the last word, as of equal counts.

@@ -1,14 +1,15 @@
 //! Work that concerns very many records, done in steps, so that nobody waits for it.
 //!
 //! Pure. Runs on whichever thread has the lock. What is answered changes at once, by a flag of a log or by a directive;
-//! that the names of a million records may have changed by it is noted bit by bit, and so is a log dismantled that is no more.
+//! that the names of a million records may have changed by it is noted bit by bit, and so is a log dismantled that is
+//! no more.
 //!
-//! **Why no name is missed.** A name has to be noted once at or after the moment at which its answers changed. A pass goes
-//! through a log by the numbers of its changes, up to the head that it began with. What changes meanwhile gets a higher number,
-//! which the pass does not see; so while a pass is under way, each change to its log notes its names, whatever it says.
-//! (Those that note what directives concern go to the end of each log, wherever that is by then, and so see what moves there.)
-//! Where a reason for a pass comes up during one, the pass goes on to its end and then over the part before, so that a log
-//! that comes and goes all the time still is gone through as a whole.
+//! **Why no name is missed.** A name has to be noted once at or after the moment at which its answers changed. A pass
+//! goes through a log by the numbers of its changes, up to the head that it began with. What changes meanwhile gets a
+//! higher number, which the pass does not see; so while a pass is under way, each change to its log notes its names,
+//! whatever it says. (Those that note what directives concern go to the end of each log, wherever that is by then, and
+//! so see what moves there.) Where a reason for a pass comes up during one, the pass goes on to its end and then over
+//! the part before, so that a log that comes and goes all the time still is gone through as a whole.
 
 use std::collections::{HashSet, VecDeque};
 use std::net::IpAddr;
@@ -23,8 +24,8 @@ use super::statement::{STATEMENT, Target};
 use super::{NodeId, Record, Store, note};
 use crate::policy::rules::Scope;
 
-/// Names that wait at most for [`Store::take_changed`] before sweeps note no more, and bulk streams are not read: whoever makes
-/// tables of them is that far behind. A change that is made nevertheless is noted.
+/// Names that wait at most for [`Store::take_changed`] before sweeps note no more, and bulk streams are not read:
+/// whoever makes tables of them is that far behind. A change that is made nevertheless is noted.
 pub const MAX_CHANGED: usize = crate::limits::MAX_CHANGED;
 
 /// Tombstones of our own that are kept at least, whatever the number of registrations.
@@ -135,8 +136,8 @@ struct Compact {
 }
 
 impl Store {
-    /// Does up to so many units of postponed work. Returns whether some is left. Where [`MAX_CHANGED`] names wait to be taken,
-    /// none are noted until they are.
+    /// Does up to so many units of postponed work. Returns whether some is left. Where [`MAX_CHANGED`] names wait to be
+    /// taken, none are noted until they are.
     pub fn sweep(&mut self, steps: usize) -> bool {
         self.sweep_below(steps, MAX_CHANGED);
         self.has_sweeps()
@@ -154,8 +155,8 @@ impl Store {
         self.changed.len() < MAX_CHANGED
     }
 
-    /// Does all postponed work at once and finds what holds of all that has been said: for those who have nobody to keep
-    /// waiting (tests, measurements).
+    /// Does all postponed work at once and finds what holds of all that has been said: for those who have nobody to
+    /// keep waiting (tests, measurements).
     pub fn settle(&mut self) {
         if self.index.take_statements_changed() {
             self.refresh_statements();
@@ -165,8 +166,9 @@ impl Store {
         }
     }
 
-    /// Whether all names that directives concern have been noted as changed. What was said becomes true when changed names
-    /// are taken for the first time after it; the names follow by sweeps, but for that of a directive on one name.
+    /// Whether all names that directives concern have been noted as changed. What was said becomes true when changed
+    /// names are taken for the first time after it; the names follow by sweeps, but for that of a directive on one
+    /// name.
     #[must_use]
     pub fn directives_settled(&self) -> bool {
         !self.index.statements_changed() && self.sweeps.directives.is_none()
@@ -382,8 +384,8 @@ impl Store {
         false
     }
 
-    /// Drops our own tombstones up to the change `acknowledged`, which every live member has; and the older half of them
-    /// when they are many more than the registrations. Safe at any time: whoever is behind takes the full log.
+    /// Drops our own tombstones up to the change `acknowledged`, which every live member has; and the older half of
+    /// them when they are many more than the registrations. Safe at any time: whoever is behind takes the full log.
     pub fn compact(&mut self, acknowledged: u64) {
         let own = self.own_log();
         let count = own.changes.tombstones();

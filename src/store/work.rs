@@ -1,6 +1,7 @@
 //! How much the store has done: each record that it touched is a unit.
 //!
-//! Pure. Counted on any thread. The simulator makes time of it, so that a seed fails in which somebody does too much at once.
+//! Pure. Counted on any thread. The simulator makes time of it, so that a seed fails in which somebody does too much at
+//! once.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 

@@ -1,6 +1,8 @@
-//! Counts that one thread writes and anyone may read at any time: plain stores, not atomic additions, which would cost the writer more.
+//! Counts that one thread writes and anyone may read at any time: plain stores, not atomic additions, which would cost
+//! the writer more.
 //!
-//! Written on the workers, each its own: `answer::metrics` and `resolver::meter`, whose tests say what comes of their times.
+//! Written on the workers, each its own: `answer::metrics` and `resolver::meter`, whose tests say what comes of their
+//! times.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;

@@ -12,7 +12,8 @@ const MAX_THREADS: usize = 8;
 /// Names or registrations for which one thread is enough: others would take longer to begin than they are of use.
 const ENOUGH_FOR_ONE: usize = 10_000;
 
-/// How many threads so many names or registrations are best shared by, of those that this process can have run at the same time.
+/// How many threads so many names or registrations are best shared by, of those that this process can have run at the
+/// same time.
 #[must_use]
 pub fn threads_for(count: usize) -> usize {
     if count < ENOUGH_FOR_ONE {
@@ -21,8 +22,8 @@ pub fn threads_for(count: usize) -> usize {
     thread::available_parallelism().map_or(1, usize::from).min(MAX_THREADS)
 }
 
-/// Does each of the `parts`, on as many threads as there are parts, and returns what came of each. Where the system gives fewer
-/// threads, those that there are do it all.
+/// Does each of the `parts`, on as many threads as there are parts, and returns what came of each. Where the system
+/// gives fewer threads, those that there are do it all.
 ///
 /// # Panics
 /// If `work` does.

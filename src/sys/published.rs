@@ -1,7 +1,7 @@
 //! One writer, many readers: a value that is replaced as a whole, and read at the price of one atomic load.
 //!
-//! The [`Current`] value belongs to the thread that writes it, each [`Reader`] to a worker. A worker goes on with the value that
-//! it has unless the pointer to the current one has changed.
+//! The [`Current`] value belongs to the thread that writes it, each [`Reader`] to a worker. A worker goes on with the
+//! value that it has unless the pointer to the current one has changed.
 
 use std::sync::Arc;
 

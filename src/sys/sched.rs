@@ -1,4 +1,5 @@
-//! Who has the CPU first where there are too few: the workers, whose queries wait, before those who do long work for others.
+//! Who has the CPU first where there are too few: the workers, whose queries wait, before those who do long work for
+//! others.
 //!
 //! Runs on the threads that stand back.
 
@@ -6,15 +7,16 @@ use std::thread;
 
 use rustix::process::{getpriority_process, setpriority_process};
 
-/// Steps of long work, of some microseconds each, between which the CPU is left to others. The kernel gives it to a worker that
-/// wakes up sooner or later, but may let a turn go on until its next tick, milliseconds later (seen on Linux 6.18).
+/// Steps of long work, of some microseconds each, between which the CPU is left to others. The kernel gives it to a
+/// worker that wakes up sooner or later, but may let a turn go on until its next tick, milliseconds later (seen on
+/// Linux 6.18).
 pub const SHORT_STEPS: usize = 8;
 
 /// How much nicer than the workers threads are that only those wait for who have asked for changes.
 const NICER: i32 = 5;
 
-/// Lets others have the CPU, once in `steps` steps of which `done` have been done: those are to take some ten microseconds together. Where
-/// nobody waits for it, this costs a tenth of a microsecond.
+/// Lets others have the CPU, once in `steps` steps of which `done` have been done: those are to take some ten
+/// microseconds together. Where nobody waits for it, this costs a tenth of a microsecond.
 #[inline]
 pub fn yield_every(steps: usize, done: usize) {
     if done % steps == steps - 1 {
@@ -22,8 +24,8 @@ pub fn yield_every(steps: usize, done: usize) {
     }
 }
 
-/// Bytes of memory that are given back in one go. The kernel takes a tenth of a millisecond for them (seen on Linux 6.18), in which nobody
-/// else has the CPU.
+/// Bytes of memory that are given back in one go. The kernel takes a tenth of a millisecond for them (seen on Linux
+/// 6.18), in which nobody else has the CPU.
 const GIVEN_BACK_AT_ONCE: usize = 1 << 20;
 
 /// Frees what may take very much memory, with others having the CPU in between.

@@ -17,8 +17,8 @@ impl fmt::Display for WrongKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "its key is {}, which is not one that is given here: another server answers at this address, or it has a new \
-             key. Ask whoever runs it for the hash, and give that, too",
+            "its key is {}, which is not one that is given here: another server answers at this address, or it has a \
+             new key. Ask whoever runs it for the hash, and give that, too",
             self.0
         )
     }
@@ -29,7 +29,8 @@ impl std::error::Error for WrongKey {}
 /// Whether a server has shown a certificate that may only sign others.
 #[must_use]
 pub fn is_authority_as_server(error: &Error) -> bool {
-    matches!(error, Error::InvalidCertificate(CertificateError::Other(other)) if other.to_string() == AUTHORITY_AS_SERVER)
+    let Error::InvalidCertificate(CertificateError::Other(other)) = error else { return false };
+    other.to_string() == AUTHORITY_AS_SERVER
 }
 
 /// What the library says then. It has no variant for it that could be matched; a test sees that it still says so.
@@ -80,25 +81,27 @@ fn of_certificate(error: &CertificateError) -> String {
     use CertificateError as E;
     match error {
         E::ExpiredContext { time, not_after } => format!(
-            "its certificate has expired: it was valid until {}, and now it is {}. Renew it there, or set this machine's clock",
+            "its certificate has expired: it was valid until {}, and now it is {}. Renew it there, or set this \
+             machine's clock",
             date(*not_after),
             date(*time)
         ),
         E::Expired => "its certificate has expired, or ends before it begins: renew it there".into(),
         E::NotValidYetContext { time, not_before } => format!(
-            "its certificate is not valid yet: it will be from {} on, and now it is {}. Set this machine's clock, or the \
-             one where it was made",
+            "its certificate is not valid yet: it will be from {} on, and now it is {}. Set this machine's clock, or \
+             the one where it was made",
             date(*not_before),
             date(*time)
         ),
-        E::NotValidYet => "its certificate is not valid yet: set this machine's clock, or the one where it was made".into(),
+        E::NotValidYet => "its certificate is not valid yet: set this machine's clock, or the one where it was \
+                           made".into(),
         E::UnknownIssuer => "its certificate was signed by nobody who is trusted here: give the certificate of its \
-                             authority, or the server's own if it has signed itself, as PEM; and see that the server shows the \
-                             certificates between that and its own, too"
+                             authority, or the server's own if it has signed itself, as PEM; and see that the server \
+                             shows the certificates between that and its own, too"
             .into(),
         E::NotValidForNameContext { expected, presented } if presented.is_empty() => format!(
-            "its certificate is for no name at all, and {} was expected (the common name does not count): make one with \
-             subjectAltName={}",
+            "its certificate is for no name at all, and {} was expected (the common name does not count): make one \
+             with subjectAltName={}",
             expected.to_str(),
             alternative_name(&expected.to_str())
         ),
@@ -110,8 +113,8 @@ fn of_certificate(error: &CertificateError) -> String {
             alternative_name(&expected.to_str())
         ),
         E::NotValidForName => "its certificate is for another name".into(),
-        E::BadSignature => "its certificate, or the handshake, has a signature that is not by the key that it should be by: \
-                            the certificate was changed, or an authority of the same name has another key by now"
+        E::BadSignature => "its certificate, or the handshake, has a signature that is not by the key that it should \
+                            be by: the certificate was changed, or an authority of the same name has another key by now"
             .into(),
         E::BadEncoding => "its certificate cannot be read: it is damaged, or of a kind that is no longer used".into(),
         E::InvalidPurposeContext { presented, .. } => {
@@ -123,13 +126,13 @@ fn of_certificate(error: &CertificateError) -> String {
         }
         E::InvalidPurpose => "its certificate is not for servers: make one with extendedKeyUsage=serverAuth".into(),
         E::Revoked => "its certificate has been revoked: get a new one".into(),
-        E::UnhandledCriticalExtension => "its certificate has an extension that is critical and not known here: make one \
-                                          without it"
+        E::UnhandledCriticalExtension => "its certificate has an extension that is critical and not known here: make \
+                                          one without it"
             .into(),
         E::UnsupportedSignatureAlgorithmContext { .. }
         | E::UnsupportedSignatureAlgorithmForPublicKeyContext { .. } => {
-            "its certificate, or one that it shows besides, is signed in a way that is not taken here (SHA-1, DSA, Ed448 or a \
-             short RSA key, for example): make one with ECDSA P-256, or RSA with 2048 bits and SHA-256"
+            "its certificate, or one that it shows besides, is signed in a way that is not taken here (SHA-1, DSA, \
+             Ed448 or a short RSA key, for example): make one with ECDSA P-256, or RSA with 2048 bits and SHA-256"
                 .into()
         }
         E::Other(other) => of_verifier(&other.to_string()),
@@ -150,14 +153,14 @@ fn of_verifier(word: &str) -> String {
         "UnsupportedCertVersion" => "its certificate is of version 1, which has no names: make one of version 3, with \
                                      subjectAltName"
             .into(),
-        "EndEntityUsedAsCa" => "one of the certificates that it shows is signed by a certificate that may sign none: have \
-                                it signed by one with basicConstraints=CA:TRUE"
+        "EndEntityUsedAsCa" => "one of the certificates that it shows is signed by a certificate that may sign none: \
+                                have it signed by one with basicConstraints=CA:TRUE"
             .into(),
-        "NameConstraintViolation" => "its authority may not sign for the name in its certificate (nameConstraints): have it \
-                                      signed by another"
+        "NameConstraintViolation" => "its authority may not sign for the name in its certificate (nameConstraints): \
+                                      have it signed by another"
             .into(),
-        "PathLenConstraintViolated" => "there are more certificates between its own and its authority than that authority \
-                                        allows (pathlen)"
+        "PathLenConstraintViolated" => "there are more certificates between its own and its authority than that \
+                                        authority allows (pathlen)"
             .into(),
         // Ours is a sentence by itself.
         own if own.contains(' ') => own.into(),

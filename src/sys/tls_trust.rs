@@ -1,8 +1,8 @@
-//! Who a TLS server has to be, and how it shows that: by a certificate of an authority, by the very certificate that is known
-//! here, or by its key.
+//! Who a TLS server has to be, and how it shows that: by a certificate of an authority, by the very certificate that is
+//! known here, or by its key.
 //!
-//! Read by the main thread at the start; the checks run on the threads that connect. RFC 8310 calls this the strict profile: there
-//! is no way round the check. A pin is that of RFC 7858 §4.2, in the form of RFC 7469.
+//! Read by the main thread at the start; the checks run on the threads that connect. RFC 8310 calls this the strict
+//! profile: there is no way round the check. A pin is that of RFC 7858 §4.2, in the form of RFC 7469.
 
 use std::cell::Cell;
 use std::fmt;
@@ -67,7 +67,10 @@ impl FromStr for KeyPin {
     fn from_str(text: &str) -> Result<Self, String> {
         let hash = text.strip_prefix(PIN_PREFIX).and_then(|text| base64::decode::<Vec<u8>>(text).ok());
         hash.and_then(|hash| <[u8; 32]>::try_from(hash).ok()).map(Self).ok_or_else(|| {
-            format!("`{text}` is no hash of a key; expected `{PIN_PREFIX}` and the SHA-256 hash in base64, 44 characters")
+            format!(
+                "`{text}` is no hash of a key; expected `{PIN_PREFIX}` and the SHA-256 hash in base64, 44 \
+                     characters"
+            )
         })
     }
 }
@@ -114,8 +117,8 @@ impl Trust {
         if trust.is_empty() { Err("there is none in it".into()) } else { Ok(trust) }
     }
 
-    /// The authorities of this system, and what was in the way, if anything. Of a system's many authorities some may be unreadable
-    /// or of a kind that is no longer used; the others will do.
+    /// The authorities of this system, and what was in the way, if anything. Of a system's many authorities some may be
+    /// unreadable or of a kind that is no longer used; the others will do.
     #[must_use]
     pub fn of_system() -> (Self, Option<String>) {
         let found = rustls_native_certs::load_native_certs();

@@ -1,8 +1,9 @@
 //! Names with more records than a table holds: which, and how many of their records no answer has.
 //!
-//! Pure. Runs on the thread `tables`. Each way in refuses what does not fit, but no way in sees what other nodes register at the
-//! same time, nor which addresses lead back to one reverse name. What is too much then is left out of the table, in an order that
-//! is the same on all nodes ([`limits`](crate::limits)), and counted here, so that it can be told.
+//! Pure. Runs on the thread `tables`. Each way in refuses what does not fit, but no way in sees what other nodes
+//! register at the same time, nor which addresses lead back to one reverse name. What is too much then is left out of
+//! the table, in an order that is the same on all nodes ([`limits`](crate::limits)), and counted here, so that it can
+//! be told.
 
 use std::collections::BTreeMap;
 

@@ -1,7 +1,8 @@
 //! The immutable name table that every lookup is answered from.
 //!
-//! Workers read a [`Table`] through a [`Reader`](crate::sys::published::Reader); the thread `tables` makes the next one of the names
-//! that have changed in the [store](crate::store) and swaps it in with a [`Publisher`]. A table is never changed after it was published, so there is nothing to lock.
+//! Workers read a [`Table`] through a [`Reader`](crate::sys::published::Reader); the thread `tables` makes the next one
+//! of the names that have changed in the [store](crate::store) and swaps it in with a [`Publisher`]. A table is never
+//! changed after it was published, so there is nothing to lock.
 //!
 //! A name lives in one of many shards, chosen by its hash. Shards that a new table has in common with the one
 //! before it are shared, not copied: a small change costs little to publish and leaves the workers' caches warm.
@@ -35,8 +36,8 @@ pub struct Table {
     seed: HashSeed,
     /// Longest name first, so that the first match is the closest enclosing zone.
     zones: Box<[Zone]>,
-    /// Stands in where a name we answer for is in none of our zones: a reverse name, or one of a single label, is then a
-    /// zone of its own.
+    /// Stands in where a name we answer for is in none of our zones: a reverse name, or one of a single label, is then
+    /// a zone of its own.
     lone_zone: Zone,
     root_soa: Box<[u8]>,
     /// The root if there are no domains.
@@ -97,7 +98,8 @@ impl Table {
         self.shards.get(shard_of(name.hash(), self.shards.len())).find(name)
     }
 
-    /// What is known of up to [`MAX_TOGETHER`] names, as by [`lookup`](Self::lookup) of each, but the waits for memory overlap.
+    /// What is known of up to [`MAX_TOGETHER`] names, as by [`lookup`](Self::lookup) of each, but the waits for memory
+    /// overlap.
     #[inline]
     #[must_use]
     pub fn lookup_together(&self, names: &[QueryName]) -> [Option<Entry<'_>>; MAX_TOGETHER] {
@@ -166,7 +168,8 @@ impl Table {
         self.lookup(&name)
     }
 
-    /// The data of a zone's SOA record with its names in full, and its TTL; `None` if the zone, said in lower case, is none of ours.
+    /// The data of a zone's SOA record with its names in full, and its TTL; `None` if the zone, said in lower case, is
+    /// none of ours.
     #[must_use]
     pub fn soa_of(&self, zone: &Name) -> Option<(Vec<u8>, u32)> {
         let zone = self.zones.iter().find(|it| it.lower_case_wire() == zone.as_wire())?;

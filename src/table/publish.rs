@@ -52,8 +52,8 @@ impl ChangedNames {
     }
 }
 
-/// Parts of the table that are published one after the other where much has changed: each writes its own shards anew, and
-/// the others wait for their turn.
+/// Parts of the table that are published one after the other where much has changed: each writes its own shards anew,
+/// and the others wait for their turn.
 const PARTS: usize = 64;
 
 impl Publisher {
@@ -63,8 +63,8 @@ impl Publisher {
         Self::with_seed(domains, settings, HashSeed::random())
     }
 
-    /// The same with names hashed from `seed`, which nobody outside may know: for measurements that are to come out the same
-    /// each time.
+    /// The same with names hashed from `seed`, which nobody outside may know: for measurements that are to come out the
+    /// same each time.
     #[must_use]
     pub fn with_seed(domains: &[Name], settings: ZoneSettings, seed: HashSeed) -> Self {
         let empty = Table::empty(domains, settings, seed);
@@ -85,8 +85,8 @@ impl Publisher {
         publisher
     }
 
-    /// Counts publications from here on, which are the serials of our zones: copies that others have taken of the zones of an
-    /// earlier process have lower ones.
+    /// Counts publications from here on, which are the serials of our zones: copies that others have taken of the zones
+    /// of an earlier process have lower ones.
     pub fn count_from(&mut self, serial: u32) {
         let old = self.current.load();
         let zones = Table::without_names(&self.domains, self.settings, old.seed, serial);
@@ -183,8 +183,8 @@ impl Publisher {
         taken
     }
 
-    /// Makes a table in which names that have changed, `most` or somewhat more of them, have the records that `store` has
-    /// now, and lets the workers have it, each with its next batch. A name's records always change as a whole.
+    /// Makes a table in which names that have changed, `most` or somewhat more of them, have the records that `store`
+    /// has now, and lets the workers have it, each with its next batch. A name's records always change as a whole.
     pub fn publish(&mut self, store: &impl ReadStore, most: usize) {
         let changed = self.take_pending(most);
         let table = self.next(&self.current.load(), &changed, store);
@@ -197,8 +197,8 @@ impl Publisher {
         self.current.replace(table);
     }
 
-    /// Makes a table of all that `store` has, and lets the workers have it. For a start, where nobody changes the store. Made by so
-    /// many threads.
+    /// Makes a table of all that `store` has, and lets the workers have it. For a start, where nobody changes the
+    /// store. Made by so many threads.
     pub fn publish_whole(&mut self, store: &Store, threads: usize) {
         let old = self.current.load();
         self.forget_pending();
@@ -206,9 +206,9 @@ impl Publisher {
         self.publish_made(made, &old, NameSet::default(), store);
     }
 
-    /// The same while others change the store: where so many names have changed that to look at each of them would be slower. What
-    /// has changed before, as far as it has been noted, is in it; what changes meanwhile is given by `take_changed` when all has been
-    /// read, and looked up once more, so that no name has half of its records.
+    /// The same while others change the store: where so many names have changed that to look at each of them would be
+    /// slower. What has changed before, as far as it has been noted, is in it; what changes meanwhile is given by
+    /// `take_changed` when all has been read, and looked up once more, so that no name has half of its records.
     pub fn rebuild(&mut self, store: &SharedStore, take_changed: impl FnOnce() -> NameSet) {
         let threads = threads_for(store.read().len());
         let old = self.current.load();

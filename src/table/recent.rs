@@ -1,11 +1,11 @@
 //! What has changed lately in a large table, beside the shards, which are written anew for many changes at once.
 //!
-//! Read by the workers, made by the thread `tables`. A changed name is in a random shard of very many: to write that anew, its
-//! block has to come from memory, with those that stand beside it in the tree to be counted. Most of what a change costs is
-//! waiting for them. So where many names have changed, and they are few beside all there are, they go here first: into one of
-//! some dozen parts by their hash, each a single block as a shard is, which stays near while it is written often. A look-up finds
-//! what is newer here, and otherwise goes on to the shards. The largest parts go into the shards when all of them have become
-//! too large, or nothing has changed for a while.
+//! Read by the workers, made by the thread `tables`. A changed name is in a random shard of very many: to write that
+//! anew, its block has to come from memory, with those that stand beside it in the tree to be counted. Most of what a
+//! change costs is waiting for them. So where many names have changed, and they are few beside all there are, they go
+//! here first: into one of some dozen parts by their hash, each a single block as a shard is, which stays near while it
+//! is written often. A look-up finds what is newer here, and otherwise goes on to the shards. The largest parts go into
+//! the shards when all of them have become too large, or nothing has changed for a while.
 
 use super::shard::{Entry, Shard, ShardWriter};
 use super::shard_of;
@@ -63,8 +63,8 @@ impl Recent {
         self.parts.iter().flatten().flat_map(Shard::placed)
     }
 
-    /// Adds names to a part, or puts them into the place of what it has of them. `changed` are their hashes, their names, and
-    /// their record sets behind their count: nothing if they are gone.
+    /// Adds names to a part, or puts them into the place of what it has of them. `changed` are their hashes, their
+    /// names, and their record sets behind their count: nothing if they are gone.
     // cold: made with a table, on the thread `tables`
     pub(super) fn put<'a>(
         &mut self,
@@ -81,8 +81,8 @@ impl Recent {
         self.parts[part] = Some(writer.finish_new());
     }
 
-    /// The part that is to go into the shards next: the largest, if all are too large for a table of so many names or `all` are
-    /// to go.
+    /// The part that is to go into the shards next: the largest, if all are too large for a table of so many names or
+    /// `all` are to go.
     pub(super) fn ripe(&self, entries: usize, all: bool) -> Option<usize> {
         let sizes = || self.parts.iter().map(|part| part.as_ref().map_or(0, Shard::heap_len));
         let is_due = all || sizes().sum::<usize>() > BYTES_PER_NAME * entries;

@@ -1,9 +1,9 @@
-//! The shards of a table, as a tree of two levels above them: tables that follow on each other share the branches in which
-//! nothing has changed.
+//! The shards of a table, as a tree of two levels above them: tables that follow on each other share the branches in
+//! which nothing has changed.
 //!
-//! Read by the workers, made by the thread `tables`. With many thousand shards in one array, each new table would count itself
-//! among the owners of every one of them, and touch as many cache lines that nobody has near; this way it is some hundred
-//! for one change, and few for each of many.
+//! Read by the workers, made by the thread `tables`. With many thousand shards in one array, each new table would count
+//! itself among the owners of every one of them, and touch as many cache lines that nobody has near; this way it is
+//! some hundred for one change, and few for each of many.
 
 use std::sync::Arc;
 use std::thread;
@@ -41,8 +41,8 @@ impl Root {
 
     /// Puts a shard into the place of another.
     pub(super) fn replace(&mut self, i: usize, shard: Shard) {
-        // A copy becomes an owner of all that is below. The counters are brought from memory together before: counting would
-        // wait for one after the other.
+        // A copy becomes an owner of all that is below. The counters are brought from memory together before: counting
+        // would wait for one after the other.
         let branch = &mut self.branches[i / TWIG / BRANCH];
         if Arc::strong_count(branch) > 1 {
             std::hint::black_box(branch.iter().fold(0, |seen, twig| seen ^ twig[0].address()));

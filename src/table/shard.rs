@@ -29,7 +29,8 @@ const SET_HEADER_LEN: usize = 6;
 
 pub use crate::limits::MAX_SET_LEN;
 
-/// In the place of the count of record sets: the name is gone. Only where shards that still have it stand behind this one.
+/// In the place of the count of record sets: the name is gone. Only where shards that still have it stand behind this
+/// one.
 const GONE: u8 = u8::MAX;
 
 const _: () =
@@ -129,8 +130,8 @@ impl Default for ShardWriter {
 }
 
 impl ShardWriter {
-    /// Names that were left out of all shards so far, since their block was full. Names are spread over the shards by a secret
-    /// hash: for a block of 4 GiB a table would have to take terabytes.
+    /// Names that were left out of all shards so far, since their block was full. Names are spread over the shards by a
+    /// secret hash: for a block of 4 GiB a table would have to take terabytes.
     pub(crate) fn left_out(&self) -> usize {
         self.left_out
     }
@@ -170,8 +171,8 @@ impl ShardWriter {
         self.block.extend_from_slice(sets);
     }
 
-    /// Begins with what `old` has, if anything, with room for `more` names or more precise ones of those that are there: to be
-    /// added with [`put`](Self::put). Names are hashed by `hash`.
+    /// Begins with what `old` has, if anything, with room for `more` names or more precise ones of those that are
+    /// there: to be added with [`put`](Self::put). Names are hashed by `hash`.
     pub(crate) fn go_on(&mut self, old: Option<&Shard>, more: usize, mut hash: impl FnMut(&[u8]) -> u64) {
         let names = old.map_or(0, |old| old.placed().count());
         let old_slots = old.map_or(0, Shard::slots);
@@ -188,7 +189,8 @@ impl ShardWriter {
         }
     }
 
-    /// Adds a name, or puts these record sets into the place of those that it has. Without any, not even their count, it is gone.
+    /// Adds a name, or puts these record sets into the place of those that it has. Without any, not even their count,
+    /// it is gone.
     pub(crate) fn put(&mut self, hash: u64, name: &[u8], sets: &[u8]) {
         let sets = if sets.is_empty() { &[GONE][..] } else { sets };
         let mut slot = first_slot(hash, self.slots);
@@ -321,12 +323,12 @@ impl Shard {
     }
 }
 
-/// Names that are looked up together at most: enough for their waits for memory to overlap, and few enough for all that is read
-/// for them to stay in the nearest cache until they are answered.
+/// Names that are looked up together at most: enough for their waits for memory to overlap, and few enough for all that
+/// is read for them to stay in the nearest cache until they are answered.
 pub const MAX_TOGETHER: usize = crate::limits::MAX_TOGETHER;
 
-/// Looks up names together, each in its shard. The steps of a look-up wait for memory one after the other, since each says where
-/// the next one reads; done step by step for all names, those of different names do not.
+/// Looks up names together, each in its shard. The steps of a look-up wait for memory one after the other, since each
+/// says where the next one reads; done step by step for all names, those of different names do not.
 #[inline]
 pub(crate) fn find_together<'a>(
     names: &[QueryName],

@@ -1,7 +1,7 @@
 //! The next table: the one before it with some names changed.
 //!
-//! Runs on the thread `tables`. Only the shards that the changed names are in are written anew. A name that exists because
-//! others stand below it is counted by them, so that it comes and goes with the first and the last of them.
+//! Runs on the thread `tables`. Only the shards that the changed names are in are written anew. A name that exists
+//! because others stand below it is counted by them, so that it comes and goes with the first and the last of them.
 
 use std::collections::HashMap;
 
@@ -54,8 +54,8 @@ impl<'a> NameRecord<'a> {
     }
 }
 
-/// Names, in wire form and lower case, and how many names with records stand below each of them in its zone. Names right
-/// below their zone count for nobody, so that most names cost nothing here.
+/// Names, in wire form and lower case, and how many names with records stand below each of them in its zone. Names
+/// right below their zone count for nobody, so that most names cost nothing here.
 pub(super) type Below = HashMap<Box<[u8]>, usize>;
 
 /// How many names a table has.
@@ -179,8 +179,8 @@ impl Update {
         self.entries = entries;
     }
 
-    /// Puts what has changed where it is looked for first, if that is worth it in a table of so many names, and takes from there
-    /// what is to go into the shards.
+    /// Puts what has changed where it is looked for first, if that is worth it in a table of so many names, and takes
+    /// from there what is to go into the shards.
     fn put_aside(&mut self, recent: &mut Recent, entries: usize, writer: &mut ShardWriter) {
         let is_worth = recent::is_worth(self.entries.len(), entries);
         if !is_worth && recent.is_empty() {
@@ -286,11 +286,12 @@ impl Update {
 }
 
 /// Appends the record sets of a name with these records, in any order, behind their count; equal records are one. What
-/// cannot stand together is left out, the same on every node: of a name that is an alias and something else the alias, of
-/// several aliases all but the lowest.
+/// cannot stand together is left out, the same on every node: of a name that is an alias and something else the alias,
+/// of several aliases all but the lowest.
 ///
-/// So is what is more than a table holds: the sets of all types but the [`MAX_RECORD_SETS`] lowest, and of a set the records from
-/// the first on that goes over [`MAX_SET_LEN`], shorter data and lower bytes first. Returns how many records that is.
+/// So is what is more than a table holds: the sets of all types but the [`MAX_RECORD_SETS`] lowest, and of a set the
+/// records from the first on that goes over [`MAX_SET_LEN`], shorter data and lower bytes first. Returns how many
+/// records that is.
 pub(super) fn append_sets(
     out: &mut Vec<u8>,
     records: &mut SmallVec<[NameRecord<'_>; 8]>,
@@ -327,7 +328,8 @@ pub(super) fn append_sets(
     left_out
 }
 
-/// Appends those addresses of a `set` that are in answers, and what answers are made by. Returns how many were too many.
+/// Appends those addresses of a `set` that are in answers, and what answers are made by. Returns how many were too
+/// many.
 fn append_addresses(out: &mut Vec<u8>, set: &[NameRecord<'_>], ttl_s: u32, policy: &Policy) -> usize {
     let mut chosen: SmallVec<[_; 8]> = SmallVec::new();
     let registered = set.iter().map(|record| (record.rdata, record.standing));

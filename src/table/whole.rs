@@ -1,9 +1,10 @@
 //! The shards of all that a store has, made at once: for a start with very many names, or as many that have changed.
 //!
-//! Runs on the thread `tables`, and on helpers at a start. What an [`Update`](super::update::Update) looks up for each name,
-//! in the store and in the table before, would be waited for in memory, one name after the other. Here all names of the store
-//! are put in the order of the table first, and what one shard is made of is brought from memory together. They are put apart by
-//! ranges of their hashes, of which each is put in order by itself: no step is long, and each range stays in the nearest memory.
+//! Runs on the thread `tables`, and on helpers at a start. What an [`Update`](super::update::Update) looks up for each
+//! name, in the store and in the table before, would be waited for in memory, one name after the other. Here all names
+//! of the store are put in the order of the table first, and what one shard is made of is brought from memory together.
+//! They are put apart by ranges of their hashes, of which each is put in order by itself: no step is long, and each
+//! range stays in the nearest memory.
 
 use std::ops::Range;
 use std::thread;
@@ -46,8 +47,8 @@ pub(super) struct Copied {
 const COPIED_AT_ONCE: usize = 512;
 
 impl Copied {
-    /// Copies what `store` answers. What changes meanwhile may be there as it was, as it is, both, or neither: its name has to be
-    /// looked up once more.
+    /// Copies what `store` answers. What changes meanwhile may be there as it was, as it is, both, or neither: its name
+    /// has to be looked up once more.
     pub(super) fn of(store: &SharedStore) -> Self {
         let mut copied = Self::default();
         let mut cursor = Some(Cursor::default());
@@ -105,8 +106,8 @@ pub(super) struct Whole {
     pub(super) crowded: Crowded,
 }
 
-/// Makes shards of all that `store` answers, with up to so many threads. `count` is told the names, in wire form and lower case, each
-/// once, and counts what is above them.
+/// Makes shards of all that `store` answers, with up to so many threads. `count` is told the names, in wire form and
+/// lower case, each once, and counts what is above them.
 pub(super) fn whole(
     store: &Store,
     making: Making<'_>,
@@ -139,14 +140,14 @@ pub(super) fn whole_of_copy(
 /// Ranges of hashes at most: items of a range are put in order in a fraction of a millisecond.
 const MAX_RANGES: usize = 1_024;
 
-/// Ranges of hashes by which the items of so many records are put apart: a power of two, and at most as many as there will be shards, so
-/// that each shard is in one range.
+/// Ranges of hashes by which the items of so many records are put apart: a power of two, and at most as many as there
+/// will be shards, so that each shard is in one range.
 fn ranges_for(records: usize) -> usize {
     shards_for(records).min(MAX_RANGES)
 }
 
-/// Makes the shards of items that are there by their shares of the store, and in each by the range of their hashes, on as many threads as
-/// there are shares.
+/// Makes the shards of items that are there by their shares of the store, and in each by the range of their hashes, on
+/// as many threads as there are shares.
 fn make(
     found: Vec<Vec<Vec<Item<'_>>>>,
     making: Making<'_>,

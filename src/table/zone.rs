@@ -67,8 +67,8 @@ impl Zone {
         Self { lower_case: apex.to_lower_case(), soa: soa.try_into().expect("every part has a fixed length") }
     }
 
-    /// The SOA record of the root as of `serial`, for names of a single label that do not exist. It is kept short, since
-    /// the questions are: an answer should be no means of attack.
+    /// The SOA record of the root as of `serial`, for names of a single label that do not exist. It is kept short,
+    /// since the questions are: an answer should be no means of attack.
     // cold: made with a table, on the thread `tables`
     #[must_use]
     pub fn root_soa_record(settings: ZoneSettings, serial: u32) -> Box<[u8]> {

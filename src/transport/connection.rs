@@ -1,4 +1,5 @@
-//! One TCP connection (RFC 7766): messages cut out of the stream, answers put into it, as fast as the client takes them.
+//! One TCP connection (RFC 7766): messages cut out of the stream, answers put into it, as fast as the client takes
+//! them.
 //!
 //! Runs on the worker that accepted it. It does no I/O but through the stream it is given, and takes the time as an
 //! argument, so that its tests need neither sockets nor clocks.
@@ -15,7 +16,8 @@ use crate::wire::framing::{FRAME_LEN as INPUT_LEN, MESSAGE_LEN, PREFIX_LEN, firs
 /// and one more message; its queries are not even read then.
 const OUTPUT_LEN: usize = crate::limits::TCP_OUTPUT_LEN;
 
-/// Queries of a connection that wait for other nodes at most: its next ones are not read before one of them is answered.
+/// Queries of a connection that wait for other nodes at most: its next ones are not read before one of them is
+/// answered.
 const MAX_OUTSTANDING: usize = crate::limits::MAX_OUTSTANDING;
 
 /// How long a client may say nothing between two queries (RFC 7766 §6.2.3 wants seconds; gdnsd and Knot have 10).

@@ -104,8 +104,8 @@ impl Inherited {
     }
 }
 
-/// Adds `inherited` sockets to what each of the workers listens on, and returns their addresses. Where the service manager has
-/// let the port be shared, each worker has a socket of its own; otherwise all have the one.
+/// Adds `inherited` sockets to what each of the workers listens on, and returns their addresses. Where the service
+/// manager has let the port be shared, each worker has a socket of its own; otherwise all have the one.
 ///
 /// # Errors
 /// [`ListenError`].

@@ -1,8 +1,9 @@
 //! I/O with clients: each transport a file or folder of its own, all behind one seam.
 //!
-//! [`listen`] binds the sockets. [`udp`] and [`tcp`] receive messages on a worker's thread, have each answered in place by what is behind
-//! the [`responder`], and send the responses; a [`client`] is what a deferred query needs to find its way back. [`connection`] is one
-//! stream of queries, without I/O of its own. `ARCHITECTURE.md` lists what a new transport provides.
+//! [`listen`] binds the sockets. [`udp`] and [`tcp`] receive messages on a worker's thread, have each answered in place
+//! by what is behind the [`responder`], and send the responses; a [`client`] is what a deferred query needs to find its
+//! way back. [`connection`] is one stream of queries, without I/O of its own. `ARCHITECTURE.md` lists what a new
+//! transport provides.
 
 pub(crate) mod client;
 pub mod connection;
@@ -99,7 +100,8 @@ impl Transports {
         self.udp.begin_delivery();
     }
 
-    /// Gives the response to a deferred query its way back: `answer` writes it to the front of a buffer, or there is none.
+    /// Gives the response to a deferred query its way back: `answer` writes it to the front of a buffer, or there is
+    /// none.
     pub(crate) fn deliver(
         &mut self,
         client: Client,
@@ -114,8 +116,8 @@ impl Transports {
         }
     }
 
-    /// Gives one of several messages that answer a query its way back. `None` if its client is gone, or can have one only; else whether
-    /// it takes it now.
+    /// Gives one of several messages that answer a query its way back. `None` if its client is gone, or can have one
+    /// only; else whether it takes it now.
     pub(crate) fn takes(&self, client: &Client) -> Option<bool> {
         match client {
             Client::Tcp(client) => self.tcp.takes(*client),

@@ -77,8 +77,8 @@ struct ClientConnection {
     queued: bool,
 }
 
-/// A client's stream, of which no more is read than may be: from a stop on what has come until then. For the connection it
-/// ends there, as if its client had said that it asks no more, and so is closed once all is answered.
+/// A client's stream, of which no more is read than may be: from a stop on what has come until then. For the connection
+/// it ends there, as if its client had said that it asks no more, and so is closed once all is answered.
 struct ClientStream {
     stream: TcpStream,
     /// Bytes that may still be read.
@@ -201,7 +201,8 @@ impl Tcp {
     /// Gives each connection that has something to do its turn.
     fn serve(&mut self, now: Instant, responder: &mut Responder<'_>) {
         let mut responder = responder.begin_batch();
-        // What is queued meanwhile has its turn next time. The two queues change places, so that neither is allocated anew.
+        // What is queued meanwhile has its turn next time. The two queues change places, so that neither is allocated
+        // anew.
         let mut due = std::mem::replace(&mut self.queue, std::mem::take(&mut self.spare_queue));
         for key in due.drain(..) {
             let Some(entry) = self.connections.get_mut(key) else { continue };
@@ -332,7 +333,8 @@ impl Tcp {
     }
 }
 
-/// Whether `accept` failed for the one connection only, which was gone before it was taken (accept(2), "Error handling").
+/// Whether `accept` failed for the one connection only, which was gone before it was taken (accept(2), "Error
+/// handling").
 fn is_of_connection(error: &io::Error) -> bool {
     matches!(
         error.kind(),

@@ -96,7 +96,8 @@ fn member(group: SocketAddrV4, interface: Ipv4Addr) -> io::Result<UdpSocket> {
     // Bound to the group's own address it hears nothing that was sent to the port alone.
     socket.bind(&SocketAddr::V4(group).into())?;
     socket.join_multicast_v4(group.ip(), &interface)?;
-    // Without this it would also get what was sent to the group by way of other interfaces that others here have joined on.
+    // Without this it would also get what was sent to the group by way of other interfaces that others here have joined
+    // on.
     socket.set_multicast_all_v4(false)?;
     // Answers leave by the same interface; the kernel takes its address for them.
     if !interface.is_unspecified() {

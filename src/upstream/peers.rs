@@ -1,8 +1,8 @@
-//! A worker's part in the designs that ask: its questions to the other nodes, the queries that wait for answers, and, on one
-//! of the workers, the answers to what the others ask.
+//! A worker's part in the designs that ask: its questions to the other nodes, the queries that wait for answers, and,
+//! on one of the workers, the answers to what the others ask.
 //!
-//! Sockets are bound on the main thread before the workers start; the rest runs on the workers. Nothing of it is there in
-//! the `gossip` design.
+//! Sockets are bound on the main thread before the workers start; the rest runs on the workers. Nothing of it is there
+//! in the `gossip` design.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -175,7 +175,8 @@ impl PeerQueries {
         }
     }
 
-    /// Sends the questions. One that the kernel does not take is lost, as on any network: its window ends without answers.
+    /// Sends the questions. One that the kernel does not take is lost, as on any network: its window ends without
+    /// answers.
     pub(crate) fn flush(&mut self, counters: &Counters) {
         if self.outgoing.staged() > 0 {
             crate::transport::send(&self.setup.answers, &mut self.outgoing, counters);
@@ -251,8 +252,8 @@ impl PeerQueries {
         }
     }
 
-    /// Asks once more for the names that are about to expire and still wanted: all of them at once, unlike weaveDNS 1.0,
-    /// which asked for one after the other and could so keep two names a second.
+    /// Asks once more for the names that are about to expire and still wanted: all of them at once, unlike weaveDNS
+    /// 1.0, which asked for one after the other and could so keep two names a second.
     pub(crate) fn refresh(&mut self, counters: &Counters) {
         let now_ms = self.now_ms();
         let Some(cache) = self.setup.cache.clone() else { return };

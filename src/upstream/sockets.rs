@@ -14,8 +14,8 @@ use rand::Rng;
 use crate::limits::{OLD_UPSTREAM_PORT_AGE, UPSTREAM_PORT_AGE, UPSTREAM_PORTS};
 use crate::sys::mmsg::buffered;
 
-/// Sockets for each upstream in use, each with a port of its own: who forges an answer has to guess which of them it is for, too
-/// (RFC 5452 §9.2).
+/// Sockets for each upstream in use, each with a port of its own: who forges an answer has to guess which of them it is
+/// for, too (RFC 5452 §9.2).
 #[allow(clippy::cast_possible_truncation)] // slots have eight bits
 const PORTS: u8 = UPSTREAM_PORTS as u8;
 
@@ -25,8 +25,8 @@ pub(crate) const SLOTS: usize = 2 * UPSTREAM_PORTS;
 /// How often one of them gets a new port. It has rested for as long before, so that nothing is awaited there any more.
 const RENEWAL: Duration = Duration::from_secs(UPSTREAM_PORT_AGE.as_secs() / UPSTREAM_PORTS as u64);
 
-/// The sockets. They are connected, so that the kernel lets through what comes from the upstream alone, and tells if nobody
-/// is there. Each so has the source address that was right when it was opened.
+/// The sockets. They are connected, so that the kernel lets through what comes from the upstream alone, and tells if
+/// nobody is there. Each so has the source address that was right when it was opened.
 pub(crate) struct Sockets {
     address: SocketAddr,
     slots: [Option<UdpSocket>; SLOTS],
@@ -59,8 +59,8 @@ impl Sockets {
         self.chosen = self.base + (self.resting + other) % PORTS;
     }
 
-    /// Has all questions from now on sent by new sockets, which have the source address and the way that are right now. Not if that was
-    /// done a moment ago.
+    /// Has all questions from now on sent by new sockets, which have the source address and the way that are right now.
+    /// Not if that was done a moment ago.
     pub(crate) fn renew(&mut self, now: Instant) {
         if self.renewed.is_some_and(|at| now.saturating_duration_since(at) < OLD_UPSTREAM_PORT_AGE) {
             return;

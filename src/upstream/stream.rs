@@ -1,7 +1,8 @@
-//! One connection to an upstream, over TCP (RFC 7766) or TLS (RFC 7858): many queries in flight on it, answers in any order.
+//! One connection to an upstream, over TCP (RFC 7766) or TLS (RFC 7858): many queries in flight on it, answers in any
+//! order.
 //!
-//! Runs on the worker that asks. It does no I/O but through the stream it is given, and takes the time as an argument, so
-//! that its tests need neither sockets nor clocks.
+//! Runs on the worker that asks. It does no I/O but through the stream it is given, and takes the time as an argument,
+//! so that its tests need neither sockets nor clocks.
 
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;
@@ -17,7 +18,8 @@ use crate::upstream::tls::{decrypt, encrypt, take_leave};
 use crate::wire::framing::{PREFIX_LEN, first_message};
 use crate::wire::header;
 
-/// Bytes of queries that wait for the stream to take them at most: about a thousand. TLS holds as many again, encrypted.
+/// Bytes of queries that wait for the stream to take them at most: about a thousand. TLS holds as many again,
+/// encrypted.
 const QUEUE_LEN: usize = crate::limits::UPSTREAM_QUEUE_LEN;
 
 /// Begins to connect to `address`. The stream is to be registered with the poll, readable and writable, before it gets
@@ -33,8 +35,8 @@ pub fn connect(address: SocketAddr) -> io::Result<TcpStream> {
 }
 
 impl UpstreamStream {
-    /// Has the kernel acknowledge at once what has come: a server behind its handshake's last message may hold the first answer back
-    /// until then, which is 40 ms by a delayed acknowledgement (RFC 1122 §4.2.3.2, Nagle).
+    /// Has the kernel acknowledge at once what has come: a server behind its handshake's last message may hold the
+    /// first answer back until then, which is 40 ms by a delayed acknowledgement (RFC 1122 §4.2.3.2, Nagle).
     pub fn acknowledge(&self) {
         let _ = SockRef::from(&self.stream).set_tcp_quickack(true);
     }
@@ -52,7 +54,8 @@ pub struct UpstreamStream<S = TcpStream> {
 }
 
 impl<S: Read + Write> UpstreamStream<S> {
-    /// A connection over `stream`, which is just being made, and in which everything goes through `tls` if there is one.
+    /// A connection over `stream`, which is just being made, and in which everything goes through `tls` if there is
+    /// one.
     pub fn new(stream: S, tls: Option<ClientConnection>, now: Instant) -> Self {
         let tls = tls.map(|mut tls| {
             tls.set_buffer_limit(Some(QUEUE_LEN));
@@ -61,8 +64,8 @@ impl<S: Read + Write> UpstreamStream<S> {
         Self { stream, tls, unsent: Vec::new(), received: Vec::new(), flight: Flight::new(now) }
     }
 
-    /// Queues `message`, a query with an id of its own on this connection (RFC 7766 §6.2.1), for the next turn, which is to be
-    /// soon. Returns whether it may: not while too many wait that the upstream does not take.
+    /// Queues `message`, a query with an id of its own on this connection (RFC 7766 §6.2.1), for the next turn, which
+    /// is to be soon. Returns whether it may: not while too many wait that the upstream does not take.
     #[must_use]
     pub fn send(&mut self, message: &[u8], now: Instant) -> bool {
         let Ok(prefix) = u16::try_from(message.len()) else { return false };
@@ -87,7 +90,8 @@ impl<S: Read + Write> UpstreamStream<S> {
         self.flight.has_answered()
     }
 
-    /// Reads what is there and gives each whole message to `take`, in the order in which they came; writes what the stream takes.
+    /// Reads what is there and gives each whole message to `take`, in the order in which they came; writes what the
+    /// stream takes.
     pub fn turn(&mut self, buffers: &mut Buffers, now: Instant, take: &mut dyn FnMut(&[u8])) -> Standing {
         // What the upstream answered before it closed the connection is read before writing shows that it has.
         let turned =

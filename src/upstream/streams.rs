@@ -1,6 +1,8 @@
-//! A worker's connections to its upstreams, a few to each at most: made when there is something to ask, and let go when they end.
+//! A worker's connections to its upstreams, a few to each at most: made when there is something to ask, and let go when
+//! they end.
 //!
-//! Runs on the workers. Which of them a question goes over is for `resolver::in_flight` to say, which begins another where one is silent.
+//! Runs on the workers. Which of them a question goes over is for `resolver::in_flight` to say, which begins another
+//! where one is silent.
 
 use std::collections::VecDeque;
 use std::fmt::Display;

@@ -1,7 +1,7 @@
 //! TLS to upstreams (RFC 7858): a client's side of sessions, and what goes through one.
 //!
-//! [`TlsClient`] is made by the main thread at the start and shared by all workers, on which the rest runs. Who an upstream has
-//! to be, and how it shows that, is in [`crate::sys::tls_trust`].
+//! [`TlsClient`] is made by the main thread at the start and shared by all workers, on which the rest runs. Who an
+//! upstream has to be, and how it shows that, is in [`crate::sys::tls_trust`].
 
 use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
@@ -64,8 +64,8 @@ impl fmt::Display for TrustError {
             }
             Self::System(what) => write!(
                 f,
-                "this system trusts no certificate authority, so that no upstream could prove over TLS who it is{what}; \
-                 the package `ca-certificates` brings the usual ones"
+                "this system trusts no certificate authority, so that no upstream could prove over TLS who it \
+                 is{what}; the package `ca-certificates` brings the usual ones"
             ),
             Self::Tls(error) => write!(f, "cannot set up TLS: {}", tls_error::text(error)),
         }
@@ -81,14 +81,14 @@ type Configured = (Vec<KeyPin>, bool, Alpn, Arc<ClientConfig>);
 #[derive(Clone, Debug)]
 pub struct TlsClient {
     trust: Arc<Trust>,
-    /// By the keys that an upstream may have, and whether its certificate counts. There are as many as there are upstreams of their
-    /// own kind, and connections are made seldom.
+    /// By the keys that an upstream may have, and whether its certificate counts. There are as many as there are
+    /// upstreams of their own kind, and connections are made seldom.
     configs: Arc<Mutex<Vec<Configured>>>,
 }
 
 impl TlsClient {
-    /// One that trusts what is in the file at `authorities`, in PEM form, and nobody else; without a file, those that this system
-    /// trusts. It may trust nobody only where no server is to be `certified`.
+    /// One that trusts what is in the file at `authorities`, in PEM form, and nobody else; without a file, those that
+    /// this system trusts. It may trust nobody only where no server is to be `certified`.
     ///
     /// # Errors
     /// When there are none.
@@ -157,8 +157,8 @@ impl TlsClient {
     }
 }
 
-/// Encrypts `unsent`, once the handshake is done, and writes as much as `stream` takes; what TLS itself has to say goes first.
-/// Returns whether the handshake is done.
+/// Encrypts `unsent`, once the handshake is done, and writes as much as `stream` takes; what TLS itself has to say goes
+/// first. Returns whether the handshake is done.
 pub(crate) fn encrypt(
     tls: &mut ClientConnection,
     unsent: &mut Vec<u8>,
@@ -183,8 +183,8 @@ pub(crate) fn encrypt(
     }
 }
 
-/// Puts what is in `records`, as they came from the network, behind the first `len` bytes of `input`, where `cut` takes what
-/// it can. Returns how many bytes are left there.
+/// Puts what is in `records`, as they came from the network, behind the first `len` bytes of `input`, where `cut` takes
+/// what it can. Returns how many bytes are left there.
 pub(crate) fn decrypt(
     tls: &mut ClientConnection,
     mut records: &[u8],

@@ -22,9 +22,9 @@ pub const SERVER_COOKIE_LEN: usize = 16;
 /// Bytes of the name server identifier at most, so that all options and the longest question fit in 512 bytes.
 pub const MAX_NSID_LEN: usize = 128;
 
-/// The option of our own by which a node that passes a question on says so, that questions do not go round in circles: the
-/// ids of all nodes that have passed it on, eight bytes each. Of the codes for local use (RFC 6891 §9); who does not know
-/// it ignores it (§6.1.2).
+/// The option of our own by which a node that passes a question on says so, that questions do not go round in circles:
+/// the ids of all nodes that have passed it on, eight bytes each. Of the codes for local use (RFC 6891 §9); who does
+/// not know it ignores it (§6.1.2).
 pub const PASSED_BY: u16 = 65_053;
 /// Ids in it at most: a question that so many nodes have passed on goes no further.
 pub const MAX_PASSED_BY: usize = 8;
@@ -243,7 +243,8 @@ impl Edns {
         self.passed_by_at != 0
     }
 
-    /// The ids of the nodes that have passed the question on, if any have, as the `message` that this was read from says.
+    /// The ids of the nodes that have passed the question on, if any have, as the `message` that this was read from
+    /// says.
     #[inline]
     pub fn passed_by<'a>(&self, message: &'a [u8]) -> impl Iterator<Item = u64> + use<'a> {
         let ids = option_at(message, self.passed_by_at.into()).unwrap_or_default();
@@ -297,8 +298,8 @@ impl Options<'_> {
         cookie + nsid + keepalive + subnet
     }
 
-    /// Writes the options to `out`, which has [`len`](Self::len) bytes. For so many bits of the client's address, `scope`, the
-    /// answer makes a difference.
+    /// Writes the options to `out`, which has [`len`](Self::len) bytes. For so many bits of the client's address,
+    /// `scope`, the answer makes a difference.
     pub(super) fn write(&self, scope: u8, out: &mut [u8]) {
         let mut at = 0;
         let mut put = |code: u16, parts: [&[u8]; 2]| {

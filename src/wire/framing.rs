@@ -6,7 +6,8 @@ pub const PREFIX_LEN: usize = 2;
 /// Bytes of the longest message.
 pub const MESSAGE_LEN: usize = u16::MAX as usize;
 
-/// Bytes of the longest message with its prefix. A buffer of this length has room left for more behind any incomplete message.
+/// Bytes of the longest message with its prefix. A buffer of this length has room left for more behind any incomplete
+/// message.
 pub const FRAME_LEN: usize = PREFIX_LEN + MESSAGE_LEN;
 
 /// The first message in `input`, if it is there in full.

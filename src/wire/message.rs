@@ -73,8 +73,8 @@ pub fn expand_name(message: &[u8], at: usize) -> Option<Vec<u8>> {
     expand_name_into(message, at, &mut [0; MAX_LEN]).map(<[u8]>::to_vec)
 }
 
-/// The same, written to the front of `room`. Its pointers have to lead back, to what stands in front of the labels that they
-/// end, as RFC 1035 §4.1.4 has it: so none leads round in circles.
+/// The same, written to the front of `room`. Its pointers have to lead back, to what stands in front of the labels that
+/// they end, as RFC 1035 §4.1.4 has it: so none leads round in circles.
 #[must_use]
 pub fn expand_name_into<'a>(message: &[u8], mut at: usize, room: &'a mut [u8; MAX_LEN]) -> Option<&'a [u8]> {
     let (mut begin, mut len) = (at, 0);

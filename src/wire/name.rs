@@ -51,8 +51,8 @@ const CHUNK_LEN: usize = 32;
 
 const _: () = assert!(FOLD_LEN.is_multiple_of(CHUNK_LEN));
 
-/// Lower-cases the ASCII letters. Length bytes are at most 63 and so below `A`: a whole wire name can be folded without looking
-/// where its labels begin. Written for compilers to make vector instructions of.
+/// Lower-cases the ASCII letters. Length bytes are at most 63 and so below `A`: a whole wire name can be folded without
+/// looking where its labels begin. Written for compilers to make vector instructions of.
 #[inline]
 fn lower_case(bytes: &[u8; CHUNK_LEN]) -> [u8; CHUNK_LEN] {
     let mut lower = *bytes;
@@ -75,8 +75,8 @@ pub enum NameFault {
 
 /// A name from a question, checked, lower-cased and hashed.
 ///
-/// Kept by its worker and filled anew for each query, so that nothing has to be cleared in between. Of most names all is on
-/// one cache line.
+/// Kept by its worker and filled anew for each query, so that nothing has to be cleared in between. Of most names all
+/// is on one cache line.
 #[derive(Clone)]
 #[repr(C, align(64))]
 pub struct QueryName {

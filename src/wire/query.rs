@@ -44,7 +44,8 @@ pub enum Fault {
     Name(NameFault),
     /// The message ends inside the question's type or class.
     QuestionTruncated,
-    /// A record behind the question or an EDNS option is malformed, there are two OPT records, or bytes follow the last.
+    /// A record behind the question or an EDNS option is malformed, there are two OPT records, or bytes follow the
+    /// last.
     Records,
 }
 
@@ -202,8 +203,8 @@ pub fn salvage(message: &[u8]) -> Remains {
     remains
 }
 
-/// Walks the records behind the question, of which only OPT means anything in a query; and tells whether the last one is a
-/// signature.
+/// Walks the records behind the question, of which only OPT means anything in a query; and tells whether the last one
+/// is a signature.
 #[inline(never)]
 fn parse_records(message: &[u8], mut at: usize) -> Result<(Option<Edns>, bool), Fault> {
     let elsewhere = u32::from(u16_at(message, header::ANCOUNT)) + u32::from(u16_at(message, header::NSCOUNT));
@@ -238,7 +239,8 @@ fn is_plain_name(name: &[u8]) -> bool {
     name.len() <= MAX_LEN && label + 1 == name.len()
 }
 
-/// Where the name at `at` ends; `None` if the message ends before. A pointer ends a name; what it points at is never followed, so it cannot loop.
+/// Where the name at `at` ends; `None` if the message ends before. A pointer ends a name; what it points at is never
+/// followed, so it cannot loop.
 #[must_use]
 pub fn skip_name(message: &[u8], mut at: usize) -> Option<usize> {
     loop {

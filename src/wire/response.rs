@@ -191,9 +191,9 @@ impl<'a> Response<'a> {
         self.end
     }
 
-    /// Adds an answer whose data ends with a name, `before` bytes into it: `record` with its owner at `owner` and with as
-    /// much of the name replaced by a pointer as the `suffix` allows. Returns where the name can be pointed at; `None` if
-    /// there is no room, and then nothing is added.
+    /// Adds an answer whose data ends with a name, `before` bytes into it: `record` with its owner at `owner` and with
+    /// as much of the name replaced by a pointer as the `suffix` allows. Returns where the name can be pointed at;
+    /// `None` if there is no room, and then nothing is added.
     #[must_use]
     pub fn answer_with_name(
         &mut self,

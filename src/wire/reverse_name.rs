@@ -58,7 +58,8 @@ impl ReverseName {
         name
     }
 
-    /// Adds so many of these bytes; the others are written as well, which is faster than to look how many, and overwritten.
+    /// Adds so many of these bytes; the others are written as well, which is faster than to look how many, and
+    /// overwritten.
     #[inline]
     fn push<const N: usize>(&mut self, bytes: [u8; N], len: usize) {
         self.wire[self.len..][..N].copy_from_slice(&bytes);

@@ -99,7 +99,8 @@ impl Worker {
         peers.as_ref().map_or(Ok(()), |setup| PeerQueries::register(setup, poll.registry()))?;
         let counters = Arc::new(Counters::default());
         let stop = Arc::new(AtomicBool::new(false));
-        // Of the standard library, since what waits in it goes with its receiver: so nobody waits for a worker that has ended.
+        // Of the standard library, since what waits in it goes with its receiver: so nobody waits for a worker that has
+        // ended.
         let (commands_sender, cache_commands) = sync_channel(handle::MAX_CACHE_COMMANDS);
         let thread = thread::Builder::new().name(format!("worker-{index}")).spawn({
             let (counters, stop) = (Arc::clone(&counters), Arc::clone(&stop));
@@ -219,7 +220,8 @@ impl Worker {
         peers.flush(counters);
     }
 
-    /// Answers the queries that upstreams have answered, and sends the questions of this turn; does what other threads ask.
+    /// Answers the queries that upstreams have answered, and sends the questions of this turn; does what other threads
+    /// ask.
     fn take_upstreams_turn(&mut self) {
         let Self { poll, transports, deferred, cache_commands, tables, answerer, counters, .. } = self;
         let Some(upstreams) = &mut deferred.upstreams else { return };

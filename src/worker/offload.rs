@@ -1,7 +1,7 @@
 //! What workers leave to another thread: updates of zones (RFC 2136), transfers, and all that is signed (RFC 8945).
 //!
-//! A worker hands the message over and goes on; what is answered comes back to it through a queue, and leaves by the socket or
-//! connection that the message came by. Nothing of it is there unless a server has keys or takes updates.
+//! A worker hands the message over and goes on; what is answered comes back to it through a queue, and leaves by the
+//! socket or connection that the message came by. Nothing of it is there unless a server has keys or takes updates.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -21,8 +21,8 @@ pub const MAX_WAITING: usize = crate::limits::MAX_HANDED_OVER;
 /// Messages of one transfer that wait for their client at most.
 const MAX_AHEAD: usize = 4;
 
-/// A message that a worker has handed over. One that goes out of scope without an answer is answered SERVFAIL, unsigned:
-/// whatever becomes of the thread that has it, its client does not wait in vain.
+/// A message that a worker has handed over. One that goes out of scope without an answer is answered SERVFAIL,
+/// unsigned: whatever becomes of the thread that has it, its client does not wait in vain.
 pub struct OffloadedMessage {
     /// The message.
     pub message: Box<[u8]>,

@@ -20,7 +20,8 @@ use crate::query_time::in_flight::Answered;
 use crate::upstream::forwarding::Forwarding;
 use crate::upstream::peers::PeerQueries;
 
-/// Turns in which what upstreams and other nodes have said by now is looked at: more than there is in the sockets of most.
+/// Turns in which what upstreams and other nodes have said by now is looked at: more than there is in the sockets of
+/// most.
 const LAST_TURNS: usize = 64;
 
 impl Worker {

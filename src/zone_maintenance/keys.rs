@@ -119,7 +119,8 @@ struct Read {
 }
 
 impl Keys {
-    /// Reads the keys for updates and for transfers. A key can be in several files, and is good for all that it is there for.
+    /// Reads the keys for updates and for transfers. A key can be in several files, and is good for all that it is
+    /// there for.
     ///
     /// # Errors
     /// [`FileError`]; what is told of a mistake never shows a secret.

@@ -1,7 +1,7 @@
 //! Zone maintenance by DNS itself: updates (RFC 2136) and transfers (RFC 5936), signed by keys (RFC 8945).
 //!
-//! Runs on a thread `zones`, which has the messages that workers hand over; each transfer on one of its own, since it goes as fast
-//! as its client takes it. A signed query for anything else is answered as by the workers, and signed.
+//! Runs on a thread `zones`, which has the messages that workers hand over; each transfer on one of its own, since it
+//! goes as fast as its client takes it. A signed query for anything else is answered as by the workers, and signed.
 
 pub mod keys;
 mod transfer;
@@ -181,7 +181,8 @@ impl Thread {
             return handed.answer(finish(answered(&message, Rcode::REFUSED), Some(signature)));
         }
         let table = self.service.tables.load_full();
-        // A copy over UDP is none: who asks for what has changed is told which copy there is, and comes over TCP (RFC 1995 §2).
+        // A copy over UDP is none: who asks for what has changed is told which copy there is, and comes over TCP
+        // (RFC 1995 §2).
         if handed.transport == Transport::Udp {
             let mut soa = None;
             let copied = transfer::copy(&message, &zone, &table, true, |part| {

@@ -14,8 +14,8 @@ use crate::wire::record::{FIXED_LEN, rtype};
 /// A message is sent when it has so many bytes; one more record fits in any.
 const MESSAGE_LEN: usize = 16 << 10;
 
-/// Makes a copy of `zone` as of `table`, in answer to `request`, and gives each message to `send`, which says whether to go on. With
-/// `soa_alone` it is just the record that says which copy it would be.
+/// Makes a copy of `zone` as of `table`, in answer to `request`, and gives each message to `send`, which says whether
+/// to go on. With `soa_alone` it is just the record that says which copy it would be.
 ///
 /// # Errors
 /// When a record does not fit in any message, which none does that was registered.

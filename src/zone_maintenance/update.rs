@@ -124,7 +124,8 @@ fn change(record: &UpdateRecord<'_>, owner: Name, zone: &Name) -> Result<Vec<Cha
     }
 }
 
-/// The name that a record stands under, which has to be in the zone, and not in one of ours below it: that has keys of its own.
+/// The name that a record stands under, which has to be in the zone, and not in one of ours below it: that has keys of
+/// its own.
 fn owner(record: &UpdateRecord<'_>, zone: &Name, zones: &[Name]) -> Result<Name, Rcode> {
     let owner = name(record.owner()).ok_or(Rcode::FORMERR)?;
     let closest = zones.iter().filter(|it| owner.is_within(it)).max_by_key(|it| it.labels().count());

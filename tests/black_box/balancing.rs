@@ -219,7 +219,8 @@ fn report(node: &Node, instance: &str, health: &str) -> String {
     let path = node.control.strip_prefix("unix:").unwrap();
     let body = format!("{{\"health\":\"{health}\"}}");
     let request = format!(
-        "PUT /v1/instances/{instance}/health HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        "PUT /v1/instances/{instance}/health HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: \
+         application/json\r\nContent-Length: {}\r\n\r\n{body}",
         body.len()
     );
     let mut stream = std::os::unix::net::UnixStream::connect(path).unwrap();

@@ -1,4 +1,4 @@
-//! What `redbreast bench` is given to ask: standard input, bad lines, very many clients, signatures.
+//! What `redbreast bench` is given to ask: standard input, bad lines, very many clients, signatures, captures.
 
 use std::collections::HashMap;
 use std::fs;
@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use crate::bench_modes::{bench, honest, queries, run, start};
+use crate::bench_modes::{bench, honest, queries, read_json, run, start};
 use crate::harness::Server;
 
 /// The child's peak of resident memory, in MiB, as long as it runs.
@@ -118,4 +118,44 @@ fn signed_queries_are_taken_by_a_server_that_asks_for_signatures() {
     assert!(good.contains("NXDOMAIN 1 (100.00%)"), "{good}");
     let bad = codes("bench:d3Jvbmc=");
     assert!(bad.contains("NOTAUTH"), "{bad}");
+}
+
+#[test]
+fn a_capture_is_sent_at_its_own_times_or_at_a_rate() {
+    // 100 queries to port 53 within a second, over IPv4 without a link layer.
+    let mut capture = Vec::new();
+    let header = [0xa1b2_c3d4u32, 0x0004_0002, 0, 0, 65_535, 101];
+    header.into_iter().for_each(|field| capture.extend(field.to_le_bytes()));
+    for i in 0..100u32 {
+        let query = crate::harness::query(7, &format!("h{i}.redbreast.internal"), 1);
+        let mut packet = Vec::new();
+        let builder = etherparse::PacketBuilder::ipv4([192, 0, 2, 1], [192, 0, 2, 2], 64).udp(40_000, 53);
+        builder.write(&mut packet, &query).unwrap();
+        let len = u32::try_from(packet.len()).unwrap();
+        [1_000, i * 10_000, len, len].into_iter().for_each(|field| capture.extend(field.to_le_bytes()));
+        capture.extend(packet);
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let (file, json) = (folder.path().join("c.pcap"), folder.path().join("j"));
+    fs::write(&file, capture).unwrap();
+    let server = start(honest);
+    let measure = |options: &str| {
+        let options =
+            format!("--pcap {} --accept-invalid --json {} {options}", file.display(), json.display());
+        let (output, text) = run(bench(server, &options));
+        assert!(output.status.success(), "{text}");
+        assert!(text.contains("100 queries over 0.990 s; 0 other packets were passed over"), "{text}");
+        read_json(&json)
+    };
+    let report = measure("");
+    assert_eq!(
+        (&report["totals"]["completed"], &report["settings"]["schedule"]),
+        (&100.into(), &"capture".into())
+    );
+    assert!(report["run_time_s"].as_f64().unwrap() >= 0.99);
+    let twice = measure("--speed 4 -n 2")["run_time_s"].as_f64().unwrap();
+    assert!((0.49..1.9).contains(&twice), "two passes of a quarter of a second each: {twice}");
+    assert_eq!(measure("-Q 2000")["settings"]["schedule"], "constant");
+    let (output, text) = run(bench(server, &format!("--pcap {} -e", file.display())));
+    assert!(output.status.code() == Some(2) && text.contains("sent as they are"), "{text}");
 }

@@ -1,5 +1,6 @@
-//! What `redbreast bench` does beyond dnsperf: verdicts, searches, comparisons, checks of answers, TCP and TLS, and files.
-//! Each against a real server, or a thread that misbehaves in one way. The machine may be busy: no result has to be valid.
+//! What `redbreast bench` does beyond dnsperf: verdicts, searches, comparisons, checks of answers, TCP and TLS, and
+//! files. Each against a real server, or a thread that misbehaves in one way. The machine may be busy: no result has to
+//! be valid.
 
 use std::fs;
 use std::net::{SocketAddr, UdpSocket};
@@ -54,7 +55,7 @@ pub(crate) fn queries(folder: &Path, text: &str) -> String {
     path.to_str().unwrap().to_owned()
 }
 
-fn read_json(path: &Path) -> Value {
+pub(crate) fn read_json(path: &Path) -> Value {
     serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
 }
 
@@ -336,7 +337,8 @@ fn answers_are_checked_against_what_they_should_be() {
         (output.status.code(), text, read_json(&json)["verification"].clone())
     };
     let right = "10.0.0.1 web.redbreast.internal\n10.0.0.2 web.redbreast.internal\n10.0.0.3 web.redbreast.internal\n\
-                 db.redbreast.internal A 10.0.0.9\ndb.redbreast.internal AAAA NODATA\nno.redbreast.internal A NXDOMAIN\n";
+                 db.redbreast.internal A 10.0.0.9\ndb.redbreast.internal AAAA NODATA\nno.redbreast.internal A \
+                 NXDOMAIN\n";
     let (code, text, found) = run_against(right);
     assert_eq!((code, &found["checked"], &found["right"]), (Some(0), &8_000.into(), &8_000.into()), "{text}");
     // All addresses come first equally often, or one run in a million would say otherwise.
@@ -381,7 +383,8 @@ fn queries_are_drawn_and_read_from_hosts_files_with_options_and_cookies() {
     assert_eq!(report["rcodes"], serde_json::json!({ "NOERROR": 600 }));
     assert_eq!(report["settings"]["dnssec_ok"], true);
     let report = measure(
-        "--pattern h{1..200}.redbreast.internal --mix positive=50%,negative=50% --zipf 1 --draws 20000 -a 127.0.5.0/24 -c 8 -T 2",
+        "--pattern h{1..200}.redbreast.internal --mix positive=50%,negative=50% --zipf 1 --draws 20000 -a \
+         127.0.5.0/24 -c 8 -T 2",
     );
     let [positive, negative] = ["NOERROR", "NXDOMAIN"].map(|code| report["rcodes"][code].as_u64().unwrap());
     assert_eq!(positive + negative, 20_000);
@@ -430,14 +433,17 @@ fn queries_go_over_tls_and_the_certificate_is_looked_at_if_asked() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
     let (key, certificate) = (path("key.pem"), path("cert.pem"));
-    let make = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=dns.test -addext subjectAltName=DNS:dns.test -addext basicConstraints=critical,CA:FALSE";
+    let make = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=dns.test -addext \
+                subjectAltName=DNS:dns.test -addext basicConstraints=critical,CA:FALSE";
     let made =
         Command::new("openssl").args(make.split(' ')).args(["-keyout", &key, "-out", &certificate]).output();
     assert!(made.unwrap().status.success());
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let config = format!(
-        "server:\n interface: 127.0.0.1@{port}\n tls-port: {port}\n tls-service-key: \"{key}\"\n tls-service-pem: \"{certificate}\"\n\
-         username: \"\"\n chroot: \"\"\n directory: \"{0}\"\n pidfile: \"{0}/pid\"\n use-syslog: no\n do-daemonize: no\n\
+        "server:\n interface: 127.0.0.1@{port}\n tls-port: {port}\n tls-service-key: \"{key}\"\n tls-service-pem: \
+         \"{certificate}\"\n\
+         username: \"\"\n chroot: \"\"\n directory: \"{0}\"\n pidfile: \"{0}/pid\"\n use-syslog: no\n do-daemonize: \
+         no\n\
          local-zone: \"test.\" static\n local-data: \"a.test. A 10.0.0.1\"\nremote-control:\n control-enable: no\n",
         folder.path().display()
     );
@@ -556,44 +562,4 @@ fn an_interrupted_run_tells_what_was_measured_and_that_it_was_interrupted() {
         (&true.into(), &false.into())
     );
     assert!(report["totals"]["sent"].as_u64().unwrap() > 0);
-}
-
-#[test]
-fn a_capture_is_sent_at_its_own_times_or_at_a_rate() {
-    // 100 queries to port 53 within a second, over IPv4 without a link layer.
-    let mut capture = Vec::new();
-    let header = [0xa1b2_c3d4u32, 0x0004_0002, 0, 0, 65_535, 101];
-    header.into_iter().for_each(|field| capture.extend(field.to_le_bytes()));
-    for i in 0..100u32 {
-        let query = crate::harness::query(7, &format!("h{i}.redbreast.internal"), 1);
-        let mut packet = Vec::new();
-        let builder = etherparse::PacketBuilder::ipv4([192, 0, 2, 1], [192, 0, 2, 2], 64).udp(40_000, 53);
-        builder.write(&mut packet, &query).unwrap();
-        let len = u32::try_from(packet.len()).unwrap();
-        [1_000, i * 10_000, len, len].into_iter().for_each(|field| capture.extend(field.to_le_bytes()));
-        capture.extend(packet);
-    }
-    let folder = tempfile::tempdir().unwrap();
-    let (file, json) = (folder.path().join("c.pcap"), folder.path().join("j"));
-    fs::write(&file, capture).unwrap();
-    let server = start(honest);
-    let measure = |options: &str| {
-        let options =
-            format!("--pcap {} --accept-invalid --json {} {options}", file.display(), json.display());
-        let (output, text) = run(bench(server, &options));
-        assert!(output.status.success(), "{text}");
-        assert!(text.contains("100 queries over 0.990 s; 0 other packets were passed over"), "{text}");
-        read_json(&json)
-    };
-    let report = measure("");
-    assert_eq!(
-        (&report["totals"]["completed"], &report["settings"]["schedule"]),
-        (&100.into(), &"capture".into())
-    );
-    assert!(report["run_time_s"].as_f64().unwrap() >= 0.99);
-    let twice = measure("--speed 4 -n 2")["run_time_s"].as_f64().unwrap();
-    assert!((0.49..1.9).contains(&twice), "two passes of a quarter of a second each: {twice}");
-    assert_eq!(measure("-Q 2000")["settings"]["schedule"], "constant");
-    let (output, text) = run(bench(server, &format!("--pcap {} -e", file.display())));
-    assert!(output.status.code() == Some(2) && text.contains("sent as they are"), "{text}");
 }

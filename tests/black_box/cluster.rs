@@ -264,7 +264,8 @@ fn what_was_acknowledged_survives_a_kill_at_any_moment() {
 fn post_name(path: &str, name: &str) -> bool {
     let body = format!(r#"{{"name":"{name}","addresses":["10.0.0.1"]}}"#);
     let head = format!(
-        "POST /v1/names HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nConnection: close\r\nContent-Length: {}\r\n\r\n",
+        "POST /v1/names HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nConnection: close\r\nContent-Length: \
+         {}\r\n\r\n",
         body.len()
     );
     let exchange = || -> std::io::Result<String> {
@@ -427,8 +428,8 @@ fn a_node_answers_without_a_pause_while_others_come_and_go() {
     });
 }
 
-/// Partitions, loss, one-way links, kills, flapping, leaving and changing keys, among network namespaces: a script does it
-/// and tells what was wrong.
+/// Partitions, loss, one-way links, kills, flapping, leaving and changing keys, among network namespaces: a script does
+/// it and tells what was wrong.
 #[test]
 fn five_nodes_in_network_namespaces_answer_right_whatever_the_network_does() {
     let unshare = ["--net", "--mount", "--pid", "--fork", "true"];

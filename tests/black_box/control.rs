@@ -262,7 +262,8 @@ fn prometheus_reads_the_metrics() {
     assert!(metrics.sum("redbreast_uptime_seconds") > 0.0);
 }
 
-/// The metrics of a node, as Prometheus reads them: a line for each, with its name, its event if it has one, and its value.
+/// The metrics of a node, as Prometheus reads them: a line for each, with its name, its event if it has one, and its
+/// value.
 #[derive(Debug)]
 pub(crate) struct Metrics(String);
 
@@ -283,8 +284,10 @@ impl Metrics {
 }
 
 fn parse_metrics(text: &str) -> String {
-    let script = "import sys; from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse\n\
-                  for family in parse(sys.stdin.read()):\n  for it in family.samples: print(it.name, it.labels.get('event', ''), it.value)";
+    let script = "import sys; from prometheus_client.openmetrics.parser import text_string_to_metric_families as \
+                  parse\n\
+                  for family in parse(sys.stdin.read()):\n  for it in family.samples: print(it.name, \
+                  it.labels.get('event', ''), it.value)";
     let mut parser = Command::new("/usr/bin/python3")
         .args(["-c", script])
         .stdin(Stdio::piped())

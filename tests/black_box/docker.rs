@@ -1,7 +1,7 @@
 //! Containers of a real Docker Engine come and go by name.
 //!
-//! The Engine runs in namespaces of its own, which end with the process that holds them, and all that is in them: nothing of it is
-//! left. Its image is made here, of one static program that waits.
+//! The Engine runs in namespaces of its own, which end with the process that holds them, and all that is in them:
+//! nothing of it is left. Its image is made here, of one static program that waits.
 
 use std::fs;
 use std::net::IpAddr;
@@ -321,8 +321,8 @@ fn copy_for_all(directory: &Path) -> PathBuf {
     binary
 }
 
-/// How soon a container answers by its name after it has started, and is gone after it has died, by Docker's own clock. For
-/// `scripts/docker-latency`, on a machine that does nothing else.
+/// How soon a container answers by its name after it has started, and is gone after it has died, by Docker's own clock.
+/// For `scripts/docker-latency`, on a machine that does nothing else.
 #[test]
 fn names_follow_containers_at_once() {
     let Some(engine) = Engine::start() else { return };

@@ -1,4 +1,5 @@
-//! The data directory when things happen to it: damage at any place, a full disk, one that is read-only, one that is gone.
+//! The data directory when things happen to it: damage at any place, a full disk, one that is read-only, one that is
+//! gone.
 
 use std::collections::BTreeSet;
 use std::fs;

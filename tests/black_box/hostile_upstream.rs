@@ -152,8 +152,8 @@ fn answer_datagram(socket: &UdpSocket, to: SocketAddr, query: &[u8], name: &str)
     }
 }
 
-/// Sends `message`, which is no answer, by turns with the `right` id and with any; with another name in it, or it might hit what
-/// is asked again meanwhile.
+/// Sends `message`, which is no answer, by turns with the `right` id and with any; with another name in it, or it might
+/// hit what is asked again meanwhile.
 fn flood(socket: &UdpSocket, to: SocketAddr, right: &[u8], mut message: Vec<u8>) {
     for i in 0..FLOOD {
         let any: [u8; 2] = *i.to_be_bytes().last_chunk().expect("eight bytes");

@@ -28,7 +28,8 @@ impl Node {
         command.args(["serve", "--listen", "127.0.0.1:0", "--gossip", gossip, "--node-name", name]);
         command.args(["--control", &control, "--workers", "1"]).args(args);
         if !args.contains(&"--cluster") {
-            // Nodes look for those that are down: a node of another test that gets such a port would be taken for one of them.
+            // Nodes look for those that are down: a node of another test that gets such a port would be taken for one
+            // of them.
             command.arg("--cluster").arg(directory.file_name().expect("each test has one of its own"));
         }
         let server = Server::spawn(&mut command);

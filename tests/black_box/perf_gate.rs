@@ -1,5 +1,5 @@
-//! `redbreast perf check`, `record` and `history`: that what is slower is said to be, and that what cannot be judged never
-//! passes in silence.
+//! `redbreast perf check`, `record` and `history`: that what is slower is said to be, and that what cannot be judged
+//! never passes in silence.
 
 use std::fs;
 use std::path::Path;

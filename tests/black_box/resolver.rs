@@ -1,5 +1,5 @@
-//! Names that are not ours: what real upstreams say reaches clients as it is, once for all of them, and nothing of our own
-//! reaches upstreams.
+//! Names that are not ours: what real upstreams say reaches clients as it is, once for all of them, and nothing of our
+//! own reaches upstreams.
 
 use std::fs;
 use std::net::UdpSocket;
@@ -282,7 +282,8 @@ fn dnsmasq_is_asked_as_well_and_a_domain_may_have_another_upstream() {
         "--mx-host=lan.example,printer.lan.example,10",
         "--local=/forwarded.example/",
     ]);
-    let reverse = "$ORIGIN 10.in-addr.arpa.\n@ 60 SOA ns nobody 1 1 1 1 1\n@ 60 NS ns\n1.0.9 60 PTR www.forwarded.example.\n";
+    let reverse = "$ORIGIN 10.in-addr.arpa.\n@ 60 SOA ns nobody 1 1 1 1 1\n@ 60 NS ns\n1.0.9 60 PTR \
+                   www.forwarded.example.\n";
     let inner = "$ORIGIN deep.lan.example.\n@ 60 SOA ns nobody 1 1 1 1 1\n@ 60 NS ns\nwww 60 A 198.18.0.10\n";
     let knot = Upstream::knot(&[(ZONE, &zone()), ("10.in-addr.arpa", reverse), ("deep.lan.example", inner)]);
     let of_knot = [ZONE, "10.in-addr.arpa", "deep.lan.example"].map(|it| format!("{it}={}", knot.at()));

@@ -1,5 +1,5 @@
-//! Names that are asked of an upstream that lies, floods, breaks off or keeps silent: what clients get, how soon, and that the
-//! server stays well and small.
+//! Names that are asked of an upstream that lies, floods, breaks off or keeps silent: what clients get, how soon, and
+//! that the server stays well and small.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -295,7 +295,8 @@ fn count_failures(client: &UdpSocket, count: &AtomicU64, done: &AtomicBool) {
     }
 }
 
-/// Asks for names that the upstream answers, since it is not silent altogether, but slow: so no question is repeated soon.
+/// Asks for names that the upstream answers, since it is not silent altogether, but slow: so no question is repeated
+/// soon.
 fn ask_upstream(server: &Server, done: &AtomicBool) {
     let client = server.client();
     for i in 0..=u16::MAX {
@@ -307,8 +308,8 @@ fn ask_upstream(server: &Server, done: &AtomicBool) {
     }
 }
 
-/// Asks for a name of ours. Returns how long that took at most, and how often it was not answered in a second: on a busy machine
-/// the kernel may have no room for all that comes.
+/// Asks for a name of ours. Returns how long that took at most, and how often it was not answered in a second: on a
+/// busy machine the kernel may have no room for all that comes.
 fn ask_for_own(server: &Server, done: &AtomicBool) -> (Duration, u32) {
     let client = server.client();
     client.set_read_timeout(Some(Duration::from_secs(1))).unwrap();

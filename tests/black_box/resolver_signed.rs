@@ -1,4 +1,5 @@
-//! Validation behind us: a signed root and a signed top-level domain at a Knot, which we ask, and validators that ask us.
+//! Validation behind us: a signed root and a signed top-level domain at a Knot, which we ask, and validators that ask
+//! us.
 
 use std::fs;
 use std::path::Path;

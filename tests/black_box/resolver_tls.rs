@@ -1,4 +1,5 @@
-//! Names that are not ours, asked for over TLS at a real Unbound: as long as it shows who it is, and never in plain text.
+//! Names that are not ours, asked for over TLS at a real Unbound: as long as it shows who it is, and never in plain
+//! text.
 
 use std::fs;
 use std::io::{Read, Write};

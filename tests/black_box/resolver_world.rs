@@ -11,7 +11,8 @@ use crate::upstreams::{BIG, Spot, Told, UNBOUND, Upstream, World, zone};
 const RESOLV_CONF: &str = "nameserver 127.0.0.1\nsearch redbreast.internal\noptions timeout:10 attempts:1\n";
 const HOSTS: &str = "10.0.0.1 web\n10.0.0.2 web\nfd00::1 web\n10.0.0.4 deep.er.redbreast.internal\n";
 
-/// A machine, an Unbound in its network, and the server that it asks. It knows of the upstream by a file that names itself, too.
+/// A machine, an Unbound in its network, and the server that it asks. It knows of the upstream by a file that names
+/// itself, too.
 fn machine() -> Option<(World, Upstream, Server)> {
     if !has(UNBOUND, &["-V"]) {
         return None;

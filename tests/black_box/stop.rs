@@ -1,5 +1,5 @@
-//! A stop answers: queries that wait for others, what is still in the sockets, TCP clients that are slow; and it takes no longer
-//! than it may.
+//! A stop answers: queries that wait for others, what is still in the sockets, TCP clients that are slow; and it takes
+//! no longer than it may.
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -13,16 +13,17 @@ use crate::harness::{Server, has, stdout};
 const MANY: usize = 100;
 
 fn hosts() -> String {
-    let mut hosts =
-        "10.0.0.1 web\n10.0.0.2 web\nfd00::1 web\n10.0.0.3 four\nfd00::6 six\n10.0.0.4 deep.er.redbreast.internal\n".to_owned();
+    let mut hosts = "10.0.0.1 web\n10.0.0.2 web\nfd00::1 web\n10.0.0.3 four\nfd00::6 six\n10.0.0.4 \
+         deep.er.redbreast.internal\n"
+        .to_owned();
     for i in 0..MANY {
         writeln!(hosts, "10.1.0.{i} many").unwrap();
     }
     hosts
 }
 
-/// What the probe, built by `compiler`, prints for `names`; `None` where it cannot be built or have a network of its own:
-/// these resolvers ask port 53 and the servers of /etc/resolv.conf, so it gets namespaces in which these are ours.
+/// What the probe, built by `compiler`, prints for `names`; `None` where it cannot be built or have a network of its
+/// own: these resolvers ask port 53 and the servers of /etc/resolv.conf, so it gets namespaces in which these are ours.
 fn probe(compiler: &str, names: &[&str]) -> Option<Vec<String>> {
     let unshare = ["--map-root-user", "--net", "--mount"];
     if !has("unshare", &[&unshare[..], &["true"]].concat())
@@ -98,14 +99,15 @@ fn glibc_finds_both_families_at_once_and_asks_over_tcp_for_more() {
 fn musl_finds_both_families_at_once_and_what_fits_of_many() {
     let Some(lines) = probe("musl-gcc", &[&NAMES[..], &["many"]].concat()) else { return };
     check_names(&lines);
-    // Up to 1.2.3 musl does not ask over TCP: it has to find all that fits in 512 bytes, 29 records of 16 bytes behind 40.
-    // From 1.2.4 on it asks, and takes 48 of what it gets.
+    // Up to 1.2.3 musl does not ask over TCP: it has to find all that fits in 512 bytes, 29 records of 16 bytes
+    // behind 40. From 1.2.4 on it asks, and takes 48 of what it gets.
     let (_, found) = line(&lines[5]);
     assert!([29, 48].contains(&found.len()), "{lines:?}");
     assert!(found.iter().all(|address| address.starts_with("10.1.0.")), "{lines:?}");
 }
 
-/// A name that exists and has no address: that is an answer, and no reason to ask again or to go on with the search path.
+/// A name that exists and has no address: that is an answer, and no reason to ask again or to go on with the search
+/// path.
 #[test]
 fn glibc_and_musl_take_a_name_without_addresses_for_one() {
     for (compiler, answers) in [

@@ -1,5 +1,5 @@
-//! Upstreams that are silent to some questions, go away for a moment or are reached from another address: no question is lost by that,
-//! as none is at dnsmasq.
+//! Upstreams that are silent to some questions, go away for a moment or are reached from another address: no question
+//! is lost by that, as none is at dnsmasq.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -65,8 +65,8 @@ impl Scripted {
     }
 }
 
-/// Asks for addresses of so many names, one after the other at these intervals, each from a port of its own, so that all workers are
-/// asked. Returns how many were not answered with one, and how long the slowest took.
+/// Asks for addresses of so many names, one after the other at these intervals, each from a port of its own, so that
+/// all workers are asked. Returns how many were not answered with one, and how long the slowest took.
 fn lost(server: SocketAddr, names: &str, count: u16, every: Duration) -> (usize, Duration) {
     let ask = |id| {
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
@@ -173,9 +173,10 @@ impl Beyond {
         far("link set far up");
         world.stdout("ip", &["link", "set", "near", "up"]);
         let config = world.directory().join("beyond");
-        let text = "server:\n interface: 10.9.0.1\n access-control: 0.0.0.0/0 allow\n num-threads: 1\n do-daemonize: no\n \
-                    use-syslog: no\n username: \"\"\n chroot: \"\"\n pidfile: \"\"\n module-config: \"iterator\"\n \
-                    local-zone: \".\" redirect\n local-data: \". 300 A 198.18.0.9\"\nremote-control:\n control-enable: no\n";
+        let text = "server:\n interface: 10.9.0.1\n access-control: 0.0.0.0/0 allow\n num-threads: 1\n do-daemonize: \
+                    no\n use-syslog: no\n username: \"\"\n chroot: \"\"\n pidfile: \"\"\n module-config: \
+                    \"iterator\"\n local-zone: \".\" redirect\n local-data: \". 300 A 198.18.0.9\"\nremote-control:\n \
+                    control-enable: no\n";
         fs::write(&config, text).unwrap();
         let mut command = world.command("nsenter");
         command.args(["--target", &pid, "--net", UNBOUND, "-d", "-c"]).arg(&config);
@@ -190,7 +191,8 @@ impl Beyond {
     }
 }
 
-/// Asks for so many names with dig, one after the other. Returns how many failed, and how many took longer than a second.
+/// Asks for so many names with dig, one after the other. Returns how many failed, and how many took longer than a
+/// second.
 fn dig(world: &World, names: &str, count: usize) -> (usize, usize) {
     let (mut failed, mut late) = (0, 0);
     for i in 0..count {

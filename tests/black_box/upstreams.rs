@@ -74,7 +74,8 @@ pub(crate) struct Upstream {
 }
 
 impl Upstream {
-    /// Unbound, which resolves names in [`ZONE`] and refuses all others, with more in its configuration, where PORT is its port.
+    /// Unbound, which resolves names in [`ZONE`] and refuses all others, with more in its configuration, where PORT is
+    /// its port.
     pub(crate) fn unbound(spot: Spot<'_>, zone: &str, more: &str) -> Self {
         let file = |address: SocketAddr, directory: &Path| {
             let (ip, port, dir) = (address.ip(), address.port(), directory.display());
@@ -82,8 +83,8 @@ impl Upstream {
             fs::write(directory.join("zone"), zone).unwrap();
             let config = format!(
                 "server:\n interface: {ip}@{port}\n num-threads: 1\n module-config: \"iterator\"\n do-daemonize: no\n \
-                 use-syslog: no\n logfile: \"\"\n log-queries: yes\n username: \"\"\n chroot: \"\"\n directory: \"{dir}\"\n \
-                 pidfile: \"\"\n ede: yes\n do-not-query-localhost: no\n local-zone: \".\" refuse\n \
+                 use-syslog: no\n logfile: \"\"\n log-queries: yes\n username: \"\"\n chroot: \"\"\n directory: \
+                 \"{dir}\"\n pidfile: \"\"\n ede: yes\n do-not-query-localhost: no\n local-zone: \".\" refuse\n \
                  local-zone: \"{ZONE}.\" transparent\n{more}\n\
                  auth-zone:\n name: \"{ZONE}.\"\n zonefile: \"zone\"\n for-downstream: no\n for-upstream: yes\n \
                  fallback-enabled: no\nremote-control:\n control-enable: no\n"
@@ -99,9 +100,9 @@ impl Upstream {
         Self::start(spot, UNBOUND, "start of service", |address, directory| {
             let (ip, port, dir) = (address.ip(), address.port(), directory.display());
             let config = format!(
-                "server:\n interface: {ip}@{port}\n num-threads: 1\n do-daemonize: no\n use-syslog: no\n logfile: \"\"\n \
-                 username: \"\"\n chroot: \"\"\n directory: \"{dir}\"\n pidfile: \"\"\n do-not-query-localhost: no\n{more}\
-                 remote-control:\n control-enable: no\n"
+                "server:\n interface: {ip}@{port}\n num-threads: 1\n do-daemonize: no\n use-syslog: no\n logfile: \
+                 \"\"\n username: \"\"\n chroot: \"\"\n directory: \"{dir}\"\n pidfile: \"\"\n \
+                 do-not-query-localhost: no\n{more}remote-control:\n control-enable: no\n"
             );
             fs::write(directory.join("config"), config).unwrap();
             vec!["-d".into(), "-c".into(), format!("{dir}/config")]
@@ -133,9 +134,9 @@ impl Upstream {
             let (ip, port, dir) = (address.ip(), address.port(), directory.display());
             let mut config = format!(
                 "server:\n  rundir: \"{dir}\"\n  listen: {ip}@{port}\n  udp-workers: 1\n  tcp-workers: 1\n  \
-                 background-workers: 1\ncontrol:\n  listen: \"{dir}/control\"\ndatabase:\n  storage: \"{dir}\"\nlog:\n  \
-                 - target: stderr\n    any: info\ntemplate:\n  - id: default\n    storage: \"{dir}\"\n    \
-                 zonefile-sync: -1\n    journal-content: none\nzone:\n"
+                 background-workers: 1\ncontrol:\n  listen: \"{dir}/control\"\ndatabase:\n  storage: \
+                 \"{dir}\"\nlog:\n  - target: stderr\n    any: info\ntemplate:\n  - id: default\n    storage: \
+                 \"{dir}\"\n    zonefile-sync: -1\n    journal-content: none\nzone:\n"
             );
             for (domain, zone) in zones {
                 fs::write(directory.join(format!("{domain}zone")), zone).unwrap();
@@ -163,8 +164,8 @@ impl Upstream {
         Self::start(Spot::Anywhere, "dnsmasq", "started, version", |address, _| {
             let (ip, port) = (address.ip(), address.port());
             let common = format!(
-                "--keep-in-foreground --conf-file=/dev/null --no-resolv --no-hosts --bind-interfaces --pid-file= --user=root \
-                 --log-facility=- --log-queries --listen-address={ip} --port={port}"
+                "--keep-in-foreground --conf-file=/dev/null --no-resolv --no-hosts --bind-interfaces --pid-file= \
+                 --user=root --log-facility=- --log-queries --listen-address={ip} --port={port}"
             );
             common.split_whitespace().chain(options.iter().copied()).map(str::to_owned).collect()
         })

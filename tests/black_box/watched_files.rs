@@ -1,5 +1,5 @@
-//! Files that are read again when they change, however the way to them changes: links at its end and in its middle, directories
-//! that are swapped, mounts. The same for each kind of file.
+//! Files that are read again when they change, however the way to them changes: links at its end and in its middle,
+//! directories that are swapped, mounts. The same for each kind of file.
 
 use std::fs;
 use std::io::Read;

@@ -272,7 +272,8 @@ impl Secondary {
              remote-control:\n control-enable: no\n\
              key:\n name: \"copies\"\n algorithm: hmac-sha256\n secret: \"{secret}\"\n\
              zone:\n name: \"{ZONE}\"\n zonefile: \"zone\"\n request-xfr: AXFR 127.0.0.1@{primary} copies\n \
-             allow-notify: 127.0.0.1 NOKEY\n min-refresh-time: 1\n max-refresh-time: 1\n min-retry-time: 1\n max-retry-time: 1\n"
+             allow-notify: 127.0.0.1 NOKEY\n min-refresh-time: 1\n max-refresh-time: 1\n min-retry-time: 1\n \
+             max-retry-time: 1\n"
         );
         let file = directory.path().join("nsd.conf");
         fs::write(&file, config).unwrap();
@@ -403,7 +404,8 @@ fn a_copy_is_the_whole_zone_and_is_given_to_whom_it_may() {
     assert_eq!(of_type("A"), 20_001, "the names, and the name server's");
     assert!(records[0].contains("\tSOA\t") && records[records.len() - 1].contains("\tSOA\t"));
     assert!(!copy.contains("below.sub"), "that is another zone's");
-    // Without a key, and with one for something else, there is none; a signed question of another kind is answered, signed.
+    // Without a key, and with one for something else, there is none; a signed question of another kind is answered,
+    // signed.
     assert!(dig(&server, &[ZONE, "AXFR"]).contains("Transfer failed"));
     assert!(dig(&server, &["-k", updater.to_str().unwrap(), ZONE, "AXFR"]).contains("Transfer failed"));
     let answer = dig(&server, &["-k", key.to_str().unwrap(), &format!("host-7.{ZONE}"), "A"]);

@@ -1,9 +1,9 @@
-//! Whole nodes in a simulated network: loss, duplication, delay, reordering, partitions, pauses, crashes and restarts with and
-//! without data, all from one seed. After quiet every live node answers with what the live origins have registered: no ghost,
-//! no loss, no resurrection.
+//! Whole nodes in a simulated network: loss, duplication, delay, reordering, partitions, pauses, crashes and restarts
+//! with and without data, all from one seed. After quiet every live node answers with what the live origins have
+//! registered: no ghost, no loss, no resurrection.
 //!
-//! Nothing that a node does takes it longer than [`MAX_TURN`]: what it does has a cost, and a seed fails in which one call costs more.
-//! Nodes are slow and stand still for a while, too.
+//! Nothing that a node does takes it longer than [`MAX_TURN`]: what it does has a cost, and a seed fails in which one
+//! call costs more. Nodes are slow and stand still for a while, too.
 //!
 //! `SIMULATION_SEEDS=first..last` runs other seeds; a failing one is printed.
 #![allow(missing_docs)]
@@ -25,8 +25,8 @@ fn seeds() -> std::ops::Range<u64> {
     }
 }
 
-/// Runs a cluster in which things go wrong so many times, with so many names that are changed many at a time. Returns how long it took
-/// to be right again, and the longest turn.
+/// Runs a cluster in which things go wrong so many times, with so many names that are changed many at a time. Returns
+/// how long it took to be right again, and the longest turn.
 fn disturb_and_settle(seed: u64, disturbances: usize, bulk: u16) -> (Duration, Duration) {
     let mut world = World::new(5, seed).with_bulk(bulk);
     for _ in 0..disturbances {
@@ -83,8 +83,8 @@ fn a_burst_of_names_is_pulled_once() {
     let datagrams = (world.sent_bytes - datagrams) as f64 / whole.len() as f64 / 6.0;
     let streams = (world.stream_bytes - streams) as f64 / whole.len() as f64 / 6.0;
     println!(
-        "a peer got {datagrams:.2} of a whole sync in datagrams and {streams:.2} over streams, all had it {took:?} after the last; \
-         at most {} bytes wanted to be sent at once, the longest turn took {:?}",
+        "a peer got {datagrams:.2} of a whole sync in datagrams and {streams:.2} over streams, all had it {took:?} \
+         after the last; at most {} bytes wanted to be sent at once, the longest turn took {:?}",
         world.most_buffered, world.longest_turn
     );
     assert!(datagrams + streams <= 1.3, "{datagrams} {streams}");

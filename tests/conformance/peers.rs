@@ -1,5 +1,5 @@
-//! The same cases asked of BIND, Knot, NSD and Unbound, with the same records: what is answered otherwise is listed here with
-//! its reason, and nothing else may be.
+//! The same cases asked of BIND, Knot, NSD and Unbound, with the same records: what is answered otherwise is listed
+//! here with its reason, and nothing else may be.
 //!
 //! Compared are response code, AA, AD, CD, TC, the answers with their TTLs, and whether the authority section has an
 //! SOA. RA is not: a resolver has it and an authority has not.
@@ -183,7 +183,8 @@ const DIFFERENCES: &[Difference] = &[
         "bind",
         "meta ",
         &["rcode", "AA", "soa"],
-        "it takes questions for meta types as malformed or not implemented; Knot and NSD, like us, as types without records",
+        "it takes questions for meta types as malformed or not implemented; Knot and NSD, like us, as types without \
+         records",
     ),
     differs(
         "bind",

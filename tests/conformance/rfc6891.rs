@@ -169,8 +169,8 @@ fn s6_1_1_and_7_what_cannot_be_taken_is_answered_with_what_of_it_can_go_back() {
     }
 }
 
-/// What systemd-resolved sends while it finds out what a server can do: DNSSEC with large and with small sizes, EDNS, TCP,
-/// and plain DNS when something was lost. Each has to be answered so that it goes no level down.
+/// What systemd-resolved sends while it finds out what a server can do: DNSSEC with large and with small sizes, EDNS,
+/// TCP, and plain DNS when something was lost. Each has to be answered so that it goes no level down.
 #[test]
 fn s6_2_2_the_probes_of_a_resolver_that_feels_its_way_down_are_all_answered_in_kind() {
     let world = World::new();

@@ -1,6 +1,6 @@
-//! The resolver in scenarios: what clients ask, what upstreams say and when, and what has to come of it, each in a file of
-//! `tests/data/resolver/` in a format that `docs/resolver_scenarios.md` describes. Time is made up, so that days pass in
-//! milliseconds, and always in the same way.
+//! The resolver in scenarios: what clients ask, what upstreams say and when, and what has to come of it, each in a file
+//! of `tests/data/resolver/` in a format that `docs/resolver_scenarios.md` describes. Time is made up, so that days
+//! pass in milliseconds, and always in the same way.
 #![allow(missing_docs)]
 
 mod message;

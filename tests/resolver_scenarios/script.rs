@@ -1,4 +1,5 @@
-//! The format of scenarios: a line is a comment, a setting, something that is done, or something that has to happen then.
+//! The format of scenarios: a line is a comment, a setting, something that is done, or something that has to happen
+//! then.
 //!
 //! `docs/resolver_scenarios.md` says what there is.
 

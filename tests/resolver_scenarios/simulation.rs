@@ -1,5 +1,6 @@
-//! Upstreams in which everything goes wrong, by chance and always in the same way for a seed: losses, silence, refusals and restarts,
-//! hatred of our option, and other addresses of this host. A question that some upstream would answer while its client waits is answered.
+//! Upstreams in which everything goes wrong, by chance and always in the same way for a seed: losses, silence, refusals
+//! and restarts, hatred of our option, and other addresses of this host. A question that some upstream would answer
+//! while its client waits is answered.
 
 use std::collections::VecDeque;
 use std::time::Duration;

@@ -60,8 +60,8 @@ const HOT: &[&str] = &[
 const LOCKS: &str = "publish a value (`sys::published`), or count in the worker's own memory";
 const CLOCK: &str = "take the time from the caller, who reads it once a turn";
 const LOGS: &str = "count an event (`answer::metrics`); the owner logs";
-const ALLOCATES: &str = "use room that was allocated at the start, or a `SmallVec`; what runs at a start or a change alone has \
-                         `// cold: why` above it";
+const ALLOCATES: &str = "use room that was allocated at the start, or a `SmallVec`; what runs at a start or a change \
+                         alone has `// cold: why` above it";
 
 /// What must not be in them, as tokens.
 const BANNED: &[(&[&str], &str)] = &[
@@ -169,9 +169,11 @@ mod tests {
     #[test]
     fn a_marker_excuses_the_item_below_it_and_nothing_else() {
         assert_eq!(found("fn f() {\n    vec![1];\n    g().collect::<X>()\n}\n"), [2, 3]);
-        let item = "/// Makes it.\n// cold: once, at the start\n#[must_use]\nfn f() -> X<A, B> {\n    vec![1]\n}\n\nfn g() { vec![] }\n";
+        let item = "/// Makes it.\n// cold: once, at the start\n#[must_use]\nfn f() -> X<A, B> \
+                    {\n    vec![1]\n}\n\nfn g() { vec![] }\n";
         assert_eq!(found(item), [8]);
-        let statement = "fn f() {\n    // cold: once, at the start\n    let x = g(\n        vec![],\n    );\n    vec![]\n}\n";
+        let statement = "fn f() \
+                         {\n    // cold: once, at the start\n    let x = g(\n        vec![],\n    );\n    vec![]\n}\n";
         assert_eq!(found(statement), [6]);
         assert_eq!(found("let x = vec![]; // cold: once, at the start\nvec![];\n"), [2]);
         assert_eq!(

@@ -289,8 +289,8 @@ impl<'a> Graph<'a> {
 
     /// Which files a file needs, and where it first says so.
     ///
-    /// That a module uses its own ancestor is no need of that kind: a child sees what is private in its ancestors, not the other
-    /// way, so Rust has what the children share stand there.
+    /// That a module uses its own ancestor is no need of that kind: a child sees what is private in its ancestors, not
+    /// the other way, so Rust has what the children share stand there.
     fn needs(&self, from: usize) -> BTreeMap<usize, usize> {
         let mut needs = BTreeMap::new();
         for path in &self.nodes[from].paths {

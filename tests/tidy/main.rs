@@ -1,4 +1,5 @@
-//! Holds the rules of the house against the tree. A rule prints all that it finds: where, what is wrong, what to do instead.
+//! Holds the rules of the house against the tree. A rule prints all that it finds: where, what is wrong, what to do
+//! instead.
 #![allow(missing_docs)]
 
 mod hot;

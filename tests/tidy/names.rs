@@ -101,37 +101,24 @@ fn public_items<'a>(tokens: &[Token<'a>]) -> Vec<Item<'a>> {
     items
 }
 
-/// Words of what others see of a file: signatures, public fields and variants, associated types. A type that is named there has to
-/// be as public as these, even if nobody else writes its name.
+/// Words of signatures, of public fields and variants, and of associated types. A type that is named there has to be as
+/// public as these, even if nobody else writes its name.
 fn words_of_surface<'a>(tokens: &[Token<'a>]) -> BTreeSet<&'a str> {
     let mut words = BTreeSet::new();
-    for at in 0..tokens.len() {
-        let begins = match tokens[at].text {
-            "pub" | "impl" | "trait" => true,
-            "fn" | "type" => tokens[at].indent.is_some(),
-            _ => false,
-        };
+    for (at, token) in tokens.iter().enumerate() {
+        // Methods of a trait's implementation have no `pub`.
+        let begins = token.text == "pub" || matches!(token.text, "fn" | "type") && token.indent.is_some();
         if !begins {
             continue;
         }
-        let is_enum = tokens[at + 1..].iter().take(5).any(|token| token.text == "enum");
-        let ends = |token: &&Token<'_>| match token.text {
-            "{" | ";" => !is_enum,
-            "}" => true,
-            _ => false,
-        };
-        // Neither the item's own name, nor that of the type that an `impl` is for.
-        let own = tokens[at + 1..]
-            .iter()
-            .position(|token| matches!(token.text, "struct" | "enum" | "trait" | "type" | "for"));
-        let own = own.map(|own| at + 2 + own);
-        let surface = tokens[at..].iter().enumerate().take_while(|(_, token)| !ends(token));
-        let is_impl_of_own = tokens[at].text == "impl";
-        for (i, token) in surface {
-            if token.is_word() && Some(at + i) != own && !is_impl_of_own {
-                words.insert(token.text);
-            }
-        }
+        // An item's own name says nothing of who needs it.
+        let is_kind = |token: &Token<'_>| matches!(token.text, "struct" | "enum" | "trait" | "type");
+        let kind = tokens[at..].iter().take(5).position(is_kind);
+        let is_enum = kind.is_some_and(|kind| tokens[at + kind].text == "enum");
+        let ends = |token: &Token<'_>| token.text == "}" || !is_enum && matches!(token.text, "{" | ";");
+        let surface = tokens[at..].iter().take_while(|token| !ends(token)).enumerate();
+        let others = surface.filter(|(i, token)| token.is_word() && kind.is_none_or(|kind| *i != kind + 1));
+        words.extend(others.map(|(_, token)| token.text));
     }
     words
 }
@@ -192,7 +179,8 @@ mod tests {
             "pub struct A;\nenum B { C(D) }\nimpl X for A {\n    type Y = A;\n}\npub(crate) type E = A;\n";
         let names: Vec<_> = types(code).into_iter().map(|(name, _)| name).collect();
         assert_eq!(names, ["A", "B", "E"]);
-        let code = "pub(in crate::a) const fn f() {}\npub const N: usize = 1;\npub use a::b;\npub mod c;\nfn g() {}\nmod m { pub fn n() {} }\n\
+        let code = "pub(in crate::a) const fn f() {}\npub const N: usize = 1;\npub use a::b;\npub mod c;\nfn g() \
+                    {}\nmod m { pub fn n() {} }\n\
                     pub async fn h() {}\npub struct S { pub x: u8 }\n";
         let items: Vec<_> =
             public_items(&tokens(code)).into_iter().map(|item| (item.name, item.is_type)).collect();
@@ -201,7 +189,8 @@ mod tests {
 
     #[test]
     fn what_a_signature_names_is_on_the_surface() {
-        let code = "pub struct A;\npub struct B { c: C, pub d: D }\nimpl A {\n    pub fn e(&self) -> E { F }\n}\npub enum G { H(I) }\n";
+        let code = "pub struct A;\npub struct B { c: C, pub d: D }\nimpl A {\n    pub fn e(&self) -> E { F }\n}\npub \
+                    enum G { H(I) }\n";
         let surface = words_of_surface(&tokens(code));
         let has = |name| surface.contains(name);
         assert!(has("D") && has("E") && has("I"));

@@ -127,8 +127,8 @@ fn without_unit_tests(code: &str) -> String {
     shipped
 }
 
-/// The length of the item, field or statement that `code` begins with, its attributes included. It ends with a `;` or `,`, with
-/// a `}` at the end of a line, or before the bracket that closes what it is in.
+/// The length of the item, field or statement that `code` begins with, its attributes included. It ends with a `;` or
+/// `,`, with a `}` at the end of a line, or before the bracket that closes what it is in.
 pub(crate) fn end_of_item(code: &str) -> usize {
     let mut depth = 0_usize;
     let mut angles = 0_usize;

@@ -1,8 +1,8 @@
 //! Queries from a capture (pcap or pcapng), as they were sent and with the times when they were.
 //!
-//! Read by the main thread before the run, by the `pcap-parser` crate. Taken are UDP datagrams to the port asked for that
-//! are queries with one question; everything else is passed over and counted by reason. Where queries were sent with
-//! `UDP_SEGMENT`, a capture on the sender's side has many of them as one datagram: these are taken apart.
+//! Read by the main thread before the run, by the `pcap-parser` crate. Taken are UDP datagrams to the port asked for
+//! that are queries with one question; everything else is passed over and counted by reason. Where queries were sent
+//! with `UDP_SEGMENT`, a capture on the sender's side has many of them as one datagram: these are taken apart.
 
 use std::fs::File;
 use std::path::Path;

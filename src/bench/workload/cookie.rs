@@ -1,4 +1,5 @@
-//! DNS cookies of a client (RFC 7873): asked for by the main thread before the run, put onto each query by a sending thread.
+//! DNS cookies of a client (RFC 7873): asked for by the main thread before the run, put onto each query by a sending
+//! thread.
 
 use std::io;
 use std::net::UdpSocket;

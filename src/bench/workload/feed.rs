@@ -1,7 +1,7 @@
 //! Queries that do not all stand in memory: those that follow on a first part come in blocks, while these are sent.
 //!
-//! The thread `input` reads blocks of lines ahead, a few of them; sending threads take one each when they have sent the one
-//! before. So the queries are sent in the order of the blocks, and once.
+//! The thread `input` reads blocks of lines ahead, a few of them; sending threads take one each when they have sent the
+//! one before. So the queries are sent in the order of the blocks, and once.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};

@@ -1,4 +1,5 @@
-//! Lines of a query file, one after the other: by the main thread before the run, or by the thread `input` while it goes on.
+//! Lines of a query file, one after the other: by the main thread before the run, or by the thread `input` while it
+//! goes on.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
@@ -120,8 +121,8 @@ impl QueryFile {
     }
 }
 
-/// Reads queries from `source`, which is called `file` in errors: all of them, or the first and the others while the run
-/// goes on.
+/// Reads queries from `source`, which is called `file` in errors: all of them, or the first and the others while the
+/// run goes on.
 ///
 /// # Errors
 /// A [`QueryFileError`] in the first of them.

@@ -1,7 +1,7 @@
 //! Queries from a file of whole messages, each behind its length in two bytes, as they go over TCP: dnsperf's `-B`.
 //!
-//! Read by the main thread before the run. Messages with more than a question in them are sent as they are, dynamic updates
-//! too, whose first section is laid out as a question is (RFC 2136 §2.3).
+//! Read by the main thread before the run. Messages with more than a question in them are sent as they are, dynamic
+//! updates too, whose first section is laid out as a question is (RFC 2136 §2.3).
 
 use std::fs;
 use std::path::Path;

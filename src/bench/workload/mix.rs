@@ -1,7 +1,7 @@
 //! Mixes: queries drawn from names, by their popularity, kind and type.
 //!
-//! Pure. The queries are drawn before the run, so that drawing costs nothing while it is measured; equal seeds draw equal
-//! queries.
+//! Pure. The queries are drawn before the run, so that drawing costs nothing while it is measured; equal seeds draw
+//! equal queries.
 
 use std::fs;
 use std::path::Path;

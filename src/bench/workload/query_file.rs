@@ -240,8 +240,8 @@ impl QueryFile {
         Ok(self)
     }
 
-    /// Adds the query of a line that is written as nearly all are: a name of letters, digits, `-`, `_` and `*`, one space,
-    /// and A or AAAA. Returns whether it is such a line; any other is left to [`add_line`](Self::add_line).
+    /// Adds the query of a line that is written as nearly all are: a name of letters, digits, `-`, `_` and `*`, one
+    /// space, and A or AAAA. Returns whether it is such a line; any other is left to [`add_line`](Self::add_line).
     pub(super) fn add_plain_line(&mut self, text: &[u8]) -> bool {
         let text = text.strip_suffix(b"\n").unwrap_or(text);
         let (name, query_type) = if let Some(name) = text.strip_suffix(b" A") {

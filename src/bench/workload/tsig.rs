@@ -1,8 +1,9 @@
 //! Transaction signatures of queries (RFC 8945).
 //!
-//! A query is signed when it is read, with the id 0: the record tells the id that was signed, and a server verifies that one,
-//! as it does for what was forwarded to it with another. So a query costs no more to send than one without a signature, and
-//! the server has all of its work. How far clocks may be apart is said to be [`FUDGE_S`], which is how long a run may take.
+//! A query is signed when it is read, with the id 0: the record tells the id that was signed, and a server verifies
+//! that one, as it does for what was forwarded to it with another. So a query costs no more to send than one without a
+//! signature, and the server has all of its work. How far clocks may be apart is said to be [`FUDGE_S`], which is how
+//! long a run may take.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 

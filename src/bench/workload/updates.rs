@@ -1,5 +1,5 @@
-//! Dynamic updates (RFC 2136) from a file in dnsperf's format, its `-u`: a zone, then what is required, added and deleted in it,
-//! then `send`; and so on.
+//! Dynamic updates (RFC 2136) from a file in dnsperf's format, its `-u`: a zone, then what is required, added and
+//! deleted in it, then `send`; and so on.
 //!
 //! Read by the main thread before the run. Names without a dot at their end are below the zone.
 
@@ -202,8 +202,10 @@ mod tests {
 
     #[test]
     fn updates_are_made_as_the_protocol_has_them() {
-        let text = "; two\nexample.com\nrequire a\nrequire b A\nrequire c A 192.0.2.1\nprohibit d\nprohibit e.other. AAAA\n\
-                    add f 3600 TXT \"some text\"\ndelete g\ndelete h MX\ndelete i MX 10 mail\nsend\nexample.org\nsend\n";
+        let text = "; two\nexample.com\nrequire a\nrequire b A\nrequire c A 192.0.2.1\nprohibit d\nprohibit e.other. \
+                    AAAA\n\
+                    add f 3600 TXT \"some text\"\ndelete g\ndelete h MX\ndelete i MX 10 \
+                    mail\nsend\nexample.org\nsend\n";
         let queries = read(text, "u", &Reading::default()).unwrap();
         assert_eq!(queries.count(), 2);
         let packet = queries.packet(0);

@@ -1,7 +1,7 @@
 //! `redbreast bench`: what the options ask for, done and told. Runs on the main thread.
 //!
-//! Exit status 0: the run was done, its result is valid, and all that was asked to hold holds; 1: the server could not be
-//! reached, nothing was answered, the result is invalid, something does not hold, or the run was interrupted; 2: an
+//! Exit status 0: the run was done, its result is valid, and all that was asked to hold holds; 1: the server could not
+//! be reached, nothing was answered, the result is invalid, something does not hold, or the run was interrupted; 2: an
 //! option or a file is wrong, and nothing was sent.
 
 mod compare;
@@ -260,8 +260,8 @@ impl Task<'_> {
             // Before the time is spent; it stands behind the result as well.
             let _ = writeln!(
                 io::stderr(),
-                "note: {note} (taskset -c 0 for the server, taskset -c 1 for this), or ask for a rate that leaves both time \
-                 (-Q 10k): else the result may be marked as invalid"
+                "note: {note} (taskset -c 0 for the server, taskset -c 1 for this), or ask for a rate that leaves \
+                 both time (-Q 10k): else the result may be marked as invalid"
             );
         }
         let command_line: Vec<_> =
@@ -300,8 +300,8 @@ impl Task<'_> {
         }
     }
 
-    /// Whether the run was done, and its result stands for the server. Lost queries alone are a result and no failure, as
-    /// with dnsperf.
+    /// Whether the run was done, and its result stands for the server. Lost queries alone are a result and no failure,
+    /// as with dnsperf.
     fn judge(&self, outcome: &Outcome, faults: &[RunFault]) -> Result<(), Failure> {
         let totals = &outcome.tally.totals;
         if outcome.end == RunEnd::Interrupted {

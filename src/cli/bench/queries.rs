@@ -1,4 +1,5 @@
-//! The queries that the options ask for: from a file, a capture, or drawn. Runs on the main thread before anything is sent.
+//! The queries that the options ask for: from a file, a capture, or drawn. Runs on the main thread before anything is
+//! sent.
 
 use std::io::{self, BufReader, IsTerminal, Write};
 use std::path::Path;
@@ -28,7 +29,8 @@ impl Queries {
         let edns = workload.edns();
         let name_of = |path: &Path| path.display().to_string();
         if workload.pcap.is_some() && edns.is_some() {
-            let fault = "queries of a capture are sent as they are; expected no -e, -D, -E, --nsid or --cookie beside --pcap";
+            let fault = "queries of a capture are sent as they are; expected no -e, -D, -E, --nsid or --cookie beside \
+                         --pcap";
             return Err(Failure::usage(fault));
         }
         let plain = |file, name| Self { file, name, at_ns: None, rest: String::new() };
@@ -39,7 +41,8 @@ impl Queries {
             tsig: workload.tsig.clone(),
         };
         if workload.binary && (edns.is_some() || workload.tsig.is_some()) {
-            let fault = "messages of a file are sent as they are; expected no -e, -D, -E, -y, --nsid or --cookie beside -B";
+            let fault = "messages of a file are sent as they are; expected no -e, -D, -E, -y, --nsid or --cookie \
+                         beside -B";
             return Err(Failure::usage(fault));
         }
         if workload.tsig.is_some() && (workload.pcap.is_some() || workload.cookie) {
@@ -100,7 +103,8 @@ impl Queries {
         ];
         match several.iter().find(|(is_asked, _)| *is_asked) {
             Some((_, option)) if self.file.feed().is_some() => Err(Failure::usage(format!(
-                "{option} needs all queries at once, and standard input has more than {} MiB of them; give them as a file (-d)",
+                "{option} needs all queries at once, and standard input has more than {} MiB of them; give them as a \
+                 file (-d)",
                 line_reader::FIRST_LEN >> 20
             ))),
             _ => Ok(()),

@@ -1,7 +1,8 @@
 //! The configuration file of `redbreast serve`: its flags, as keys of a TOML file.
 //!
-//! Runs on the main thread, and on the thread for signals when the file is read again. A key is what the flag is without the
-//! dashes in front, and goes the same way: so whatever can be said by a flag can be said here, with the same checks.
+//! Runs on the main thread, and on the thread for signals when the file is read again. A key is what the flag is
+//! without the dashes in front, and goes the same way: so whatever can be said by a flag can be said here, with the
+//! same checks.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};

@@ -42,8 +42,8 @@ use crate::zone_maintenance::keys::KeyFile;
 /// Arguments of `redbreast serve`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// File with what else there is to say, in TOML: a key for each of these flags, without the dashes in front. A flag goes
-    /// before the file. Read again on SIGHUP, as far as that can be changed in a running server
+    /// File with what else there is to say, in TOML: a key for each of these flags, without the dashes in front. A flag
+    /// goes before the file. Read again on SIGHUP, as far as that can be changed in a running server
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
 
@@ -69,17 +69,18 @@ pub(crate) struct Args {
     zone: Vec<PathBuf>,
 
     /// Threads that answer queries [default: one per core]
-    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = RangedU64ValueParser::<usize>::new().range(1..=MAX_WORKERS as u64))]
+    #[arg(long, value_name = "N", allow_negative_numbers = true,
+          value_parser = RangedU64ValueParser::<usize>::new().range(1..=MAX_WORKERS as u64))]
     workers: Option<usize>,
 
-    /// Look for queries for so long after the last one before sleeping until there is one; all the time, if no time is said.
-    /// Answers come sooner, and each worker takes a whole CPU meanwhile
+    /// Look for queries for so long after the last one before sleeping until there is one; all the time, if no time is
+    /// said. Answers come sooner, and each worker takes a whole CPU meanwhile
     #[arg(long, value_name = "MICROSECONDS", num_args = 0..=1, require_equals = true, default_missing_value = "always",
           value_parser = parse_busy_poll)]
     busy_poll: Option<BusyPoll>,
 
-    /// Have workers go before all other threads on their CPUs (SCHED_FIFO), so that queries do not wait for registrations, gossip
-    /// or another program. Takes root, CAP_SYS_NICE, or a resource limit RTPRIO of 1
+    /// Have workers go before all other threads on their CPUs (SCHED_FIFO), so that queries do not wait for
+    /// registrations, gossip or another program. Takes root, CAP_SYS_NICE, or a resource limit RTPRIO of 1
     #[arg(long, conflicts_with = "busy_poll")]
     realtime: bool,
 
@@ -87,7 +88,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "LIST", value_parser = parse_cpus)]
     cpus: Option<CpuList>,
 
-    /// Give each packet to the worker on the CPU that the kernel has processed it on, rather than by the client's address
+    /// Give each packet to the worker on the CPU that the kernel has processed it on, rather than by the client's
+    /// address
     #[arg(long, requires = "cpus")]
     steer_by_cpu: bool,
 
@@ -100,15 +102,15 @@ pub(crate) struct Args {
     #[arg(long, value_name = "PREFIX")]
     allow: Vec<Prefix>,
 
-    /// Forwarders that are believed when they say for whom they ask (EDNS client subnet, RFC 7871), by address or prefix;
-    /// give it again for more [default: none]
+    /// Forwarders that are believed when they say for whom they ask (EDNS client subnet, RFC 7871), by address or
+    /// prefix; give it again for more [default: none]
     #[arg(long, value_name = "PREFIX")]
     ecs_from: Vec<Prefix>,
 
     /// Which address of a name is first, and what follows: shuffle, rotate, weighted, fixed, near, hash or rfc6724, and
-    /// options like answers=2,panic=50%,min-healthy=1 with commas between them. Before it, with a `=` between them, a name
-    /// for which it is, or `*.` and a domain; give it again for more. What is said with `redbreast policy` goes before it
-    /// [default: weighted]
+    /// options like answers=2,panic=50%,min-healthy=1 with commas between them. Before it, with a `=` between them, a
+    /// name for which it is, or `*.` and a domain; give it again for more. What is said with `redbreast policy` goes
+    /// before it [default: weighted]
     #[arg(long, value_name = "[NAME=]POLICY")]
     policy: Vec<String>,
 
@@ -159,12 +161,13 @@ pub(crate) struct Args {
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
 
-    /// Where that directory cannot be written at the start, go on without keeping anything. A damaged file is still refused
+    /// Where that directory cannot be written at the start, go on without keeping anything. A damaged file is still
+    /// refused
     #[arg(long, requires = "data_dir")]
     data_dir_optional: bool,
 
-    /// File with keys, as `tsig-keygen` makes them, of those who may update the domain by DNS (RFC 2136, TSIG); all domains if none
-    /// is said. Give it again for more. Read again when it changes, and on SIGHUP
+    /// File with keys, as `tsig-keygen` makes them, of those who may update the domain by DNS (RFC 2136, TSIG); all
+    /// domains if none is said. Give it again for more. Read again when it changes, and on SIGHUP
     #[arg(long, value_name = "[DOMAIN=]FILE")]
     update_key: Vec<KeyFile>,
 
@@ -176,8 +179,8 @@ pub(crate) struct Args {
     #[arg(long)]
     allow_unsigned_updates: bool,
 
-    /// Register the running containers of the Docker Engine at this socket, as they come and go [default where it is given
-    /// without a value: /var/run/docker.sock]
+    /// Register the running containers of the Docker Engine at this socket, as they come and go [default where it is
+    /// given without a value: /var/run/docker.sock]
     #[arg(long, value_name = "SOCKET", num_args = 0..=1, require_equals = true, default_missing_value = DEFAULT_SOCKET)]
     docker: Option<PathBuf>,
 
@@ -185,13 +188,13 @@ pub(crate) struct Args {
     #[arg(long, value_name = "NAME", requires = "docker")]
     docker_network: Vec<String>,
 
-    /// Address or Unix socket at which the node takes requests from `redbreast add` and others; beyond loopback it takes a
-    /// token [default: 127.0.0.1:6784, if it is free]
+    /// Address or Unix socket at which the node takes requests from `redbreast add` and others; beyond loopback it
+    /// takes a token [default: 127.0.0.1:6784, if it is free]
     #[arg(long, value_name = "ADDR:PORT|unix:PATH")]
     control: Option<ControlAddress>,
 
-    /// File with a token that everybody has to bring who asks the control address, in its first line; `openssl rand -hex 32`
-    /// makes one
+    /// File with a token that everybody has to bring who asks the control address, in its first line;
+    /// `openssl rand -hex 32` makes one
     #[arg(long, value_name = "FILE")]
     control_token_file: Option<PathBuf>,
 }
@@ -212,13 +215,13 @@ struct ClusterArgs {
     #[arg(long, value_name = "ADDR:PORT", value_parser = parse_gossip)]
     gossip: Option<SocketAddr>,
 
-    /// Another node of the cluster, by name or address; give it again for more. One that can be reached is enough, and it
-    /// may come up later
+    /// Another node of the cluster, by name or address; give it again for more. One that can be reached is enough, and
+    /// it may come up later
     #[arg(long, value_name = "HOST:PORT", requires = "gossip", value_parser = parse_seed)]
     join: Vec<String>,
 
-    /// File with the keys that the nodes of the cluster share: 64 hexadecimal digits a line, the first to seal with, all
-    /// to open with. Read again when it changes, and on SIGHUP
+    /// File with the keys that the nodes of the cluster share: 64 hexadecimal digits a line, the first to seal with,
+    /// all to open with. Read again when it changes, and on SIGHUP
     #[arg(long, value_name = "FILE", requires = "gossip")]
     key_file: Option<PathBuf>,
 
@@ -236,9 +239,10 @@ impl ClusterArgs {
         let Some(address) = self.gossip else { return Ok(None) };
         if !address.ip().is_loopback() && self.key_file.is_none() && !self.insecure_gossip {
             return Err(Failure::usage(format!(
-                "--gossip {address} can be reached from other machines, and without keys everybody there could change any \
-                 name. Make a file with a key, for example by `openssl rand -hex 32 >gossip.key; chmod 600 gossip.key`, \
-                 and give it to every node with --key-file; or say --insecure-gossip if the network is trusted wholly"
+                "--gossip {address} can be reached from other machines, and without keys everybody there could change \
+                 any name. Make a file with a key, for example by `openssl rand -hex 32 >gossip.key; chmod 600 \
+                 gossip.key`, and give it to every node with --key-file; or say --insecure-gossip if the network is \
+                 trusted wholly"
             )));
         }
         let Self { join, key_file, cluster, .. } = self;
@@ -267,8 +271,8 @@ impl Args {
             && !is_private(address)
         {
             return Err(Failure::usage(format!(
-                "--control {address} can be reached from other machines, and everybody there could change any name: make \
-                 a token, for example by `openssl rand -hex 32 >token; chmod 600 token`, and give it with \
+                "--control {address} can be reached from other machines, and everybody there could change any name: \
+                 make a token, for example by `openssl rand -hex 32 >token; chmod 600 token`, and give it with \
                  --control-token-file"
             )));
         }

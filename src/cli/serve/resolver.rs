@@ -38,25 +38,26 @@ pub(super) struct ResolverArgs {
     )]
     upstream: Vec<Upstream>,
 
-    /// Ask the name servers in this file, in the format of resolv.conf(5), this server itself aside. Read again when it changes,
-    /// and on SIGHUP [default where it is given without a value: /etc/resolv.conf]
-    #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true, default_missing_value = DEFAULT_RESOLV_CONF,
-          help_heading = "Names in other domains")]
+    /// Ask the name servers in this file, in the format of resolv.conf(5), this server itself aside. Read again when it
+    /// changes, and on SIGHUP [default where it is given without a value: /etc/resolv.conf]
+    #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true,
+          default_missing_value = DEFAULT_RESOLV_CONF, help_heading = "Names in other domains")]
     resolv_conf: Option<PathBuf>,
 
-    /// Ask these upstreams, and no others, for the names in this domain; the longest domain counts. Give it again for more
+    /// Ask these upstreams, and no others, for the names in this domain; the longest domain counts. Give it again for
+    /// more
     #[arg(long, value_name = "DOMAIN=UPSTREAM[,UPSTREAM]...", value_parser = parse_scoped::<Forward>,
           help_heading = "Names in other domains")]
     forward: Vec<Forward>,
 
-    /// In which order upstreams are asked: the fastest first; as they are listed, the next where one does not answer; or the next also
-    /// where one says that there is no such name, or that it could not answer [default: fastest; for --resolv-conf alone listed, as
-    /// resolv.conf(5) has it]
+    /// In which order upstreams are asked: the fastest first; as they are listed, the next where one does not answer;
+    /// or the next also where one says that there is no such name, or that it could not answer [default: fastest; for
+    /// --resolv-conf alone listed, as resolv.conf(5) has it]
     #[arg(long, value_name = "ORDER", help_heading = "Names in other domains")]
     upstream_order: Option<OrderArg>,
 
-    /// Do not take addresses of private, loopback and other near networks from the upstreams that are asked for everything: a page on
-    /// the web could have a browser talk to what is inside. --forward domains may have them
+    /// Do not take addresses of private, loopback and other near networks from the upstreams that are asked for
+    /// everything: a page on the web could have a browser talk to what is inside. --forward domains may have them
     #[arg(long, help_heading = "Names in other domains")]
     rebind_protection: bool,
 
@@ -105,24 +106,25 @@ pub(super) struct ResolverArgs {
           value_parser = RangedU64ValueParser::<u64>::new().range(MIN_TIMEOUT_MS..=MAX_TIMEOUT_MS))]
     upstream_timeout: Option<u64>,
 
-    /// Ask with letters in upper and lower case by chance, and take only answers that have them so: these are harder to forge, and
-    /// a few servers do not give them
+    /// Ask with letters in upper and lower case by chance, and take only answers that have them so: these are harder to
+    /// forge, and a few servers do not give them
     #[arg(long, help_heading = "Names in other domains")]
     mix_case: bool,
 
-    /// Answer SERVFAIL at once where all upstreams look down. Without this they are asked all the same, as long as clients wait
+    /// Answer SERVFAIL at once where all upstreams look down. Without this they are asked all the same, as long as
+    /// clients wait
     #[arg(long, help_heading = "Names in other domains")]
     fail_fast: bool,
 
-    /// File with the certificates, as PEM, of those who may vouch for upstreams over TLS, or of these upstreams themselves
-    /// [default: those who may by this system]
+    /// File with the certificates, as PEM, of those who may vouch for upstreams over TLS, or of these upstreams
+    /// themselves [default: those who may by this system]
     #[arg(long, value_name = "FILE", help_heading = "Names in other domains")]
     upstream_ca: Option<PathBuf>,
 }
 
 impl ResolverArgs {
-    /// The settings, for a server that listens at `listen` and has `domains` of its own; `None` if nobody is to be asked. `asks` says
-    /// that names of other nodes are asked for at query time.
+    /// The settings, for a server that listens at `listen` and has `domains` of its own; `None` if nobody is to be
+    /// asked. `asks` says that names of other nodes are asked for at query time.
     pub(super) fn settings(
         self,
         listen: &[SocketAddr],
@@ -140,8 +142,8 @@ impl ResolverArgs {
         }
         if asks {
             return Err(Failure::usage(
-                "--upstream, --resolv-conf and --forward are of the design `gossip`: in the others a name that a node does \
-                 not have is asked of the other nodes; leave them out or --design",
+                "--upstream, --resolv-conf and --forward are of the design `gossip`: in the others a name that a node \
+                 does not have is asked of the other nodes; leave them out or --design",
             ));
         }
         self.check_upstreams(listen)?;
@@ -158,7 +160,8 @@ impl ResolverArgs {
         let min_ttl_s = self.cache_min_ttl.unwrap_or(0);
         if min_ttl_s > max_ttl_s {
             return Err(Failure::usage(format!(
-                "--cache-min-ttl {min_ttl_s} is longer than --cache-max-ttl {max_ttl_s}: an answer cannot be kept for both"
+                "--cache-min-ttl {min_ttl_s} is longer than --cache-max-ttl {max_ttl_s}: an answer cannot be kept for \
+                 both"
             )));
         }
         let is_file_alone = self.resolv_conf.is_some() && self.upstream.is_empty();
@@ -205,8 +208,8 @@ impl ResolverArgs {
         check_upstreams(&self.upstream).map_err(|error| Failure::usage(format!("--upstream: {error}")))?;
         let itself = |flag: &str, upstream: &Upstream| {
             Failure::usage(format!(
-                "--{flag}: {upstream} is where this server itself listens, and it would ask itself in a circle; expected \
-                 another server's address"
+                "--{flag}: {upstream} is where this server itself listens, and it would ask itself in a circle; \
+                 expected another server's address"
             ))
         };
         let own = |upstream: &&Upstream| is_own(upstream.address, listen, is_local);
@@ -231,8 +234,8 @@ impl ResolverArgs {
             let Forward { domain, .. } = forward;
             if let Some(own) = domains.iter().find(|own| domain.is_within(own)) {
                 return Err(Failure::usage(format!(
-                    "--forward {domain}: this server answers itself for all names in {own}; leave out the --forward or the \
-                     --domain"
+                    "--forward {domain}: this server answers itself for all names in {own}; leave out the --forward \
+                     or the --domain"
                 )));
             }
             if forwards[..i].iter().any(|other| other.domain == *domain) {

@@ -1,8 +1,9 @@
 //! What upstream servers have answered, kept for a while: the cache of one worker.
 //!
-//! Each worker has one of its own, so a look-up takes no lock and allocates nothing. The cache is cut into parts of about a
-//! mebibyte, each with its table and its queues: so that a table that grows holds its worker up for some tens of microseconds
-//! only, however large the cache is. The time is in seconds on a clock that never goes back, and comes from the caller.
+//! Each worker has one of its own, so a look-up takes no lock and allocates nothing. The cache is cut into parts of
+//! about a mebibyte, each with its table and its queues: so that a table that grows holds its worker up for some tens
+//! of microseconds only, however large the cache is. The time is in seconds on a clock that never goes back, and comes
+//! from the caller.
 
 mod block;
 mod part;
@@ -18,8 +19,8 @@ use crate::wire::record::CLASS_IN;
 /// (RFC 8767 §5, failure recheck timer).
 pub const FAILURE_RECHECK_S: u32 = 30;
 
-/// The same where all of them are known to be down: to ask costs nothing then, nobody waits for it, and who asks sees that
-/// they are back.
+/// The same where all of them are known to be down: to ask costs nothing then, nobody waits for it, and who asks sees
+/// that they are back.
 pub const DOWN_RECHECK_S: u32 = 1;
 
 /// For how long it is kept at most that somebody could not answer (RFC 2308 §7 allows five minutes).
@@ -34,8 +35,8 @@ const PART_LEN: usize = crate::limits::CACHE_PART_LEN;
 /// What a cache may keep.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Bytes of memory for everything, with tables and what the allocator needs. With less than some thousands nothing is
-    /// kept at all.
+    /// Bytes of memory for everything, with tables and what the allocator needs. With less than some thousands nothing
+    /// is kept at all.
     pub max_bytes: usize,
     /// Seconds that an answer is kept at most (RFC 8767 §4 asks for a cap of the order of days to weeks at most).
     pub max_ttl_s: u32,
@@ -230,8 +231,8 @@ impl Cache {
         }
     }
 
-    /// Notes that the upstreams have failed to answer `question`: for `recheck_s` seconds, as [`FAILURE_RECHECK_S`], what is
-    /// stale may be used without asking them.
+    /// Notes that the upstreams have failed to answer `question`: for `recheck_s` seconds, as [`FAILURE_RECHECK_S`],
+    /// what is stale may be used without asking them.
     pub fn note_failure(&mut self, question: &Question<'_>, now_s: u32, recheck_s: u32) {
         let (part, hash) = self.part(question);
         if let Some(slot) = part.find(hash, question) {
@@ -239,8 +240,8 @@ impl Cache {
         }
     }
 
-    /// Forgets all answers for `name`, lower-cased and in wire form, and for those `below` it, too. Returns how many there
-    /// were. Looks at everything there is: some milliseconds for a hundred thousand answers.
+    /// Forgets all answers for `name`, lower-cased and in wire form, and for those `below` it, too. Returns how many
+    /// there were. Looks at everything there is: some milliseconds for a hundred thousand answers.
     pub fn flush(&mut self, name: &[u8], below: bool) -> usize {
         let goes = |block: &Block| {
             if below { suffix_at(block.name(), name, |a, b| a == b).is_some() } else { block.name() == name }
@@ -253,8 +254,8 @@ impl Cache {
         self.parts.iter_mut().map(Part::clear).sum()
     }
 
-    /// The answers for `name`, lower-cased and in wire form, but for those that are over and may not even be stale. Looks
-    /// at everything there is, as [`Self::flush`].
+    /// The answers for `name`, lower-cased and in wire form, but for those that are over and may not even be stale.
+    /// Looks at everything there is, as [`Self::flush`].
     pub fn entries<'a>(&'a self, name: &'a [u8], now_s: u32) -> impl Iterator<Item = Entry<'a>> {
         self.parts.iter().flat_map(Part::blocks).filter(move |block| block.name() == name).filter_map(
             move |block| {
@@ -280,8 +281,8 @@ impl Cache {
         })
     }
 
-    /// The part that `question` belongs to, and its hash there: one half of its hash chooses the part, the other is used
-    /// within.
+    /// The part that `question` belongs to, and its hash there: one half of its hash chooses the part, the other is
+    /// used within.
     #[inline]
     fn part(&mut self, question: &Question<'_>) -> (&mut Part, u32) {
         let [a, b, c, d, e, f, g, h] = question.hash().to_le_bytes();
@@ -290,8 +291,8 @@ impl Cache {
     }
 }
 
-/// Whether an answer with `left_s` of its `ttl_s` is about to expire: in the last tenth, or second. One that is kept for a
-/// second only always is, and so never.
+/// Whether an answer with `left_s` of its `ttl_s` is about to expire: in the last tenth, or second. One that is kept
+/// for a second only always is, and so never.
 #[inline]
 fn is_near(left_s: u32, ttl_s: u32) -> bool {
     ttl_s > 1 && left_s <= (ttl_s / 10).max(1)

@@ -1,7 +1,8 @@
 //! A part of the cache, with a bound of its own: finds answers, and decides which go when there are too many (S3-FIFO).
 //!
-//! What is new waits in a small queue; only what is asked for there, or once more soon after it has left, gets into the main one.
-//! So a scan of many names, each asked for once, passes through the small queue and leaves the main one alone.
+//! What is new waits in a small queue; only what is asked for there, or once more soon after it has left, gets into the
+//! main one. So a scan of many names, each asked for once, passes through the small queue and leaves the main one
+//! alone.
 //!
 //! Runs on the worker that owns the cache.
 
@@ -128,8 +129,8 @@ impl Part {
         self.slots.find_mut(spread(hash), |slot| slot.hash == hash && slot.block.answers_to(question))
     }
 
-    /// Keeps `block`, the answer to `question`, instead of the one before. Others go until there is room for it; if it can
-    /// have none it is not kept.
+    /// Keeps `block`, the answer to `question`, instead of the one before. Others go until there is room for it; if it
+    /// can have none it is not kept.
     pub(super) fn insert(&mut self, hash: u32, question: &Question<'_>, block: Block) {
         let added = block.heap_len();
         if let Some(slot) = self.find(hash, question) {
@@ -177,8 +178,8 @@ impl Part {
         table + of(&self.small).max(of(&self.main)) * size_of::<u32>()
     }
 
-    /// Whether at least an eighth of the places in the table are free. If it says that it is full, they have marks of what
-    /// was removed: it would double for these, and be all but empty.
+    /// Whether at least an eighth of the places in the table are free. If it says that it is full, they have marks of
+    /// what was removed: it would double for these, and be all but empty.
     fn is_worn(&self) -> bool {
         self.slots.len() <= self.places() / 8 * 7
     }

@@ -98,8 +98,8 @@ impl<W> InFlight<W> {
         true
     }
 
-    /// The answer from `place`, which is this `message`, leads by aliases to another `name`: that is asked for at its own `group` of
-    /// servers, on behalf of the same clients. Returns what is told if it is not.
+    /// The answer from `place`, which is this `message`, leads by aliases to another `name`: that is asked for at its
+    /// own `group` of servers, on behalf of the same clients. Returns what is told if it is not.
     pub fn led_on(
         &mut self,
         place: TransactionKey,

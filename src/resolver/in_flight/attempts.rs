@@ -1,7 +1,7 @@
 //! What was sent and may still be answered, by where it was sent from and to whom.
 //!
-//! Chains from heads that are all there from the beginning: a table that grows, or that has to be made anew once much was removed from
-//! it, would have clients wait for milliseconds while questions come in a flood.
+//! Chains from heads that are all there from the beginning: a table that grows, or that has to be made anew once much
+//! was removed from it, would have clients wait for milliseconds while questions come in a flood.
 
 use slab::Slab;
 

@@ -1,14 +1,15 @@
 //! What becomes of questions when a host says that nobody is there, or when a connection is silent or breaks.
 //!
-//! Neither says anything of the question, nor much of the server: that is asked once more, another way or a little later. What the
-//! server is taken for follows from what comes of that.
+//! Neither says anything of the question, nor much of the server: that is asked once more, another way or a little
+//! later. What the server is taken for follows from what comes of that.
 
 use std::time::{Duration, Instant};
 
 use super::pending::{Attempt, AttemptState};
 use super::{InFlight, STREAM, STREAMS, TransactionKey};
 
-/// How long no connection to a server is begun after the second in a row that was of no use; twice as long after each further one.
+/// How long no connection to a server is begun after the second in a row that was of no use; twice as long after each
+/// further one.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const MAX_PAUSE: Duration = Duration::from_secs(1);
 
@@ -118,8 +119,8 @@ impl<W> InFlight<W> {
         }
     }
 
-    /// What was sent to `server` from this slot does not get there, by what our own kernel says or something on the way: that is no
-    /// word of the server's.
+    /// What was sent to `server` from this slot does not get there, by what our own kernel says or something on the
+    /// way: that is no word of the server's.
     pub fn unreachable(&mut self, server: u16, slot: u8, now: Instant) {
         self.servers[usize::from(server)].note_no_way();
         for place in self.places(|place| (place.server, place.slot) == (server, slot)) {
@@ -161,7 +162,8 @@ impl<W> InFlight<W> {
         }
     }
 
-    /// Has what is sent to `server` go over another connection. The one that had its slot before is long silent, or gone.
+    /// Has what is sent to `server` go over another connection. The one that had its slot before is long silent, or
+    /// gone.
     fn begin_connection(&mut self, server: u16) {
         let slot = self.connections[usize::from(server)].change();
         self.closings.push_back((server, slot));

@@ -1,7 +1,7 @@
 //! Questions by which it is seen whether a server is there that has been silent for a while, or is down.
 //!
-//! Each is sent once, to that server alone, and nobody waits for it. What comes back says that the server is there, whatever else it
-//! says, and is dropped.
+//! Each is sent once, to that server alone, and nobody waits for it. What comes back says that the server is there,
+//! whatever else it says, and is dropped.
 
 use std::time::Instant;
 

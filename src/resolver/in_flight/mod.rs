@@ -192,7 +192,8 @@ pub struct InFlight<W> {
     fail_fast: bool,
     questions: Slab<Pending<W>>,
     by_question: HashTable<usize>,
-    /// In the order in which they began, which is that in which their time is over. Those that have ended before are passed over.
+    /// In the order in which they began, which is that in which their time is over. Those that have ended before are
+    /// passed over.
     begun: VecDeque<Begun>,
     /// The same, of those whose clients have not waited for long yet.
     fresh: VecDeque<Begun>,
@@ -235,8 +236,9 @@ impl<W> InFlight<W> {
             turn: 0,
             order: upstreams.order,
             fail_fast: upstreams.fail_fast,
-            // As large as they get, so that none is copied to a larger place while queries wait; what is not used takes no memory. The
-            // table is larger by far: it is never so full that it has to be made anew, however much comes and goes.
+            // As large as they get, so that none is copied to a larger place while queries wait; what is not used takes
+            // no memory. The table is larger by far: it is never so full that it has to be made anew, however much
+            // comes and goes.
             questions: Slab::with_capacity(MAX_QUESTIONS),
             by_question: HashTable::with_capacity(4 * MAX_QUESTIONS),
             begun: VecDeque::with_capacity(MAX_QUESTIONS),
@@ -346,7 +348,8 @@ impl<W> InFlight<W> {
         self.find(question).is_some()
     }
 
-    /// Messages that wait to be sent, with those of questions that have ended meanwhile: these are passed over when it is their turn.
+    /// Messages that wait to be sent, with those of questions that have ended meanwhile: these are passed over when it
+    /// is their turn.
     #[must_use]
     pub fn unsent(&self) -> usize {
         self.outgoing.len()
@@ -426,8 +429,8 @@ impl<W> InFlight<W> {
         }
     }
 
-    /// The next message that is to be sent, from this `slot` if it is a datagram. None if there is none, or this one may not be sent
-    /// yet, and is looked at again when it may.
+    /// The next message that is to be sent, from this `slot` if it is a datagram. None if there is none, or this one
+    /// may not be sent yet, and is looked at again when it may.
     pub fn next_to_send(&mut self, slot: u8, now: Instant) -> Option<Sending<'_>> {
         self.next_server()?;
         let Outgoing { key, server, stream, .. } = self.outgoing.pop_front()?;

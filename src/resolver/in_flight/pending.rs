@@ -18,13 +18,14 @@ pub(super) struct Pending<W> {
     pub(super) serial: u64,
     /// The servers that may be asked.
     pub(super) group: u16,
-    /// Those that have been asked by a datagram, once for each time; and for each time that their hosts said that nobody is there.
+    /// Those that have been asked by a datagram, once for each time; and for each time that their hosts said that
+    /// nobody is there.
     pub(super) by_datagram: SmallVec<[u16; 4]>,
     pub(super) refused: SmallVec<[u16; 4]>,
     /// Those that are left alone with it for a while, and since when.
     pub(super) resting: SmallVec<[(u16, Instant); 1]>,
-    /// Those that have been asked over a stream, and the number of the connection, once for each time; but for those whose servers have
-    /// ended it after other answers, which are `ended`.
+    /// Those that have been asked over a stream, and the number of the connection, once for each time; but for those
+    /// whose servers have ended it after other answers, which are `ended`.
     pub(super) over_stream: SmallVec<[(u16, u32); 2]>,
     pub(super) ended: u16,
     /// Those whose connection has broken without an answer, once for each time.

@@ -89,7 +89,8 @@ impl<W> InFlight<W> {
             return Next::Wait;
         }
         let (asked, manner) = (self.asked(key), self.manner(key));
-        // Hosts that refuse are asked again and again; beside these, one that was only silent has its turn after each pause.
+        // Hosts that refuse are asked again and again; beside these, one that was only silent has its turn after each
+        // pause.
         let is_few = self.questions.len() <= MAX_OPEN_FOR_STREAM;
         let usual = open.clone().filter(|&it| {
             self.may_be_asked(key, it) || is_few && !self.needs_stream(key, it) && pending.has_rested(it, now)
@@ -100,7 +101,8 @@ impl<W> InFlight<W> {
         if !is_few {
             return Next::Wait;
         }
-        // Over a stream it is said once, and once more after each pause. What was said over one that has broken was not said.
+        // Over a stream it is said once, and once more after each pause. What was said over one that has broken was not
+        // said.
         let by_stream = open.clone().filter(|&it| {
             let count = |servers: &[u16]| servers.iter().filter(|at| **at == it).count();
             let said = pending.over_stream.iter().filter(|asked| asked.0 == it).count();
@@ -150,8 +152,8 @@ impl<W> InFlight<W> {
             || pending.cut_short.contains(&server)
     }
 
-    /// Whether `server` may be asked over a stream: what was said over one is not lost while that is there, and of no use to be said
-    /// again at once.
+    /// Whether `server` may be asked over a stream: what was said over one is not lost while that is there, and of no
+    /// use to be said again at once.
     pub(super) fn may_be_streamed(&self, key: usize, server: u16) -> bool {
         let connection = self.connections[usize::from(server)].number();
         !self.questions[key].over_stream.contains(&(server, connection)) && self.has_stream_tries(key, server)
@@ -163,8 +165,8 @@ impl<W> InFlight<W> {
         self.questions[key].over_stream.iter().filter(|it| it.0 == server).count() < most
     }
 
-    /// Asks somebody else than `server`, which has not got the question, if somebody is up, or not asked yet; or this one over a stream,
-    /// where that has not been tried. Tells whether it does.
+    /// Asks somebody else than `server`, which has not got the question, if somebody is up, or not asked yet; or this
+    /// one over a stream, where that has not been tried. Tells whether it does.
     pub(super) fn ask_elsewhere(&mut self, key: usize, server: u16, now: Instant) -> bool {
         let (asked, manner) = (self.asked(key), self.manner(key));
         let pending = &self.questions[key];
@@ -193,8 +195,8 @@ impl<W> InFlight<W> {
         over_stream
     }
 
-    /// The next question that is given up, if there is one. Asks others where a server has not answered in time; of what is to be
-    /// looked at for that, each takes a step off `steps`, and with none left the rest has to wait.
+    /// The next question that is given up, if there is one. Asks others where a server has not answered in time; of
+    /// what is to be looked at for that, each takes a step off `steps`, and with none left the rest has to wait.
     pub fn expire(&mut self, now: Instant, steps: &mut usize) -> Option<(Ended<W>, Failure)> {
         if let Some(done) = self.done.pop_front() {
             return Some(done);
@@ -259,8 +261,8 @@ impl<W> InFlight<W> {
         RECHECK + RECHECK / RECHECKS_PER_S * u32::try_from(self.questions.len()).unwrap_or(u32::MAX)
     }
 
-    /// The next question whose clients have waited for long, or whom nobody can answer now, if they can be given something stale
-    /// instead, as `has_stale` says; and whether all servers are down. The question itself goes on.
+    /// The next question whose clients have waited for long, or whom nobody can answer now, if they can be given
+    /// something stale instead, as `has_stale` says; and whether all servers are down. The question itself goes on.
     pub fn next_overdue(
         &mut self,
         now: Instant,

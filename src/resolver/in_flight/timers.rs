@@ -1,7 +1,7 @@
 //! When attempts are looked at: a wheel with a slot for each millisecond.
 //!
-//! A heap would be simpler, but takes microseconds for each timer when there are hundreds of thousands, all of it cache misses; and that
-//! is when questions come in a flood, while clients wait for names of our own.
+//! A heap would be simpler, but takes microseconds for each timer when there are hundreds of thousands, all of it cache
+//! misses; and that is when questions come in a flood, while clients wait for names of our own.
 
 use std::time::{Duration, Instant};
 

@@ -64,7 +64,8 @@ impl Container {
         let instance = format!("{CONTAINER_PREFIX}{short_id}");
         let mut registrations = Vec::new();
         for (text, addresses) in addresses.into_iter().filter(|(_, addresses)| !addresses.is_empty()) {
-            // Names that are nobody's fault: containers are called as their users like it, and hosts are of other domains.
+            // Names that are nobody's fault: containers are called as their users like it, and hosts are of other
+            // domains.
             if labels.names().is_none() && !can_be_ours(&text, &rules.domains) {
                 continue;
             }

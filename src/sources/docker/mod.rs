@@ -1,7 +1,7 @@
 //! Containers of a Docker Engine, registered as they come and go.
 //!
-//! Runs on a thread `docker` of its own, asynchronously. What it finds is not kept on disk: the Engine knows what runs, and is
-//! asked anew after every interruption, so that nothing stays of a container that has ended meanwhile.
+//! Runs on a thread `docker` of its own, asynchronously. What it finds is not kept on disk: the Engine knows what runs,
+//! and is asked anew after every interruption, so that nothing stays of a container that has ended meanwhile.
 
 mod container;
 
@@ -73,7 +73,8 @@ impl Watcher {
     /// Watches, and tells what changes by `tell`, which says whether it was taken.
     ///
     /// # Errors
-    /// When the socket is there but may not be used, or the kernel has no thread. A socket that is not there may come later.
+    /// When the socket is there but may not be used, or the kernel has no thread. A socket that is not there may come
+    /// later.
     pub fn start(
         rules: DockerRules,
         tell: impl Fn(ContainerUpdate) -> bool + Send + 'static,

@@ -1,5 +1,5 @@
-//! Datagrams taken from the kernel several at a time (UDP_GRO, udp(7)): those of one sender and one length that came together,
-//! as a server's answers do that were sent as one message. The kernel then does not cut them apart for us.
+//! Datagrams taken from the kernel several at a time (UDP_GRO, udp(7)): those of one sender and one length that came
+//! together, as a server's answers do that were sent as one message. The kernel then does not cut them apart for us.
 //!
 //! Runs on whichever thread owns the [`GroupReceiver`]: one of the load generator.
 #![allow(unsafe_code)]
@@ -64,8 +64,8 @@ impl GroupReceiver {
             header.msg_hdr.msg_control = (&raw mut control.0).cast();
             header.msg_hdr.msg_controllen = CONTROL_LEN;
         }
-        // SAFETY: the first `asked` headers point to slices and buffers that live until the call has returned, and that nothing
-        // else has: they are ours, and borrowed mutably. The descriptor is open as long as it is borrowed.
+        // SAFETY: the first `asked` headers point to slices and buffers that live until the call has returned, and that
+        // nothing else has: they are ours, and borrowed mutably. The descriptor is open as long as it is borrowed.
         let n = unsafe {
             #[allow(clippy::cast_possible_truncation)] // 64 at most
             let asked = self.asked as libc::c_uint;
@@ -106,8 +106,8 @@ fn datagram_len(message: &libc::msghdr) -> Option<usize> {
     if message.msg_controllen < size_of::<libc::cmsghdr>() {
         return None;
     }
-    // SAFETY: the kernel has written a control message there, whose header says what it is; the buffer is larger than the two, and
-    // aligned for the header.
+    // SAFETY: the kernel has written a control message there, whose header says what it is; the buffer is larger than
+    // the two, and aligned for the header.
     unsafe {
         let header = message.msg_control.cast::<libc::cmsghdr>();
         if ((*header).cmsg_level, (*header).cmsg_type) != (libc::SOL_UDP, libc::UDP_GRO) {

@@ -1,5 +1,5 @@
-//! Datagrams of equal length for one peer sent as one message, which the kernel cuts apart again (UDP_SEGMENT, udp(7)): its way down
-//! and through the network's stack is gone once for all of them.
+//! Datagrams of equal length for one peer sent as one message, which the kernel cuts apart again (UDP_SEGMENT, udp(7)):
+//! its way down and through the network's stack is gone once for all of them.
 //!
 //! Runs on whichever thread owns the [`Batch`].
 #![allow(unsafe_code)]
@@ -11,8 +11,8 @@ use super::{Addressing, BATCH_LEN, Batch};
 /// Bytes of payload of one message at most: IPv4 has no room for more than 65,507.
 const MAX_MESSAGE_LEN: usize = 65_000;
 
-/// Places for groups by a hash of peer and length, and how many of them are tried. Where all of these are taken, another group is
-/// driven out, which costs a message.
+/// Places for groups by a hash of peer and length, and how many of them are tried. Where all of these are taken,
+/// another group is driven out, which costs a message.
 const PLACES: usize = 128;
 const TRIES: usize = 4;
 
@@ -30,8 +30,9 @@ struct Group {
 }
 
 impl Batch {
-    /// Has what is staged be fewer messages, where some of it is for the same peer and equally long. Such datagrams keep their order
-    /// among each other. Nothing more can be staged then. Does nothing where datagrams have to leave from the address that was asked.
+    /// Has what is staged be fewer messages, where some of it is for the same peer and equally long. Such datagrams
+    /// keep their order among each other. Nothing more can be staged then. Does nothing where datagrams have to leave
+    /// from the address that was asked.
     pub fn group(&mut self) {
         if !self.groups || self.addressing != Addressing::PerDatagram {
             return;
@@ -97,9 +98,9 @@ impl Batch {
     #[inline]
     fn peer_and_len(&self, k: usize) -> (&libc::sockaddr_in6, usize) {
         let storage = self.storage.as_ptr();
-        // SAFETY: `k < staged <= BATCH_LEN`, which the accesses check. The name of what is staged points to one of the peers, since
-        // the caller has checked how this batch is addressed; they are initialised (zeroed at allocation) and written only through
-        // `&mut self`.
+        // SAFETY: `k < staged <= BATCH_LEN`, which the accesses check. The name of what is staged points to one of the
+        // peers, since the caller has checked how this batch is addressed; they are initialised (zeroed at allocation)
+        // and written only through `&mut self`.
         unsafe {
             let peer = (*storage).send_headers[k].msg_hdr.msg_name.cast::<libc::sockaddr_in6>();
             (&*peer, (*storage).send_slices[k].iov_len)
@@ -110,9 +111,9 @@ impl Batch {
     #[allow(clippy::cast_possible_truncation)] // 2 bytes, and the length of a datagram
     fn arrange(&mut self, groups: &[Group], next: &[u8; BATCH_LEN]) {
         let storage = self.storage.as_ptr();
-        // SAFETY: groups and chains have numbers below `staged <= BATCH_LEN`, each once, so `at` stays below it, too. Headers are
-        // read from copies, since messages get numbers that datagrams have had. Control buffers are as large as asserted beside them,
-        // and not used otherwise by a batch without local addresses.
+        // SAFETY: groups and chains have numbers below `staged <= BATCH_LEN`, each once, so `at` stays below it, too.
+        // Headers are read from copies, since messages get numbers that datagrams have had. Control buffers are as
+        // large as asserted beside them, and not used otherwise by a batch without local addresses.
         unsafe {
             let (slices, headers) = ((*storage).send_slices, (*storage).send_headers);
             let mut at = 0;
@@ -142,12 +143,13 @@ impl Batch {
         self.staged = groups.len();
     }
 
-    /// After an `error` of the `first`-th message: if that is a group, makes all from it on messages of one datagram again. If it was for
-    /// being a group, as where the network device leaves checksums to nobody, there are no groups any more. Says whether it was a group.
+    /// After an `error` of the `first`-th message: if that is a group, makes all from it on messages of one datagram
+    /// again. If it was for being a group, as where the network device leaves checksums to nobody, there are no groups
+    /// any more. Says whether it was a group.
     pub(super) fn ungroup(&mut self, first: usize, error: &io::Error) -> bool {
         let storage = self.storage.as_ptr();
-        // SAFETY: `first < staged <= BATCH_LEN`, which the slice access checks. Each message's slices are within those of the batch, in the
-        // order of the messages, so there are no more than `BATCH_LEN` datagrams.
+        // SAFETY: `first < staged <= BATCH_LEN`, which the slice access checks. Each message's slices are within those
+        // of the batch, in the order of the messages, so there are no more than `BATCH_LEN` datagrams.
         unsafe {
             let headers = (*storage).send_headers;
             let messages = &headers[first..self.staged];
@@ -181,8 +183,8 @@ mod tests {
     use super::super::Wait;
     use super::*;
 
-    /// Answers `asked`, pairs of a client and the length of its answer, in one batch; checks what comes, and returns how many messages that
-    /// was and whether there may be groups afterwards.
+    /// Answers `asked`, pairs of a client and the length of its answer, in one batch; checks what comes, and returns
+    /// how many messages that was and whether there may be groups afterwards.
     fn answer(address: &str, asked: &[(usize, usize)], without_checksums: bool) -> (usize, bool) {
         let server = UdpSocket::bind(address).unwrap();
         if without_checksums {

@@ -301,7 +301,8 @@ impl Batch {
     fn stage_local_address(&mut self, i: usize, k: usize) {
         let control_len = self.prepare_control(i);
         let storage = self.storage.as_ptr();
-        // SAFETY: the caller has checked `i` and `k`; the pointer is to a control buffer inside `storage`, see `describe`.
+        // SAFETY: the caller has checked `i` and `k`; the pointer is to a control buffer inside `storage`, see
+        // `describe`.
         unsafe {
             let to = &raw mut (*storage).send_headers[k].msg_hdr;
             (*to).msg_control =
@@ -310,15 +311,15 @@ impl Batch {
         }
     }
 
-    /// Makes what the kernel reported of the `i`-th datagram's local address fit for a send, and returns its length, 0 if
-    /// there is none.
+    /// Makes what the kernel reported of the `i`-th datagram's local address fit for a send, and returns its length, 0
+    /// if there is none.
     ///
     /// What the kernel reports at a receive is of the form that it takes at a send. Only the interface is taken out of
     /// it, since the way back may lead through another, unless the address means nothing without (fe80::/10).
     fn prepare_control(&mut self, i: usize) -> usize {
         let storage = self.storage.as_ptr();
-        // SAFETY: the caller has checked `i`. The control buffer is as large as asserted above, zeroed at allocation, and
-        // aligned for its header; the header's level and type say which structure follows it.
+        // SAFETY: the caller has checked `i`. The control buffer is as large as asserted above, zeroed at allocation,
+        // and aligned for its header; the header's level and type say which structure follows it.
         unsafe {
             let control_len = (*storage).receive_headers[i].msg_hdr.msg_controllen;
             if control_len < size_of::<libc::cmsghdr>() {
@@ -401,7 +402,8 @@ impl Batch {
         self.staged = k + 1;
     }
 
-    /// Datagrams staged since the last receive or [`clear`](Self::clear), or the messages that [`group`](Self::group) has made of them.
+    /// Datagrams staged since the last receive or [`clear`](Self::clear), or the messages that [`group`](Self::group)
+    /// has made of them.
     #[must_use]
     pub fn staged(&self) -> usize {
         self.staged
@@ -413,12 +415,12 @@ impl Batch {
     }
 
     #[allow(clippy::cast_possible_truncation)] // 64 at most
-    /// Sends the staged messages from number `first` on with one system call and returns how many went. What cannot be sent
-    /// as a [group](Self::group) is staged as single datagrams again, and sent so.
+    /// Sends the staged messages from number `first` on with one system call and returns how many went. What cannot be
+    /// sent as a [group](Self::group) is staged as single datagrams again, and sent so.
     ///
     /// # Errors
-    /// The error of message `first` itself, a datagram, when not even that one could be sent. An error of a later one ends the
-    /// call early and is returned by the next call, which begins there.
+    /// The error of message `first` itself, a datagram, when not even that one could be sent. An error of a later one
+    /// ends the call early and is returned by the next call, which begins there.
     pub fn send_from(&mut self, socket: BorrowedFd<'_>, first: usize) -> io::Result<usize> {
         loop {
             let count = self.staged.saturating_sub(first);

@@ -24,13 +24,13 @@ pub fn report_local_address(socket: BorrowedFd<'_>, address: &SocketAddr) -> io:
     if set == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Writes to `control`, which has room for it and is aligned for it, that a datagram is to leave from `source`. Returns the
-/// length of that.
+/// Writes to `control`, which has room for it and is aligned for it, that a datagram is to leave from `source`. Returns
+/// the length of that.
 #[allow(clippy::cast_possible_truncation)] // 20 bytes
 pub(super) fn write_source(control: &mut [u8; super::CONTROL_LEN], source: IpAddr) -> usize {
     let header = control.as_mut_ptr().cast::<libc::cmsghdr>();
-    // SAFETY: the buffer is as large as asserted beside its type, which aligns it for the header; what follows the header is
-    // written without being aligned for.
+    // SAFETY: the buffer is as large as asserted beside its type, which aligns it for the header; what follows the
+    // header is written without being aligned for.
     unsafe {
         match source {
             IpAddr::V4(address) => {

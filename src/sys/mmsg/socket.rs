@@ -19,8 +19,8 @@ pub fn buffered(address: SocketAddr) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// Lets nothing more into the socket's queue, or no more connections be made to it; what is already there can still be received,
-/// or accepted. It holds for as long as anybody has the socket, which may be another process.
+/// Lets nothing more into the socket's queue, or no more connections be made to it; what is already there can still be
+/// received, or accepted. It holds for as long as anybody has the socket, which may be another process.
 ///
 /// # Errors
 /// Those of setsockopt(2).

@@ -23,8 +23,8 @@ struct SchedAttr {
     period_ns: u64,
 }
 
-/// Asks for turns that are no longer than that. Who takes short ones has them sooner: a thread that wakes up does not wait for the
-/// end of a longer turn of another one. Linux before 6.12 takes the wish and does nothing about it.
+/// Asks for turns that are no longer than that. Who takes short ones has them sooner: a thread that wakes up does not
+/// wait for the end of a longer turn of another one. Linux before 6.12 takes the wish and does nothing about it.
 ///
 /// # Errors
 /// When the kernel refuses, or does not know the call.
@@ -37,8 +37,9 @@ pub fn ask_for_short_turns(longest: Duration) -> io::Result<()> {
     })
 }
 
-/// Goes before all ordinary threads from now on, as the least of the real-time ones (SCHED_FIFO): whoever has its CPU loses it
-/// when this thread wakes up. Others still get a twentieth of the CPU if it never sleeps; that is the kernel's doing.
+/// Goes before all ordinary threads from now on, as the least of the real-time ones (SCHED_FIFO): whoever has its CPU
+/// loses it when this thread wakes up. Others still get a twentieth of the CPU if it never sleeps; that is the kernel's
+/// doing.
 ///
 /// # Errors
 /// When the kernel refuses: it takes CAP_SYS_NICE or a resource limit RTPRIO of 1.
@@ -64,7 +65,8 @@ const ORDINARY: SchedAttr = SchedAttr {
 fn set(mut attributes: SchedAttr) -> io::Result<()> {
     const THIS_THREAD: libc::c_long = 0;
     const NO_FLAGS: libc::c_long = 0;
-    // SAFETY: the kernel reads as many bytes as `size` says, which are there, and writes to that field at most, when it knows fewer.
+    // SAFETY: the kernel reads as many bytes as `size` says, which are there, and writes to that field at most, when it
+    // knows fewer.
     let done = unsafe { libc::syscall(libc::SYS_sched_setattr, THIS_THREAD, &raw mut attributes, NO_FLAGS) };
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
@@ -85,7 +87,8 @@ mod tests {
         let policy = std::thread::spawn(|| {
             let done = set_fifo();
             let stat = std::fs::read_to_string("/proc/thread-self/stat").unwrap();
-            // Behind the name, which may have anything in it; the policy is the 41st field, the first of these the third.
+            // Behind the name, which may have anything in it; the policy is the 41st field, the first of these the
+            // third.
             let fields = stat.rsplit_once(") ").unwrap().1.to_owned();
             (done, fields.split(' ').nth(41 - 3).unwrap().to_owned())
         });

@@ -18,13 +18,14 @@ use crate::transport::responder::Responder;
 /// Times that connections are accepted at a stop: enough for all that the kernel holds ready.
 const LAST_ACCEPTS: usize = BACKLOG as usize / ACCEPTS_PER_TURN + 1;
 
-/// What a client has sent too late is read and thrown away, so far: a socket that is closed over unread bytes is reset, which
-/// can cost the client the answers that are on their way to it.
+/// What a client has sent too late is read and thrown away, so far: a socket that is closed over unread bytes is reset,
+/// which can cost the client the answers that are on their way to it.
 const MAX_DISCARDED: usize = 16 * 65_536;
 
 impl Tcp {
-    /// Accepts the connections that have been made, and notes of all how much has come. No more are made then: clients ask
-    /// again, and find the port closed, or the next server. Connections to `inherited` listeners wait for the next process.
+    /// Accepts the connections that have been made, and notes of all how much has come. No more are made then: clients
+    /// ask again, and find the port closed, or the next server. Connections to `inherited` listeners wait for the next
+    /// process.
     pub(crate) fn begin_stop(&mut self, inherited: bool, registry: &Registry, counters: &Counters) {
         if inherited {
             self.listeners.clear();

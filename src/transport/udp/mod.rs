@@ -33,8 +33,8 @@ const LOOKS_PER_GLANCE: u32 = crate::limits::LOOKS_PER_GLANCE;
 /// One batch in so many is timed: two readings of the clock for each would cost what an answer does.
 const BATCHES_PER_TIMING: u32 = 16;
 
-/// Batches that are taken at a stop from a socket into which more may come, since the service manager has it, too: more than
-/// its buffer holds.
+/// Batches that are taken at a stop from a socket into which more may come, since the service manager has it, too: more
+/// than its buffer holds.
 const LAST_BATCHES: usize = 256;
 
 /// Binds one socket per worker to `address`; with port 0 all of them to the one free port that the kernel picks.
@@ -359,8 +359,9 @@ impl Udp {
         }
     }
 
-    /// Answers the datagrams that the sockets have, until the `deadline` at most. New ones are kept out, so this comes to an end
-    /// however many there are; but not of `inherited` sockets, which the next process, or the service manager, is to have.
+    /// Answers the datagrams that the sockets have, until the `deadline` at most. New ones are kept out, so this comes
+    /// to an end however many there are; but not of `inherited` sockets, which the next process, or the service
+    /// manager, is to have.
     pub(crate) fn serve_last(&mut self, inherited: bool, responder: &mut Responder<'_>, deadline: Instant) {
         for (i, socket) in self.sockets.iter_mut().enumerate() {
             let is_closed = !inherited && refuse_more(&socket.socket).is_ok();
