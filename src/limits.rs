@@ -1,7 +1,7 @@
 //! Every limit that an operator or a peer can meet: what it bounds, in which unit, and what breaks if it changes.
 //!
-//! Constants alone, which all of the crate may use; the assertions at the end say how they depend on each other. The tables in
-//! `docs/limits.md` and `docs/gossip.md` are checked against this file by `tests/limits.rs`.
+//! Constants alone, which all of the crate may use; the assertions at the end say how they depend on each other. The
+//! tables in `docs/limits.md` and `docs/gossip.md` are checked against this file by `tests/limits.rs`.
 //!
 //! What is over a limit is refused where it comes in, with its place and its value. Only what no way in can see is left
 //! out later: several nodes may register the same name at the same time, and many names may have the same address, so
@@ -190,8 +190,8 @@ pub const MAX_TRIES: usize = 3;
 pub const MAX_STREAM_TRIES: usize = 8;
 /// How often to one server over streams beside datagrams that it has not answered.
 pub const MAX_STREAM_TRIES_BESIDE: usize = 3;
-/// Connections that had worked and have ended before one question was answered: fewer, and where a server closes after each answer not all
-/// that are asked at once are answered.
+/// Connections that had worked and have ended before one question was answered: fewer, and where a server closes after
+/// each answer not all that are asked at once are answered.
 pub const MAX_STREAMS_ENDED: u16 = 1_000;
 /// Retries of one worker at once, and each second.
 pub const RETRIES_PER_S: u32 = 5_000;
@@ -210,9 +210,11 @@ pub const OLD_UPSTREAM_PORT_AGE: Duration = Duration::from_secs(5);
 pub const UPSTREAM_STREAMS: u8 = 4;
 /// Bytes that wait to be sent on one of them.
 pub const UPSTREAM_QUEUE_LEN: usize = 64 << 10;
-/// Queries in flight on a connection over QUIC, each on a stream; a server may let us have fewer. As many as wait over TCP.
+/// Queries in flight on a connection over QUIC, each on a stream; a server may let us have fewer. As many as wait over
+/// TCP.
 pub const MAX_QUIC_STREAMS: usize = 1_024;
-/// Bytes that a server may send over QUIC out of order before they are read: what a round trip of 100 ms brings at 80 Mbit/s.
+/// Bytes that a server may send over QUIC out of order before they are read: what a round trip of 100 ms brings at 80
+/// Mbit/s.
 pub const QUIC_WINDOW_LEN: usize = 1 << 20;
 /// Bytes of answers on a connection over QUIC that have not come whole: more ends it.
 pub const UPSTREAM_PARTIAL_LEN: usize = 4 << 20;

@@ -76,7 +76,8 @@ pub fn is_local(ip: IpAddr) -> bool {
     UdpSocket::bind((ip, 0)).is_ok()
 }
 
-/// `text`, upstreams between commas, with the numbers of network interfaces for their names, where these stand behind a `%`.
+/// `text`, upstreams between commas, with the numbers of network interfaces for their names, where these stand behind a
+/// `%`.
 ///
 /// # Errors
 /// If there is no interface of such a name.

@@ -25,7 +25,8 @@ const REQUESTS_PER_S: f64 = crate::limits::MAX_REQUESTS_PER_S as f64;
 /// A request may take so long, with its body; what it asks for is done in milliseconds, on a slow disk in seconds.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Paths that need no token, and tell nothing: for those who supervise the process, and the page, which asks for the token.
+/// Paths that need no token, and tell nothing: for those who supervise the process, and the page, which asks for the
+/// token.
 const OPEN: [&str; 3] = [paths::PAGE, paths::HEALTH, paths::READY];
 
 /// Bytes of a token at least; one can be had by `openssl rand -hex 32`.

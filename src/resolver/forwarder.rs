@@ -137,10 +137,10 @@ impl Outgoing<'_> {
 pub struct Completed<W> {
     question: OwnedQuestion,
     waiters: SmallVec<[W; 1]>,
-    outcome: Outcome,
+    outcome: Completion,
 }
 
-enum Outcome {
+enum Completion {
     /// The answer is in the resolver's buffer.
     Answer,
     /// There is none.
@@ -152,15 +152,15 @@ enum Outcome {
 impl<W> Completed<W> {
     fn failed((ended, failure): (Ended<W>, Failure)) -> Self {
         let Ended { question, waiters } = ended;
-        Self { question, waiters, outcome: Outcome::Failed(failure) }
+        Self { question, waiters, outcome: Completion::Failed(failure) }
     }
 
     /// Has `resolver` know it; returns those who have waited.
     pub fn tell(self, resolver: &mut Resolver) -> SmallVec<[W; 1]> {
         match self.outcome {
-            Outcome::Answer => resolver.take_answer(self.question),
-            Outcome::Failed(failure) => resolver.take_failure(self.question, failure),
-            Outcome::Stale { all_down } => resolver.allow_stale(&self.question.get(), all_down),
+            Completion::Answer => resolver.take_answer(self.question),
+            Completion::Failed(failure) => resolver.take_failure(self.question, failure),
+            Completion::Stale { all_down } => resolver.allow_stale(&self.question.get(), all_down),
         }
         self.waiters
     }
@@ -186,8 +186,8 @@ pub struct Forwarder<W> {
 }
 
 impl<W> Forwarder<W> {
-    /// One of the worker with this number, with nobody to ask before its first turn. Ids and, if it is to `mix_case`, letters
-    /// are drawn from `secret`; names of questions are hashed with `seed`.
+    /// One of the worker with this number, with nobody to ask before its first turn. Ids and, if it is to `mix_case`,
+    /// letters are drawn from `secret`; names of questions are hashed with `seed`.
     #[must_use]
     pub fn new(worker: usize, mix_case: bool, mut secret: StdRng, seed: HashSeed) -> Self {
         let routes = Arc::new(Routes::default());
@@ -339,7 +339,7 @@ impl<W> Forwarder<W> {
         }
         let has_stale = |question: &Question<'_>| resolver.has_stale(question);
         let (Ended { question, waiters }, all_down) = self.in_flight.next_overdue(now, has_stale)?;
-        Some(Completed { question, waiters, outcome: Outcome::Stale { all_down } })
+        Some(Completed { question, waiters, outcome: Completion::Stale { all_down } })
     }
 
     /// Gives up all questions, since the server stops. What comes of each, [`next_given_up`](Self::next_given_up) says:
@@ -349,7 +349,8 @@ impl<W> Forwarder<W> {
         self.done.extend(open.into_iter().map(|ended| Completed::failed((ended, Failure::Stopping))));
     }
 
-    /// The next question that something has come of, whatever may arrive. It is [told](Completed::tell) before the next is looked for.
+    /// The next question that something has come of, whatever may arrive. It is [told](Completed::tell) before the next
+    /// is looked for.
     pub fn next_given_up(&mut self) -> Option<Completed<W>> {
         self.done.pop_front()
     }
@@ -420,7 +421,7 @@ impl<W> Forwarder<W> {
         let failure = match read {
             Ok(()) => {
                 let Ended { question, waiters } = in_flight.answered(place, now)?;
-                return Some(Completed { question, waiters, outcome: Outcome::Answer });
+                return Some(Completed { question, waiters, outcome: Completion::Answer });
             }
             Err(Fault::Mismatch) => {
                 in_flight.meter(place).count(Count::Mismatched);
@@ -458,7 +459,7 @@ impl<W> Forwarder<W> {
         let group = group.filter(|_| name.fold_wire(buffer.last_name(), self.seed).is_ok());
         let Some(group) = group.filter(|_| local_answer(name.as_wire(), 0).is_none()) else {
             let Ended { question, waiters } = self.in_flight.answered(place, now)?;
-            return Some(Completed { question, waiters, outcome: Outcome::Answer });
+            return Some(Completed { question, waiters, outcome: Completion::Answer });
         };
         self.in_flight
             .led_on(place, message, (name.as_wire(), name.hash()), group, now)

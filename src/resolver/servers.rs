@@ -36,8 +36,8 @@ const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 /// from its cache if it has one.
 const KNOWN_RENEWAL: Duration = Duration::from_secs(10);
 
-/// After so many datagrams in a row that nothing came back for, the server is asked by new sockets: those there are may have a source
-/// address or a way that is none any more.
+/// After so many datagrams in a row that nothing came back for, the server is asked by new sockets: those there are may
+/// have a source address or a way that is none any more.
 const RENEW_AFTER: u32 = 2;
 
 /// One question in so many goes to another server, too, so that it is known how fast the others are.

@@ -9,7 +9,7 @@ use rustls::pki_types::ServerName;
 use crate::sys::tls_trust::{KeyPin, ServerIdentity};
 
 /// Keys of an upstream at most: the one that it has, and those that it may have next.
-pub const MAX_PINS: usize = 8;
+const MAX_PINS: usize = 8;
 
 /// The port of DNS over UDP and TCP.
 pub const DNS_PORT: u16 = 53;
@@ -18,9 +18,9 @@ pub const TLS_PORT: u16 = 853;
 /// The port of DNS over HTTPS.
 pub const HTTPS_PORT: u16 = 443;
 /// The path of DNS over HTTPS where none is said: the usual one (RFC 8484 §4.1.1).
-pub const HTTPS_PATH: &str = "/dns-query";
+const HTTPS_PATH: &str = "/dns-query";
 /// Bytes of a path of DNS over HTTPS at most: every query carries it.
-pub const MAX_PATH_LEN: usize = 256;
+const MAX_PATH_LEN: usize = 256;
 
 /// How an upstream is asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -192,9 +192,10 @@ fn identity<'a>(ip: IpAddr, parts: &mut impl Iterator<Item = &'a str>) -> Result
 }
 
 /// What an upstream is given as.
-pub(super) const EXPECTED: &str = "an address, as 10.0.0.2, 10.0.0.2:5353, 2001:db8::1 or [2001:db8::1]:5353, over TCP alone tcp://10.0.0.2, \
-                        or one of DNS over TLS, HTTPS or QUIC, as tls://10.0.0.2#dns.example, \
-                        https://10.0.0.2/dns-query#dns.example or quic://10.0.0.2#dns.example";
+pub(super) const EXPECTED: &str = "an address, as 10.0.0.2, 10.0.0.2:5353, 2001:db8::1 or [2001:db8::1]:5353, over \
+                        TCP alone tcp://10.0.0.2, or one of DNS over TLS, HTTPS or QUIC, as \
+                        tls://10.0.0.2#dns.example, https://10.0.0.2/dns-query#dns.example or \
+                        quic://10.0.0.2#dns.example";
 
 /// Reads an address with or without a port.
 fn address(text: &str, default_port: u16) -> Result<SocketAddr, String> {

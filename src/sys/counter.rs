@@ -13,8 +13,8 @@ pub fn add(counter: &AtomicU64, n: u64) {
     counter.store(counter.load(Ordering::Relaxed) + n, Ordering::Relaxed);
 }
 
-/// How long something took each time: the sum, and how often it was less than `SHORTEST_NS`, or than twice that, and so on. The last
-/// bucket is for all that is longer.
+/// How long something took each time: the sum, and how often it was less than `SHORTEST_NS`, or than twice that, and so
+/// on. The last bucket is for all that is longer.
 pub struct DurationHistogram<const SHORTEST_NS: u64, const BUCKETS: usize> {
     sum_ns: AtomicU64,
     buckets: [AtomicU64; BUCKETS],

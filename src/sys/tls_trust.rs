@@ -184,8 +184,8 @@ thread_local! {
     static REFUSAL: Cell<Option<Error>> = const { Cell::new(None) };
 }
 
-/// Why the certificate that was checked last on this thread was refused, if it was, and if nobody has asked since. What runs TLS within
-/// QUIC knows no more of that than an alert and a line of text.
+/// Why the certificate that was checked last on this thread was refused, if it was, and if nobody has asked since. What
+/// runs TLS within QUIC knows no more of that than an alert and a line of text.
 #[must_use]
 pub fn take_refusal() -> Option<Error> {
     REFUSAL.take()

@@ -24,7 +24,7 @@ const MAX_OUTSTANDING: usize = crate::limits::MAX_OUTSTANDING;
 pub(crate) const IDLE_TIMEOUT: Duration = crate::limits::TCP_IDLE_TIMEOUT;
 
 /// How long a client may take to finish a query that it has begun, or to take its answers.
-pub(crate) const SLOW_TIMEOUT: Duration = crate::limits::TCP_SLOW_TIMEOUT;
+const SLOW_TIMEOUT: Duration = crate::limits::TCP_SLOW_TIMEOUT;
 
 /// Room to work in, shared by all connections of a worker: idle ones need none of it.
 pub struct Buffers {

@@ -22,7 +22,7 @@ pub use udp::BusyPoll;
 pub(crate) use udp::send;
 
 use self::client::Client;
-use self::responder::{Responder, Transport};
+use self::responder::{ClientTransport, Responder};
 use self::tcp::Tcp;
 use self::udp::Udp;
 use crate::answer::metrics::Counters;
@@ -44,7 +44,7 @@ pub(crate) fn register(listeners: Listeners, registry: &Registry) -> io::Result<
     Ok(Registered { udp, tcp: Tcp::new(tcp, registry)?, is_inherited })
 }
 
-/// All transports of one worker. Each is a [`Transport`], and what is more of it than that is here alone.
+/// All transports of one worker. Each is a [`ClientTransport`], and what is more of it than that is here alone.
 pub(crate) struct Transports {
     udp: Udp,
     tcp: Tcp,

@@ -1,8 +1,8 @@
 //! The seam between transports and what answers.
 //!
-//! A [`Transport`] receives messages, has a [`Responder`] answer each in its own buffer, and sends the responses. A query that
-//! cannot be answered at once is taken over by the [`Defer`] behind it, together with its [`Client`], by which
-//! [`Transport::deliver`] gives the response its way back later.
+//! A [`ClientTransport`] receives messages, has a [`Responder`] answer each in its own buffer, and sends the responses.
+//! A query that cannot be answered at once is taken over by the [`Defer`] behind it, together with its [`Client`], by
+//! which [`ClientTransport::deliver`] gives the response its way back later.
 
 use std::time::Duration;
 
@@ -16,16 +16,16 @@ use crate::sys::published::Reader;
 use crate::table::Table;
 
 /// What each transport provides, beside a kind of [`Client`].
-pub(crate) trait Transport {
+pub(crate) trait ClientTransport {
     /// Enough to bring a response back to who sent a query.
     type Client;
 
-    /// Receives what has come, as far as one turn goes, has each message answered, and sends the responses. Its sockets are
-    /// registered with `registry`.
+    /// Receives what has come, as far as one turn goes, has each message answered, and sends the responses. Its sockets
+    /// are registered with `registry`.
     fn take_turn(&mut self, registry: &Registry, responder: &mut Responder<'_>);
 
-    /// Gives the response to a deferred query its way back: `answer` writes it to the front of a buffer, or there is none. The client
-    /// may be gone.
+    /// Gives the response to a deferred query its way back: `answer` writes it to the front of a buffer, or there is
+    /// none. The client may be gone.
     fn deliver(
         &mut self,
         client: Self::Client,
@@ -68,7 +68,8 @@ pub(crate) struct Responder<'a> {
     /// Seconds since 1970.
     pub(crate) clock: &'a dyn Fn() -> u32,
     pub(crate) deferrer: &'a mut dyn Defer,
-    /// Upstreams have answered or are to be asked: what has come of other questions is not to wait for more and more new ones.
+    /// Upstreams have answered or are to be asked: what has come of other questions is not to wait for more and more
+    /// new ones.
     pub(crate) beside_outcomes: bool,
 }
 
@@ -137,7 +138,7 @@ mod tests {
         outgoing: Vec<(usize, Vec<u8>)>,
     }
 
-    impl Transport for Memory {
+    impl ClientTransport for Memory {
         type Client = usize;
 
         fn take_turn(&mut self, _: &Registry, responder: &mut Responder<'_>) {

@@ -17,7 +17,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use super::client::{Client, TcpClient};
 use super::connection::{Buffers, Connection, ConnectionState};
-use super::responder::{Responder, Transport};
+use super::responder::{ClientTransport, Responder};
 use crate::answer::metrics::{Counters, Event};
 use crate::answer::types::Message;
 
@@ -107,7 +107,7 @@ impl Write for ClientStream {
     }
 }
 
-impl Transport for Tcp {
+impl ClientTransport for Tcp {
     type Client = TcpClient;
 
     /// Accepts what has come, and gives each connection that has something to do its turn.

@@ -1,4 +1,5 @@
-//! A worker's part in asking upstreams: its sockets for them. What is asked, and what comes of it, is in `resolver::forwarder`.
+//! A worker's part in asking upstreams: its sockets for them. What is asked, and what comes of it, is in
+//! `resolver::forwarder`.
 //!
 //! Runs on the workers. Nothing of it is there without upstreams.
 
@@ -156,7 +157,8 @@ impl Forwarding {
         self.forwarder.give_up_all();
     }
 
-    /// The next question that something has come of without anything that arrives. It is told before the next is looked for.
+    /// The next question that something has come of without anything that arrives. It is told before the next is looked
+    /// for.
     pub(crate) fn next_given_up(&mut self) -> Option<Completed<DeferredQuery>> {
         self.forwarder.next_given_up()
     }

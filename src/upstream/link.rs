@@ -9,7 +9,7 @@ use mio::{Interest, Registry, Token};
 
 use crate::resolver::upstream::{Protocol, Upstream};
 use crate::sys::tls_error;
-use crate::upstream::https::{Https, Target};
+use crate::upstream::https::{Https, RequestTarget};
 use crate::upstream::quic::{self, QuicConnection, transport};
 use crate::upstream::standing::{Buffers, Standing};
 use crate::upstream::stream::{UpstreamStream, connect};
@@ -53,7 +53,8 @@ impl Link {
         registry.register(&mut stream, token, Interest::READABLE | Interest::WRITABLE)?;
         match &upstream.protocol {
             Protocol::Https { identity, path } => {
-                let target = Target::new(identity, upstream.address, path).map_err(io::Error::other)?;
+                let target =
+                    RequestTarget::new(identity, upstream.address, path).map_err(io::Error::other)?;
                 let session = session.ok_or_else(|| io::Error::other("TLS has not been set up"))?;
                 Ok(Self::Https(Box::new(Https::new(stream, session, target, now))))
             }
@@ -78,8 +79,8 @@ impl Link {
         Ok(Self::Quic(Box::new(connection)))
     }
 
-    /// Queues `message`, a query with an id of its own on this connection, for the next turn, which is to be soon. Returns whether it
-    /// may: not while too many wait.
+    /// Queues `message`, a query with an id of its own on this connection, for the next turn, which is to be soon.
+    /// Returns whether it may: not while too many wait.
     #[must_use]
     pub(crate) fn send(&mut self, message: &[u8], now: Instant) -> bool {
         match self {

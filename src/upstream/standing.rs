@@ -18,12 +18,12 @@ pub(crate) const READS_PER_TURN: usize = 8;
 /// How long a connection may take to be made, with TLS's handshake.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// How long an upstream may leave all of its queries unanswered before the connection counts as broken: whoever waits for
-/// them has given up by then.
+/// How long an upstream may leave all of its queries unanswered before the connection counts as broken: whoever waits
+/// for them has given up by then.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long a connection is kept without queries in flight: to make the next one would take round trips, two or three with
-/// TLS, and servers keep idle ones for ten to thirty seconds.
+/// How long a connection is kept without queries in flight: to make the next one would take round trips, two or three
+/// with TLS, and servers keep idle ones for ten to thirty seconds.
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Room to work in, shared by all connections of a worker: idle ones need none of it.
@@ -56,8 +56,8 @@ pub enum Standing {
 pub enum End {
     /// There was nothing to ask for [`IDLE_TIMEOUT`].
     Idle,
-    /// The upstream has closed it. It may, at any time (RFC 7766 §6.2.3); what it has not answered may be asked once more over
-    /// another connection.
+    /// The upstream has closed it. It may, at any time (RFC 7766 §6.2.3); what it has not answered may be asked once
+    /// more over another connection.
     ByServer,
     /// It was not made within [`CONNECT_TIMEOUT`].
     NotMade,
@@ -73,7 +73,8 @@ pub enum End {
     NotSpoken(&'static str),
     /// The upstream does not speak HTTP/2 as it should.
     Http(String),
-    /// The upstream does not speak QUIC, or DNS over it (RFC 9250), as it should, or has said why it ends the connection.
+    /// The upstream does not speak QUIC, or DNS over it (RFC 9250), as it should, or has said why it ends the
+    /// connection.
     Quic(String),
     /// The upstream ends it (RFC 9113 §6.8), and not only since it likes to.
     GoingAway(String),

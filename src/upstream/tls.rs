@@ -112,8 +112,9 @@ impl TlsClient {
         Ok(client)
     }
 
-    /// A session with the upstream that can prove to be this. It is resumed where there has been one before, on any worker, and the
-    /// upstream still knows of it. Nothing is said before its handshake is over (0-RTT): who copied that could have it asked again.
+    /// A session with the upstream that can prove to be this. It is resumed where there has been one before, on any
+    /// worker, and the upstream still knows of it. Nothing is said before its handshake is over (0-RTT): who copied
+    /// that could have it asked again.
     ///
     /// # Errors
     /// When the system gives no random numbers.

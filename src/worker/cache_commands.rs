@@ -1,8 +1,8 @@
 //! What another thread has a worker do with what only the worker may touch: its cache, and what it has in flight.
 //!
-//! A cache belongs to its worker and has no lock. Who wants to look at it, or have something forgotten, leaves a command, wakes the
-//! worker and goes on; the command does it between two of the worker's turns and sends what has come of it wherever it likes.
-//! Asked by the thread `http`; cache_commands run on the workers.
+//! A cache belongs to its worker and has no lock. Who wants to look at it, or have something forgotten, leaves a
+//! command, wakes the worker and goes on; the command does it between two of the worker's turns and sends what has come
+//! of it wherever it likes. Asked by the thread `http`; cache_commands run on the workers.
 
 use std::sync::mpsc::Receiver;
 

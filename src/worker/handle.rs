@@ -31,8 +31,8 @@ pub struct WorkerLink {
 }
 
 impl WorkerLink {
-    /// Has the worker do something with its cache, if it forwards and so has one; else the command waits for ever. Returns whether there was
-    /// room for one more, and the worker is still there.
+    /// Has the worker do something with its cache, if it forwards and so has one; else the command waits for ever.
+    /// Returns whether there was room for one more, and the worker is still there.
     #[must_use]
     pub fn command(&self, command: CacheCommand) -> bool {
         self.cache_commands.try_send(command).is_ok() && self.waker.wake().is_ok()

@@ -47,8 +47,8 @@ const WAKE: Token = Token(usize::MAX);
 /// How a worker waits, and where it runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct WorkerSchedule {
-    /// For how long after the last query it looks for the next one before it sleeps: to be woken takes longer than to look,
-    /// and looking takes the whole CPU.
+    /// For how long after the last query it looks for the next one before it sleeps: to be woken takes longer than to
+    /// look, and looking takes the whole CPU.
     pub busy_poll: BusyPoll,
     /// The only CPU that it runs on.
     pub cpu: Option<usize>,
@@ -106,8 +106,9 @@ impl Worker {
             let (counters, stop) = (Arc::clone(&counters), Arc::clone(&stop));
             let offload = offload.map(|sender| Offload::new(sender, Arc::clone(&waker)));
             move || {
-                // Queries shall not wait until another thread, of this process or others, has ended a turn of milliseconds. Where the
-                // kernel does not know that, they do; that it allows what is wanted was seen before.
+                // Queries shall not wait until another thread, of this process or others, has ended a turn of
+                // milliseconds. Where the kernel does not know that, they do; that it allows what is wanted was seen
+                // before.
                 let _ = if schedule.realtime { set_fifo() } else { ask_for_short_turns(LONGEST_TURN) };
                 if let Some(cpu) = schedule.cpu {
                     pin(cpu);

@@ -27,7 +27,8 @@ const DNS: &[u8] = b"\x0f\x10\x17application/dns-message";
 
 type Tls = StreamOwned<ServerConnection, TcpStream>;
 
-/// Starts it with the certificate in this directory. It runs as long as the tests do. `alpn` is what it agrees to speak.
+/// Starts it with the certificate in this directory. It runs as long as the tests do. `alpn` is what it agrees to
+/// speak.
 pub(crate) fn start(certificates: &Path, alpn: &[&str]) -> SocketAddr {
     let read = |name| BufReader::new(File::open(certificates.join(name)).unwrap());
     let certificate = CertificateDer::from_pem_reader(read("certificate.pem")).unwrap();

@@ -1,4 +1,5 @@
-//! Names that are not ours, asked for over HTTPS: at a real BIND and Unbound, and at a server that does all that it should not.
+//! Names that are not ours, asked for over HTTPS: at a real BIND and Unbound, and at a server that does all that it
+//! should not.
 
 use std::fs;
 use std::net::SocketAddr;

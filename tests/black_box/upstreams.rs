@@ -119,7 +119,8 @@ impl Upstream {
             let config = format!(
                 "tls local {{ key-file \"{certificates}/key.pem\"; cert-file \"{certificates}/certificate.pem\"; }};\n\
                  http local {{ endpoints {{ \"/dns-query\"; }}; }};\n\
-                 options {{ directory \"{dir}\"; pid-file none; session-keyfile none; recursion no; notify no; max-records-per-type 0;\n \
+                 options {{ directory \
+                 \"{dir}\"; pid-file none; session-keyfile none; recursion no; notify no; max-records-per-type 0;\n \
                  listen-on port {port} tls local http local {{ {ip}; }}; listen-on-v6 {{ none; }}; }};\n\
                  controls {{ }};\nzone \"{ZONE}\" {{ type primary; file \"zone\"; }};\n"
             );
@@ -147,7 +148,8 @@ impl Upstream {
         })
     }
 
-    /// A server of DNS over QUIC with the certificate in `directory`, which asks another over TCP. `words` say what it does besides.
+    /// A server of DNS over QUIC with the certificate in `directory`, which asks another over TCP. `words` say what it
+    /// does besides.
     pub(crate) fn doq(directory: &Path, other: SocketAddr, words: &[&str]) -> Self {
         Self::start(Spot::Anywhere, PYTHON, "ready", |address, _| {
             let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/doq_server.py").to_owned();

@@ -122,9 +122,6 @@ const LAYERS: &[(&str, &[&str])] = &[
 /// What every module may import: constants alone.
 const GROUND: &str = "limits";
 
-/// Circles that somebody is mending: the files of each. A group that is none any more is a finding, too.
-const KNOWN_CIRCLES: &[&[&str]] = &[&["src/upstream/stream.rs", "src/upstream/tls.rs"]];
-
 /// A path that code names, and where.
 struct Path<'a> {
     words: Vec<&'a str>,
@@ -325,31 +322,15 @@ fn there_are_no_circles_between_files() {
     let needs: Vec<_> = (0..graph.nodes.len()).map(|at| graph.needs(at)).collect();
     let circles = graph.circles(&needs);
     let file = |at: usize| graph.nodes[at].source.file.as_str();
-    let known = |a: &str, b: &str| KNOWN_CIRCLES.iter().any(|group| group.contains(&a) && group.contains(&b));
     let mut findings = Vec::new();
     for circle in circles.iter().collect::<BTreeSet<_>>() {
         for from in circle {
             for (to, line) in needs[*from].iter().filter(|(to, _)| circle.contains(to)) {
-                if !known(file(*from), file(*to)) {
-                    let what =
-                        format!("{} is used here and leads back, in a circle of {}", file(*to), circle.len());
-                    let instead =
-                        "give what both need a file of its own, or move the item to where it is used";
-                    findings.push(Finding::new(file(*from), *line, what, instead));
-                }
+                let what =
+                    format!("{} is used here and leads back, in a circle of {}", file(*to), circle.len());
+                let instead = "give what both need a file of its own, or move the item to where it is used";
+                findings.push(Finding::new(file(*from), *line, what, instead));
             }
-        }
-    }
-    for known in KNOWN_CIRCLES.iter().flat_map(|group| group.iter()) {
-        let at = graph.nodes.iter().position(|node| node.source.file == *known);
-        if at.is_none_or(|at| circles[at].is_empty()) {
-            let what = "is in no circle any more";
-            findings.push(Finding::new(
-                known,
-                1,
-                what,
-                "take it out of KNOWN_CIRCLES in tests/tidy/imports.rs",
-            ));
         }
     }
     expect_none(findings);

@@ -1,4 +1,5 @@
-//! What `docs/files.md`, `docs/invariants.md` and the other documents say of the tree: the code map, the invariants' tests, the links.
+//! What `docs/files.md`, `docs/invariants.md` and the other documents say of the tree: the code map, the invariants'
+//! tests, the links.
 
 use std::collections::BTreeSet;
 use std::fs;

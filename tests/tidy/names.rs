@@ -9,9 +9,6 @@ use crate::{Finding, SRC, TESTS, expect_none, root};
 /// Modules that may have types of one name: two can be told apart by their folders.
 const MAX_MEANINGS: usize = 2;
 
-/// Names with more meanings, which somebody is mending. One that has no more of them any more is a finding, too.
-const KNOWN_AMBIGUOUS: &[&str] = &["Entry", "QueryForm", "Outcome", "Place", "Setup", "State", "Times"];
-
 /// What each subcommand has, by clap's words.
 const OF_SUBCOMMANDS: &[&str] = &["Args", "Command"];
 
@@ -42,25 +39,14 @@ fn a_type_name_has_one_meaning() {
     by_name.retain(|_, places| files(places).len() > MAX_MEANINGS);
     let mut findings = Vec::new();
     for (name, places) in &by_name {
-        for (source, line) in places.iter().filter(|_| !KNOWN_AMBIGUOUS.contains(name)) {
+        for (source, line) in places.iter() {
             let what = format!("`{name}` is a type in {} modules", files(places).len());
             let instead = "name it by what it is here, in the field's words";
             findings.push(Finding::new(&source.file, *line, what, instead));
         }
     }
-    for name in KNOWN_AMBIGUOUS.iter().filter(|name| !by_name.contains_key(*name)) {
-        let what = format!("`{name}` is not ambiguous any more");
-        findings.push(Finding::new("tests/tidy/names.rs", 1, what, "take it out of KNOWN_AMBIGUOUS"));
-    }
     expect_none(findings);
 }
-
-/// Unused items, in files that somebody is mending.
-const KNOWN_UNUSED: &[(&str, &str)] = &[
-    ("src/resolver/cache/mod.rs", "MAX_FAILURE_TTL_S"),
-    ("src/resolver/upstream.rs", "MAX_PINS"),
-    ("src/transport/connection.rs", "SLOW_TIMEOUT"),
-];
 
 /// An item that others could name.
 struct Item<'a> {
@@ -142,7 +128,6 @@ fn what_is_public_is_named_by_somebody_else() {
         words.iter().for_each(|word| by_word.entry(word).or_default().push(file));
     }
     let mut findings = Vec::new();
-    let mut known = BTreeSet::new();
     for source in SRC.iter() {
         let tokens = tokens(&source.shipped);
         let surface = words_of_surface(&tokens);
@@ -151,20 +136,12 @@ fn what_is_public_is_named_by_somebody_else() {
             if named || is_type && surface.contains(name) {
                 continue;
             }
-            if KNOWN_UNUSED.contains(&(source.file.as_str(), name)) {
-                known.insert((source.file.as_str(), name));
-                continue;
-            }
             let (what, instead) = match tokens.iter().filter(|token| token.text == name).count() {
                 1 => ("nobody names", "delete it"),
                 _ => ("nobody outside of this file names", "take its `pub` away"),
             };
             findings.push(Finding::new(&source.file, line, format!("{what} `{name}`"), instead));
         }
-    }
-    for (file, name) in KNOWN_UNUSED.iter().filter(|it| !known.contains(*it)) {
-        let what = format!("`{name}` is gone, or used");
-        findings.push(Finding::new(file, 1, what, "take it out of KNOWN_UNUSED in tests/tidy/names.rs"));
     }
     expect_none(findings);
 }

@@ -23,16 +23,21 @@ use crate::wire::name::Name;
 /// Where a machine's upstreams are unless told otherwise.
 const DEFAULT_RESOLV_CONF: &str = "/etc/resolv.conf";
 
+/// How an upstream is given.
+const UPSTREAM_FORMS: &str = "ADDR[:PORT]|tcp://ADDR[:PORT]|tls://ADDR[:PORT][#NAME][#PIN]...|\
+    https://ADDR[:PORT][/PATH][#NAME][#PIN]...|quic://ADDR[:PORT][#NAME][#PIN]...";
+
 /// Who is asked for names that are not ours, and what is kept of their answers.
 #[derive(clap::Args)]
 pub(super) struct ResolverArgs {
-    /// Answer for names in other domains, too, by asking this server, and the others that are given; give it again for more. One
-    /// with `tls://` is asked over TLS, and its certificate has to be for NAME, or for the address; with PINs, `sha256//` and the
-    /// hash of a key in base64, its key has to be one of these, and its certificate counts only if a NAME is said, too. The same
-    /// with `https://` is asked over HTTP/2, at the PATH /dns-query if none is said; with `quic://` over QUIC. Without this, --resolv-conf or --forward, such names are refused
+    /// Answer for names in other domains, too, by asking this server, and the others that are given; give it again for
+    /// more. One with `tls://` is asked over TLS, and its certificate has to be for NAME, or for the address; with
+    /// PINs, `sha256//` and the hash of a key in base64, its key has to be one of these, and its certificate counts
+    /// only if a NAME is said, too. The same with `https://` is asked over HTTP/2, at the PATH /dns-query if none is
+    /// said; with `quic://` over QUIC. Without this, --resolv-conf or --forward, such names are refused
     #[arg(
         long,
-        value_name = "ADDR[:PORT]|tcp://ADDR[:PORT]|tls://ADDR[:PORT][#NAME][#PIN]...|https://ADDR[:PORT][/PATH][#NAME][#PIN]...|quic://ADDR[:PORT][#NAME][#PIN]...",
+        value_name = UPSTREAM_FORMS,
         value_parser = parse_scoped::<Upstream>,
         help_heading = "Names in other domains"
     )]
@@ -152,8 +157,8 @@ impl ResolverArgs {
         let is_tls = |upstream: &Upstream| upstream.protocol.identity().is_some();
         if self.upstream_ca.is_some() && !all().any(is_tls) {
             return Err(Failure::usage(
-                "--upstream-ca is for upstreams over TLS, and there are none: they are given as tls://ADDR[:PORT][#NAME], \
-                 or with https:// or quic://",
+                "--upstream-ca is for upstreams over TLS, and there are none: they are given as \
+                 tls://ADDR[:PORT][#NAME], or with https:// or quic://",
             ));
         }
         let max_ttl_s = self.cache_max_ttl.unwrap_or(DEFAULT_MAX_TTL_S);

@@ -24,7 +24,7 @@ pub const FAILURE_RECHECK_S: u32 = 30;
 pub const DOWN_RECHECK_S: u32 = 1;
 
 /// For how long it is kept at most that somebody could not answer (RFC 2308 §7 allows five minutes).
-pub const MAX_FAILURE_TTL_S: u32 = 5;
+const MAX_FAILURE_TTL_S: u32 = 5;
 
 /// Found as often as this since it came, an answer is popular: worth asking for once more before it expires.
 const POPULAR: u8 = MAX_FOUND;

@@ -29,8 +29,9 @@ impl<W> InFlight<W> {
         Ok(Awaited { question, edns: dress.edns, case_bits, before, group: pending.group })
     }
 
-    /// A datagram in the name of `server` has this question, but not all else that an answer has to have. Who tries one id after the
-    /// other will come upon the right one: the server is asked over a stream, and datagrams are not believed any more.
+    /// A datagram in the name of `server` has this question, but not all else that an answer has to have. Who tries one
+    /// id after the other will come upon the right one: the server is asked over a stream, and datagrams are not
+    /// believed any more.
     pub fn spoof_suspected(&mut self, server: u16, question: &Question<'_>) {
         let Some(key) = self.find(question) else { return };
         let pending = &mut self.questions[key];
@@ -78,7 +79,8 @@ impl<W> InFlight<W> {
         Some(self.end(key))
     }
 
-    /// The server at `place` knows of no such name. Where the order says so, the next is asked, if there is one; then nothing is told yet.
+    /// The server at `place` knows of no such name. Where the order says so, the next is asked, if there is one; then
+    /// nothing is told yet.
     pub fn falls_back(&mut self, place: TransactionKey, now: Instant) -> bool {
         let Some(&Attempt { key, serial, .. }) = self.attempts.get(place) else { return false };
         if self.order != Order::Fallback || !self.is_open(key, serial) || self.questions[key].is_check {
@@ -149,8 +151,8 @@ impl<W> InFlight<W> {
         }
     }
 
-    /// The server rejects what it was sent, perhaps for how it was written; by what it says perhaps for EDNS. Returns whether it is asked
-    /// again in another way.
+    /// The server rejects what it was sent, perhaps for how it was written; by what it says perhaps for EDNS. Returns
+    /// whether it is asked again in another way.
     pub fn rejected(&mut self, place: TransactionKey, edns: bool, now: Instant) -> bool {
         let Some(&Attempt { key, serial, dress, .. }) = self.attempts.get(place) else { return false };
         if !self.is_open(key, serial) || self.questions[key].is_check {

@@ -16,8 +16,8 @@ const MAX_PAUSE: Duration = Duration::from_secs(1);
 /// The shortest wait for anything to come over a connection before another is begun beside it.
 const MIN_STREAM_PATIENCE: Duration = Duration::from_millis(100);
 
-/// Connections that had worked and have ended before one question was answered, at most: as many as there may be questions on one, for a
-/// server may answer one over each.
+/// Connections that had worked and have ended before one question was answered, at most: as many as there may be
+/// questions on one, for a server may answer one over each.
 const MAX_ENDED: u16 = crate::limits::MAX_STREAMS_ENDED;
 
 /// How a connection has ended.
@@ -128,8 +128,8 @@ impl<W> InFlight<W> {
         }
     }
 
-    /// The connection to `server` of this slot is broken. What was asked over it is asked once more over another; that does not count
-    /// if the connection had worked: a server may end one whenever it likes (RFC 7766 §6.2.3).
+    /// The connection to `server` of this slot is broken. What was asked over it is asked once more over another; that
+    /// does not count if the connection had worked: a server may end one whenever it likes (RFC 7766 §6.2.3).
     pub fn stream_broken(&mut self, server: u16, slot: u8, end: StreamEnd, now: Instant) {
         let number = usize::from(server);
         // Several questions may have been told of the same connection.
@@ -154,8 +154,8 @@ impl<W> InFlight<W> {
         }
     }
 
-    /// What was sent to `place` at `sent` over a connection has no answer in time: if nothing else has come over it either, another is
-    /// used from now on.
+    /// What was sent to `place` at `sent` over a connection has no answer in time: if nothing else has come over it
+    /// either, another is used from now on.
     pub(super) fn note_silent_stream(&mut self, place: TransactionKey, sent: Instant) {
         if self.connections[usize::from(place.server)].is_silent(place.slot, sent) {
             self.begin_connection(place.server);
@@ -185,7 +185,8 @@ impl<W> InFlight<W> {
         (waits && *state != AttemptState::Lost).then_some(*key)
     }
 
-    /// What was sent to `place` is lost: its question is asked elsewhere now, or there again when the time for it has come.
+    /// What was sent to `place` is lost: its question is asked elsewhere now, or there again when the time for it has
+    /// come.
     fn lose(&mut self, place: TransactionKey, now: Instant) {
         let waits = self.waits_for(place);
         if let Some(attempt) = self.attempts.get_mut(place) {
@@ -238,7 +239,8 @@ impl<W> InFlight<W> {
         if self.ask_elsewhere(key, place.server, now) {
             self.attempts.remove(place);
         } else if let Some(attempt) = self.attempts.get_mut(place) {
-            // It is looked at again when there may be a connection; until then what was sent by datagrams may be answered.
+            // It is looked at again when there may be a connection; until then what was sent by datagrams may be
+            // answered.
             attempt.state = AttemptState::Lost;
             let serial = attempt.serial;
             let at =

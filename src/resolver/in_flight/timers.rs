@@ -49,7 +49,8 @@ impl Timers {
     }
 
     /// Sets one that fires at `at`, rounded up to the millisecond, or earlier if that is more than two seconds away.
-    #[allow(clippy::cast_possible_truncation)] // there are fewer than attempts, and these are kept in much less than 2^32 bytes
+    // there are fewer than attempts, and these are kept in much less than 2^32 bytes
+    #[allow(clippy::cast_possible_truncation)]
     pub(super) fn set(&mut self, at: Instant, place: TransactionKey, serial: u64, now: Instant) {
         let begin = *self.begin.get_or_insert(now);
         if self.timers.is_empty() {

@@ -15,7 +15,7 @@ use socket2::{SockRef, Socket};
 
 use self::batch::Served;
 pub(crate) use self::batch::send;
-use super::responder::{Responder, Transport};
+use super::responder::{ClientTransport, Responder};
 use crate::answer::metrics::Counters;
 use crate::limits::{BATCHES_BESIDE_OUTCOMES, BATCHES_PER_TURN};
 use crate::sys::mmsg::{self, Addressing, BATCH_LEN, Batch, ReturnAddress, buffered, refuse_more};
@@ -172,7 +172,7 @@ fn register_one(registry: &Registry, i: usize, socket: &UdpSocket) -> io::Result
     registry.register(&mut SourceFd(&socket.as_raw_fd()), Token(i), Interest::READABLE)
 }
 
-impl Transport for Udp {
+impl ClientTransport for Udp {
     type Client = (usize, ReturnAddress);
 
     #[inline]
@@ -232,15 +232,16 @@ impl Udp {
         true
     }
 
-    /// Whether to look for queries again before the poll is asked. It is only glanced at, once in so many looks that found
-    /// nothing.
+    /// Whether to look for queries again before the poll is asked. It is only glanced at, once in so many looks that
+    /// found nothing.
     #[inline]
     pub(crate) fn looks_on(&self) -> bool {
         !self.idle_looks.is_multiple_of(LOOKS_PER_GLANCE)
     }
 
     /// Serves the sockets that may have something. When none of those that it looks at by itself
-    /// has had anything for long enough, it has the poll watch all of them: the time is one for all sockets, not one for each.
+    /// has had anything for long enough, it has the poll watch all of them: the time is one for all sockets, not one
+    /// for each.
     fn look(&mut self, registry: &Registry, responder: &mut Responder<'_>) {
         let (mut found, mut in_vain) = (false, false);
         for i in 0..self.sockets.len() {
@@ -300,8 +301,8 @@ impl Udp {
                 }
                 (Watch::Busy, Served::Empty) if turn == SocketTurn::None => return SocketTurn::InVain,
                 (Watch::Busy, Served::Empty) => return turn,
-                // Queries that are deferred take little time: there are more of them in a turn, as behind them there may be some for names
-                // of our own.
+                // Queries that are deferred take little time: there are more of them in a turn, as behind them there
+                // may be some for names of our own.
                 (_, Served::Full { responses }) if responder.beside_outcomes && responses > BATCH_LEN / 2 => {
                     break;
                 }

@@ -1,11 +1,12 @@
 //! One connection to an upstream over HTTPS (RFC 8484): HTTP/2 (RFC 9113) in TLS, many questions in flight on it.
 //!
-//! Runs on the worker that asks. HTTP/2 is the crate `h2`, polled by hand in the connection's turn; wakers only note which requests
-//! have something. As [`super::stream`] it does no I/O but through the stream it is given, and takes the time as an argument.
+//! Runs on the worker that asks. HTTP/2 is the crate `h2`, polled by hand in the connection's turn; wakers only note
+//! which requests have something. As [`super::stream`] it does no I/O but through the stream it is given, and takes the
+//! time as an argument.
 //!
-//! An answer that is none (another status, another type, too long) fails its question alone, which is then asked elsewhere. What breaks
-//! HTTP/2 ends the connection. Where the server ends it (GOAWAY), what it has taken may be answered for [`DRAIN_TIMEOUT`]; the rest is
-//! then asked over another.
+//! An answer that is none (another status, another type, too long) fails its question alone, which is then asked
+//! elsewhere. What breaks HTTP/2 ends the connection. Where the server ends it (GOAWAY), what it has taken may be
+//! answered for [`DRAIN_TIMEOUT`]; the rest is then asked over another.
 
 mod pipe;
 mod request;
@@ -36,9 +37,9 @@ use crate::limits::{
 use crate::upstream::standing::{Buffers, End, Flight, READS_PER_TURN, Standing, read};
 use crate::upstream::tls::{Alpn, take_leave};
 use pipe::{Pipe, Woken};
-use request::{Outcome, Request};
+use request::{HttpsRequest, RequestOutcome};
 
-pub(crate) use request::Target;
+pub(crate) use request::RequestTarget;
 
 /// How long a server that ends the connection has for what it still answers. Who waits for the rest waits as long.
 const DRAIN_TIMEOUT: Duration = Duration::from_millis(500);
@@ -46,8 +47,8 @@ const DRAIN_TIMEOUT: Duration = Duration::from_millis(500);
 /// Bytes of a frame at most: the least that RFC 9113 §4.2 has.
 const FRAME_LEN: u32 = 16 << 10;
 
-/// Bytes of one answer that a server may send at once: more than a DNS message has, so that one that is too long shows that it is,
-/// and does not wait for us to take more.
+/// Bytes of one answer that a server may send at once: more than a DNS message has, so that one that is too long shows
+/// that it is, and does not wait for us to take more.
 const WINDOW_LEN: u32 = 2 * (u16::MAX as u32 + 1);
 
 /// Bytes that may come without any answer: as many as may have come of some, and their headers.
@@ -56,8 +57,8 @@ const MAX_UNANSWERED_LEN: usize = 2 * UPSTREAM_HTTPS_LEN as usize;
 /// Requests that were given up, of which the server may not know yet: more end the connection.
 const MAX_RESETS: usize = 128;
 
-/// Questions in flight before the first answer: BIND (9.18, 9.20) takes more than fifty for a flood and ends the connection, although it
-/// says that there may be a hundred.
+/// Questions in flight before the first answer: BIND (9.18, 9.20) takes more than fifty for a flood and ends the
+/// connection, although it says that there may be a hundred.
 const FIRST_REQUESTS: usize = 32;
 
 /// How often HTTP/2 gets its turn in one of ours while the network takes what it writes.
@@ -73,12 +74,12 @@ struct Http {
 pub(crate) struct Https<S = TcpStream> {
     stream: S,
     tls: Rc<RefCell<ClientConnection>>,
-    target: Target,
+    target: RequestTarget,
     http: Option<Http>,
     /// Queries that have not been sent, by their ids; in the messages the id is 0 (RFC 8484 §4.1).
     waiting: VecDeque<(u16, Bytes)>,
     waiting_len: usize,
-    requests: Slab<Request>,
+    requests: Slab<HttpsRequest>,
     woken: Arc<Woken>,
     wakers: Vec<Waker>,
     flight: Flight,
@@ -91,7 +92,7 @@ pub(crate) struct Https<S = TcpStream> {
 
 impl<S: Read + Write> Https<S> {
     /// A connection over `stream`, which is just being made, and `tls`.
-    pub(crate) fn new(stream: S, mut tls: ClientConnection, target: Target, now: Instant) -> Self {
+    pub(crate) fn new(stream: S, mut tls: ClientConnection, target: RequestTarget, now: Instant) -> Self {
         tls.set_buffer_limit(Some(UPSTREAM_QUEUE_LEN));
         let woken = Arc::new(Woken::default());
         Self {
@@ -111,8 +112,8 @@ impl<S: Read + Write> Https<S> {
         }
     }
 
-    /// Queues `message`, a query with an id of its own, for the next turn, which is to be soon. Returns whether it may: not while too
-    /// many wait that the upstream does not take.
+    /// Queues `message`, a query with an id of its own, for the next turn, which is to be soon. Returns whether it may:
+    /// not while too many wait that the upstream does not take.
     #[must_use]
     pub(crate) fn send(&mut self, message: &[u8], now: Instant) -> bool {
         let Some((id, rest)) = message.split_first_chunk::<2>() else { return false };
@@ -287,7 +288,7 @@ impl<S: Read + Write> Https<S> {
             });
             match sent {
                 // The first look leaves its waker there.
-                Ok(response) => self.woken.wake(self.requests.insert(Request::new(id, response))),
+                Ok(response) => self.woken.wake(self.requests.insert(HttpsRequest::new(id, response))),
                 Err(error) if error.is_go_away() && error.is_remote() => {
                     self.leaving = Some((now + DRAIN_TIMEOUT, error.reason()));
                     break;
@@ -307,17 +308,17 @@ impl<S: Read + Write> Https<S> {
             };
             let Poll::Ready(outcome) = request.poll(&mut Context::from_waker(waker), room) else { continue };
             match outcome {
-                Outcome::Answer(len) => {
+                RequestOutcome::Answer(len) => {
                     self.flight.note_answer(now)?;
                     take(&room[..len]);
                 }
-                Outcome::Failed(why) => {
+                RequestOutcome::Failed(why) => {
                     self.flight.note_failure(now);
                     self.fault = Some(why);
                     take(&request.failure());
                 }
                 // It stays in flight, for the end of the connection to say so.
-                Outcome::Unprocessed => {}
+                RequestOutcome::Unprocessed => {}
             }
             self.requests.remove(number);
             self.unanswered_len = 0;

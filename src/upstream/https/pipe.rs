@@ -1,6 +1,8 @@
-//! The way between HTTP/2 and TLS: what one has to say the other takes, without a runtime, a thread or a copy in between.
+//! The way between HTTP/2 and TLS: what one has to say the other takes, without a runtime, a thread or a copy in
+//! between.
 //!
-//! Runs on the worker that asks. HTTP/2 is polled when there is something to do, so that nobody has to be woken for bytes.
+//! Runs on the worker that asks. HTTP/2 is polled when there is something to do, so that nobody has to be woken for
+//! bytes.
 
 use std::cell::RefCell;
 use std::io::{self, BufRead, ErrorKind, Write};
@@ -15,7 +17,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::limits::UPSTREAM_HTTPS_REQUESTS;
 
-/// A session, as HTTP/2 reads and writes it. What it writes waits in the session, bounded by the session's buffer limit.
+/// A session, as HTTP/2 reads and writes it. What it writes waits in the session, bounded by the session's buffer
+/// limit.
 pub(super) struct Pipe {
     tls: Rc<RefCell<ClientConnection>>,
 }

@@ -26,12 +26,12 @@ const DNS_MESSAGE: &str = "application/dns-message";
 const MAX_SHOWN_LEN: usize = 64;
 
 /// What all requests to one upstream have in common.
-pub(crate) struct Target {
+pub(crate) struct RequestTarget {
     uri: Uri,
     headers: HeaderMap,
 }
 
-impl Target {
+impl RequestTarget {
     /// Requests to `path` on the server at `address` that has to be this.
     ///
     /// # Errors
@@ -66,22 +66,22 @@ impl Target {
 }
 
 /// A question that was sent.
-pub(super) struct Request {
+pub(super) struct HttpsRequest {
     id: u16,
-    state: State,
+    state: RequestState,
     age_s: u32,
     /// What has come of an answer that has not come whole.
     body: Vec<u8>,
 }
 
-enum State {
+enum RequestState {
     Headers(ResponseFuture),
     Body(RecvStream),
 }
 
 /// What has come of a question.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Outcome {
+pub(super) enum RequestOutcome {
     /// An answer of so many bytes, at the front of the room for it.
     Answer(usize),
     /// No answer of this server's, and why.
@@ -90,10 +90,10 @@ pub(super) enum Outcome {
     Unprocessed,
 }
 
-impl Request {
+impl HttpsRequest {
     /// The one of this id, which the query had before it was sent.
     pub(super) fn new(id: u16, response: ResponseFuture) -> Self {
-        Self { id, state: State::Headers(response), age_s: 0, body: Vec::new() }
+        Self { id, state: RequestState::Headers(response), age_s: 0, body: Vec::new() }
     }
 
     /// The answer to give to who has asked where there is none: the server could not answer.
@@ -102,18 +102,19 @@ impl Request {
         [high, low, header::QR | header::RD, rcode::SERVFAIL, 0, 0, 0, 0, 0, 0, 0, 0]
     }
 
-    /// What has come of it, if anything has. An answer is in `room` then, with the id of the query, and as old as it is.
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>, room: &mut [u8]) -> Poll<Outcome> {
+    /// What has come of it, if anything has. An answer is in `room` then, with the id of the query, and as old as it
+    /// is.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>, room: &mut [u8]) -> Poll<RequestOutcome> {
         loop {
             let done = match &mut self.state {
-                State::Headers(response) => match ready!(std::pin::pin!(response).as_mut().poll(cx)) {
+                RequestState::Headers(response) => match ready!(std::pin::pin!(response).as_mut().poll(cx)) {
                     Err(error) => return Poll::Ready(failed(&error)),
                     Ok(response) => check(&response).map(|age_s| {
                         self.age_s = age_s;
-                        self.state = State::Body(response.into_body());
+                        self.state = RequestState::Body(response.into_body());
                     }),
                 },
-                State::Body(body) => match ready!(body.poll_data(cx)) {
+                RequestState::Body(body) => match ready!(body.poll_data(cx)) {
                     None => return Poll::Ready(self.finish(&Bytes::new(), room)),
                     Some(Err(error)) => return Poll::Ready(failed(&error)),
                     Some(Ok(part)) if body.is_end_stream() => return Poll::Ready(self.finish(&part, room)),
@@ -125,28 +126,30 @@ impl Request {
                 },
             };
             if let Err(why) = done {
-                return Poll::Ready(Outcome::Failed(why));
+                return Poll::Ready(RequestOutcome::Failed(why));
             }
         }
     }
 
     /// The whole answer: what has come before, and the last `part`.
-    fn finish(&self, part: &Bytes, room: &mut [u8]) -> Outcome {
+    fn finish(&self, part: &Bytes, room: &mut [u8]) -> RequestOutcome {
         let len = self.body.len() + part.len();
         let Some(message) = room.get_mut(..len).filter(|_| len <= usize::from(u16::MAX)) else {
-            return Outcome::Failed(too_long());
+            return RequestOutcome::Failed(too_long());
         };
         let (front, back) = message.split_at_mut(self.body.len());
         front.copy_from_slice(&self.body);
         back.copy_from_slice(part);
         if len < header::LEN {
-            return Outcome::Failed(format!("an HTTP answer of {len} bytes, too short for a DNS message"));
+            return RequestOutcome::Failed(format!(
+                "an HTTP answer of {len} bytes, too short for a DNS message"
+            ));
         }
         message[..2].copy_from_slice(&self.id.to_be_bytes());
         if self.age_s > 0 {
             grow_older(message, self.age_s);
         }
-        Outcome::Answer(len)
+        RequestOutcome::Answer(len)
     }
 }
 
@@ -174,12 +177,13 @@ fn check(response: &Response<RecvStream>) -> Result<u32, String> {
     Ok(number(AGE).map_or(0, |age_s| u32::try_from(age_s).unwrap_or(u32::MAX)))
 }
 
-fn failed(error: &h2::Error) -> Outcome {
+fn failed(error: &h2::Error) -> RequestOutcome {
     let is_of_all = error.is_go_away() || error.is_io();
-    if is_of_all { Outcome::Unprocessed } else { Outcome::Failed(format!("HTTP/2: {error}")) }
+    if is_of_all { RequestOutcome::Unprocessed } else { RequestOutcome::Failed(format!("HTTP/2: {error}")) }
 }
 
-/// Makes the TTLs in `message` what they are after so many seconds. What is no DNS message stays as it is, and is refused later.
+/// Makes the TTLs in `message` what they are after so many seconds. What is no DNS message stays as it is, and is
+/// refused later.
 fn grow_older(message: &mut [u8], age_s: u32) {
     // The flags of EDNS are where others have the TTL.
     let left = |record: crate::wire::message::RecordView<'_>| {

@@ -8,8 +8,8 @@ use crate::upstream::standing::End;
 /// Errors of TLS are those of QUIC from here on, each with its alert (RFC 9001 §4.8).
 const CRYPTO_ERRORS: u64 = 0x100;
 
-/// Why one has ended for this `reason`: with `refusal` if the server's certificate was refused, and with `silence` if nothing came.
-/// Nothing of what the server may have put in words is in it.
+/// Why one has ended for this `reason`: with `refusal` if the server's certificate was refused, and with `silence` if
+/// nothing came. Nothing of what the server may have put in words is in it.
 pub(super) fn end_of(reason: &ConnectionError, refusal: Option<rustls::Error>, silence: End) -> End {
     match reason {
         ConnectionError::TransportError(error) => match refusal {

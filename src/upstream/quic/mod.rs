@@ -1,11 +1,12 @@
 //! One connection to an upstream over QUIC (RFC 9250): each query on a stream of its own, answers in any order.
 //!
-//! Runs on the worker that asks. It does no I/O but through the socket it is given, and takes the time as an argument, so
-//! that its tests need neither sockets nor clocks. Packets, their loss and their encryption are `quinn-proto`'s, which is
-//! driven from here without any runtime; what a connection may take of time and memory is in [`transport`].
+//! Runs on the worker that asks. It does no I/O but through the socket it is given, and takes the time as an argument,
+//! so that its tests need neither sockets nor clocks. Packets, their loss and their encryption are `quinn-proto`'s,
+//! which is driven from here without any runtime; what a connection may take of time and memory is in [`transport`].
 //!
-//! An answer is one whole message and the end of its stream. Anything else breaks the protocol and ends the connection (RFC 9250
-//! §4.3.3). A stream that the server resets is its word that it cannot answer this one query: that is handed on as SERVFAIL.
+//! An answer is one whole message and the end of its stream. Anything else breaks the protocol and ends the connection
+//! (RFC 9250 §4.3.3). A stream that the server resets is its word that it cannot answer this one query: that is handed
+//! on as SERVFAIL.
 
 mod end;
 mod streams;
@@ -50,7 +51,8 @@ pub trait Datagrams {
     /// Sends `bytes` as one datagram.
     ///
     /// # Errors
-    /// `WouldBlock` when the kernel takes none now; else as at a receive, and what our own kernel says: there is no way.
+    /// `WouldBlock` when the kernel takes none now; else as at a receive, and what our own kernel says: there is no
+    /// way.
     fn send(&mut self, bytes: &[u8]) -> io::Result<()>;
 }
 
@@ -64,8 +66,8 @@ impl Datagrams for UdpSocket {
     }
 }
 
-/// A socket for a connection to `address`, at a port that the kernel gives. It is to be registered with the poll, readable and
-/// writable, before the connection gets its first turn.
+/// A socket for a connection to `address`, at a port that the kernel gives. It is to be registered with the poll,
+/// readable and writable, before the connection gets its first turn.
 ///
 /// # Errors
 /// What the kernel says at once: out of descriptors, no route.
@@ -112,7 +114,8 @@ impl<S: Datagrams> QuicConnection<S> {
         (config, name): (ClientConfig, &ServerName<'_>),
         now: Instant,
     ) -> io::Result<Self> {
-        // Each connection has a socket of its own, as each has over TCP: datagrams belong to it by that, and not by an id in them.
+        // Each connection has a socket of its own, as each has over TCP: datagrams belong to it by that, and not by an
+        // id in them.
         let mut endpoint = Endpoint::new(transport::endpoint_config(), None, false, None);
         let (handle, connection) =
             endpoint.connect(now, config, server, &name.to_str()).map_err(io::Error::other)?;
@@ -132,8 +135,8 @@ impl<S: Datagrams> QuicConnection<S> {
         })
     }
 
-    /// Queues `message`, a query, for the next turn, which is to be soon. Returns whether it may: not while too many wait for a
-    /// stream that the upstream does not give.
+    /// Queues `message`, a query, for the next turn, which is to be soon. Returns whether it may: not while too many
+    /// wait for a stream that the upstream does not give.
     #[must_use]
     pub fn send(&mut self, message: &[u8], now: Instant) -> bool {
         let has_room = self.queries.push(message);
@@ -161,7 +164,8 @@ impl<S: Datagrams> QuicConnection<S> {
         self.fault.take()
     }
 
-    /// Reads what is there and gives each whole answer to `take`, with the id of its query; sends what there is to send.
+    /// Reads what is there and gives each whole answer to `take`, with the id of its query; sends what there is to
+    /// send.
     pub fn turn(&mut self, buffers: &mut Buffers, now: Instant, take: &mut dyn FnMut(&[u8])) -> Standing {
         self.now = now;
         // One of another connection, over TLS.

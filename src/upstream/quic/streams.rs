@@ -1,7 +1,7 @@
 //! The queries of one QUIC connection: those that wait for a stream, and those that have one.
 //!
-//! A query is `2-byte length, message` and then the end of the stream; so is its answer (RFC 9250 §4.2). Its id is 0 on the
-//! way (§4.2.1), and is what it was again when its answer is handed on.
+//! A query is `2-byte length, message` and then the end of the stream; so is its answer (RFC 9250 §4.2). Its id is 0 on
+//! the way (§4.2.1), and is what it was again when its answer is handed on.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Instant;
@@ -173,7 +173,8 @@ impl Query {
         Ok(message)
     }
 
-    /// The answer to give to who has asked where there is none: the server could not answer. Another is then asked at once.
+    /// The answer to give to who has asked where there is none: the server could not answer. Another is then asked at
+    /// once.
     fn refusal(&self) -> [u8; header::LEN] {
         let [high, low] = self.id;
         [high, low, header::QR | header::RD, rcode::SERVFAIL, 0, 0, 0, 0, 0, 0, 0, 0]

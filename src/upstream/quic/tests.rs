@@ -68,7 +68,7 @@ proptest! {
                 reply(connection, id, &answer);
             }
         });
-        let peer = Peer::new(server_tls(&authority, ALPN), TransportConfig::default(), answer);
+        let peer = QuicServer::new(server_tls(&authority, ALPN), TransportConfig::default(), answer);
         let mut chance = fastrand::Rng::with_seed(seed);
         // The first few are the handshake, which shall be made in time.
         let fate = Box::new(move |number: usize| {
@@ -112,7 +112,7 @@ fn a_server_that_is_another_is_refused_before_anything_is_asked_and_told_why() {
         (client_tls(&theirs), "192.0.2.54", "and not for 192.0.2.54"),
     ] {
         let answer = Box::new(|_: &mut _, _, _: &_| panic!("it is asked"));
-        let peer = Peer::new(server_tls(&theirs, ALPN), TransportConfig::default(), answer);
+        let peer = QuicServer::new(server_tls(&theirs, ALPN), TransportConfig::default(), answer);
         let mut world = World::new(config, name, Some(peer), Box::new(|_| vec![LATENCY]));
         assert!(world.send(&query(1, "secret")));
         let end = world.run(1).unwrap();
@@ -128,7 +128,7 @@ fn a_server_that_is_another_is_refused_before_anything_is_asked_and_told_why() {
 #[test]
 fn a_server_of_something_else_than_dns_is_left() {
     let authority = authority("ours");
-    let peer = Peer::new(server_tls(&authority, b"h3"), TransportConfig::default(), echo());
+    let peer = QuicServer::new(server_tls(&authority, b"h3"), TransportConfig::default(), echo());
     let mut world = World::new(client_tls(&authority), "dns.test", Some(peer), Box::new(|_| vec![LATENCY]));
     assert!(world.send(&query(1, "name")));
     let end = world.run(1).unwrap().to_string();
@@ -248,7 +248,7 @@ fn queries_wait_for_streams_that_the_server_does_not_give_and_only_so_many() {
     let authority = authority("ours");
     let mut transport = TransportConfig::default();
     transport.max_concurrent_bidi_streams(VarInt::from_u32(3));
-    let peer = Peer::new(server_tls(&authority, ALPN), transport, echo());
+    let peer = QuicServer::new(server_tls(&authority, ALPN), transport, echo());
     let mut world = World::new(client_tls(&authority), "dns.test", Some(peer), Box::new(|_| vec![LATENCY]));
     let mut sent = 0;
     while world.send(&query(sent, "name")) {
@@ -273,7 +273,7 @@ fn queries_that_a_server_never_answers_leave_room_for_others() {
             reply(connection, id, query);
         }
     });
-    let peer = Peer::new(server_tls(&authority, ALPN), transport, answer);
+    let peer = QuicServer::new(server_tls(&authority, ALPN), transport, answer);
     let mut world = World::new(client_tls(&authority), "dns.test", Some(peer), Box::new(|_| vec![LATENCY]));
     assert!(world.send(&query(1, "lost")));
     for number in 1..=4 {
@@ -411,7 +411,7 @@ fn no_more_than_so_many_streams_are_open() {
     let asked = Rc::new(Cell::new(0));
     let count = Rc::clone(&asked);
     let answer: Answer = Box::new(move |_, _, _| count.set(count.get() + 1));
-    let peer = Peer::new(server_tls(&authority, ALPN), transport, answer);
+    let peer = QuicServer::new(server_tls(&authority, ALPN), transport, answer);
     let mut world = World::new(client_tls(&authority), "dns.test", Some(peer), Box::new(|_| vec![LATENCY]));
     while world.send(&query(1, "name")) {}
     assert!(matches!(world.run(1), Some(End::Silent)));

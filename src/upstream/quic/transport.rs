@@ -27,17 +27,21 @@ static TRANSPORT: LazyLock<Arc<TransportConfig>> = LazyLock::new(|| {
     transport
         .max_concurrent_bidi_streams(VarInt::from_u32(0))
         .max_concurrent_uni_streams(VarInt::from_u32(0));
-    // The longest answer fits whole. What has come is read at once, but for what comes out of order: so much is held of that.
+    // The longest answer fits whole. What has come is read at once, but for what comes out of order: so much is held of
+    // that.
     transport.stream_receive_window(VarInt::from_u32(FRAME_LEN as u32));
     transport.receive_window(VarInt::from_u32(QUIC_WINDOW_LEN as u32));
     transport.send_window(UPSTREAM_QUEUE_LEN as u64);
     transport.crypto_buffer_size(HANDSHAKE_LEN);
-    // Ours are shorter, and say what was waited for; the server's may be shorter still. It may forget the connection after this.
+    // Ours are shorter, and say what was waited for; the server's may be shorter still. It may forget the connection
+    // after this.
     transport.max_idle_timeout(IdleTimeout::try_from(IDLE_TIMEOUT + ANSWER_TIMEOUT).ok());
-    // Queries are short, and how long the server's packets are is for it to find out: so nothing is sent to find out for ours.
+    // Queries are short, and how long the server's packets are is for it to find out: so nothing is sent to find out
+    // for ours.
     transport.mtu_discovery_config(None);
-    // `pad_to_mtu` stays off, though it would hide lengths (RFC 9250 §5.4): it pads acknowledgements, too, which then count as bytes in
-    // flight that nobody acknowledges. Who only receives has its congestion window full of them soon, and acknowledges no more.
+    // `pad_to_mtu` stays off, though it would hide lengths (RFC 9250 §5.4): it pads acknowledgements, too, which then
+    // count as bytes in flight that nobody acknowledges. Who only receives has its congestion window full of them soon,
+    // and acknowledges no more.
     transport.datagram_receive_buffer_size(None);
     transport.enable_segmentation_offload(false);
     // It would tell whoever watches how far the server is.
@@ -58,8 +62,8 @@ pub(super) fn endpoint_config() -> Arc<EndpointConfig> {
     Arc::clone(&ENDPOINT)
 }
 
-/// A connection's set-up, with sessions of `tls`, which is of TLS 1.3 alone and has RFC 9250's ALPN. 0-RTT stays off: whoever has
-/// recorded a query could have the server answer it again (RFC 9250 §4.5).
+/// A connection's set-up, with sessions of `tls`, which is of TLS 1.3 alone and has RFC 9250's ALPN. 0-RTT stays off:
+/// whoever has recorded a query could have the server answer it again (RFC 9250 §4.5).
 ///
 /// # Errors
 /// When `tls` lacks the cipher that every handshake of QUIC begins with.

@@ -1,4 +1,5 @@
-//! For the tests of connections over QUIC: a server in the same process, a network that loses and reorders, and a time of their own.
+//! For the tests of connections over QUIC: a server in the same process, a network that loses and reorders, and a time
+//! of their own.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -94,9 +95,9 @@ impl Network {
 }
 
 #[derive(Clone)]
-pub(super) struct Socket(pub(super) Rc<RefCell<Network>>);
+pub(super) struct MemorySocket(pub(super) Rc<RefCell<Network>>);
 
-impl Datagrams for Socket {
+impl Datagrams for MemorySocket {
     fn receive(&mut self, room: &mut [u8]) -> io::Result<usize> {
         let network = &mut *self.0.borrow_mut();
         if let Some(kind) = network.error {
@@ -117,7 +118,7 @@ impl Datagrams for Socket {
 pub(super) type Answer = Box<dyn FnMut(&mut Connection, StreamId, &[u8])>;
 
 /// A server for one connection after another.
-pub(super) struct Peer {
+pub(super) struct QuicServer {
     pub(super) endpoint: Endpoint,
     pub(super) connections: BTreeMap<usize, Connection>,
     pub(super) queries: BTreeMap<(usize, StreamId), Vec<u8>>,
@@ -126,7 +127,7 @@ pub(super) struct Peer {
     pub(super) closed: Vec<ConnectionError>,
 }
 
-impl Peer {
+impl QuicServer {
     pub(super) fn new(tls: rustls::ServerConfig, transport: TransportConfig, answer: Answer) -> Self {
         let mut config = ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(tls).unwrap()));
         config.transport_config(Arc::new(transport));
@@ -226,8 +227,8 @@ pub(super) fn echo() -> Answer {
 /// A client, a server and the network between them.
 pub(super) struct World {
     pub(super) network: Rc<RefCell<Network>>,
-    pub(super) peer: Option<Peer>,
-    pub(super) client: QuicConnection<Socket>,
+    pub(super) peer: Option<QuicServer>,
+    pub(super) client: QuicConnection<MemorySocket>,
     pub(super) answers: Vec<Vec<u8>>,
     pub(super) buffers: Buffers,
     pub(super) begun: Instant,
@@ -236,7 +237,7 @@ pub(super) struct World {
 }
 
 impl World {
-    pub(super) fn new(config: ClientConfig, name: &str, peer: Option<Peer>, fate: Fate) -> Self {
+    pub(super) fn new(config: ClientConfig, name: &str, peer: Option<QuicServer>, fate: Fate) -> Self {
         let begun = Instant::now();
         let network = Rc::new(RefCell::new(Network {
             now: begun,
@@ -247,7 +248,7 @@ impl World {
             error: None,
         }));
         let name = ServerName::try_from(name).unwrap();
-        let socket = Socket(Rc::clone(&network));
+        let socket = MemorySocket(Rc::clone(&network));
         let client = QuicConnection::new(socket, SERVER.parse().unwrap(), (config, &name), begun).unwrap();
         Self { network, peer, client, answers: Vec::new(), buffers: Buffers::default(), begun, rests: false }
     }
@@ -255,7 +256,7 @@ impl World {
     /// One whose server is right, over a network without faults, and answers so.
     pub(super) fn answering(answer: Answer) -> Self {
         let authority = authority("ours");
-        let peer = Peer::new(server_tls(&authority, ALPN), TransportConfig::default(), answer);
+        let peer = QuicServer::new(server_tls(&authority, ALPN), TransportConfig::default(), answer);
         Self::new(client_tls(&authority), "dns.test", Some(peer), Box::new(|_| vec![LATENCY]))
     }
 
