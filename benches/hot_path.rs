@@ -158,7 +158,7 @@ fn upstream(c: &mut Criterion) {
     let question =
         Question { name: asked, name_hash: 1, qtype: 1, dnssec_ok: false, checking_disabled: false };
     let mut buffer = [0; MAX_QUERY_LEN];
-    let manner = QueryForm { edns: true, case_bits: Some([0x5555; 4]), passed_by: &[4711] };
+    let manner = QueryForm { edns: true, case_bits: Some([0x5555; 4]), passed_by: &[4711], is_padded: false };
     c.bench_function("write a query to an upstream", |b| {
         b.iter(|| write_query(&mut buffer, 0x1234, black_box(&question), &manner));
     });

@@ -111,6 +111,8 @@ pub trait Arrivals {
 pub struct Outgoing<'a> {
     sending: Sending<'a>,
     mix_case: bool,
+    /// Nobody but the server can read it.
+    is_encrypted: bool,
 }
 
 impl Outgoing<'_> {
@@ -129,7 +131,12 @@ impl Outgoing<'_> {
         let Sending { place, question, edns, case_bits, passed_by } = &self.sending;
         // Nobody but the server answers over a stream; and there are servers that do not give the case back.
         let case_bits = (self.mix_case && !place.is_stream()).then_some([*case_bits; 4]);
-        write_query(out, place.id, question, &QueryForm { edns: *edns, case_bits, passed_by })
+        write_query(
+            out,
+            place.id,
+            question,
+            &QueryForm { edns: *edns, case_bits, passed_by, is_padded: self.is_encrypted },
+        )
     }
 }
 
@@ -493,7 +500,9 @@ impl<W> Forwarder<W> {
         let mix_case = self.mix_case;
         let sending = self.in_flight.next_to_send(slot, now)?;
         self.sent += 1;
-        Some(Outgoing { sending, mix_case })
+        let server = self.routes.servers.get(usize::from(sending.place.server));
+        let is_encrypted = server.is_some_and(|it| it.upstream.protocol.identity().is_some());
+        Some(Outgoing { sending, mix_case, is_encrypted })
     }
 
     /// The host of `server` says, to the socket of this slot, that nobody is there.

@@ -38,7 +38,7 @@ pub enum Protocol {
     Https {
         /// Who it has to be. The name, or the address, is the authority of the requests, too.
         identity: ServerIdentity,
-        /// Where on it: `/` and visible ASCII, at most [`MAX_PATH_LEN`] bytes.
+        /// Where on it: `/` and visible ASCII, at most `MAX_PATH_LEN` bytes.
         path: Box<str>,
     },
     /// Over QUIC (RFC 9250).

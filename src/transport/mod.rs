@@ -1,7 +1,7 @@
 //! I/O with clients: each transport a file or folder of its own, all behind one seam.
 //!
-//! [`listen`] binds the sockets. [`udp`] and [`tcp`] receive messages on a worker's thread, have each answered in place
-//! by what is behind the [`responder`], and send the responses; a [`client`] is what a deferred query needs to find its
+//! `listen` binds the sockets. `udp` and `tcp` receive messages on a worker's thread, have each answered in place
+//! by what is behind the [`responder`], and send the responses; a `client` is what a deferred query needs to find its
 //! way back. [`connection`] is one stream of queries, without I/O of its own. `ARCHITECTURE.md` lists what a new
 //! transport provides.
 

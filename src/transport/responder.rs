@@ -1,8 +1,8 @@
 //! The seam between transports and what answers.
 //!
-//! A [`ClientTransport`] receives messages, has a [`Responder`] answer each in its own buffer, and sends the responses.
-//! A query that cannot be answered at once is taken over by the [`Defer`] behind it, together with its [`Client`], by
-//! which [`ClientTransport::deliver`] gives the response its way back later.
+//! A `ClientTransport` receives messages, has a `Responder` answer each in its own buffer, and sends the responses.
+//! A query that cannot be answered at once is taken over by the `Defer` behind it, together with its `Client`, by
+//! which `ClientTransport::deliver` gives the response its way back later.
 
 use std::time::Duration;
 

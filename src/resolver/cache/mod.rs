@@ -210,7 +210,7 @@ impl Cache {
     }
 
     /// Keeps the `answer` to `question` from now on, for its TTL or what the limits allow, in place of the one before.
-    /// Not one with a TTL of 0. That somebody could not answer is kept for [`MAX_FAILURE_TTL_S`] at most, and not in
+    /// Not one with a TTL of 0. That somebody could not answer is kept for `MAX_FAILURE_TTL_S` at most, and not in
     /// place of an answer that may still be used, be it stale.
     pub fn insert(&mut self, question: &Question<'_>, answer: &Answer<'_>, now_s: u32) {
         let max_stale_s = self.limits.max_stale_s;
