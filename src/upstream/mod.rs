@@ -2,8 +2,8 @@
 //! nodes.
 //!
 //! All of it runs on the workers, and no part reads a clock for itself. [`forwarding`] carries the questions that
-//! `resolver` wants asked over [`sockets`] (UDP) and [`streams`] (each a [`link`]: a [`stream`] over TCP or TLS,
-//! [`https`], both secured by [`tls`], or [`quic`]); [`peers`] does the same for other nodes.
+//! `resolver` wants asked over `sockets` (UDP) and [`streams`] (each a `link`: a [`stream`] over TCP or TLS,
+//! `https`, both secured by [`tls`], or [`quic`]); [`peers`] does the same for other nodes.
 
 pub mod forwarding;
 mod https;

@@ -2,7 +2,7 @@
 //!
 //! Runs on the worker that asks. It does no I/O but through the socket it is given, and takes the time as an argument,
 //! so that its tests need neither sockets nor clocks. Packets, their loss and their encryption are `quinn-proto`'s,
-//! which is driven from here without any runtime; what a connection may take of time and memory is in [`transport`].
+//! which is driven from here without any runtime; what a connection may take of time and memory is in `transport`.
 //!
 //! An answer is one whole message and the end of its stream. Anything else breaks the protocol and ends the connection
 //! (RFC 9250 §4.3.3). A stream that the server resets is its word that it cannot answer this one query: that is handed
@@ -104,7 +104,7 @@ pub struct QuicConnection<S: Datagrams = UdpSocket> {
 
 impl<S: Datagrams> QuicConnection<S> {
     /// A connection over `socket` to the `server` that proves to be `name` as `config` wants it. `config` is of
-    /// [`transport::client_config`].
+    /// `transport::client_config`.
     ///
     /// # Errors
     /// When TLS cannot begin.
