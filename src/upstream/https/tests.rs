@@ -58,6 +58,9 @@ fn answer(stream: u32) -> Vec<u8> {
     response(stream, &[OK, &field(TYPE, "application/dns-message")].concat(), ANSWER)
 }
 
+/// What a server says at the end of each question.
+type Script = Box<dyn FnMut(u32) -> Vec<u8>>;
+
 /// The server's side, which says what `script` has for each frame of the client's, by its kind, flags and stream.
 struct Side {
     tls: ServerConnection,
@@ -226,7 +229,7 @@ fn what_is_no_answer_fails_its_question_alone_and_says_why() {
         ([&[0x08, 3][..], b"302", &field(LOCATION, "/other")].concat(), 0, "HTTP status 302"),
         ([OK, &field(TYPE, "text/html")].concat(), 20, "type `text/html`"),
         (OK.to_vec(), 20, "type ``"),
-        ([OK, &field(TYPE, &"\u{1}".repeat(1).replace('\u{1}', "a\tb"))].concat(), 20, "type `a\\tb`"),
+        ([OK, &field(TYPE, "a\tb")].concat(), 20, "type `a\\tb`"),
         ([OK, &message()].concat(), 0, "of 0 bytes, too short"),
         ([OK, &message()].concat(), 11, "too short for a DNS message"),
         ([OK, &message(), &field(LENGTH, "65536")].concat(), 0, "longer than a DNS message"),
@@ -310,7 +313,7 @@ fn floods_and_garbage_end_it_with_a_reason() {
     let headers = |stream| frame(HEADERS, 0, stream, OK);
     let more = |stream| frame(CONTINUATION, 0, stream, &field([0x00, 0x01], "x")).repeat(10_000);
     let pings = || frame(PING, 0, 0, &[7; 8]).repeat(100_000);
-    let cases: Vec<(&str, Box<dyn FnMut(u32) -> Vec<u8>>)> = vec![
+    let cases: [(&str, Script); 4] = [
         ("garbage", Box::new(|_| b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n".to_vec())),
         ("continuation", Box::new(move |stream| [headers(stream), more(stream)].concat())),
         ("pings", Box::new(move |_| pings())),
@@ -319,7 +322,6 @@ fn floods_and_garbage_end_it_with_a_reason() {
     for (what, script) in cases {
         let (_, _, standing, answers) = ask(1, script);
         let Standing::Closed(end) = standing else { panic!("{what}: {standing:?}") };
-        println!("{what}: {end}");
         assert!(answers.is_empty() && matches!(end, End::Http(_)), "{what}: {end:?}");
     }
 }
