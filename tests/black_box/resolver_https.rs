@@ -169,7 +169,7 @@ fn floods_cost_a_connection_and_no_memory() {
     assert_eq!(Told::dig(server.address, &["good.example"]).status, "NOERROR");
     let before = rss_kib(&server);
     for label in ["continuation", "pings", "settings", "interim", "long", "garbage", "half"] {
-        for number in 0..3 {
+        for number in 0..2 {
             let told = Told::dig(server.address, &[&format!("{label}-{number}.example")]);
             assert_eq!(told.status, "SERVFAIL", "{label}: {}", told.text);
         }
