@@ -217,6 +217,19 @@ fn declares(code: &str, module: &str) -> bool {
     tokens(code).windows(3).any(|it| it[0].text == "mod" && it[1].text == module && it[2].text == ";")
 }
 
+/// Whether neither the module nor one that it is in is there for unit tests alone.
+fn is_shipped(files: &[Source], module: &[&str]) -> bool {
+    (1..=module.len()).all(|len| {
+        let name = module[len - 1];
+        parent(files, &module[..len]).is_some_and(|parent| declares(&parent.shipped, name))
+    })
+}
+
+/// The files of `src` that are not there for unit tests alone.
+pub(crate) fn shipped_files() -> impl Iterator<Item = &'static Source> {
+    SRC.iter().filter(|source| module(&source.file).is_none_or(|module| is_shipped(&SRC, &module)))
+}
+
 /// A module that is shipped, with what it names.
 struct Node<'a> {
     source: &'a Source,
@@ -232,16 +245,10 @@ struct Graph<'a> {
 
 impl<'a> Graph<'a> {
     fn new(files: &'a [Source]) -> Self {
-        let shipped = |module: &[&str]| {
-            (1..=module.len()).all(|len| {
-                let name = module[len - 1];
-                parent(files, &module[..len]).is_some_and(|parent| declares(&parent.shipped, name))
-            })
-        };
         let node = |source: &'a Source| {
             let module = module(&source.file)?;
             let paths = paths(&tokens(&source.shipped));
-            shipped(&module).then_some(Node { source, module, paths })
+            is_shipped(files, &module).then_some(Node { source, module, paths })
         };
         let nodes: Vec<_> = files.iter().filter_map(node).collect();
         let at = nodes.iter().enumerate().map(|(at, node)| (node.module.clone(), at)).collect();

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
+use crate::imports::shipped_files;
 use crate::source::{Source, Token, tokens};
 use crate::{Finding, SRC, TESTS, expect_none, root};
 
@@ -26,7 +27,7 @@ fn types<'a>(code: &'a str) -> Vec<(&'a str, usize)> {
 #[test]
 fn a_type_name_has_one_meaning() {
     let mut by_name: BTreeMap<&str, Vec<(&Source, usize)>> = BTreeMap::new();
-    for source in SRC.iter() {
+    for source in shipped_files() {
         for (name, line) in types(&source.shipped) {
             if !(source.file.starts_with("src/cli/") && OF_SUBCOMMANDS.contains(&name)) {
                 by_name.entry(name).or_default().push((source, line));
@@ -128,7 +129,7 @@ fn what_is_public_is_named_by_somebody_else() {
         words.iter().for_each(|word| by_word.entry(word).or_default().push(file));
     }
     let mut findings = Vec::new();
-    for source in SRC.iter() {
+    for source in shipped_files() {
         let tokens = tokens(&source.shipped);
         let surface = words_of_surface(&tokens);
         for Item { name, line, is_type } in public_items(&tokens) {
