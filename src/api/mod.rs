@@ -2,10 +2,10 @@
 //!
 //! Server, client and command line share them. Nothing in here does I/O.
 
-pub mod addition;
 pub mod control_address;
 pub mod external;
 pub mod paths;
 pub mod rdata_text;
+pub mod register;
 pub mod request;
 pub mod timing;

@@ -220,7 +220,7 @@ pub enum Rejected {
 /// Something to register, as it is asked for.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Addition {
+pub struct RegisterRequest {
     /// The name; without a dot it is in the node's first domain.
     pub name: String,
     /// Its addresses.

@@ -20,7 +20,7 @@ use super::Failure;
 use super::ask::ask;
 use super::bench::stop_on_signals;
 use super::{sample, spinner};
-use crate::api::request::Addition;
+use crate::api::request::RegisterRequest;
 use crate::bench::latency::{Latencies, Summary};
 use crate::bench::{self, Outcome, Progress, QueryFile, RunEnd, RunSettings};
 use crate::config::DEFAULT_DOMAIN;
@@ -135,7 +135,11 @@ fn begin(out: &mut dyn Write, directory: &TempDir, progress: &ProgressBar) -> Re
     );
     say(out, progress, &told)?;
     for (node, (_, address)) in nodes.iter().zip(NODES) {
-        let addition = Addition { name: WEB.into(), addresses: vec![address.into()], ..Addition::default() };
+        let addition = RegisterRequest {
+            name: WEB.into(),
+            addresses: vec![address.into()],
+            ..RegisterRequest::default()
+        };
         node.add(&[addition])?;
         let address = IpAddr::from(address);
         say(out, progress, &format!("  {}$ redbreast add {WEB} {address}", node.name()))?;

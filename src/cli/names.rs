@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::{ControlArgs, Failure};
 use crate::api::paths;
-use crate::api::request::{Addition, Changed, Registration};
+use crate::api::request::{Changed, RegisterRequest, Registration};
 use crate::http::client::escape;
 
 /// Arguments of `redbreast add`.
@@ -93,8 +93,18 @@ pub(crate) struct NamesArgs {
 pub(crate) fn add(args: AddArgs) -> Result<(), Failure> {
     let AddArgs { name, addresses, ttl: ttl_s, port, service, instance, control, .. } = args;
     let AddArgs { weight, tier, check, slow_start: slow_start_s, .. } = args;
-    let addition =
-        Addition { name, addresses, instance, ttl_s, port, service, weight, tier, check, slow_start_s };
+    let addition = RegisterRequest {
+        name,
+        addresses,
+        instance,
+        ttl_s,
+        port,
+        service,
+        weight,
+        tier,
+        check,
+        slow_start_s,
+    };
     let added: Changed = control.client()?.request(Method::POST, paths::NAMES, Some(&addition))?;
     tell(&control, &added, |out| {
         let lost = if added.durable { "" } else { "; it ends with the node, which keeps nothing on disk" };

@@ -6,7 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::Node;
-use crate::api::request::Addition;
+use crate::api::request::RegisterRequest;
 
 /// Changes in one request.
 const CHANGES_PER_REQUEST: u32 = 100;
@@ -27,10 +27,10 @@ pub(super) fn churn(node: &Node, per_s: u32, done: &AtomicBool) -> io::Result<()
         }
         let change = |i: u32| {
             let [_, high, mid, low] = (made + i).to_be_bytes();
-            Addition {
+            RegisterRequest {
                 name: format!("changing-{}", (made + i) % CHANGING),
                 addresses: vec![[172, 16 | high & 15, mid, low].into()],
-                ..Addition::default()
+                ..RegisterRequest::default()
             }
         };
         let batch: Vec<_> = (0..CHANGES_PER_REQUEST.min(per_s)).map(change).collect();

@@ -12,7 +12,7 @@ use super::cluster::{Cluster, in_domain};
 use super::probe::{Pace, ProbeAnswer, ProbeQuestion, Sample, probe};
 use super::results::Freshness;
 use super::{Design, Experiment, Task};
-use crate::api::request::Addition;
+use crate::api::request::RegisterRequest;
 
 /// How often each node is asked for each name.
 const PERIOD: Duration = Duration::from_millis(50);
@@ -61,8 +61,11 @@ fn change(task: &Task, design: Design) -> io::Result<Vec<Freshness>> {
     let cluster = Cluster::start(design, &experiment, &layout)?;
     let owner = cluster.nodes.last().ok_or_else(|| io::Error::other("a cluster has nodes"))?;
     let add = |label: &str, address: Ipv4Addr| {
-        let addition =
-            Addition { name: label.into(), addresses: vec![address.into()], ..Addition::default() };
+        let addition = RegisterRequest {
+            name: label.into(),
+            addresses: vec![address.into()],
+            ..RegisterRequest::default()
+        };
         owner.add(&[addition]).map(drop).map_err(io::Error::other)
     };
     for change in &CHANGES {

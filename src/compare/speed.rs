@@ -17,7 +17,7 @@ use super::churn::churn;
 use super::cluster::{Cluster, Traffic, all_names, in_domain};
 use super::results::{Negatives, Row};
 use super::{DOMAIN, Design, Experiment, Task};
-use crate::api::request::Addition;
+use crate::api::request::RegisterRequest;
 use crate::bench::statistics;
 use crate::report::json::{Percentiles, Report};
 use crate::testbed;
@@ -260,10 +260,10 @@ fn registration_cost(task: &Task, cluster: &Cluster) -> io::Result<(f64, f64)> {
     let idle = per_s(before, cluster.traffic()?, begin);
     let (before, begin) = (cluster.traffic()?, Instant::now());
     for i in 0..REGISTRATIONS {
-        let addition = Addition {
+        let addition = RegisterRequest {
             name: format!("registered-{i}"),
             addresses: vec![[192, 0, 2, 1].into()],
-            ..Addition::default()
+            ..RegisterRequest::default()
         };
         let node = &cluster.nodes[i as usize % cluster.nodes.len()];
         node.add(&[addition]).map_err(io::Error::other)?;

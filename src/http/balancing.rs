@@ -15,8 +15,8 @@ use tokio::task::yield_now;
 
 use super::ServerState;
 use super::problem::Problem;
-use crate::api::addition::{self, parse_scope};
 use crate::api::paths;
+use crate::api::register::{self, parse_scope};
 use crate::api::request::{Directed, Directive, Effect, Explanation, Member, PolicyBody, Request};
 use crate::policy::Policy;
 use crate::policy::select::Health;
@@ -163,6 +163,6 @@ async fn explain(
     State(shared): State<Arc<ServerState>>,
     Path(name): Path<String>,
 ) -> Result<Json<Explanation>, Problem> {
-    let name = addition::any_name(&name, &shared.domains).map_err(Problem::bad)?;
+    let name = register::any_name(&name, &shared.domains).map_err(Problem::bad)?;
     Ok(Json(shared.view.explain(&name)))
 }

@@ -4,16 +4,16 @@
 //! queue; what is read is read here. Whoever reaches it may do everything, so it is on loopback or on a Unix socket, or
 //! asks for a token.
 
+mod auth;
 mod balancing;
 mod cache;
 pub mod client;
 mod connections;
-mod guard;
 mod listing;
 mod metrics;
 mod names;
-mod observe;
 mod problem;
+mod status;
 mod weave;
 
 use std::fmt;
@@ -31,8 +31,8 @@ use axum::{Router, middleware};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::oneshot;
 
-use self::guard::Guard;
-pub use self::guard::Token;
+use self::auth::Auth;
+pub use self::auth::Token;
 use self::problem::Problem;
 use crate::api::control_address::ControlAddress;
 use crate::api::request::{Queued, Reply, Request, View};
@@ -95,7 +95,7 @@ struct ServerState {
     view: Arc<dyn View>,
     domains: Vec<Name>,
     check_dir: Option<PathBuf>,
-    guard: Guard,
+    auth: Auth,
 }
 
 impl Listener {
@@ -113,8 +113,8 @@ impl Listener {
         let (socket, bound) = bind(address).map_err(fail)?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(fail)?;
         let ListenerRules { domains, check_dir, token } = rules;
-        let guard = Guard::new(token, matches!(address, ControlAddress::Tcp(_)));
-        let router = router(Arc::new(ServerState { ask: Box::new(ask), view, domains, check_dir, guard }));
+        let auth = Auth::new(token, matches!(address, ControlAddress::Tcp(_)));
+        let router = router(Arc::new(ServerState { ask: Box::new(ask), view, domains, check_dir, auth }));
         let (stop, stopped) = oneshot::channel::<()>();
         // It ends when it is told to; connections that are open then are closed.
         let serve = move || {
@@ -198,12 +198,12 @@ fn router(shared: Arc<ServerState>) -> Router {
         .merge(names::router())
         .merge(balancing::router())
         .merge(cache::router())
-        .merge(observe::router())
+        .merge(status::router())
         .merge(weave::router())
         .fallback(fallback)
         .method_not_allowed_fallback(wrong_method)
         .layer(DefaultBodyLimit::max(MAX_BODY_LEN))
-        .layer(middleware::from_fn_with_state(Arc::clone(&shared), guard::admit))
+        .layer(middleware::from_fn_with_state(Arc::clone(&shared), auth::admit))
         .with_state(shared)
 }
 

@@ -17,10 +17,10 @@ use serde_json::Value;
 use super::ServerState;
 use super::listing::{MAX_LIMIT, stream_all};
 use super::problem::Problem;
-use crate::api::addition;
 use crate::api::paths;
+use crate::api::register;
 use crate::api::request::{
-    Addition, Change, Changed, Filter, MAX_ADDITIONS, Registration, Request, Selector,
+    Change, Changed, Filter, MAX_ADDITIONS, RegisterRequest, Registration, Request, Selector,
 };
 use crate::sys::sched::{SHORT_STEPS, yield_every};
 
@@ -51,9 +51,9 @@ struct Which {
 #[serde(rename_all = "lowercase", deny_unknown_fields)]
 enum Step {
     /// Register this.
-    Add(Addition),
+    Add(RegisterRequest),
     /// Register this in place of what the name has of the instance.
-    Replace(Addition),
+    Replace(RegisterRequest),
     /// Remove what is meant.
     Remove(Meant),
 }
@@ -78,8 +78,8 @@ struct Instance {
 
 impl ServerState {
     /// The steps that register `additions`.
-    pub(super) fn puts(&self, additions: &[Addition]) -> Result<Vec<Change>, Problem> {
-        let registrations = addition::registrations(additions, &self.domains, self.check_dir.as_deref())
+    pub(super) fn puts(&self, additions: &[RegisterRequest]) -> Result<Vec<Change>, Problem> {
+        let registrations = register::registrations(additions, &self.domains, self.check_dir.as_deref())
             .map_err(Problem::bad)?;
         Ok(registrations.into_iter().map(|(key, attributes)| Change::Put(key, attributes)).collect())
     }
@@ -91,8 +91,8 @@ impl ServerState {
         instance: Option<&str>,
         addresses: Vec<IpAddr>,
     ) -> Result<Selector, Problem> {
-        let name = name.map(|name| addition::name(name, &self.domains)).transpose().map_err(Problem::bad)?;
-        let instance = instance.map(|it| addition::instance(Some(it))).transpose().map_err(Problem::bad)?;
+        let name = name.map(|name| register::name(name, &self.domains)).transpose().map_err(Problem::bad)?;
+        let instance = instance.map(|it| register::instance(Some(it))).transpose().map_err(Problem::bad)?;
         Ok(Selector { name, instance: instance.map(Into::into), addresses, ..Selector::default() })
     }
 
@@ -103,7 +103,7 @@ impl ServerState {
         instance: Option<&str>,
         addresses: Vec<IpAddr>,
     ) -> Result<Selector, Problem> {
-        let instance = addition::instance(instance).map_err(Problem::bad)?;
+        let instance = register::instance(instance).map_err(Problem::bad)?;
         self.selector(Some(name), Some(instance), addresses)
     }
 
@@ -138,7 +138,7 @@ pub(super) fn address(text: &str) -> Result<IpAddr, Problem> {
 type Body = Result<Json<Value>, JsonRejection>;
 
 async fn add(State(shared): State<Arc<ServerState>>, body: Body) -> Result<Json<Changed>, Problem> {
-    let additions: Vec<Addition> = read_list(body?.0)?;
+    let additions: Vec<RegisterRequest> = read_list(body?.0)?;
     shared.change(shared.puts(&additions)?).await
 }
 
@@ -152,9 +152,9 @@ async fn replace_name(
     if let Value::Object(fields) = &mut body {
         fields.entry("name").or_insert_with(|| Value::from(&*name));
     }
-    let addition: Addition = read(body)?;
+    let addition: RegisterRequest = read(body)?;
     let gone = shared.of_name(&name, addition.instance.as_deref(), Vec::new())?;
-    if addition::name(&addition.name, &shared.domains).ok() != gone.name {
+    if register::name(&addition.name, &shared.domains).ok() != gone.name {
         return Err(Problem::bad(format!("the path says {name:?} and the body {:?}", addition.name)));
     }
     let mut changes = vec![Change::Remove(gone)];
@@ -192,8 +192,9 @@ async fn add_address(
 ) -> Result<Json<Changed>, Problem> {
     let Query(With { instance, ttl_s, weight, tier, check, slow_start_s }) = with?;
     let addresses = vec![address(&text)?];
-    let rest = Addition::default();
-    let addition = Addition { name, addresses, instance, ttl_s, weight, tier, check, slow_start_s, ..rest };
+    let rest = RegisterRequest::default();
+    let addition =
+        RegisterRequest { name, addresses, instance, ttl_s, weight, tier, check, slow_start_s, ..rest };
     shared.change(shared.puts(&[addition])?).await
 }
 
@@ -220,7 +221,7 @@ async fn replace_instance(
     Path(instance): Path<String>,
     body: Body,
 ) -> Result<Json<Changed>, Problem> {
-    let mut additions: Vec<Addition> = read_list(body?.0)?;
+    let mut additions: Vec<RegisterRequest> = read_list(body?.0)?;
     for addition in &mut additions {
         if addition.instance.as_ref().is_some_and(|other| *other != instance) {
             return Err(Problem::bad(format!(
@@ -319,7 +320,7 @@ async fn of_name(
     State(shared): State<Arc<ServerState>>,
     Path(name): Path<String>,
 ) -> Result<Json<Vec<Registration>>, Problem> {
-    let name = addition::name(&name, &shared.domains).map_err(Problem::bad)?;
+    let name = register::name(&name, &shared.domains).map_err(Problem::bad)?;
     Ok(Json(shared.few(&Filter::Name(name)).await))
 }
 

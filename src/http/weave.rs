@@ -15,8 +15,8 @@ use super::ServerState;
 use super::listing::stream_all;
 use super::names::address;
 use super::problem::Problem;
-use crate::api::addition;
-use crate::api::request::{Addition, Change, Filter, NODE_INSTANCE, Registration, Selector};
+use crate::api::register;
+use crate::api::request::{Change, Filter, NODE_INSTANCE, RegisterRequest, Registration, Selector};
 
 pub(super) fn router() -> Router<Arc<ServerState>> {
     Router::new()
@@ -53,11 +53,11 @@ async fn add(
 ) -> Result<StatusCode, Problem> {
     let form = Form::read(query.as_deref(), &body);
     let name = form.get("fqdn").ok_or_else(|| Problem::bad("say which name: ?fqdn=NAME"))?;
-    let addition = Addition {
+    let addition = RegisterRequest {
         name: name.into(),
         addresses: vec![address(&ip)?],
         instance: Some(container.clone()),
-        ..Addition::default()
+        ..RegisterRequest::default()
     };
     let changes = shared.puts(&[addition])?;
     if form.get("check-alive") == Some("true") && shared.view.is_running(&container) == Some(false) {
@@ -76,8 +76,8 @@ impl ServerState {
         ip: Option<&str>,
         form: &Form,
     ) -> Result<StatusCode, Problem> {
-        let name = form.get("fqdn").map(|name| addition::name(name, &self.domains));
-        let instance = container.filter(|it| *it != "*").map(|it| addition::instance(Some(it)));
+        let name = form.get("fqdn").map(|name| register::name(name, &self.domains));
+        let instance = container.filter(|it| *it != "*").map(|it| register::instance(Some(it)));
         let ip = ip.filter(|it| *it != "*").map(address).transpose()?;
         let which = Selector {
             name: name.transpose().map_err(Problem::bad)?,

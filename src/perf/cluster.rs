@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::api::request::Addition;
+use crate::api::request::RegisterRequest;
 use crate::testbed::{Node, NodePlan, start_cluster, wait_until};
 use crate::wire::message::write_query;
 use crate::wire::name::Name;
@@ -87,12 +87,12 @@ impl Probe {
     }
 }
 
-pub(super) fn addition(label: &str, address: [u8; 4], ttl_s: u32) -> Addition {
-    Addition {
+pub(super) fn addition(label: &str, address: [u8; 4], ttl_s: u32) -> RegisterRequest {
+    RegisterRequest {
         name: label.into(),
         addresses: vec![address.into()],
         ttl_s: Some(ttl_s),
-        ..Addition::default()
+        ..RegisterRequest::default()
     }
 }
 

@@ -10,7 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::cluster::{Figure, Probe, addition};
-use crate::api::request::Addition;
+use crate::api::request::RegisterRequest;
 use crate::testbed::{Node, NodePlan, start_cluster, wait_until};
 
 const NODES: usize = 5;
@@ -54,7 +54,7 @@ fn in_and_out(directory: &Path) -> io::Result<Vec<Figure>> {
         INTERVAL.as_millis(),
         TIMEOUT.as_millis()
     );
-    let checked = Addition {
+    let checked = RegisterRequest {
         check: Some(check),
         addresses: vec![CHECKED.into()],
         ..addition("checked", [127, 0, 0, 9], 1)
@@ -151,7 +151,10 @@ fn watch_many(node: &Node, port: u16, count: &AtomicU64) -> io::Result<[Figure; 
         let additions: Vec<_> = (first..first + 1_000)
             .map(|i| {
                 let [.., high, low] = (i + 256).to_be_bytes();
-                Addition { check: Some(check.clone()), ..addition(&format!("n{i}"), [127, 1, high, low], 1) }
+                RegisterRequest {
+                    check: Some(check.clone()),
+                    ..addition(&format!("n{i}"), [127, 1, high, low], 1)
+                }
             })
             .collect();
         node.add(&additions).map_err(io::Error::other)?;

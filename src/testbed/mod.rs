@@ -16,7 +16,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::api::control_address::ControlAddress;
 use crate::api::paths;
-use crate::api::request::{Addition, Changed, Member, Registration, Status};
+use crate::api::request::{Changed, Member, RegisterRequest, Registration, Status};
 use crate::http::client::{ClientError, ControlClient, escape};
 
 /// How long a node may take to start, or to find the others.
@@ -239,7 +239,7 @@ impl Node {
     ///
     /// # Errors
     /// [`ClientError`].
-    pub fn add(&self, additions: &[Addition]) -> Result<Changed, ClientError> {
+    pub fn add(&self, additions: &[RegisterRequest]) -> Result<Changed, ClientError> {
         self.client().request(Method::POST, paths::NAMES, Some(&additions))
     }
 

@@ -8,7 +8,7 @@ use domain::base::{Message, ParsedRecord};
 use domain::rdata::AllRecordData;
 
 use super::name;
-use crate::api::addition;
+use crate::api::register;
 use crate::api::request::{Change, Prerequisite, Selector, ZoneUpdate};
 use crate::store::{Attributes, Key};
 use crate::wire::name::Name;
@@ -100,7 +100,7 @@ fn change(record: &UpdateRecord<'_>, owner: Name, zone: &Name) -> Result<Vec<Cha
                 return Ok(Vec::new());
             }
             let is_address = matches!(rtype, rtype::A | rtype::AAAA);
-            if !TYPES.contains(&rtype) || is_address && addition::check_host(&owner).is_err() {
+            if !TYPES.contains(&rtype) || is_address && register::check_host(&owner).is_err() {
                 return Err(Rcode::REFUSED);
             }
             // As a zone file's (RFC 2181 §8).

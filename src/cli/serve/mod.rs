@@ -21,8 +21,8 @@ use super::Failure;
 use super::design::DesignArgs;
 
 use crate::answer::access::{Access, Prefix};
-use crate::api::addition::parse_scope;
 use crate::api::control_address::ControlAddress;
+use crate::api::register::parse_scope;
 use crate::config::{
     DEFAULT_CLUSTER, DEFAULT_DOMAIN, DEFAULT_LISTEN, DEFAULT_TTL_S, DockerSettings, GOSSIP_PORT, Gossip,
     MAX_DOMAINS, MAX_TTL_S, MAX_WORKERS, Settings, ZoneMaintenance,

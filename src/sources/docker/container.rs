@@ -8,8 +8,8 @@ use std::net::IpAddr;
 use bollard::models::{ContainerInspectResponse, EndpointSettings, HealthStatusEnum};
 
 use super::DockerRules;
-use crate::api::addition;
-use crate::api::request::{Addition, CONTAINER_PREFIX};
+use crate::api::register;
+use crate::api::request::{CONTAINER_PREFIX, RegisterRequest};
 use crate::policy::select::Health;
 use crate::store::{Attributes, Key};
 use crate::wire::name::Name;
@@ -71,7 +71,7 @@ impl Container {
             }
             let wanted = labels.addition(text, addresses.into_iter().collect());
             let of_name = wanted.and_then(|addition| {
-                addition::of_container(&addition, &instance, &rules.domains, rules.check_dir.as_deref())
+                register::of_container(&addition, &instance, &rules.domains, rules.check_dir.as_deref())
             });
             registrations.extend(of_name.map_err(|why| format!("{name}: {why}"))?);
         }
@@ -108,7 +108,7 @@ impl Labels {
     }
 
     /// What is to be registered under one name.
-    fn addition(&self, name: String, addresses: Vec<IpAddr>) -> Result<Addition, String> {
+    fn addition(&self, name: String, addresses: Vec<IpAddr>) -> Result<RegisterRequest, String> {
         let port = self.get("redbreast.port").map(|value| {
             let (service, port) = value.rsplit_once(':').unwrap_or(("", value));
             let port = port.parse::<u16>().map_err(|_| {
@@ -121,7 +121,7 @@ impl Labels {
             Ok::<_, String>((port, if service.is_empty() { label.to_owned() } else { service.to_owned() }))
         });
         let (port, service) = port.transpose()?.unzip();
-        Ok(Addition {
+        Ok(RegisterRequest {
             addresses,
             port,
             service,
@@ -147,7 +147,7 @@ fn host_name(host: Option<&str>, domain: Option<&str>) -> Option<String> {
 
 /// Whether this can be a name in our domains at all.
 fn can_be_ours(text: &str, domains: &[Name]) -> bool {
-    addition::name(text, domains).is_ok_and(|name| addition::check_host(&name).is_ok())
+    register::name(text, domains).is_ok_and(|name| register::check_host(&name).is_ok())
 }
 
 fn addresses_of(endpoint: &EndpointSettings) -> impl Iterator<Item = IpAddr> {

@@ -59,9 +59,6 @@ fn answer(stream: u32) -> Vec<u8> {
     response(stream, &[OK, &field(TYPE, "application/dns-message")].concat(), ANSWER)
 }
 
-/// What a server says at the end of each question.
-type Script = Box<dyn FnMut(u32) -> Vec<u8>>;
-
 /// The server's side, which says what `script` has for each frame of the client's, by its kind, flags and stream.
 struct Side {
     tls: ServerConnection,

@@ -65,7 +65,7 @@ impl Token {
 }
 
 /// What requests are measured against.
-pub(super) struct Guard {
+pub(super) struct Auth {
     token: Option<Token>,
     /// It is reached over TCP, and so by what runs in browsers on this machine, too.
     is_tcp: bool,
@@ -88,7 +88,7 @@ impl Budget {
     }
 }
 
-impl Guard {
+impl Auth {
     pub(super) fn new(token: Option<Token>, is_tcp: bool) -> Self {
         let budget = Mutex::new(Budget { left: REQUESTS_PER_S, as_of: Instant::now() });
         Self { token, is_tcp, budget }
@@ -150,7 +150,7 @@ fn is_own_origin(origin: &str) -> bool {
 
 /// Lets a request through, or says why not.
 pub(super) async fn admit(State(shared): State<Arc<ServerState>>, request: Request, next: Next) -> Response {
-    if let Err(problem) = shared.guard.check(request.uri().path(), request.headers()) {
+    if let Err(problem) = shared.auth.check(request.uri().path(), request.headers()) {
         let is_unauthorized = problem.code() == StatusCode::UNAUTHORIZED;
         let mut response = problem.into_response();
         if is_unauthorized {
@@ -182,31 +182,31 @@ mod tests {
 
     #[test]
     fn a_token_is_asked_for_where_there_is_one() {
-        let guard = Guard::new(Some(Token::of(b"0123456789abcdef")), true);
-        let check = |path: &str, value| guard.check(path, &headers(&[("authorization", value)])).is_ok();
+        let auth = Auth::new(Some(Token::of(b"0123456789abcdef")), true);
+        let check = |path: &str, value| auth.check(path, &headers(&[("authorization", value)])).is_ok();
         assert!(check("/v1/names", "Bearer 0123456789abcdef"));
         for wrong in ["Bearer 0123456789abcdeF", "Bearer", "Basic 0123456789abcdef", "0123456789abcdef"] {
             assert!(!check("/v1/names", wrong), "{wrong}");
         }
-        assert!(guard.check("/v1/names", &HeaderMap::new()).is_err());
-        assert!(guard.check("/health", &HeaderMap::new()).is_ok());
-        assert!(guard.check("/metrics", &HeaderMap::new()).is_err());
+        assert!(auth.check("/v1/names", &HeaderMap::new()).is_err());
+        assert!(auth.check("/health", &HeaderMap::new()).is_ok());
+        assert!(auth.check("/metrics", &HeaderMap::new()).is_err());
     }
 
     #[test]
     fn pages_from_elsewhere_are_kept_out() {
-        let guard = Guard::new(None, true);
+        let auth = Auth::new(None, true);
         for host in ["127.0.0.1:6784", "localhost", "[::1]:80", "redbreast", "localhost:6784"] {
-            assert!(guard.check("/", &headers(&[("host", host)])).is_ok(), "{host}");
+            assert!(auth.check("/", &headers(&[("host", host)])).is_ok(), "{host}");
         }
         for host in ["evil.example", "evil.example:6784", "[::1", "127.0.0.1.evil.example"] {
-            assert!(guard.check("/", &headers(&[("host", host)])).is_err(), "{host}");
+            assert!(auth.check("/", &headers(&[("host", host)])).is_err(), "{host}");
         }
         let of_page =
-            |origin| guard.check("/", &headers(&[("host", "127.0.0.1"), ("origin", origin)])).is_ok();
+            |origin| auth.check("/", &headers(&[("host", "127.0.0.1"), ("origin", origin)])).is_ok();
         assert!(of_page("http://127.0.0.1:6784"));
         assert!(!of_page("https://evil.example") && !of_page("null"));
-        assert!(Guard::new(None, false).check("/", &headers(&[("host", "any")])).is_ok());
+        assert!(Auth::new(None, false).check("/", &headers(&[("host", "any")])).is_ok());
     }
 
     #[test]

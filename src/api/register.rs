@@ -4,7 +4,7 @@
 
 use std::path::Path;
 
-use crate::api::request::{Addition, DEFAULT_INSTANCE, MAX_ADDITIONS, is_reserved};
+use crate::api::request::{DEFAULT_INSTANCE, MAX_ADDITIONS, RegisterRequest, is_reserved};
 use crate::health::spec::{Check, Probe};
 use crate::policy::rules::Scope;
 use crate::policy::select::{MAX_TIER, MAX_WEIGHT};
@@ -95,7 +95,7 @@ pub(crate) fn instance(asked: Option<&str>) -> Result<&str, String> {
 ///
 /// Programs can be run as checks if they are in `check_dir`.
 pub(crate) fn registrations(
-    additions: &[Addition],
+    additions: &[RegisterRequest],
     domains: &[Name],
     check_dir: Option<&Path>,
 ) -> Result<Vec<(Key, Attributes)>, String> {
@@ -112,7 +112,7 @@ pub(crate) fn registrations(
 
 /// The same for one that a container asks for by being there.
 pub(crate) fn of_container(
-    addition: &Addition,
+    addition: &RegisterRequest,
     instance: &str,
     domains: &[Name],
     check_dir: Option<&Path>,
@@ -121,12 +121,12 @@ pub(crate) fn of_container(
 }
 
 fn one(
-    addition: &Addition,
+    addition: &RegisterRequest,
     instance: &str,
     domains: &[Name],
     check_dir: Option<&Path>,
 ) -> Result<Vec<(Key, Attributes)>, String> {
-    let Addition { name: text, addresses, ttl_s, port, service, .. } = addition;
+    let RegisterRequest { name: text, addresses, ttl_s, port, service, .. } = addition;
     let name = name(text, domains)?;
     check_host(&name)?;
     if addresses.is_empty() {
@@ -162,8 +162,8 @@ fn one(
 }
 
 /// What is said of how addresses share the traffic.
-fn balancing(addition: &Addition, check_dir: Option<&Path>) -> Result<Attributes, String> {
-    let Addition { weight, tier, check, slow_start_s, .. } = addition;
+fn balancing(addition: &RegisterRequest, check_dir: Option<&Path>) -> Result<Attributes, String> {
+    let RegisterRequest { weight, tier, check, slow_start_s, .. } = addition;
     let weight = weight.map(|weight| {
         u16::try_from(weight).map_err(|_| format!("a weight is from 0 to {MAX_WEIGHT}, not {weight}"))
     });
@@ -214,8 +214,12 @@ mod tests {
         ["example", "other.test"].map(|text| Name::from_text(text).unwrap()).to_vec()
     }
 
-    fn addition() -> Addition {
-        Addition { name: "Web".into(), addresses: vec![[10, 0, 0, 1].into()], ..Addition::default() }
+    fn addition() -> RegisterRequest {
+        RegisterRequest {
+            name: "Web".into(),
+            addresses: vec![[10, 0, 0, 1].into()],
+            ..RegisterRequest::default()
+        }
     }
 
     #[test]
@@ -247,7 +251,7 @@ mod tests {
 
     #[test]
     fn a_service_is_registered_beside_its_addresses() {
-        let with = Addition { port: Some(80), service: Some("http".into()), ..addition() };
+        let with = RegisterRequest { port: Some(80), service: Some("http".into()), ..addition() };
         let keys = registrations(&[with], &domains(), None).unwrap();
         assert_eq!(keys.len(), 2);
         assert_eq!(keys[1].0.name, Name::from_text("_http._tcp.web.example").unwrap());
@@ -261,22 +265,22 @@ mod tests {
     #[test]
     fn what_makes_no_sense_is_told() {
         let wrong = [
-            Addition { addresses: vec![], ..addition() },
-            Addition { addresses: vec![[0, 0, 0, 0].into()], ..addition() },
-            Addition { addresses: vec![[224, 0, 0, 1].into()], ..addition() },
-            Addition { ttl_s: Some(u32::MAX), ..addition() },
-            Addition { port: Some(80), ..addition() },
-            Addition { service: Some("http".into()), ..addition() },
-            Addition { port: Some(80), service: Some("a.b.c".into()), ..addition() },
-            Addition { weight: Some(65_536), ..addition() },
-            Addition { tier: Some(16), ..addition() },
-            Addition { check: Some("ping".into()), ..addition() },
-            Addition { check: Some("command:x".into()), ..addition() },
-            Addition { slow_start_s: Some(0), ..addition() },
-            Addition { slow_start_s: Some(86_401), ..addition() },
-            Addition { instance: Some("files".into()), ..addition() },
-            Addition { instance: Some(String::new()), ..addition() },
-            Addition { instance: Some("x".repeat(65)), ..addition() },
+            RegisterRequest { addresses: vec![], ..addition() },
+            RegisterRequest { addresses: vec![[0, 0, 0, 0].into()], ..addition() },
+            RegisterRequest { addresses: vec![[224, 0, 0, 1].into()], ..addition() },
+            RegisterRequest { ttl_s: Some(u32::MAX), ..addition() },
+            RegisterRequest { port: Some(80), ..addition() },
+            RegisterRequest { service: Some("http".into()), ..addition() },
+            RegisterRequest { port: Some(80), service: Some("a.b.c".into()), ..addition() },
+            RegisterRequest { weight: Some(65_536), ..addition() },
+            RegisterRequest { tier: Some(16), ..addition() },
+            RegisterRequest { check: Some("ping".into()), ..addition() },
+            RegisterRequest { check: Some("command:x".into()), ..addition() },
+            RegisterRequest { slow_start_s: Some(0), ..addition() },
+            RegisterRequest { slow_start_s: Some(86_401), ..addition() },
+            RegisterRequest { instance: Some("files".into()), ..addition() },
+            RegisterRequest { instance: Some(String::new()), ..addition() },
+            RegisterRequest { instance: Some("x".repeat(65)), ..addition() },
         ];
         for addition in wrong {
             assert!(
