@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use crate::gossip::transport::TransportError;
 use crate::http::HttpError;
-use crate::sources::files::Rejected;
+use crate::sources::files::FilesRejected;
 use crate::store::DiskError;
 use crate::sys::file_error::FileError;
 use crate::transport::ListenError;
@@ -29,7 +29,7 @@ pub enum NodeError {
     /// The data directory cannot be used.
     Disk(DiskError),
     /// Names files or zone files were refused.
-    Names(Rejected),
+    Names(FilesRejected),
     /// Another file was refused.
     File(FileError),
     /// Upstreams cannot be asked over TLS.

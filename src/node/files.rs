@@ -22,7 +22,7 @@ use crate::config::Settings;
 use crate::limits::MAX_BATCH_OPERATIONS as MAX_BATCH;
 use crate::policy::Policy;
 use crate::policy::rules::Scope;
-use crate::sources::files::{Comparison, Doubled, INSTANCE, Registrations, Rejected};
+use crate::sources::files::{Comparison, Doubled, FilesRejected, INSTANCE, Registrations};
 use crate::sources::names_text::Texts;
 use crate::store::{Record, SharedStore};
 use crate::sys::sched::lower_priority;
@@ -113,7 +113,7 @@ fn reload(
     output: &mut Output<'_>,
 ) -> Result<Contents, NodeError> {
     let texts = Texts::read(&settings.names, &settings.zones)
-        .map_err(|error| NodeError::Names(Rejected::File(error)))?;
+        .map_err(|error| NodeError::Names(FilesRejected::File(error)))?;
     let contents = Contents {
         secrets: read_secrets(settings)?,
         ring: read_ring(settings)?,

@@ -70,7 +70,7 @@ use crate::http::{Listener, Token};
 use crate::query_time::cache::Cache;
 use crate::resolver::routes::Routes;
 use crate::sources::docker::Watcher;
-use crate::sources::files::{Registrations, Rejected};
+use crate::sources::files::{FilesRejected, Registrations};
 use crate::sources::names_text::Texts;
 use crate::sources::watch::{self, FileWatch};
 use crate::store::SharedStore;
@@ -218,7 +218,7 @@ pub fn check(settings: &Settings) -> Result<(usize, Vec<String>), NodeError> {
 
 fn read_names(settings: &Settings) -> Result<(Texts, Registrations), NodeError> {
     let Settings { names, zones, domains, zone, .. } = settings;
-    let texts = Texts::read(names, zones).map_err(|error| NodeError::Names(Rejected::File(error)))?;
+    let texts = Texts::read(names, zones).map_err(|error| NodeError::Names(FilesRejected::File(error)))?;
     let names = Registrations::of(&texts, domains, zone.ttl_s).map_err(NodeError::Names)?;
     Ok((texts, names))
 }

@@ -32,14 +32,14 @@ pub const INSTANCE: &str = "files";
 
 /// Why files are not served.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Rejected {
+pub enum FilesRejected {
     /// One of them has a mistake.
     File(FileError),
     /// What they say cannot stand together.
     Conflict(Conflict),
 }
 
-impl fmt::Display for Rejected {
+impl fmt::Display for FilesRejected {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::File(error) => error.fmt(f),
@@ -48,7 +48,7 @@ impl fmt::Display for Rejected {
     }
 }
 
-impl std::error::Error for Rejected {}
+impl std::error::Error for FilesRejected {}
 
 /// Registrations in one block of bytes, each once, with all of a name linked to each other: so that a million of them
 /// are read and compared in a fraction of a second.
@@ -102,32 +102,32 @@ impl Registrations {
     /// `ttl_s`.
     ///
     /// # Errors
-    /// [`Rejected`] for the first mistake.
+    /// [`FilesRejected`] for the first mistake.
     pub fn read(
         hosts: &[PathBuf],
         zones: &[PathBuf],
         domains: &[Name],
         ttl_s: u32,
-    ) -> Result<Self, Rejected> {
-        Self::of(&Texts::read(hosts, zones).map_err(Rejected::File)?, domains, ttl_s)
+    ) -> Result<Self, FilesRejected> {
+        Self::of(&Texts::read(hosts, zones).map_err(FilesRejected::File)?, domains, ttl_s)
     }
 
     /// The same of files of which the text has been read.
     ///
     /// # Errors
-    /// [`Rejected`] for the first mistake.
-    pub fn of(texts: &Texts, domains: &[Name], ttl_s: u32) -> Result<Self, Rejected> {
+    /// [`FilesRejected`] for the first mistake.
+    pub fn of(texts: &Texts, domains: &[Name], ttl_s: u32) -> Result<Self, FilesRejected> {
         let mut registrations = Self::default();
         for Text { path, bytes, .. } in &texts.hosts {
-            registrations.read_hosts(path, bytes, domains).map_err(Rejected::File)?;
+            registrations.read_hosts(path, bytes, domains).map_err(FilesRejected::File)?;
         }
         for ZoneText { path, bytes, .. } in &texts.zones {
-            let zone = zone_file::parse(path, bytes, domains, ttl_s).map_err(Rejected::File)?;
+            let zone = zone_file::parse(path, bytes, domains, ttl_s).map_err(FilesRejected::File)?;
             zone.records.iter().for_each(|record| registrations.add_record(record));
         }
         registrations.checked().map_err(|conflict| {
             let place = conflict::find(&conflict, texts, domains, ttl_s);
-            place.map_or(Rejected::Conflict(conflict), Rejected::File)
+            place.map_or(FilesRejected::Conflict(conflict), FilesRejected::File)
         })
     }
 
