@@ -28,7 +28,9 @@ const MAX_SHOWN_LEN: usize = 64;
 /// What all requests to one upstream have in common.
 pub(crate) struct RequestTarget {
     uri: Uri,
+    /// With the length of the last query: since queries are padded, most have the same.
     headers: HeaderMap,
+    len: usize,
 }
 
 impl RequestTarget {
@@ -48,19 +50,20 @@ impl RequestTarget {
         };
         let uri = Uri::builder().scheme(Scheme::HTTPS).authority(authority).path_and_query(path);
         let message = HeaderValue::from_static(DNS_MESSAGE);
-        // With a length already, so that a copy has room for another.
-        let len = (CONTENT_LENGTH, HeaderValue::from_static("0"));
-        let headers = HeaderMap::from_iter([(ACCEPT, message.clone()), (CONTENT_TYPE, message), len]);
-        Ok(Self { uri: uri.build().map_err(|error| error.to_string())?, headers })
+        let headers = HeaderMap::from_iter([(ACCEPT, message.clone()), (CONTENT_TYPE, message)]);
+        Ok(Self { uri: uri.build().map_err(|error| error.to_string())?, headers, len: 0 })
     }
 
     /// A request that carries `len` bytes.
-    pub(super) fn request(&self, len: usize) -> HttpRequest<()> {
+    pub(super) fn request(&mut self, len: usize) -> HttpRequest<()> {
+        if self.len != len {
+            self.headers.insert(CONTENT_LENGTH, HeaderValue::from(len));
+            self.len = len;
+        }
         let mut request = HttpRequest::new(());
         *request.method_mut() = Method::POST;
         *request.uri_mut() = self.uri.clone();
         *request.headers_mut() = self.headers.clone();
-        request.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(len));
         request
     }
 }
