@@ -129,7 +129,7 @@ mod tests {
         let form =
             QueryForm { edns: true, case_bits: Some([u64::MAX; 4]), passed_by: &[5; 9], is_padded: false };
         let mut out = [0; MAX_QUERY_LEN];
-        assert_eq!(write_query(&mut out, 1, &question(name), &form), 354);
+        assert_eq!(write_query(&mut out, 1, &question(name), &form), 350);
         for ids in 0..=8 {
             let form = QueryForm { is_padded: true, passed_by: &[5; 9][..ids], ..form };
             assert!(write_query(&mut out, 1, &question(name), &form) <= MAX_QUERY_LEN);
