@@ -57,8 +57,8 @@ const MAX_UNANSWERED_LEN: usize = 2 * UPSTREAM_HTTPS_LEN as usize;
 /// Requests that were given up, of which the server may not know yet: more end the connection.
 const MAX_RESETS: usize = 128;
 
-/// Questions in flight before the first answer: BIND (9.18, 9.20) takes more than fifty for a flood and ends the
-/// connection, although it says that there may be a hundred.
+/// Questions in flight before the first answer: BIND 9.18 drops a connection on which it has read the headers of 51
+/// requests, and of none the whole, although it says that there may be a hundred.
 const FIRST_REQUESTS: usize = 32;
 
 /// How often HTTP/2 gets its turn in one of ours while the network takes what it writes.
