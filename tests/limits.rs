@@ -117,7 +117,7 @@ fn numbers(text: &str) -> Vec<u64> {
 /// The rows of the tables of limits in a document: their limits, and the constants that they name.
 fn rows(file: &str) -> Vec<(String, Vec<String>)> {
     let text = fs::read_to_string(root().join(file)).unwrap();
-    let table = text.split("## Limits, each a named constant\n").nth(1).unwrap_or_else(|| panic!("{file}"));
+    let table = text.split("# Limits, each a named constant\n").nth(1).unwrap_or_else(|| panic!("{file}"));
     let rows = table.split("\n## ").next().unwrap().lines().filter(|line| line.starts_with('|')).skip(2);
     let constants = |cell: &str| {
         cell.split('`')

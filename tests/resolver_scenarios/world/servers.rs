@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use redbreast::resolver::in_flight::{STREAM, StreamEnd, TransactionKey};
+use redbreast::wire::edns::PASSED_BY;
 use redbreast::wire::header::{self, u16_at};
 use redbreast::wire::message::expand_name;
 
@@ -43,7 +44,7 @@ impl World {
             let opt = opt_of(query);
             let edns = if opt.is_some() { "" } else { " without EDNS" };
             let signed = if opt.is_some_and(|opt| opt[7] & 0x80 != 0) { " with DO" } else { "" };
-            let option = if opt.is_some_and(|opt| u16_at(opt, 9) > 0) { " with the option" } else { "" };
+            let option = if opt.is_some_and(has_our_option) { " with the option" } else { "" };
             let qtype = type_of(query);
             self.outputs.push(format!("sent to {server} {name} {qtype}{stream}{edns}{signed}{option}"));
         }
@@ -58,7 +59,7 @@ impl World {
             let lost = is_silent
                 || is_unreached
                 || !place.is_stream() && (0..2).any(|_| self.rng.u8(..100) < *loses_percent);
-            let option = opt_of(query).is_some_and(|opt| u16_at(opt, 9) > 0);
+            let option = opt_of(query).is_some_and(has_our_option);
             let disliked = habit.and_then(|habit| habit.dislikes_option.as_ref()).filter(|_| option);
             let (lost, message) = match disliked {
                 Some(None) => (true, message),
@@ -225,6 +226,18 @@ impl World {
     pub(crate) fn falls_silent(&mut self, server: &str) {
         self.habits.remove(server);
     }
+}
+
+/// Whether an OPT record has the option that tells who has passed a question on. What is encrypted has padding, too.
+fn has_our_option(opt: &[u8]) -> bool {
+    let mut options = opt.get(11..).unwrap_or_default();
+    while let Some((head, rest)) = options.split_first_chunk::<4>() {
+        if u16_at(head, 0) == PASSED_BY {
+            return true;
+        }
+        options = rest.get(usize::from(u16_at(head, 2))..).unwrap_or_default();
+    }
+    false
 }
 
 /// The OPT record of a query of ours, if there is one.
