@@ -413,15 +413,16 @@ class Silent:
 
 
 class HalfSilent:
-    """A port where long questions are not answered, at no cost: the kernel throws them away. Short ones are."""
+    """A port where questions for names with a long first label are not answered, at no cost: the kernel throws them away. Others are."""
 
-    # A UDP header, and our query for a name of 14 bytes with its EDNS options.
-    LONGEST = 8 + 39 + 14
+    # Bytes of the first label, whose length stands behind the headers of UDP and DNS.
+    LONGEST = 7
+    LABEL_AT = 8 + 12
 
     def __enter__(self) -> "HalfSilent":
         self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        instructions = [  # a = length; if a > LONGEST keep 0 bytes of it, else all
-            (0x80, 0, 0, 0), (0x25, 0, 1, self.LONGEST), (0x06, 0, 0, 0), (0x06, 0, 0, 0xFFFFFFFF),
+        instructions = [  # a = length of the label; if a > LONGEST keep 0 bytes of the datagram, else all
+            (0x30, 0, 0, self.LABEL_AT), (0x25, 0, 1, self.LONGEST), (0x06, 0, 0, 0), (0x06, 0, 0, 0xFFFFFFFF),
         ]
         program = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *it) for it in instructions))
         attach = struct.pack("HP", len(instructions), ctypes.addressof(program))
