@@ -43,7 +43,7 @@ pub(crate) trait ClientTransport {
 /// Who takes over queries that cannot be answered at once.
 pub(crate) trait Defer {
     /// Takes one over; returns whether it may: otherwise it is answered SERVFAIL. Why is counted.
-    fn defer(&mut self, deferred: Deferred, query: DeferredQuery, counters: &Counters) -> bool;
+    fn defer(&mut self, deferred: &Deferred, query: DeferredQuery, counters: &Counters) -> bool;
 }
 
 /// What became of a message.
@@ -97,13 +97,13 @@ impl BatchResponder<'_> {
         match self.answerer.answer(&self.turn, message.reborrow(), origin) {
             Verdict::Reply { len } => Disposition::Send { len },
             Verdict::Drop => Disposition::Drop,
-            Verdict::Defer(deferred) => self.defer(deferred, message, client),
+            Verdict::Defer(deferred) => self.defer(&deferred, message, client),
         }
     }
 
     /// Has a query deferred; where that may not be, it is answered SERVFAIL.
     #[cold]
-    pub(crate) fn defer(&mut self, deferred: Deferred, message: Message<'_>, client: Client) -> Disposition {
+    pub(crate) fn defer(&mut self, deferred: &Deferred, message: Message<'_>, client: Client) -> Disposition {
         let query = DeferredQuery { query: message.buffer[..message.len].into(), client };
         if self.deferrer.defer(deferred, query, self.turn.counters) {
             return Disposition::Deferred;
@@ -175,7 +175,7 @@ mod tests {
     }
 
     impl Defer for Taken {
-        fn defer(&mut self, deferred: Deferred, query: DeferredQuery, _: &Counters) -> bool {
+        fn defer(&mut self, deferred: &Deferred, query: DeferredQuery, _: &Counters) -> bool {
             assert!(matches!(deferred, Deferred::Peers(_)), "{deferred:?}");
             let is_room = self.queries.len() < self.room;
             if is_room {

@@ -52,7 +52,7 @@ impl DeferredQueries {
 }
 
 impl Defer for DeferredQueries {
-    fn defer(&mut self, deferred: Deferred, query: DeferredQuery, counters: &Counters) -> bool {
+    fn defer(&mut self, deferred: &Deferred, query: DeferredQuery, counters: &Counters) -> bool {
         let is_offload = matches!(deferred, Deferred::Offload);
         // Each kind has who takes it over, who is gone only when the worker stops.
         let (is_taken, full) = match deferred {
@@ -65,7 +65,7 @@ impl Defer for DeferredQueries {
             }
             Deferred::Upstream(upstream_query) => {
                 // All are taken over: what is too much is answered in the next turn.
-                let ask = |upstreams: &mut Forwarding| upstreams.ask(&upstream_query, query, counters);
+                let ask = |upstreams: &mut Forwarding| upstreams.ask(upstream_query, query, counters);
                 (self.upstreams.as_mut().map(ask).map(|()| true), Event::ForwardFailed)
             }
         };

@@ -85,7 +85,8 @@ fn answer_together(
         match responder.answerer.answer_prefetched((k, &found), &responder.turn, message, origin) {
             Verdict::Reply { len } => batch.stage(i, len),
             Verdict::Drop => {}
-            Verdict::Defer(deferred) => {
+            // By reference: it has some hundred bytes.
+            Verdict::Defer(ref deferred) => {
                 let client = Client::Udp { socket: number, ip: client, to: batch.return_address(i) };
                 let message = Message { buffer: batch.datagram(i).buffer, len };
                 if let Disposition::Send { len } = responder.defer(deferred, message, client) {
@@ -138,7 +139,7 @@ mod tests {
     struct Nobody;
 
     impl Defer for Nobody {
-        fn defer(&mut self, _: Deferred, _: DeferredQuery, _: &Counters) -> bool {
+        fn defer(&mut self, _: &Deferred, _: DeferredQuery, _: &Counters) -> bool {
             false
         }
     }
