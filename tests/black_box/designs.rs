@@ -1,6 +1,7 @@
 //! `redbreast serve --design broadcast|cache`: nodes that ask each other at query time, as real processes on loopback.
 
 use std::net::UdpSocket;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
@@ -178,21 +179,29 @@ fn the_cache_forgets_after_the_ttl_and_asks_again_before_that_for_what_is_wanted
 #[test]
 fn many_unknown_names_at_once_hold_up_nobody() {
     let cluster = Cluster::start("cache", 2, true, &["--workers", "1"]);
-    let client = cluster.nodes[0].client();
+    // Each has few enough for its socket to hold all answers, which come at once when the window ends.
+    let clients: Vec<_> = (0..8).map(|_| cluster.nodes[0].client()).collect();
     for id in 0..2_000u16 {
-        client.send(&query(id, &format!("nobody{id}.redbreast.internal"), 1)).unwrap();
+        let query = query(id, &format!("nobody{id}.redbreast.internal"), 1);
+        clients[usize::from(id % 8)].send(&query).unwrap();
     }
     let begin = Instant::now();
     let answer = ask(&cluster.nodes[0].client(), &query(7, "own1.redbreast.internal", 1));
     assert_eq!(answer[7], 1);
     assert!(begin.elapsed() < WINDOW, "another's name is answered meanwhile: {:?}", begin.elapsed());
+    clients.iter().for_each(|client| client.set_nonblocking(true).unwrap());
     let mut buffer = [0; 512];
     let mut answered = 0;
+    // The kernel may drop some on their way to the node.
     while answered < 1_000 {
-        let len = client.recv(&mut buffer).expect("those that were not dropped by the kernel are answered");
-        answered += usize::from(len > 12 && buffer[3] & 15 == 3);
+        for client in &clients {
+            while let Ok(len) = client.recv(&mut buffer) {
+                answered += usize::from(len > 12 && buffer[3] & 15 == 3);
+            }
+        }
+        assert!(begin.elapsed() < PATIENCE, "{answered} are answered");
+        thread::sleep(Duration::from_millis(5));
     }
-    assert!(begin.elapsed() < PATIENCE);
 }
 
 #[test]
