@@ -61,10 +61,6 @@ const MAX_RESETS: usize = 128;
 /// requests, and of none the whole, although it says that there may be a hundred.
 const FIRST_REQUESTS: usize = 32;
 
-/// Bytes that TLS has decrypted before HTTP/2 gets its turn: it has some answers at once then. The session holds twice
-/// as many.
-const PLAINTEXT_LEN: usize = 8 << 10;
-
 /// How often HTTP/2 gets its turn in one of ours while the network takes what it writes.
 const MAX_POLLS: usize = 8;
 
@@ -201,13 +197,8 @@ impl<S: Read + Write> Https<S> {
                 // There is no room only if HTTP/2 does not read on, before what it has to say for that is taken.
                 let full = |_| End::Http("the upstream sends much, and takes nothing".into());
                 is_over |= tls.read_tls(&mut records).map_err(full)? == 0;
-                let state = tls.process_new_packets().map_err(End::Tls)?;
-                is_over |= state.peer_has_closed();
-                let is_much = state.plaintext_bytes_to_read() >= PLAINTEXT_LEN;
+                is_over |= tls.process_new_packets().map_err(End::Tls)?.peer_has_closed();
                 drop(tls);
-                if !records.is_empty() && !is_much && !is_over {
-                    continue;
-                }
                 let polled = self.poll(now);
                 self.collect(&mut buffers.input, now, take)?;
                 polled?;
