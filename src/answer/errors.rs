@@ -46,12 +46,12 @@ impl ErrorAnswer {
             Self::Prohibited => (Event::Prohibited, REFUSED, Some(Why::Prohibited)),
             Self::NotAuthoritative => (Event::Refused, REFUSED, Some(Why::NotAuthoritative)),
             Self::NotSupported => (Event::Refused, REFUSED, Some(Why::NotSupported)),
-            Self::Loop => (Event::ForwardLoop, REFUSED, Some(Why::NoReachableAuthority)),
+            Self::Loop => (Event::UpstreamLoop, REFUSED, Some(Why::NoReachableAuthority)),
             Self::Failed(failure) => {
                 let is_stop = failure == Failure::Stopping;
-                let event = if is_stop { Event::Stopping } else { Event::ForwardFailed };
+                let event = if is_stop { Event::Stopping } else { Event::UpstreamFailed };
                 let why = match failure {
-                    Failure::Answered(_, Some(code)) => Why::Told(code),
+                    Failure::Answered(_, Some(code)) => Why::OfUpstream(code),
                     Failure::Answered(..) | Failure::NobodyThere | Failure::NoAnswer => {
                         Why::NoReachableAuthority
                     }

@@ -6,8 +6,8 @@ use super::errors::{self, ErrorAnswer};
 use super::metrics::Event;
 use super::types::{Deferred, LookupContext, MAX_ALIASES, Origin, Turn, UpstreamQuery, Verdict, reply};
 use crate::resolver::question::{Answer, Question, age};
-use crate::resolver::reserved::{Reserved, local_answer};
 use crate::resolver::routes::Route;
+use crate::resolver::special_use::{SpecialUse, local_answer};
 use crate::resolver::{CacheResult, Resolver};
 use crate::table::{RecordSet, Table};
 use crate::wire::edns::{ExtendedError, MAX_PASSED_BY};
@@ -35,7 +35,7 @@ fn question<'a>(name: &'a QueryName, query: &Query, response: &Response<'_>) -> 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OutOfZone {
     /// It is special (RFC 6761) or locally served (RFC 6303).
-    Special(Reserved),
+    Special(SpecialUse),
     /// It is what is left of a search path: a name of the first domain, or none.
     SearchPath,
     /// The upstreams of this group are asked.
@@ -52,7 +52,7 @@ pub fn decide(table: &Table, name: &QueryName, question: &Question<'_>, route: O
     let is_own_domain = matches!(route, Some(Route::Forward(_)));
     if name.is_single_label() && !is_own_domain && (route.is_none() || is_search(table, name, question)) {
         // Of what is special, only this machine itself has addresses.
-        let localhost = special().filter(|it| route.is_some() && !matches!(it, Reserved::NxDomain { .. }));
+        let localhost = special().filter(|it| route.is_some() && !matches!(it, SpecialUse::NxDomain { .. }));
         return localhost.map_or(OutOfZone::SearchPath, OutOfZone::Special);
     }
     if !is_own_domain
@@ -176,13 +176,13 @@ fn ask(
 /// Answers for a name that is special (RFC 6761) or locally served (RFC 6303).
 #[cold]
 pub(crate) fn answer_special(
-    special: Reserved,
+    special: SpecialUse,
     (turn, query): (&Turn<'_>, &Query),
     response: &mut Response<'_>,
 ) -> Verdict {
     turn.counters.count(match special {
-        Reserved::NxDomain { .. } => Event::NxDomain,
-        Reserved::NoData { .. } => Event::NoData,
+        SpecialUse::NxDomain { .. } => Event::NxDomain,
+        SpecialUse::NoData { .. } => Event::NoData,
         _ => Event::Positive,
     });
     let record = special.record(query.qtype, SPECIAL_TTL_S);

@@ -116,11 +116,11 @@ mod tests {
 
     #[test]
     fn a_server_tells_its_name_and_version_or_nothing() {
-        let told = Identity::new(Some("node-1"));
-        let record = told.chaos_record(b"\x02id\x06server\0").unwrap();
+        let identity = Identity::new(Some("node-1"));
+        let record = identity.chaos_record(b"\x02id\x06server\0").unwrap();
         assert_eq!(record, b"\xc0\x0c\0\x10\0\x03\0\0\0\0\0\x07\x06node-1");
-        assert!(told.chaos_record(b"\x07version\x04bind\0").is_some());
-        assert!(told.chaos_record(b"\x07version\x04burn\0").is_none());
+        assert!(identity.chaos_record(b"\x07version\x04bind\0").is_some());
+        assert!(identity.chaos_record(b"\x07version\x04burn\0").is_none());
         let silent = Identity::new(None);
         assert!(silent.chaos_record(b"\x02id\x06server\0").is_none());
     }

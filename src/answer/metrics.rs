@@ -76,11 +76,11 @@ events! {
     /// Answered with what upstreams said once and that is over, since they do not answer now.
     Stale => "stale",
     /// SERVFAIL: upstreams could not answer.
-    ForwardFailed => "forward_failed",
+    UpstreamFailed => "forward_failed",
     /// Dropped: so many questions wait for upstreams that not all of their clients can be told so.
-    ForwardDropped => "forward_dropped",
+    UpstreamDropped => "forward_dropped",
     /// REFUSED: the question has passed this server before.
-    ForwardLoop => "forward_loop",
+    UpstreamLoop => "forward_loop",
     /// Answered with a cookie, which was all that was asked for.
     CookieAlone => "cookie_alone",
     /// SERVFAIL: as many names are being asked of other nodes, or as many queries wait for these, as may be.
@@ -104,9 +104,9 @@ events! {
     /// A batch of packets was received.
     Batch => "batch",
     /// A query has begun to wait for what other nodes say.
-    Asked => "asked",
+    PeerQuery => "asked",
     /// A query has begun to wait for upstreams.
-    Forwarded => "forwarded",
+    UpstreamQuery => "forwarded",
     /// Of these, for a question that they had been asked already.
     Coalesced => "coalesced",
     /// A question was asked once more before its answer expired.
@@ -213,7 +213,7 @@ mod tests {
     #[test]
     fn each_event_is_counted_for_itself() {
         let counters = Counters::default();
-        counters.count(Event::Asked);
+        counters.count(Event::PeerQuery);
         counters.add(Event::PeerBytesOut, 70);
         counters.add(Event::PeerBytesOut, 7);
         let counted: Vec<_> =

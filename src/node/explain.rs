@@ -13,7 +13,7 @@ use crate::api::request::{Explained, Explanation};
 use crate::policy::select::{AddressVerdict, Health, RAMP_STEPS, select};
 use crate::policy::{Order, Policy};
 use crate::resolver::question::Question;
-use crate::resolver::reserved::reason;
+use crate::resolver::special_use::reason;
 use crate::store::{NodeId, Record, Store, Target};
 use crate::wire::name::{Name, QueryName};
 use crate::wire::record::{FIXED_LEN, rtype};

@@ -21,9 +21,9 @@ use super::message::{Expected, Fault, answered_question, read_answer};
 use super::meter::Count;
 use super::query::{QueryForm, mix_case, write_query};
 use super::question::{OwnedQuestion, Question};
-use super::reserved::local_answer;
 use super::routes::Routes;
 use super::sanitize::AnswerBuffer;
+use super::special_use::local_answer;
 use crate::wire::header::rcode;
 use crate::wire::name::{HashSeed, MAX_LEN, QueryName};
 

@@ -12,13 +12,13 @@ pub mod message;
 pub mod meter;
 pub mod query;
 pub mod question;
-pub mod reserved;
 pub mod resolv_conf;
 pub mod rewrite;
 pub mod routes;
 pub mod sanitize;
 pub mod servers;
 pub mod settings;
+pub mod special_use;
 pub mod upstream;
 
 use std::sync::Arc;

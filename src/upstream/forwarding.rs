@@ -129,7 +129,7 @@ impl Forwarding {
 
     /// Has `query` wait for what upstreams say.
     pub(crate) fn ask(&mut self, upstream_query: &UpstreamQuery, query: DeferredQuery, counters: &Counters) {
-        counters.count(Event::Forwarded);
+        counters.count(Event::UpstreamQuery);
         self.forwarder.note_client(query.client.ip());
         let UpstreamQuery { group, passed_by, .. } = upstream_query;
         if self.forwarder.ask(&upstream_query.question(), *group, passed_by, query, self.now) {

@@ -159,7 +159,7 @@ impl PeerQueries {
             Asked::Joined => {}
             Asked::Full => return false,
         }
-        counters.count(Event::Asked);
+        counters.count(Event::PeerQuery);
         true
     }
 

@@ -210,11 +210,47 @@ impl Streams {
     }
 }
 
-/// Whether it is the server that an `error` of a connection is of, which has brought nothing.
+/// Whose the `error` of a connection is that has brought nothing: the server's, unless our own kernel says that it has
+/// no way there, or nothing to open a connection with.
 fn end_of(error: &io::Error) -> StreamEnd {
-    let is_of_server = matches!(
+    let is_local = matches!(
         error.kind(),
-        ErrorKind::ConnectionRefused | ErrorKind::ConnectionReset | ErrorKind::BrokenPipe | ErrorKind::Other
-    );
-    if is_of_server { StreamEnd::Useless } else { StreamEnd::NoWay }
+        ErrorKind::NetworkUnreachable
+            | ErrorKind::HostUnreachable
+            | ErrorKind::NetworkDown
+            | ErrorKind::AddrNotAvailable
+            | ErrorKind::PermissionDenied
+            | ErrorKind::InvalidInput
+            | ErrorKind::OutOfMemory
+    ) || matches!(error.raw_os_error(), Some(libc::ENOBUFS | libc::EMFILE | libc::ENFILE));
+    if is_local { StreamEnd::NoWay } else { StreamEnd::Useless }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_our_own_kernel_says_is_no_word_of_the_servers() {
+        for code in [
+            libc::ENETUNREACH,
+            libc::EHOSTUNREACH,
+            libc::EINVAL,
+            libc::EADDRNOTAVAIL,
+            libc::EPERM,
+            libc::ENOBUFS,
+            libc::EMFILE,
+        ] {
+            let error = io::Error::from_raw_os_error(code);
+            assert_eq!(end_of(&error), StreamEnd::NoWay, "{error}");
+        }
+        for code in [libc::ECONNREFUSED, libc::ECONNRESET, libc::ECONNABORTED, libc::EPIPE, libc::ETIMEDOUT] {
+            let error = io::Error::from_raw_os_error(code);
+            assert_eq!(end_of(&error), StreamEnd::Useless, "{error}");
+        }
+        for kind in [ErrorKind::UnexpectedEof, ErrorKind::InvalidData, ErrorKind::WriteZero, ErrorKind::Other]
+        {
+            assert_eq!(end_of(&kind.into()), StreamEnd::Useless, "{kind}");
+        }
+    }
 }

@@ -134,7 +134,7 @@ pub enum ExtendedError {
     /// Nobody who could be asked has answered.
     NoReachableAuthority,
     /// What an upstream has told, by its number.
-    Told(u16),
+    OfUpstream(u16),
     /// The client's address may not ask.
     Prohibited,
     /// The name is in none of our zones.
@@ -162,7 +162,7 @@ impl ExtendedError {
             Self::NotAuthoritative => 20,
             Self::NotSupported => 21,
             Self::NoReachableAuthority => 22,
-            Self::Told(code) => code,
+            Self::OfUpstream(code) => code,
         }
     }
 }

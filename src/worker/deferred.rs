@@ -66,7 +66,7 @@ impl Defer for DeferredQueries {
             Deferred::Upstream(upstream_query) => {
                 // All are taken over: what is too much is answered in the next turn.
                 let ask = |upstreams: &mut Forwarding| upstreams.ask(upstream_query, query, counters);
-                (self.upstreams.as_mut().map(ask).map(|()| true), Event::ForwardFailed)
+                (self.upstreams.as_mut().map(ask).map(|()| true), Event::UpstreamFailed)
             }
         };
         match is_taken {
@@ -124,7 +124,7 @@ pub(crate) fn drop_queries(
     counters: &Counters,
 ) {
     for DeferredQuery { client, .. } in queries {
-        counters.count(Event::ForwardDropped);
+        counters.count(Event::UpstreamDropped);
         transports.deliver(client, |_| None, counters);
     }
 }

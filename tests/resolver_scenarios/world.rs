@@ -275,7 +275,7 @@ impl World {
                 }
             }
             while let Some(waiters) = self.forwarder.next_dropped() {
-                *self.counts.entry(Event::ForwardDropped.name()).or_default() += waiters.len() as u64;
+                *self.counts.entry(Event::UpstreamDropped.name()).or_default() += waiters.len() as u64;
             }
             let resolver = self.answerer.resolver().expect("it has one");
             resolver.end_outcome();
@@ -367,7 +367,7 @@ impl World {
         match verdict {
             Verdict::Reply { len } => self.take_reply(&waiter, &buffer[..len]),
             Verdict::Defer(Deferred::Upstream(query)) if !deferred => {
-                *counts.entry(Event::Forwarded.name()).or_default() += 1;
+                *counts.entry(Event::UpstreamQuery.name()).or_default() += 1;
                 let now = self.epoch + self.now;
                 if self.forwarder.ask(&query.question(), query.group, &query.passed_by, waiter, now) {
                     *counts.entry(Event::Coalesced.name()).or_default() += 1;

@@ -31,7 +31,7 @@ const HOT: &[&str] = &[
     "src/resolver/cache/part.rs",
     "src/resolver/mod.rs",
     "src/resolver/question.rs",
-    "src/resolver/reserved.rs",
+    "src/resolver/special_use.rs",
     "src/resolver/routes.rs",
     "src/sys/counter.rs",
     "src/sys/mmsg/address.rs",

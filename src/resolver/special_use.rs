@@ -48,7 +48,7 @@ const LOCALHOST: &[u8] = b"\x09localhost\0";
 /// What is answered. Each answer has one record, [`record`](Self::record): in the answer section, or, where there is
 /// nothing, in the authority section, the SOA record of the zone that says so.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reserved {
+pub enum SpecialUse {
     /// The address of this machine itself: of IPv6, if that was asked for.
     Loopback,
     /// The address is this machine's: the name is `localhost`.
@@ -69,7 +69,7 @@ pub enum Reserved {
     },
 }
 
-impl Reserved {
+impl SpecialUse {
     /// The response code.
     #[must_use]
     pub fn rcode(self) -> u8 {
@@ -133,17 +133,17 @@ fn pointer_to(at: usize) -> [u8; 2] {
 /// The answer for `name`, a wire name in lower case, if it is one of those. `None` is not only for all other names: the
 /// DS records of an empty zone are its parent's, which alone can prove that it is not signed (RFC 8375 §4).
 #[must_use]
-pub fn local_answer(name: &[u8], qtype: u16) -> Option<Reserved> {
+pub fn local_answer(name: &[u8], qtype: u16) -> Option<SpecialUse> {
     let last = label_starts(name).last()?;
     match name.get(last..)? {
         b"\x04arpa\0" => in_arpa(name, qtype),
         LOCALHOST => Some(match qtype {
-            rtype::A | rtype::AAAA | rtype::ANY => Reserved::Loopback,
+            rtype::A | rtype::AAAA | rtype::ANY => SpecialUse::Loopback,
             _ => in_zone(last, qtype, true),
         }),
         // It is the root that does not have them.
         b"\x07invalid\0" | b"\x04test\0" | b"\x05onion\0" | b"\x05local\0" => {
-            Some(Reserved::NxDomain { zone_at: name.len() - 1 })
+            Some(SpecialUse::NxDomain { zone_at: name.len() - 1 })
         }
         _ => None,
     }
@@ -172,7 +172,7 @@ pub fn reason(name: &[u8]) -> Option<&'static str> {
 
 /// The answer for a name below `arpa`.
 #[cold]
-fn in_arpa(name: &[u8], qtype: u16) -> Option<Reserved> {
+fn in_arpa(name: &[u8], qtype: u16) -> Option<SpecialUse> {
     let mut starts = [0; MAX_LEN / 2];
     let mut labels = 0;
     for at in label_starts(name) {
@@ -201,19 +201,19 @@ fn in_arpa(name: &[u8], qtype: u16) -> Option<Reserved> {
         _ => return None,
     };
     match qtype {
-        rtype::PTR | rtype::ANY if pointer => Some(Reserved::Pointer),
+        rtype::PTR | rtype::ANY if pointer => Some(SpecialUse::Pointer),
         DS if zone_at == 0 => None,
         _ => Some(in_zone(zone_at, qtype, exists)),
     }
 }
 
 /// The answer of the zone that begins at `zone_at` in the name, where the name has nothing but what all zones have.
-fn in_zone(zone_at: usize, qtype: u16, exists: bool) -> Reserved {
+fn in_zone(zone_at: usize, qtype: u16, exists: bool) -> SpecialUse {
     match qtype {
-        rtype::SOA | rtype::ANY if zone_at == 0 => Reserved::Soa,
-        rtype::NS if zone_at == 0 => Reserved::Ns,
-        _ if zone_at == 0 || exists => Reserved::NoData { zone_at },
-        _ => Reserved::NxDomain { zone_at },
+        rtype::SOA | rtype::ANY if zone_at == 0 => SpecialUse::Soa,
+        rtype::NS if zone_at == 0 => SpecialUse::Ns,
+        _ if zone_at == 0 || exists => SpecialUse::NoData { zone_at },
+        _ => SpecialUse::NxDomain { zone_at },
     }
 }
 
@@ -276,13 +276,15 @@ mod tests {
         Name::from_text(text).unwrap().as_wire().to_vec()
     }
 
-    fn local(text: &str, qtype: u16) -> Option<Reserved> {
+    fn local(text: &str, qtype: u16) -> Option<SpecialUse> {
         local_answer(&wire(text), qtype)
     }
 
     /// What is in the zone `zone`, and so has its SOA record.
-    fn zone_of(answer: Option<Reserved>, name: &str) -> Option<(u8, String)> {
-        let (Reserved::NoData { zone_at } | Reserved::NxDomain { zone_at }) = answer? else { return None };
+    fn zone_of(answer: Option<SpecialUse>, name: &str) -> Option<(u8, String)> {
+        let (SpecialUse::NoData { zone_at } | SpecialUse::NxDomain { zone_at }) = answer? else {
+            return None;
+        };
         let zone = Name::from_wire(&wire(name)[zone_at..]).unwrap().to_string();
         Some((answer?.rcode(), zone))
     }
@@ -291,14 +293,14 @@ mod tests {
     fn localhost_is_this_machine() {
         for name in ["localhost", "a.localhost", "b.a.localhost"] {
             for qtype in [rtype::A, rtype::AAAA, rtype::ANY] {
-                assert_eq!(local(name, qtype), Some(Reserved::Loopback));
+                assert_eq!(local(name, qtype), Some(SpecialUse::Loopback));
             }
             for qtype in [rtype::MX, rtype::TXT, DS] {
                 assert_eq!(zone_of(local(name, qtype), name), Some((rcode::NOERROR, "localhost.".into())));
             }
         }
-        assert_eq!(local("localhost", rtype::SOA), Some(Reserved::Soa));
-        assert_eq!(local("localhost", rtype::NS), Some(Reserved::Ns));
+        assert_eq!(local("localhost", rtype::SOA), Some(SpecialUse::Soa));
+        assert_eq!(local("localhost", rtype::NS), Some(SpecialUse::Ns));
         assert_eq!(zone_of(local("a.localhost", rtype::NS), "a.localhost").unwrap().0, rcode::NOERROR);
     }
 
@@ -333,8 +335,8 @@ mod tests {
         zones.extend(["home.arpa.", "resolver.arpa.", "service.arpa."].map(str::to_owned));
         assert_eq!(zones.len(), 9 + 16 + 64 + 6 + 2 + 3);
         for zone in zones {
-            assert_eq!(local(&zone, rtype::SOA), Some(Reserved::Soa), "{zone}");
-            assert_eq!(local(&zone, rtype::NS), Some(Reserved::Ns), "{zone}");
+            assert_eq!(local(&zone, rtype::SOA), Some(SpecialUse::Soa), "{zone}");
+            assert_eq!(local(&zone, rtype::NS), Some(SpecialUse::Ns), "{zone}");
             assert_eq!(zone_of(local(&zone, rtype::A), &zone), Some((rcode::NOERROR, zone.clone())));
             assert_eq!(local(&zone, DS), None, "{zone}: its parent says that it is not signed");
             for name in [format!("9.{zone}"), format!("a.9.{zone}")] {
@@ -348,7 +350,7 @@ mod tests {
     fn the_addresses_of_loopback_have_their_name() {
         let six = format!("1.{}ip6.arpa", "0.".repeat(31));
         for name in ["1.0.0.127.in-addr.arpa", &six] {
-            assert_eq!(local(name, rtype::PTR), Some(Reserved::Pointer));
+            assert_eq!(local(name, rtype::PTR), Some(SpecialUse::Pointer));
             assert_eq!(zone_of(local(name, rtype::A), name).unwrap().0, rcode::NOERROR);
         }
         // There is something below these two (RFC 8020).
